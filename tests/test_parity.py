@@ -1,0 +1,136 @@
+"""Step-by-step agreement with runs of the paper's own PyTorch code, through the public API."""
+
+import json
+import os
+import pathlib
+
+import numpy as np
+import pytest
+import tf_keras as keras
+from safetensors.numpy import load_file
+
+import tf_movprune
+
+transformers = pytest.importorskip("transformers")
+
+TRACES = pathlib.Path(
+    os.environ.get(
+        "TF_MOVPRUNE_REFERENCE_TRACES",
+        pathlib.Path(__file__).parents[2] / "shared" / "reference_traces",
+    )
+)
+
+needs_traces = pytest.mark.skipif(
+    not TRACES.is_dir(), reason=f"no traces of the reference code at {TRACES}"
+)
+
+PYTORCH_TO_TF = {
+    ".attention.self.": ".attention.self_attention.",
+    ".attention.output.dense": ".attention.dense_output.dense",
+    ".output.dense": ".bert_output.dense",
+}
+
+
+def tf_path(matrix):
+    for old, new in PYTORCH_TO_TF.items():
+        if old in matrix:
+            return matrix.replace(old, new)
+    return matrix
+
+
+class Recorder(keras.callbacks.Callback):
+    """The masks that each step used."""
+
+    def __init__(self):
+        super().__init__()
+        self.masks = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        layers = {
+            layer.layer: layer
+            for layer in self.model.submodules
+            if isinstance(layer, tf_movprune.PruneLowMovement)
+        }
+        self.masks.append({id(layer): wrapper.masks[0].numpy() for layer, wrapper in layers.items()})
+
+
+def layer_at(model, path):
+    layer = model
+    for name in path.split("."):
+        layer = layer[int(name)] if name.isdigit() else getattr(layer, name)
+    return layer
+
+
+def train_like(run, method, jit_compile):
+    folder = TRACES / run
+    trace = json.loads((folder / "trace.json").read_text())
+    model = transformers.TFBertForSequenceClassification.from_pretrained(folder)
+    model.bert.embeddings.trainable = False
+    begin = trace["iw"] * trace["warmup"]
+    schedule = tf_movprune.CubicSparsity(
+        final_sparsity=1 - trace["final"],
+        begin_step=begin,
+        end_step=trace["steps"] - trace["fw"] * trace["warmup"],
+        initial_sparsity=1 - trace["init"],
+    )
+    tf_movprune.prune_low_movement(
+        model,
+        schedule,
+        method,
+        score_learning_rate_multiplier=trace["score_lr"] / trace["lr"],
+    )
+    layers = {matrix: layer_at(model, tf_path(matrix)) for matrix in trace["masked_matrices"]}
+    model.compile(
+        optimizer=tf_movprune.create_optimizer(
+            trace["lr"], trace["steps"], trace["warmup"], trace["wd"], clipnorm=trace["clip"]
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=jit_compile,
+    )
+    batches = dict(np.load(folder / "batches.npz"))
+    labels = batches.pop("labels")
+
+    def one_by_one():
+        for step in range(trace["steps"]):
+            yield {name: values[step] for name, values in batches.items()}, labels[step]
+
+    recorder = Recorder()
+    history = model.fit(
+        one_by_one(),
+        steps_per_epoch=1,
+        epochs=trace["steps"],
+        callbacks=[tf_movprune.UpdatePruningStep(), recorder],
+        verbose=0,
+    )
+    return folder, trace, model, layers, recorder.masks, history.history["loss"]
+
+
+@needs_traces
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "run, method",
+    [("hard_topk", tf_movprune.HardMovement()), ("magnitude", tf_movprune.Magnitude())],
+)
+def test_trains_like_the_reference(run, method, jit_compile):
+    folder, trace, model, layers, step_masks, losses = train_like(run, method, jit_compile)
+
+    reference = load_file(folder / "step_masks.safetensors")
+    flips = np.array(
+        [
+            sum(
+                np.sum(step_masks[step][id(layer.layer)].T != reference[f"{step}/{matrix}"])
+                for matrix, layer in layers.items()
+            )
+            for step in range(trace["steps"])
+        ]
+    )
+    first_flip = int(np.argmax(flips > 0)) if flips.any() else trace["steps"]
+    print(run, jit_compile, 'flips', flips, np.max(np.abs(np.array(losses)/trace["loss"]-1)))
+    np.testing.assert_allclose(losses[:first_flip], trace["loss"][:first_flip], rtol=1e-5)
+    size = sum(layer.masks[0].shape.num_elements() for layer in layers.values())
+    assert np.all(flips <= 0.005 * size)
+    assert first_flip == trace["steps"]
+
+    final = load_file(folder / "final_masks.safetensors")
+    for matrix, layer in layers.items():
+        np.testing.assert_array_equal(layer.masks[0].numpy().T, final[matrix])

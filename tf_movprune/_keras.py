@@ -1,0 +1,34 @@
+"""The one place that names tf_keras, and where tensorflow_model_optimization keeps its parts."""
+
+import tf_keras as keras
+from tensorflow_model_optimization.python.core.sparsity.keras.prunable_layer import PrunableLayer
+from tensorflow_model_optimization.python.core.sparsity.keras.prune_registry import PruneRegistry
+from tensorflow_model_optimization.python.core.sparsity.keras.pruning_policy import PruningPolicy
+from tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule import (
+    ConstantSparsity,
+    PolynomialDecay,
+    PruningSchedule,
+)
+from tf_keras.src.engine.base_layer_utils import call_context
+
+__all__ = [
+    "ConstantSparsity",
+    "PolynomialDecay",
+    "PrunableLayer",
+    "PruneRegistry",
+    "PruningPolicy",
+    "PruningSchedule",
+    "is_saving",
+    "keras",
+    "register",
+]
+
+
+def register(cls):
+    """Registers a class under its own name, so that saved models find it again."""
+    return keras.saving.register_keras_serializable(package="tf_movprune")(cls)
+
+
+def is_saving() -> bool:
+    """Whether a layer is being called only to be traced into a SavedModel."""
+    return call_context().saving

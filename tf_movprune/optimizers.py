@@ -1,0 +1,190 @@
+"""AdamW as the reference trains with it: one schedule and one clip over weights and scores."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import tensorflow as tf
+
+from tf_movprune._keras import keras, register
+from tf_movprune.wrapper import SCORES_NAME, is_scores
+
+_NO_DECAY = [SCORES_NAME, "bias", "[Ll]ayer_?[Nn]orm", "gamma", "beta"]
+
+
+@register
+class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate that rises linearly to its peak and falls linearly to 0.
+
+        peak * step / num_warmup_steps                                     step < num_warmup_steps
+        peak * (num_train_steps - step) / (num_train_steps - num_warmup_steps)     from there on
+        0                                                                  step >= num_train_steps
+
+    Args:
+      peak_learning_rate: greater than 0.
+      num_train_steps: steps of the whole training, greater than `num_warmup_steps`.
+      num_warmup_steps: at least 0.
+    """
+
+    def __init__(self, peak_learning_rate: float, num_train_steps: int, num_warmup_steps: int):
+        if not peak_learning_rate > 0:
+            raise ValueError(f"learning_rate must be greater than 0, got {peak_learning_rate}.")
+        if not 0 <= num_warmup_steps < num_train_steps:
+            raise ValueError(
+                "num_warmup_steps must be at least 0 and less than num_train_steps, got "
+                f"{num_warmup_steps} and {num_train_steps}."
+            )
+        self.peak_learning_rate = float(peak_learning_rate)
+        self.num_train_steps = int(num_train_steps)
+        self.num_warmup_steps = int(num_warmup_steps)
+
+    def __call__(self, step):
+        step = tf.cast(step, tf.float32)
+        up = step / max(self.num_warmup_steps, 1)
+        down = (self.num_train_steps - step) / (self.num_train_steps - self.num_warmup_steps)
+        return self.peak_learning_rate * tf.where(
+            step < self.num_warmup_steps, up, tf.maximum(down, 0.0)
+        )
+
+    def get_config(self):
+        return {
+            "peak_learning_rate": self.peak_learning_rate,
+            "num_train_steps": self.num_train_steps,
+            "num_warmup_steps": self.num_warmup_steps,
+        }
+
+
+@register
+class MovementAdamW(keras.optimizers.AdamW):
+    """AdamW that leaves scores, biases and normalisations undecayed.
+
+    Args:
+      score_optimizer: Keras optimizer for the scores, which then have no slots here. It takes no
+        part in clipping: `global_clipnorm` spans all gradients.
+      **kwargs: of `AdamW`.
+    """
+
+    def __init__(self, *args, score_optimizer=None, name="MovementAdamW", **kwargs):
+        super().__init__(*args, name=name, **kwargs)
+        self.score_optimizer = score_optimizer
+        self.exclude_from_weight_decay(var_names=_NO_DECAY)
+
+    def build(self, var_list):
+        if self.score_optimizer is not None:
+            self.score_optimizer.build([v for v in var_list if is_scores(v)])
+            var_list = [v for v in var_list if not is_scores(v)]
+        super().build(var_list)
+
+    @property
+    def variables(self):
+        mine = list(super().variables)
+        if self.score_optimizer is not None:
+            mine += self.score_optimizer.variables
+        return type(super().variables)(mine)
+
+    def set_weights(self, weights):
+        for variable, weight in zip(self.variables, weights, strict=True):
+            variable.assign(weight)
+
+    def _use_weight_decay(self, variable):
+        return self.weight_decay > 0 and super()._use_weight_decay(variable)
+
+    def _internal_apply_gradients(self, grads_and_vars):
+        grads_and_vars = list(grads_and_vars)
+        if self.score_optimizer is not None:
+            of_scores = [(grad, v) for grad, v in grads_and_vars if is_scores(v)]
+            grads_and_vars = [(grad, v) for grad, v in grads_and_vars if not is_scores(v)]
+            self.score_optimizer._compute_current_learning_rate()
+            self.score_optimizer._internal_apply_gradients(of_scores)
+        return super()._internal_apply_gradients(grads_and_vars)
+
+    def get_config(self):
+        config = super().get_config()
+        if self.score_optimizer is not None:
+            config["score_optimizer"] = keras.optimizers.serialize(self.score_optimizer)
+        return config
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        if config.get("score_optimizer") is not None:
+            config["score_optimizer"] = keras.optimizers.deserialize(
+                config["score_optimizer"], custom_objects=custom_objects
+            )
+        return super().from_config(config, custom_objects)
+
+
+def create_optimizer(
+    learning_rate: float,
+    num_train_steps: int,
+    num_warmup_steps: int,
+    weight_decay: float = 0.0,
+    clipnorm: float | None = 1.0,
+    score_optimizer: keras.optimizers.Optimizer | None = None,
+) -> MovementAdamW:
+    """The paper's optimizer: AdamW with linear warm-up and decay, and one clip over everything.
+
+    beta 0.9 and 0.999, epsilon 1e-8. No weight decay on scores, biases and normalisations. Scores
+    learn at `score_learning_rate_multiplier` times the rate of the weights, see
+    `prune_low_movement`.
+
+    Args:
+      learning_rate: peak rate of the weights, greater than 0.
+      num_train_steps: steps of the whole training, after which the rate is 0.
+      num_warmup_steps: steps of linear warm-up from 0, less than `num_train_steps`.
+      weight_decay: decoupled weight decay, at least 0, times the learning rate at each step.
+      clipnorm: global norm to which all gradients together, scores included, are clipped; None
+        for no clipping.
+      score_optimizer: a Keras optimizer for the scores alone, such as
+        `tf_keras.optimizers.SGD(1.0)`, which needs no slots. Its learning rate, a number, follows
+        the same warm-up and decay; clipping and decay settings of its own are refused.
+
+    Returns:
+      A Keras optimizer, serialisable and checkpointed with its score optimizer.
+
+    Raises:
+      TypeError: `score_optimizer` is not an optimizer.
+      ValueError: an argument is out of range.
+
+    Reference:
+      Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683, section 5.
+    """
+    if not weight_decay >= 0:
+        raise ValueError(f"weight_decay must be at least 0, got {weight_decay}.")
+    if clipnorm is not None and not clipnorm > 0:
+        raise ValueError(f"clipnorm must be greater than 0, or None, got {clipnorm}.")
+
+    def scheduled(peak: float) -> LinearWarmupDecay:
+        return LinearWarmupDecay(peak, num_train_steps, num_warmup_steps)
+
+    return MovementAdamW(
+        learning_rate=scheduled(learning_rate),
+        weight_decay=weight_decay,
+        epsilon=1e-8,
+        global_clipnorm=clipnorm,
+        score_optimizer=None if score_optimizer is None else _with_rate(score_optimizer, scheduled),
+    )
+
+
+def _with_rate(optimizer: keras.optimizers.Optimizer, scheduled: Any) -> keras.optimizers.Optimizer:
+    """A fresh copy of an optimizer, whose learning rate is the peak of the schedule."""
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise TypeError(
+            "score_optimizer must be a tf_keras optimizer such as tf_keras.optimizers.SGD(1.0), "
+            f"got {optimizer!r}."
+        )
+    config = optimizer.get_config()
+    if not isinstance(config["learning_rate"], numbers.Real):
+        raise ValueError(
+            "score_optimizer must have a number as its learning rate: it follows the warm-up and "
+            "decay of the weights' rate."
+        )
+    for name in ("weight_decay", "clipnorm", "global_clipnorm", "clipvalue", "use_ema"):
+        if config.get(name):
+            raise ValueError(
+                f"score_optimizer must not set {name}, got {config[name]}: scores are not decayed, "
+                "and clipped together with the weights. Set it on create_optimizer, or to None."
+            )
+    config["learning_rate"] = scheduled(config["learning_rate"])
+    return type(optimizer).from_config(config)

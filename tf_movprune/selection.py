@@ -1,0 +1,143 @@
+"""Which layers of a model are pruned, and with which schedule."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Mapping
+
+from tf_movprune._keras import PruningPolicy, PruningSchedule, keras
+from tf_movprune.traversal import children, is_graph_network, walk
+from tf_movprune.wrapper import PruneLowMovement, is_prunable
+
+Layer = keras.layers.Layer
+
+# The dense layers that Sanh et al. prune, in BERT and its relatives: query, key, value, attention
+# output, intermediate and output of each encoder layer. Not embeddings, pooler or head.
+_ENCODER_LAYER = re.compile(r"(^|\.)(encoder|transformer)\.(layer|layers|albert_layer_groups)\.\d+\.")
+
+
+def is_hugging_face(layer: Layer) -> bool:
+    """Whether a layer is a Hugging Face model or the main layer of one."""
+    return type(layer).__module__.startswith("transformers.") and hasattr(layer, "config")
+
+
+def default_layers(model: Layer) -> dict[str, Layer]:
+    """The layers that are pruned unless a policy says otherwise, by path.
+
+    Hugging Face encoders: the dense layers of every encoder layer. Other models: the dense,
+    convolution, attention and user-defined prunable layers, without embeddings, recurrent layers
+    and the output layer, which in a subclassed model is taken to be its last.
+    """
+    found = _default_layers(model, "")
+    if not is_hugging_face(model) and not is_graph_network(model) and len(found) > 1:
+        last, output = list(found.items())[-1]
+        if _top_level_owner(model, last) is output:
+            found.pop(last)
+    return found
+
+
+def _top_level_owner(model: Layer, path: str) -> Layer | None:
+    return dict(children(model)).get(path)
+
+
+def _default_layers(layer: Layer, prefix: str) -> dict[str, Layer]:
+    if is_hugging_face(layer):
+        return {
+            prefix + path: dense
+            for path, dense in walk(layer, is_prunable)
+            if isinstance(dense, keras.layers.Dense) and _ENCODER_LAYER.search(path)
+        }
+    outputs = _output_layers(layer) if is_graph_network(layer) else set()
+    found: dict[str, Layer] = {}
+    for name, child in children(layer):
+        if id(child) in outputs or isinstance(child, PruneLowMovement):
+            continue
+        if not is_prunable(child):
+            found.update(_default_layers(child, f"{prefix}{name}."))
+        elif not isinstance(child, (keras.layers.Embedding, keras.layers.RNN)):
+            found[prefix + name] = child
+    return found
+
+
+def _output_layers(model: keras.Model) -> set[int]:
+    """The prunable layers from which a graph's outputs come, through layers without weights."""
+
+    def passes_through(layer: Layer) -> bool:
+        return not layer.weights and not is_prunable(layer) and not is_graph_network(layer)
+
+    if isinstance(model, keras.Sequential):
+        with_weights = [layer for layer in model.layers if not passes_through(layer)]
+        outputs = with_weights[-1:]
+    else:
+        outputs = []
+        nodes = [layer._inbound_nodes[index] for layer, index, _ in model._output_coordinates]
+        while nodes:
+            node = nodes.pop()
+            if passes_through(node.layer):
+                nodes.extend(node.parent_nodes)
+            else:
+                outputs.append(node.layer)
+    found = set()
+    for layer in outputs:
+        if is_graph_network(layer):
+            found |= _output_layers(layer)
+        if is_prunable(layer):
+            found.add(id(layer))
+    return found
+
+
+def chosen_layers(model: Layer, policy: PruningPolicy | None) -> dict[str, Layer]:
+    """The layers to prune, by path: those of the policy, or the default ones.
+
+    Raises:
+      ValueError: there are none, or the policy does not support the model.
+    """
+    if policy is None:
+        layers = default_layers(model)
+        remedy = (
+            "Embeddings and the output layer are left out by default; pass a pruning_policy to "
+            "choose layers yourself, or give your layers get_prunable_weights()."
+        )
+    else:
+        policy.ensure_model_supports_pruning(model)
+        layers = {
+            path: layer
+            for path, layer in walk(model, is_prunable)
+            if is_prunable(layer) and policy.allow_pruning(layer)
+        }
+        remedy = "Its allow_pruning() refused every layer."
+    if not layers:
+        unbuilt = "" if model.built else " The model is not built: call it once on example inputs."
+        raise ValueError(f"Nothing to prune in {type(model).__name__} {model.name!r}. {remedy}{unbuilt}")
+    return layers
+
+
+def schedules_by_path(
+    layers: Mapping[str, Layer],
+    schedule: PruningSchedule | Mapping[str, PruningSchedule],
+) -> dict[str, PruningSchedule]:
+    """The schedule of each layer. With a mapping, of the first pattern that matches its path.
+
+    Raises:
+      ValueError: a pattern matches nothing.
+    """
+    if not isinstance(schedule, Mapping):
+        return {path: schedule for path in layers}
+    matches = {
+        pattern: [path for path in layers if fnmatch.fnmatchcase(path, pattern)]
+        for pattern in schedule
+    }
+    unmatched = [pattern for pattern, paths in matches.items() if not paths]
+    if unmatched:
+        examples = ", ".join(list(layers)[:6]) + (", ..." if len(layers) > 6 else "")
+        raise ValueError(
+            f"The pattern {unmatched[0]!r} in pruning_schedule matches no prunable layer. The "
+            f"prunable layers of this model are: {examples}. Patterns match whole paths; `*` "
+            "stands for any characters."
+        )
+    chosen: dict[str, PruningSchedule] = {}
+    for pattern, paths in matches.items():
+        for path in paths:
+            chosen.setdefault(path, schedule[pattern])
+    return {path: chosen[path] for path in layers if path in chosen}

@@ -1,0 +1,56 @@
+"""Schedules and methods to configurations and back, as objects of their own types."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tf_movprune import methods, schedules
+from tf_movprune._keras import ConstantSparsity, PolynomialDecay, PruningSchedule, keras, register
+
+for _cls in (
+    schedules.CubicSparsity,
+    methods.HardMovement,
+    methods.Magnitude,
+    methods.MagnitudeScores,
+):
+    register(_cls)
+
+# tfmot does not register its own.
+_TFMOT_SCHEDULES = {cls.__name__: cls for cls in (ConstantSparsity, PolynomialDecay)}
+
+
+def serialize_schedule(schedule: PruningSchedule) -> dict[str, Any]:
+    """Configuration of a schedule. Both of tfmot's forms of `get_config` are accepted."""
+    config = schedule.get_config()
+    if set(config) == {"class_name", "config"}:
+        config = config["config"]
+    return {"class_name": keras.saving.get_registered_name(type(schedule)), "config": config}
+
+
+def deserialize_schedule(config: dict[str, Any] | PruningSchedule) -> PruningSchedule:
+    """The schedule of a configuration.
+
+    Raises:
+      ValueError: its class is not known.
+    """
+    if isinstance(config, PruningSchedule):  # a loader that already made it
+        return config
+    name = config["class_name"]
+    cls = _TFMOT_SCHEDULES.get(name) or keras.saving.get_registered_object(name)
+    if cls is None:
+        raise ValueError(
+            f"The model was pruned with a schedule of class {name!r}, which is not registered. "
+            "Decorate the class with tf_keras.saving.register_keras_serializable(), or load "
+            "inside tf_keras.saving.custom_object_scope."
+        )
+    return cls.from_config(config["config"])
+
+
+def serialize_method(method: methods.PruningMethod) -> dict[str, Any]:
+    return keras.saving.serialize_keras_object(method)
+
+
+def deserialize_method(config: dict[str, Any] | methods.PruningMethod) -> methods.PruningMethod:
+    if isinstance(config, methods.PruningMethod):
+        return config
+    return keras.saving.deserialize_keras_object(config)

@@ -1,0 +1,364 @@
+"""The layer wrapper that owns scores and masks and multiplies on the way through."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tf_movprune import masks
+from tf_movprune._keras import (
+    PrunableLayer,
+    PruneRegistry,
+    PruningSchedule,
+    is_saving,
+    keras,
+    register,
+)
+from tf_movprune.methods import HardMovement, PruningMethod
+from tf_movprune.serialization import (
+    deserialize_method,
+    deserialize_schedule,
+    serialize_method,
+    serialize_schedule,
+)
+
+SCORES_NAME = "movement_scores"
+"""Last part of the name of every score variable; optimizers recognise scores by it."""
+
+PUBLISHED_SCORE_RATE = 1e-2 / 3e-5
+"""Learning rate of the scores over that of the weights in the paper's runs."""
+
+
+class _Slot(NamedTuple):
+    """Where a kernel lives: the attribute `name` of the layer `owner`."""
+
+    owner: keras.layers.Layer
+    name: str
+
+    @property
+    def kernel(self) -> tf.Variable:
+        return getattr(self.owner, self.name)
+
+
+@register
+class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
+    """Computes with masked kernels while it trains the layer's own weights and their scores.
+
+        kernel used in the layer = mask * kernel
+
+    The layer's weights are never overwritten. Masks change only in `refresh`, which
+    `UpdatePruningStep` or `update_masks` call; a layer that trains without either raises.
+
+    Usually made by `prune_low_movement`. For each prunable kernel it has these variables, named
+    after the kernel:
+
+    - `movement_scores`: float32 under every precision policy, trainable. None for methods
+      without scores. The scores of the paper are `score_learning_rate_multiplier` times these.
+    - `mask`: bool, one entry to a block, all true at first.
+    - `threshold`: float32 scalar, the lowest importance that is kept.
+
+    Args:
+      layer: the layer to prune: one that tfmot's registry knows, or a subclass of it, or a layer
+        that implements `get_prunable_weights()`. It may be unbuilt, except attention layers.
+      pruning_schedule: tfmot `PruningSchedule`; its value is the fraction of zeros.
+      method: a `PruningMethod`.
+      block_size: rows and columns of the blocks that are kept or masked as one, on kernels of
+        shape [in, out].
+      score_learning_rate_multiplier: learning rate of the scores over the optimizer's own rate.
+        The gradient that the optimizer sees, and clips, is that of the scores themselves.
+      **kwargs: of `keras.layers.Layer`.
+
+    Raises:
+      TypeError: an argument is not of its type.
+      ValueError: nothing in the layer can be pruned, or not in such blocks.
+    """
+
+    def __init__(
+        self,
+        layer: keras.layers.Layer,
+        pruning_schedule: PruningSchedule,
+        method: PruningMethod | None = None,
+        block_size: tuple[int, int] = (1, 1),
+        score_learning_rate_multiplier: float = PUBLISHED_SCORE_RATE,
+        **kwargs: Any,
+    ):
+        method = HardMovement() if method is None else method
+        _check_arguments(layer, pruning_schedule, method, score_learning_rate_multiplier)
+        kwargs.setdefault("name", f"prune_low_movement_{layer.name}")
+        kwargs.setdefault("dtype", layer.dtype_policy)
+        kwargs.setdefault("trainable", layer.trainable)
+        super().__init__(layer, **kwargs)
+        self.pruning_schedule = pruning_schedule
+        self.method = method
+        self.block_size = tuple(block_size)
+        self.score_learning_rate_multiplier = float(score_learning_rate_multiplier)
+        self.supports_masking = layer.supports_masking
+        self.masks_are_refreshed = False
+        if hasattr(layer, "_batch_input_shape"):
+            self._batch_input_shape = layer._batch_input_shape
+        if layer.built:
+            self.build(None)
+
+    # ---- variables
+
+    def build(self, input_shape=None):
+        if self.built:
+            return
+        if not self.layer.built:
+            with tf.name_scope(self.layer.name):
+                self.layer.build(input_shape)
+            self.layer.built = True
+        self._slots = _find_slots(self.layer)
+        self.scores, self.masks, self.thresholds = [], [], []
+        for slot in self._slots:
+            self._add_variables(slot.kernel)
+        super().build(input_shape)
+
+    def _add_variables(self, kernel: tf.Variable) -> None:
+        shape = masks.block_shape(kernel.shape, self.block_size)
+        with tf.name_scope(f"{kernel.name.split(':')[0]}/"):
+            if self.method.has_scores:
+                self.scores.append(self._add_scores(kernel, shape))
+            self.masks.append(
+                self.add_weight("mask", shape, tf.bool, initializer="ones", trainable=False)
+            )
+            self.thresholds.append(
+                self.add_weight(
+                    "threshold",
+                    (),
+                    tf.float32,
+                    initializer=keras.initializers.Constant(-float("inf")),
+                    trainable=False,
+                    experimental_autocast=False,
+                )
+            )
+
+    def _add_scores(self, kernel: tf.Variable, shape: tuple[int, ...]) -> tf.Variable:
+        initializer = self.method.score_initializer
+        from_kernel = getattr(initializer, "from_kernel", None)
+        scores = self.add_weight(
+            SCORES_NAME,
+            shape,
+            tf.float32,
+            initializer="zeros" if from_kernel else keras.initializers.get(initializer),
+            trainable=True,
+            experimental_autocast=False,
+        )
+        with tf.init_scope():
+            start = scores
+            if from_kernel:
+                weights = tf.cast(tf.convert_to_tensor(kernel), tf.float32)
+                start = masks.mean_blocks(from_kernel(weights), self.block_size)
+            scores.assign(start / self.score_learning_rate_multiplier)
+        return scores
+
+    # ---- forward pass
+
+    def __call__(self, *args, **kwargs):
+        # A layer may be called by the name of its own first argument: attention(query=...).
+        first = next(iter(inspect.signature(self.layer.call).parameters), None)
+        if not args and first in kwargs:
+            args = (kwargs.pop(first),)
+        return super().__call__(*args, **kwargs)
+
+    def call(self, inputs, *args, training=None, mask=None, **kwargs):
+        if _is_true(training) and not self.masks_are_refreshed and not is_saving():
+            raise RuntimeError(
+                f"The pruned layer {self.name!r} is being trained, but nothing refreshes its "
+                "masks. Add tf_movprune.UpdatePruningStep() to the callbacks of fit, or call "
+                "tf_movprune.update_masks(model, step) before each step of your own loop."
+            )
+        if mask is not None and self.layer._expects_mask_arg:
+            kwargs["mask"] = mask
+        with _replaced(self.layer, self._slots, self._masked_kernels()):
+            return self.layer(inputs, *args, **kwargs)
+
+    def _masked_kernels(self) -> list[tf.Tensor]:
+        kernels = []
+        for i, slot in enumerate(self._slots):
+            scores = None
+            if self.method.has_scores:
+                scores = masks.expand_blocks(tf.convert_to_tensor(self.scores[i]), self.block_size)
+            mask = masks.expand_blocks(tf.convert_to_tensor(self.masks[i]), self.block_size)
+            kernels.append(
+                self.method.mask_kernel(tf.convert_to_tensor(slot.kernel), scores, mask)
+            )
+        return kernels
+
+    def compute_mask(self, inputs, mask=None):
+        return self.layer.compute_mask(inputs, mask)
+
+    def compute_output_shape(self, input_shape):
+        return self.layer.compute_output_shape(input_shape)
+
+    # ---- pruning
+
+    def get_prunable_weights(self) -> list[tf.Variable]:
+        """The unmasked kernels, in the layer's own order."""
+        return [slot.kernel for slot in self._slots]
+
+    def importances(self) -> list[tf.Tensor]:
+        """Importance of the blocks of each kernel, as the method sees it: float32 tensors."""
+        return [
+            self.method.importance(
+                tf.cast(tf.convert_to_tensor(slot.kernel), tf.float32),
+                self.score_learning_rate_multiplier * self.scores[i]
+                if self.method.has_scores
+                else None,
+                self.block_size,
+            )
+            for i, slot in enumerate(self._slots)
+        ]
+
+    def fold_masks(self) -> keras.layers.Layer:
+        """Writes the masked kernels into the layer, and returns it. Not to be trained further."""
+        for slot, mask in zip(self._slots, self.masks):
+            expanded = masks.expand_blocks(tf.convert_to_tensor(mask), self.block_size)
+            slot.kernel.assign(masks.apply_mask(tf.convert_to_tensor(slot.kernel), expanded))
+        return self.layer
+
+    # ---- saving
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "pruning_schedule": serialize_schedule(self.pruning_schedule),
+            "method": serialize_method(self.method),
+            "block_size": list(self.block_size),
+            "score_learning_rate_multiplier": self.score_learning_rate_multiplier,
+        }
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        with keras.saving.custom_object_scope(custom_objects or {}):
+            config["pruning_schedule"] = deserialize_schedule(config["pruning_schedule"])
+            config["method"] = deserialize_method(config["method"])
+            return super().from_config(config, custom_objects)
+
+
+def is_prunable(layer: Any) -> bool:
+    """Whether `PruneLowMovement` can wrap the layer itself, whatever it contains."""
+    return not isinstance(layer, PruneLowMovement) and (
+        hasattr(layer, "get_prunable_weights") or bool(_kernel_names(layer))
+    )
+
+
+def is_scores(variable: tf.Variable) -> bool:
+    """Whether a variable holds movement scores."""
+    return variable.name.split(":")[0].split("/")[-1] == SCORES_NAME
+
+
+def _kernel_names(layer: Any) -> list[str]:
+    """Names of the kernels of a layer that tfmot's registry knows, or of a subclass of one."""
+    for cls in type(layer).__mro__:
+        if cls is keras.layers.EinsumDense:
+            return ["kernel"]
+        if cls in PruneRegistry._LAYERS_WEIGHTS_MAP:
+            return PruneRegistry._LAYERS_WEIGHTS_MAP[cls]
+    if isinstance(layer, keras.layers.RNN) and not isinstance(
+        layer.cell, keras.layers.StackedRNNCells
+    ):
+        return ["cell.kernel", "cell.recurrent_kernel"]
+    return []
+
+
+def _prunable_weights(layer: keras.layers.Layer) -> list[tf.Variable]:
+    if hasattr(layer, "get_prunable_weights"):
+        return list(layer.get_prunable_weights())
+    weights = []
+    for path in _kernel_names(layer):
+        weight = layer
+        for name in path.split("."):
+            weight = getattr(weight, name, None)
+        if weight is None:
+            raise ValueError(
+                f"The layer {layer.name!r} ({type(layer).__name__}) has no {path} yet: it makes "
+                "its weights when it is first called. Call it, or the model, once on example "
+                "inputs before pruning."
+            )
+        weights.append(weight)
+    return weights
+
+
+def _find_slots(layer: keras.layers.Layer) -> list[_Slot]:
+    weights = _prunable_weights(layer)
+    if not weights:
+        raise ValueError(
+            f"The layer {layer.name!r} ({type(layer).__name__}) returned no weights from "
+            "get_prunable_weights(). Return at least one, or leave the layer out."
+        )
+    owners = [layer, *layer.submodules]
+    slots = []
+    for weight in weights:
+        found = (
+            _Slot(owner, name)
+            for owner in owners
+            for name, value in vars(owner).items()
+            if value is weight
+        )
+        slot = next(found, None)
+        if slot is None:
+            raise ValueError(
+                f"The prunable weight {weight.name!r} of layer {layer.name!r} is not an attribute "
+                "of it or of a layer inside it. Keep it as an attribute of its own, not in a list."
+            )
+        slots.append(slot)
+    return slots
+
+
+@contextlib.contextmanager
+def _replaced(
+    layer: keras.layers.Layer, slots: list[_Slot], tensors: list[tf.Tensor]
+) -> Iterator[None]:
+    """Puts tensors where the layer looks for its kernels.
+
+    Through `vars`, because assigning the attribute would drop the kernel from the layer's weights.
+    """
+    kernels = [slot.kernel for slot in slots]
+    saved_calls = {}
+    if is_saving():
+        # A SavedModel in the making replaces the `call` of each inner layer by a function that
+        # was traced without the mask.
+        inner = [module for module in (layer, *layer.submodules) if "call" in vars(module)]
+        saved_calls = {module: vars(module).pop("call") for module in inner}
+    try:
+        for slot, tensor in zip(slots, tensors):
+            vars(slot.owner)[slot.name] = tensor
+        yield
+    finally:
+        for slot, kernel in zip(slots, kernels):
+            vars(slot.owner)[slot.name] = kernel
+        for module, call in saved_calls.items():
+            vars(module)["call"] = call
+
+
+def _is_true(training: Any) -> bool:
+    return not tf.is_tensor(training) and bool(training)
+
+
+def _check_arguments(layer, schedule, method, multiplier) -> None:
+    if not is_prunable(layer):
+        raise ValueError(
+            f"Expected a layer with prunable weights, got {type(layer).__name__}. Known are the "
+            "layers of tfmot's registry (dense, convolution, attention, recurrent, embedding) and "
+            "layers that implement get_prunable_weights()."
+        )
+    if not isinstance(schedule, PruningSchedule):
+        raise TypeError(
+            "pruning_schedule must be a PruningSchedule, such as "
+            f"tf_movprune.CubicSparsity(0.9, begin_step=200, end_step=1800), got {schedule!r}."
+        )
+    if not isinstance(method, PruningMethod):
+        raise TypeError(
+            "method must be an object such as tf_movprune.HardMovement() or "
+            f"tf_movprune.Magnitude(), got {method!r}."
+        )
+    if not multiplier > 0:
+        raise ValueError(
+            f"score_learning_rate_multiplier must be greater than 0, got {multiplier}."
+        )
