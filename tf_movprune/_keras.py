@@ -9,10 +9,14 @@ from tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule i
     PolynomialDecay,
     PruningSchedule,
 )
+from tf_keras.export import ExportArchive
+from tf_keras.layers import Layer
 from tf_keras.src.engine.base_layer_utils import call_context
 
 __all__ = [
     "ConstantSparsity",
+    "ExportArchive",
+    "Layer",
     "PolynomialDecay",
     "PrunableLayer",
     "PruneRegistry",

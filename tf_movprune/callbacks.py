@@ -11,7 +11,7 @@ import tensorflow as tf
 from tf_movprune._keras import keras
 from tf_movprune.refresh import bound_layers, overall_sparsity, refresh_masks
 from tf_movprune.traversal import pruned_layers
-from tf_movprune.wrapper import PruneLowMovement, is_scores
+from tf_movprune.wrapper import PruneLowMovement
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
@@ -40,6 +40,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         if num_train_steps is not None and num_train_steps < 1:
             raise ValueError(f"num_train_steps must be at least 1, got {num_train_steps}.")
         self.num_train_steps = num_train_steps
+        self._is_training = False
 
     def on_train_begin(self, logs=None):
         self._layers = bound_layers(self.model)
@@ -47,16 +48,23 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._check_optimizer()
         self._check_scores()
         self._schedule_is_checked = False
+        self._is_training = True
         self._sparsity = overall_sparsity(self._layers)
         self._progress_marker = keras.metrics.Mean(name="sparsity")
+        self._compiled_refresh = self._compile_refresh()
+
+    def _compile_refresh(self):
         layers, iterations = self._layers, self._iterations
 
-        @tf.function
+        # XLA fuses each pass of a selection; it cannot compile mirrored variables.
+        compiled = self.model.distribute_strategy.num_replicas_in_sync == 1
+
+        @tf.function(jit_compile=compiled)
         def refresh(sparsity, window, force):
             refreshed = refresh_masks(layers, iterations + 0, window=window, force=force)
             return tf.cond(refreshed, lambda: overall_sparsity(layers), lambda: sparsity)
 
-        self._compiled_refresh = refresh
+        return refresh
 
     def on_epoch_begin(self, epoch, logs=None):
         if not self._schedule_is_checked:
@@ -75,27 +83,27 @@ class UpdatePruningStep(keras.callbacks.Callback):
             logs["sparsity"] = self._sparsity
 
     def on_test_begin(self, logs=None):
-        if getattr(self, "_compiled_refresh", None) is not None:
+        if self._is_training:
             self._refresh()  # validation sees the scores as they are now
 
     def on_epoch_end(self, epoch, logs=None):
         self._hide_marker()
         self._check_scores()
         if logs is not None:
-            logs["sparsity"] = self._sparsity
+            logs["sparsity"] = float(self._sparsity)
 
     def on_train_end(self, logs=None):
         self._hide_marker()
         self._check_scores()
         self._refresh(force=True)
-        self._compiled_refresh = None
+        self._is_training = False
         for layer in self._layers:
             layer.masks_are_refreshed = False
         self._warn_if_unfinished()
 
     def _refresh(self, force: bool = False) -> None:
         window = int(getattr(self.model, "_steps_per_execution", 1) or 1)
-        self._sparsity = self._compiled_refresh(self._sparsity, window, force)
+        self._sparsity = self._compiled_refresh(self._sparsity, window, tf.constant(force))
 
     def _hide_marker(self) -> None:
         if self._progress_marker in self.model._metrics:
@@ -141,7 +149,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
             end = start + (epochs - epoch) * steps
             run = f"this run has {end} steps ({steps} × {epochs - epoch}"
             run += f", from step {start})" if start else ")"
-        for schedule in {id(layer.pruning_schedule): layer.pruning_schedule for layer in self._layers}.values():
+        for schedule in {
+            id(layer.pruning_schedule): layer.pruning_schedule for layer in self._layers
+        }.values():
             last = getattr(schedule, "end_step", -1)
             if last > end:
                 reached = float(schedule(tf.constant(end, tf.int64))[1])
@@ -200,7 +210,8 @@ class PruningSummaries(keras.callbacks.Callback):
         super().__init__()
         if update_freq != "epoch" and (not isinstance(update_freq, int) or update_freq < 1):
             raise ValueError(
-                f'update_freq must be "epoch" or a number of steps of at least 1, got {update_freq!r}.'
+                'update_freq must be "epoch" or a number of steps of at least 1, got '
+                f"{update_freq!r}."
             )
         self.log_dir = log_dir
         self.update_freq = update_freq

@@ -20,8 +20,14 @@ class PruningMethod(abc.ABC):
     """
 
     has_scores: ClassVar[bool]
-    """Whether each matrix has trainable scores. Methods that have them also have an attribute
-    `score_initializer`."""
+    """Whether each matrix has trainable scores."""
+
+    score_initializer: Any = "zeros"
+    """Start of the scores, where there are any: a Keras initializer, or an object that has
+    `from_kernel(kernel)`."""
+
+    score_learning_rate_multiplier: ClassVar[float] = 1.0
+    """Default rate of the scores over the optimizer's; see `prune_low_movement`."""
 
     @abc.abstractmethod
     def importance(
@@ -110,7 +116,8 @@ class HardMovement(PruningMethod):
     """Hard movement pruning: each matrix keeps the weights with the highest movement scores.
 
     A score gathers `-dL/dW * W` over training: it grows where the weight moves away from zero.
-    The gradient is straight-through, so masked weights can come back.
+    The gradient is straight-through, so masked weights can come back. Only the order of the scores
+    counts: from a start at zero their learning rate does not matter.
 
     Args:
       score_initializer: any Keras initializer, by name or object, or `MagnitudeScores`. The paper

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tf_movprune._keras import PruningPolicy, PruningSchedule, keras
+from tf_movprune._keras import Layer, PruningPolicy, PruningSchedule, keras
 from tf_movprune.methods import HardMovement, Magnitude, MagnitudeScores, PruningMethod
 from tf_movprune.schedules import CubicSparsity
 from tf_movprune.selection import chosen_layers, schedules_by_path
-from tf_movprune.traversal import is_graph_network, pruned_layers, replace_layers
-from tf_movprune.wrapper import PUBLISHED_SCORE_RATE, PruneLowMovement, is_prunable
-
-Layer = keras.layers.Layer
+from tf_movprune.traversal import pruned_layers, replace_layers
+from tf_movprune.wrapper import PruneLowMovement, is_prunable
 
 
 def prune_low_movement(
@@ -22,7 +20,7 @@ def prune_low_movement(
     *,
     block_size: tuple[int, int] = (1, 1),
     pruning_policy: PruningPolicy | None = None,
-    score_learning_rate_multiplier: float = PUBLISHED_SCORE_RATE,
+    score_learning_rate_multiplier: float | None = None,
     **kwargs: Any,
 ) -> Any:
     """Prepares a model or layer for pruning during training.
@@ -46,8 +44,9 @@ def prune_low_movement(
       method: how masks are chosen; `HardMovement()` unless given.
       block_size: rows and columns of the blocks that stay or go as one, on kernels [in, out].
       pruning_policy: tfmot `PruningPolicy`; overrides the default choice of layers.
-      score_learning_rate_multiplier: learning rate of the scores over that of the optimizer. The
-        default is the paper's 1e-2 over 3e-5. Use 1 with a score optimizer of its own.
+      score_learning_rate_multiplier: learning rate of the scores over that of the optimizer, for
+        any optimizer. `HardMovement` has 1 by default, since from zero only the order of the
+        scores counts; the paper's runs have 1e-2 over 3e-5.
       **kwargs: for `PruneLowMovement`, where `to_prune` is a layer, such as `name`.
 
     Returns:
@@ -61,7 +60,7 @@ def prune_low_movement(
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683.
     """
     method = HardMovement() if method is None else method
-    options = {
+    options: dict[str, Any] = {
         "method": method,
         "block_size": block_size,
         "score_learning_rate_multiplier": score_learning_rate_multiplier,
@@ -148,9 +147,7 @@ def prune_scope():
 
 def _forget_compilation(model: Layer) -> None:
     """Compiled functions were traced before the change, and the optimizer knows other variables."""
-    if isinstance(model, keras.Model) and not is_graph_network(model) or (
-        isinstance(model, keras.Model) and model._is_compiled
-    ):
+    if isinstance(model, keras.Model):
         model._reset_compile_cache()
         model._is_compiled = False
         model.optimizer = None

@@ -6,14 +6,12 @@ from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
-from tf_movprune._keras import PruningSchedule, keras
+from tf_movprune._keras import Layer, PruningSchedule
 from tf_movprune.traversal import pruned_layers
 from tf_movprune.wrapper import PruneLowMovement
 
 
-def update_masks(
-    model: keras.layers.Layer, step: tf.Tensor | int, *, force: bool = False
-) -> tf.Tensor:
+def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) -> tf.Tensor:
     """Refreshes the masks of a pruned model, where its schedules say that they are due.
 
     For training loops of your own: call it before each step, with the optimizer's iterations, and
@@ -38,7 +36,7 @@ def update_masks(
     return overall_sparsity(wrappers)
 
 
-def bound_layers(model: keras.layers.Layer) -> list[PruneLowMovement]:
+def bound_layers(model: Layer) -> list[PruneLowMovement]:
     """The wrappers of a model, marked as having someone who refreshes their masks."""
     wrappers = list(pruned_layers(model).values())
     if not wrappers:
@@ -56,7 +54,7 @@ def refresh_masks(
     step: tf.Tensor,
     *,
     window: int = 1,
-    force: bool = False,
+    force: tf.Tensor | bool = False,
 ) -> tf.Tensor:
     """Recomputes the masks that were due at one of the last `window` steps up to `step`.
 
@@ -66,15 +64,15 @@ def refresh_masks(
       wrappers: built layers.
       step: int64 scalar.
       window: steps since the last call, at least 1.
-      force: all masks whose schedule has begun are due.
+      force: bool scalar; if true, all masks whose schedule has begun are due.
 
     Returns:
       bool scalar, whether any mask was recomputed.
     """
     any_due = tf.constant(False)
     for schedule, method, group in _groups(wrappers):
-        begin = getattr(schedule, "begin_step", 0)
-        due = step >= begin if force else _is_due(schedule, step, window)
+        has_begun = step >= getattr(schedule, "begin_step", 0)
+        due = has_begun & (force | _is_due(schedule, step, window))
         sparsity = tf.convert_to_tensor(schedule(step)[1])
         tf.cond(due, lambda g=group, m=method, s=sparsity: _select(g, m, s), lambda: False)
         any_due |= due
@@ -102,9 +100,7 @@ def _is_due(schedule: PruningSchedule, step: tf.Tensor, window: int) -> tf.Tenso
     return tf.reduce_any(tf.map_fn(due, steps, fn_output_signature=tf.bool))
 
 
-def _select(
-    group: Sequence[PruneLowMovement], method, sparsity: tf.Tensor
-) -> bool:
+def _select(group: Sequence[PruneLowMovement], method, sparsity: tf.Tensor) -> bool:
     importances = [importance for layer in group for importance in layer.importances()]
     variables = [pair for layer in group for pair in zip(layer.masks, layer.thresholds)]
     for (mask, threshold), new in zip(variables, method.select(importances, sparsity)):

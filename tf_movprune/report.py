@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_movprune._keras import keras
+from tf_movprune._keras import Layer
 from tf_movprune.selection import default_layers
 from tf_movprune.traversal import pruned_layers
 from tf_movprune.wrapper import _prunable_weights
@@ -79,7 +79,7 @@ class SparsityReport:
         return "\n".join([header, *lines[:-1], "-" * len(header), lines[-1]])
 
 
-def summarize_sparsity(model: keras.layers.Layer) -> SparsityReport:
+def summarize_sparsity(model: Layer) -> SparsityReport:
     """What remains of each prunable weight, and overall.
 
     Args:
@@ -111,7 +111,7 @@ def summarize_sparsity(model: keras.layers.Layer) -> SparsityReport:
     return SparsityReport(tuple(weights))
 
 
-def _weight(path: str, kernel: Any, remaining: int) -> WeightSparsity:
+def _weight(path: str, kernel: Any, remaining: Any) -> WeightSparsity:
     name = kernel.name.split(":")[0].split("/")[-1]
     shape = tuple(kernel.shape)
     return WeightSparsity(f"{path}.{name}", shape, int(remaining), int(np.prod(shape)))

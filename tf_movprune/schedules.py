@@ -44,7 +44,7 @@ def _check_step(name: str, value: Any, minimum: int) -> int:
 
 
 def _check_sparsity(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= value < 1:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
         raise ValueError(f"{name} must be in [0, 1), got {value!r}: it is the fraction of zeros.")
     return float(value)
 
@@ -102,9 +102,7 @@ class CubicSparsity(PruningSchedule):
         """Whether masks are due at `step`, and the sparsity there (float64)."""
         return (
             is_refresh_step(step, self.begin_step, self.frequency),
-            cubic(
-                step, self.initial_sparsity, self.final_sparsity, self.begin_step, self.end_step
-            ),
+            cubic(step, self.initial_sparsity, self.final_sparsity, self.begin_step, self.end_step),
         )
 
     def get_config(self) -> dict[str, Any]:

@@ -6,15 +6,15 @@ import fnmatch
 import re
 from collections.abc import Mapping
 
-from tf_movprune._keras import PruningPolicy, PruningSchedule, keras
+from tf_movprune._keras import Layer, PruningPolicy, PruningSchedule, keras
 from tf_movprune.traversal import children, is_graph_network, walk
 from tf_movprune.wrapper import PruneLowMovement, is_prunable
 
-Layer = keras.layers.Layer
-
 # The dense layers that Sanh et al. prune, in BERT and its relatives: query, key, value, attention
 # output, intermediate and output of each encoder layer. Not embeddings, pooler or head.
-_ENCODER_LAYER = re.compile(r"(^|\.)(encoder|transformer)\.(layer|layers|albert_layer_groups)\.\d+\.")
+_ENCODER_LAYER = re.compile(
+    r"(^|\.)(encoder|transformer)\.(layer|layers|albert_layer_groups)\.\d+\."
+)
 
 
 def is_hugging_face(layer: Layer) -> bool:
@@ -29,7 +29,8 @@ def default_layers(model: Layer) -> dict[str, Layer]:
     convolution, attention and user-defined prunable layers, without embeddings, recurrent layers
     and the output layer, which in a subclassed model is taken to be its last.
     """
-    found = _default_layers(model, "")
+    outputs = _output_layers(model) if is_graph_network(model) else set()
+    found = _default_layers(model, "", seen=outputs)
     if not is_hugging_face(model) and not is_graph_network(model) and len(found) > 1:
         last, output = list(found.items())[-1]
         if _top_level_owner(model, last) is output:
@@ -41,20 +42,21 @@ def _top_level_owner(model: Layer, path: str) -> Layer | None:
     return dict(children(model)).get(path)
 
 
-def _default_layers(layer: Layer, prefix: str) -> dict[str, Layer]:
+def _default_layers(layer: Layer, prefix: str, seen: set[int]) -> dict[str, Layer]:
+    """The layers below `layer` whose ids are not in `seen`, to which they are added."""
     if is_hugging_face(layer):
         return {
             prefix + path: dense
             for path, dense in walk(layer, is_prunable)
             if isinstance(dense, keras.layers.Dense) and _ENCODER_LAYER.search(path)
         }
-    outputs = _output_layers(layer) if is_graph_network(layer) else set()
     found: dict[str, Layer] = {}
     for name, child in children(layer):
-        if id(child) in outputs or isinstance(child, PruneLowMovement):
+        if id(child) in seen or isinstance(child, PruneLowMovement):
             continue
+        seen.add(id(child))
         if not is_prunable(child):
-            found.update(_default_layers(child, f"{prefix}{name}."))
+            found.update(_default_layers(child, f"{prefix}{name}.", seen))
         elif not isinstance(child, (keras.layers.Embedding, keras.layers.RNN)):
             found[prefix + name] = child
     return found
@@ -109,7 +111,9 @@ def chosen_layers(model: Layer, policy: PruningPolicy | None) -> dict[str, Layer
         remedy = "Its allow_pruning() refused every layer."
     if not layers:
         unbuilt = "" if model.built else " The model is not built: call it once on example inputs."
-        raise ValueError(f"Nothing to prune in {type(model).__name__} {model.name!r}. {remedy}{unbuilt}")
+        raise ValueError(
+            f"Nothing to prune in {type(model).__name__} {model.name!r}. {remedy}{unbuilt}"
+        )
     return layers
 
 

@@ -36,21 +36,43 @@ def deserialize_schedule(config: dict[str, Any] | PruningSchedule) -> PruningSch
     if isinstance(config, PruningSchedule):  # a loader that already made it
         return config
     name = config["class_name"]
-    cls = _TFMOT_SCHEDULES.get(name) or keras.saving.get_registered_object(name)
-    if cls is None:
-        raise ValueError(
-            f"The model was pruned with a schedule of class {name!r}, which is not registered. "
-            "Decorate the class with tf_keras.saving.register_keras_serializable(), or load "
-            "inside tf_keras.saving.custom_object_scope."
-        )
+    cls = _TFMOT_SCHEDULES.get(name) or _registered_class(name, "schedule")
     return cls.from_config(config["config"])
 
 
 def serialize_method(method: methods.PruningMethod) -> dict[str, Any]:
-    return keras.saving.serialize_keras_object(method)
+    """Configuration of a method, and of the objects in it."""
+    return {
+        "class_name": keras.saving.get_registered_name(type(method)),
+        "config": {
+            name: keras.saving.serialize_keras_object(value)
+            for name, value in method.get_config().items()
+        },
+    }
 
 
 def deserialize_method(config: dict[str, Any] | methods.PruningMethod) -> methods.PruningMethod:
+    """The method of a configuration.
+
+    Raises:
+      ValueError: its class is not known.
+    """
     if isinstance(config, methods.PruningMethod):
         return config
-    return keras.saving.deserialize_keras_object(config)
+    cls = _registered_class(config["class_name"], "method")
+    values = {
+        name: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
+        for name, value in config["config"].items()
+    }
+    return cls.from_config(values)
+
+
+def _registered_class(name: str, role: str) -> Any:
+    cls = keras.saving.get_registered_object(name)
+    if cls is None:
+        raise ValueError(
+            f"The model was pruned with a {role} of class {name!r}, which is not registered. "
+            "Decorate the class with tf_keras.saving.register_keras_serializable(), or load "
+            "inside tf_keras.saving.custom_object_scope."
+        )
+    return cls

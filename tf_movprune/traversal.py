@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from tf_movprune._keras import keras
+from tf_movprune._keras import Layer, keras
 from tf_movprune.wrapper import PruneLowMovement
-
-Layer = keras.layers.Layer
 
 
 def is_graph_network(layer: Any) -> bool:
@@ -33,7 +31,9 @@ def _original_name(layer: Layer) -> str:
 
 
 def _is_keras_internal(attribute: str) -> bool:
-    return attribute.startswith(("_self_", "_obj_reference", "_inbound", "_outbound", "_unconditional"))
+    return attribute.startswith(
+        ("_self_", "_obj_reference", "_inbound", "_outbound", "_unconditional")
+    )
 
 
 def _layers_in(name: str, value: Any) -> Iterator[tuple[str, Layer]]:
@@ -129,7 +129,8 @@ def _rebuilt(value: Any, replaced: Callable[[Layer], Layer]) -> Any:
 
 
 def _set_attribute(layer: Layer, name: str, value: Any, olds: list, news: list) -> None:
-    """Assigns an attribute; what Keras tracks for it keeps its place among the others."""
+    """Assigns an attribute; it, and what Keras tracks for it, keep their places in their lists."""
+    later_names = list(vars(layer))[list(vars(layer)).index(name) + 1 :]
     order = {id(item): i for i, item in enumerate(layer._self_tracked_trackables)}
     container = getattr(layer, name)
     place = min(
@@ -141,3 +142,5 @@ def _set_attribute(layer: Layer, name: str, value: Any, olds: list, news: list) 
     kept = [item for item in tracked if id(item) in order]
     place = sum(order[id(item)] < place for item in kept)
     layer._self_tracked_trackables = kept[:place] + new + kept[place:]
+    for later in later_names:
+        vars(layer)[later] = vars(layer).pop(later)

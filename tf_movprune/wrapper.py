@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_movprune import masks
 from tf_movprune._keras import (
+    Layer,
     PrunableLayer,
     PruneRegistry,
     PruningSchedule,
@@ -29,14 +30,11 @@ from tf_movprune.serialization import (
 SCORES_NAME = "movement_scores"
 """Last part of the name of every score variable; optimizers recognise scores by it."""
 
-PUBLISHED_SCORE_RATE = 1e-2 / 3e-5
-"""Learning rate of the scores over that of the weights in the paper's runs."""
-
 
 class _Slot(NamedTuple):
     """Where a kernel lives: the attribute `name` of the layer `owner`."""
 
-    owner: keras.layers.Layer
+    owner: Layer
     name: str
 
     @property
@@ -68,9 +66,10 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
       method: a `PruningMethod`.
       block_size: rows and columns of the blocks that are kept or masked as one, on kernels of
         shape [in, out].
-      score_learning_rate_multiplier: learning rate of the scores over the optimizer's own rate.
-        The gradient that the optimizer sees, and clips, is that of the scores themselves.
-      **kwargs: of `keras.layers.Layer`.
+      score_learning_rate_multiplier: learning rate of the scores over the optimizer's own rate;
+        the method's default unless given. The gradient that the optimizer sees, and clips, is
+        that of the scores themselves.
+      **kwargs: of `tf_keras.layers.Layer`.
 
     Raises:
       TypeError: an argument is not of its type.
@@ -79,14 +78,16 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
 
     def __init__(
         self,
-        layer: keras.layers.Layer,
+        layer: Layer,
         pruning_schedule: PruningSchedule,
         method: PruningMethod | None = None,
         block_size: tuple[int, int] = (1, 1),
-        score_learning_rate_multiplier: float = PUBLISHED_SCORE_RATE,
+        score_learning_rate_multiplier: float | None = None,
         **kwargs: Any,
     ):
         method = HardMovement() if method is None else method
+        if score_learning_rate_multiplier is None:
+            score_learning_rate_multiplier = getattr(method, "score_learning_rate_multiplier", 1.0)
         _check_arguments(layer, pruning_schedule, method, score_learning_rate_multiplier)
         kwargs.setdefault("name", f"prune_low_movement_{layer.name}")
         kwargs.setdefault("dtype", layer.dtype_policy)
@@ -94,7 +95,8 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         super().__init__(layer, **kwargs)
         self.pruning_schedule = pruning_schedule
         self.method = method
-        self.block_size = tuple(block_size)
+        rows, columns = block_size
+        self.block_size = (int(rows), int(columns))
         self.score_learning_rate_multiplier = float(score_learning_rate_multiplier)
         self.supports_masking = layer.supports_masking
         self.masks_are_refreshed = False
@@ -184,9 +186,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             if self.method.has_scores:
                 scores = masks.expand_blocks(tf.convert_to_tensor(self.scores[i]), self.block_size)
             mask = masks.expand_blocks(tf.convert_to_tensor(self.masks[i]), self.block_size)
-            kernels.append(
-                self.method.mask_kernel(tf.convert_to_tensor(slot.kernel), scores, mask)
-            )
+            kernels.append(self.method.mask_kernel(tf.convert_to_tensor(slot.kernel), scores, mask))
         return kernels
 
     def compute_mask(self, inputs, mask=None):
@@ -214,7 +214,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             for i, slot in enumerate(self._slots)
         ]
 
-    def fold_masks(self) -> keras.layers.Layer:
+    def fold_masks(self) -> Layer:
         """Writes the masked kernels into the layer, and returns it. Not to be trained further."""
         for slot, mask in zip(self._slots, self.masks):
             expanded = masks.expand_blocks(tf.convert_to_tensor(mask), self.block_size)
@@ -267,7 +267,7 @@ def _kernel_names(layer: Any) -> list[str]:
     return []
 
 
-def _prunable_weights(layer: keras.layers.Layer) -> list[tf.Variable]:
+def _prunable_weights(layer: Layer) -> list[tf.Variable]:
     if hasattr(layer, "get_prunable_weights"):
         return list(layer.get_prunable_weights())
     weights = []
@@ -285,7 +285,7 @@ def _prunable_weights(layer: keras.layers.Layer) -> list[tf.Variable]:
     return weights
 
 
-def _find_slots(layer: keras.layers.Layer) -> list[_Slot]:
+def _find_slots(layer: Layer) -> list[_Slot]:
     weights = _prunable_weights(layer)
     if not weights:
         raise ValueError(
@@ -312,9 +312,7 @@ def _find_slots(layer: keras.layers.Layer) -> list[_Slot]:
 
 
 @contextlib.contextmanager
-def _replaced(
-    layer: keras.layers.Layer, slots: list[_Slot], tensors: list[tf.Tensor]
-) -> Iterator[None]:
+def _replaced(layer: Layer, slots: list[_Slot], tensors: list[tf.Tensor]) -> Iterator[None]:
     """Puts tensors where the layer looks for its kernels.
 
     Through `vars`, because assigning the attribute would drop the kernel from the layer's weights.

@@ -1,0 +1,35 @@
+# Everything works on a machine with Python 3.11 and nothing else.
+PYTHON ?= python3
+BIN := .venv/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+
+.PHONY: demo test test-all lint bench clean
+
+.venv/installed: requirements.txt setup.py
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps -e .
+	touch $@
+
+.venv: .venv/installed
+
+demo: .venv/installed
+	$(BIN)/python -m examples.movie_sentiment $(ARGS)
+
+test: .venv/installed
+	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(ARGS)
+
+test-all: .venv/installed
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=95 $(ARGS)
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: .venv/installed
+	$(BIN)/python -m benchmarks.short_runs $(ARGS)
+
+clean:
+	rm -rf .venv build dist *.egg-info runs

@@ -1,0 +1,93 @@
+"""Fine-tuning a BERT classifier, dense or pruned, with its accuracy on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+import transformers
+
+import tf_movprune
+from examples.sentiment_data import LENGTHS, Sentences, evaluation_batches, training_batches
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What all runs of a comparison share."""
+
+    num_train_steps: int
+    batch_size: int = 32
+    learning_rate: float = 8e-5
+    warmup: float = 0.1
+    seed: int = 0
+    evaluations: int = 10
+    lengths: tuple[int, ...] = LENGTHS
+
+
+def load_classifier(folder: str, seed: int) -> transformers.TFPreTrainedModel:
+    keras.utils.set_random_seed(seed)
+    model = transformers.TFAutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
+    model.layers[0].embeddings.trainable = False
+    return model
+
+
+def accuracy(model: keras.Model, data: Sentences) -> float:
+    """Fraction of the sentences classified rightly."""
+    predict = tf.function(lambda inputs: tf.argmax(model(inputs, training=False).logits, axis=-1))
+    right = sum(np.sum(predict(x) == y) for x, y in evaluation_batches(data))
+    return float(right) / len(data)
+
+
+class Validation(keras.callbacks.Callback):
+    """Accuracy on the validation split after each epoch, with the step at which it was measured."""
+
+    def __init__(self, data: Sentences):
+        super().__init__()
+        self.data = data
+        self.steps: list[int] = []
+        self.accuracies: list[float] = []
+        self.sparsities: list[float] = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        logs["val_accuracy"] = accuracy(self.model, self.data)
+        self.steps.append(int(self.model.optimizer.iterations))
+        self.accuracies.append(logs["val_accuracy"])
+        self.sparsities.append(logs.get("sparsity", 0.0))
+
+
+def fit(
+    model: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    train: Sentences,
+    validation: Sentences,
+    settings: Settings,
+    callbacks: list[keras.callbacks.Callback],
+    verbose: int = 1,
+) -> Validation:
+    """Trains for `num_train_steps`, compiled by XLA. Returns the record of validation."""
+    model.compile(
+        optimizer=optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=True,
+    )
+    record = Validation(validation)
+    model.fit(
+        training_batches(train, settings.batch_size, settings.seed, settings.lengths),
+        steps_per_epoch=settings.num_train_steps // settings.evaluations,
+        epochs=settings.evaluations,
+        callbacks=[*callbacks, record],
+        verbose=verbose,
+    )
+    return record
+
+
+def optimizer_for(settings: Settings, **kwargs) -> keras.optimizers.Optimizer:
+    return tf_movprune.create_optimizer(
+        settings.learning_rate,
+        settings.num_train_steps,
+        int(settings.warmup * settings.num_train_steps),
+        **kwargs,
+    )

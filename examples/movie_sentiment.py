@@ -1,0 +1,200 @@
+"""Fine-prunes a real BERT on movie-review sentences: dense, movement and magnitude side by side.
+
+python -m examples.movie_sentiment                       # 90 % of the encoder pruned
+python -m examples.movie_sentiment --quick               # the same in minutes, to look around
+python -m examples.movie_sentiment --task glue/sst2      # tensorflow-datasets, online
+python -m examples.movie_sentiment --data_dir GLUE/SST-2 # GLUE's own TSV files
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's remarks would tear the progress bars
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+import transformers
+
+import tf_movprune
+from examples import picture
+from examples.downloads import minilm_folder
+from examples.fine_tuning import Settings, accuracy, fit, load_classifier, optimizer_for
+from examples.sentiment_data import Sentences, load_task, tokenize
+
+METHODS = ("dense", "movement", "magnitude")
+
+
+@dataclasses.dataclass
+class Result:
+    """What the table and the picture show of one run."""
+
+    method: str
+    remaining: float
+    test_accuracy: float
+    steps: list[int]
+    validation_accuracy: list[float]
+    sparsity: list[float]
+    saved_model: tf_movprune.ExportReport
+    tflite: tf_movprune.ExportReport
+
+
+def main(argv: list[str] | None = None) -> list[Result]:
+    args = parse_arguments(argv)
+    output = pathlib.Path(args.output_dir)
+    output.mkdir(parents=True, exist_ok=True)
+    folder = args.model or minilm_folder(pathlib.Path(args.cache_dir))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    data = {
+        split: tokenize(tokenizer, texts[: args.max_examples], labels[: args.max_examples])
+        for split, (texts, labels) in load_task(args.task, args.data_dir).items()
+    }
+    print(f"{', '.join(f'{len(d):,} {split}' for split, d in data.items())} sentences")
+
+    settings = Settings(
+        num_train_steps=args.num_train_steps,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        seed=args.seed,
+        evaluations=args.evaluations,
+        lengths=args.lengths,
+    )
+    results, matrices = [], {}
+    for method in METHODS:
+        print(f"\n{method}: {settings.num_train_steps} steps of {settings.batch_size} sentences")
+        result, kept = run(method, str(folder), data, settings, args.final_sparsity, output)
+        results.append(result)
+        matrices[method] = kept
+
+    print("\n" + table(results))
+    (output / "results.json").write_text(json.dumps([as_json(r) for r in results], indent=1))
+    (output / "results.txt").write_text(table(results) + "\n")
+    path = picture.draw(results, matrices, output / "picture.png", args.final_sparsity)
+    print(f"\nThe picture is in {path}, the exported models beside it.")
+    return results
+
+
+def run(
+    method: str,
+    folder: str,
+    data: dict[str, Sentences],
+    settings: Settings,
+    final_sparsity: float,
+    output: pathlib.Path,
+) -> tuple[Result, dict[str, picture.Matrix]]:
+    """Trains, strips and exports one model."""
+    recipe = tf_movprune.ShortRun(settings.num_train_steps, final_sparsity)
+    model = load_classifier(folder, settings.seed)
+    callbacks: list[keras.callbacks.Callback] = []
+    optimizer = optimizer_for(settings)
+    if method == "movement":
+        model = tf_movprune.prune_low_movement(model, recipe.schedule, recipe.method)
+        optimizer = recipe.create_optimizer(settings.learning_rate)
+    if method == "magnitude":
+        model = tf_movprune.prune_low_movement(model, recipe.schedule, tf_movprune.Magnitude())
+    if method != "dense":
+        callbacks.append(tf_movprune.UpdatePruningStep())
+    record = fit(model, optimizer, data["train"], data["validation"], settings, callbacks)
+
+    matrices = picture.matrices(model)
+    if method != "dense":
+        model = tf_movprune.strip_pruning(model)
+    inputs = representative_inputs(data["test"], settings.lengths[-1])
+    saved_model = tf_movprune.export_saved_model(
+        model, output / method / "saved_model", representative_inputs=inputs
+    )
+    tflite = tf_movprune.export_tflite(
+        model,
+        output / method / "model.tflite",
+        seq_len=settings.lengths[-1],
+        representative_inputs=inputs,
+    )
+    print(f"{saved_model}\n{tflite}")
+    result = Result(
+        method=method,
+        remaining=1 - tf_movprune.summarize_sparsity(model).sparsity,
+        test_accuracy=accuracy(model, data["test"]),
+        steps=record.steps,
+        validation_accuracy=record.accuracies,
+        sparsity=record.sparsities,
+        saved_model=saved_model,
+        tflite=tflite,
+    )
+    print(f"test accuracy {result.test_accuracy:.3f}")
+    return result, matrices
+
+
+def representative_inputs(data: Sentences, length: int) -> dict[str, np.ndarray]:
+    """One real sentence, padded to the fixed length of the TFLite file."""
+    ids = np.zeros([1, length], np.int32)
+    sentence = data.ids[0][:length]
+    ids[0, : len(sentence)] = sentence
+    return {
+        "input_ids": ids,
+        "attention_mask": (ids != 0).astype(np.int32),
+        "token_type_ids": np.zeros_like(ids),
+    }
+
+
+def table(results: list[Result]) -> str:
+    lines = [
+        "| method | remaining | test accuracy | SavedModel MB (gzip) | TFLite int8 MB (gzip) |",
+        "|---|---|---|---|---|",
+    ]
+    for r in results:
+        sizes = (
+            f"{report.bytes / 1e6:.1f} ({report.gzip_bytes / 1e6:.1f})"
+            for report in (r.saved_model, r.tflite)
+        )
+        lines.append(
+            f"| {r.method} | {r.remaining:.1%} | {r.test_accuracy:.1%} | {' | '.join(sizes)} |"
+        )
+    return "\n".join(lines)
+
+
+def as_json(result: Result) -> dict:
+    values = dataclasses.asdict(result)
+    for name in ("saved_model", "tflite"):
+        values[name]["path"] = str(values[name]["path"])
+    return values
+
+
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--quick", action="store_true", help="few steps of one length")
+    parser.add_argument("--task", default="movie_reviews", help="or a tfds name: glue/sst2")
+    parser.add_argument("--data_dir", help="folder with GLUE's train.tsv and dev.tsv")
+    parser.add_argument("--model", help="a BERT folder or hub name; MiniLM-L6 unless given")
+    parser.add_argument("--final_sparsity", type=float, default=0.9)
+    parser.add_argument("--num_train_steps", type=int)
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--learning_rate", type=float, default=8e-5)
+    parser.add_argument("--evaluations", type=int, help="validations during each run")
+    parser.add_argument(
+        "--max_examples", type=int, help="sentences of each split; all unless given"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output_dir", default="runs/movie_sentiment")
+    parser.add_argument("--cache_dir", default="runs/cache", help="where MiniLM is kept")
+    args = parser.parse_args(argv)
+    steps, evaluations, args.lengths = (50, 2, (32,)) if args.quick else (700, 10, Settings.lengths)
+    args.num_train_steps = args.num_train_steps or steps
+    args.evaluations = args.evaluations or evaluations
+    if args.quick and args.max_examples is None:
+        args.max_examples = 400
+    if args.num_train_steps % args.evaluations:
+        parser.error("--num_train_steps must be a multiple of --evaluations")
+    return args
+
+
+if __name__ == "__main__":
+    tf.get_logger().setLevel("ERROR")
+    transformers.logging.set_verbosity_error()
+    main()

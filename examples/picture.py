@@ -1,0 +1,127 @@
+"""One picture of a comparison: accuracy and sparsity over steps, what stayed, and why."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+
+import tf_movprune
+
+MATRICES = {
+    "self_attention.query": "query",
+    "self_attention.key": "key",
+    "self_attention.value": "value",
+    "dense_output.dense": "attention\noutput",
+    "intermediate.dense": "intermediate",
+    "bert_output.dense": "output",
+}
+COLORS = {"dense": "#555555", "movement": "#0072b2", "magnitude": "#d55e00"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Matrix:
+    """Weights, mask, and scores where there are any."""
+
+    weights: np.ndarray
+    mask: np.ndarray
+    scores: np.ndarray | None
+
+
+def matrices(model) -> dict[str, Matrix]:
+    """The pruned matrices of a model by path; none of a dense one."""
+    return {
+        path: Matrix(
+            layer.get_prunable_weights()[0].numpy(),
+            layer.masks[0].numpy(),
+            layer.scores[0].numpy() if layer.scores else None,
+        )
+        for path, layer in tf_movprune.pruned_layers(model).items()
+    }
+
+
+def draw(results, kept: dict[str, dict[str, Matrix]], path: pathlib.Path, sparsity: float):
+    figure, axes = plt.subplots(2, 3, figsize=(16, 9), constrained_layout=True)
+    _draw_curves(axes[0, 0], axes[0, 1], results)
+    movement, magnitude = kept["movement"], kept["magnitude"]
+    remaining = {p: m.mask.mean() for p, m in movement.items()}
+    _draw_grid(axes[0, 2], remaining, "movement: weights that stay, %", vmax=1.0)
+    shared = {p: (m.mask & magnitude[p].mask).sum() / m.mask.sum() for p, m in movement.items()}
+    _draw_grid(axes[1, 2], shared, "of these, magnitude keeps the same, %", vmax=1.0)
+    first = next(p for p in movement if p.endswith("intermediate.dense"))
+    _draw_scores(axes[1, 0], movement[first], f"{_short(first)}: score against weight")
+    _draw_weights(axes[1, 1], movement[first], magnitude[first], f"{_short(first)}: what stays")
+    figure.suptitle(f"Fine-tuning and pruning to {1 - sparsity:.0%} of the encoder's weights")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+    return path
+
+
+def _draw_curves(accuracy, sparsity, results) -> None:
+    for r in results:
+        accuracy.plot(r.steps, r.validation_accuracy, "o-", color=COLORS[r.method], label=r.method)
+        sparsity.plot(r.steps, r.sparsity, "o-", color=COLORS[r.method], label=r.method)
+    accuracy.set(title="validation accuracy", xlabel="step")
+    sparsity.set(title="sparsity of the encoder", xlabel="step", ylim=(-0.02, 1))
+    for axes in (accuracy, sparsity):
+        axes.grid(alpha=0.3)
+        axes.legend()
+
+
+def _draw_grid(axes, values: dict[str, float], title: str, vmax: float) -> None:
+    layers = max(_layer(path) for path in values) + 1
+    grid = np.full([layers, len(MATRICES)], np.nan)
+    for path, value in values.items():
+        for column, name in enumerate(MATRICES):
+            if path.endswith(name):
+                grid[_layer(path), column] = value
+    axes.imshow(grid, vmin=0, vmax=vmax, cmap="Blues", aspect="auto")
+    for (row, column), value in np.ndenumerate(grid):
+        color = "white" if value > 0.6 * vmax else "black"
+        axes.text(column, row, f"{100 * value:.1f}", ha="center", va="center", color=color)
+    axes.set(title=title, ylabel="layer", yticks=range(layers), xticks=range(len(MATRICES)))
+    axes.set_xticklabels(MATRICES.values(), fontsize=8)
+
+
+def _draw_scores(axes, matrix: Matrix, title: str) -> None:
+    weights, mask, scores = _sample(matrix.weights, matrix.mask, matrix.scores)
+    axes.scatter(weights[~mask], scores[~mask], s=4, color="#bbbbbb", label="pruned")
+    axes.scatter(weights[mask], scores[mask], s=4, color=COLORS["movement"], label="stays")
+    low, high = np.quantile(scores, [0.002, 0.998])
+    axes.set(title=title, xlabel="weight", ylabel="movement score", ylim=(low, high))
+    axes.legend(loc="upper right")
+
+
+def _draw_weights(axes, movement: Matrix, magnitude: Matrix, title: str) -> None:
+    limit = float(np.quantile(np.abs(movement.weights), 0.9995))
+    bins = np.linspace(-limit, limit, 80)
+    axes.hist(movement.weights.ravel(), bins, color="#dddddd", label="all weights", log=True)
+    for name, matrix in (("movement", movement), ("magnitude", magnitude)):
+        axes.hist(
+            matrix.weights[matrix.mask],
+            bins,
+            histtype="step",
+            linewidth=1.5,
+            color=COLORS[name],
+            label=f"stay with {name}",
+        )
+    axes.set(title=title, xlabel="weight", ylabel="number of weights")
+    axes.legend(loc="upper right", fontsize=8)
+
+
+def _sample(*arrays: np.ndarray, size: int = 6000) -> list[np.ndarray]:
+    chosen = np.random.RandomState(0).permutation(arrays[0].size)[:size]
+    return [array.ravel()[chosen] for array in arrays]
+
+
+def _layer(path: str) -> int:
+    return int(path.split(".layer.")[1].split(".")[0])
+
+
+def _short(path: str) -> str:
+    return path.split("encoder.")[1]

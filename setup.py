@@ -1,0 +1,47 @@
+import pathlib
+import re
+
+from setuptools import find_packages, setup
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "tf_movprune/__init__.py").read_text())[1]
+
+TRANSFORMERS = "transformers>=4.46,<4.55"  # later releases cannot load into, or lack, TF classes
+
+EXTRAS = {
+    "transformers": [TRANSFORMERS],
+    "examples": [
+        TRANSFORMERS,
+        "tensorflow-datasets>=4.9.6",
+        "matplotlib>=3.8",
+        "safetensors>=0.4.3",
+        "ai-edge-litert>=1.2",
+    ],
+    "test": ["pytest>=8", "pytest-cov>=5", "hypothesis>=6.100"],
+    "lint": ["ruff>=0.6", "mypy>=1.11"],
+}
+EXTRAS["test"] += EXTRAS["examples"]
+
+setup(
+    name="tf_movprune",
+    version=VERSION,
+    description="Movement pruning for TensorFlow: prune pretrained models while fine-tuning them",
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    packages=find_packages(include=["tf_movprune", "tf_movprune.*"]),
+    package_data={"tf_movprune": ["py.typed"]},
+    python_requires=">=3.10",
+    install_requires=[
+        "tensorflow>=2.18,<2.22",
+        "tf-keras>=2.18,<2.22",
+        "tensorflow-model-optimization>=0.8,<0.9",
+        "numpy>=1.26",
+    ],
+    extras_require=EXTRAS,
+    classifiers=[
+        "License :: OSI Approved :: Apache Software License",
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Artificial Intelligence",
+    ],
+)

@@ -1,0 +1,159 @@
+"""Exports, and their comparison with the model they came from."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import tf_movprune
+
+transformers = pytest.importorskip("transformers")
+
+
+@pytest.fixture(scope="module")
+def bert():
+    keras.utils.set_random_seed(0)
+    config = transformers.BertConfig(
+        vocab_size=99,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=40,
+        initializer_range=0.3,
+    )
+    model = transformers.TFBertForSequenceClassification(config)
+    model(np.ones([1, 4], np.int32))
+    schedule = tf_movprune.CubicSparsity(0.9, begin_step=0, end_step=2)
+    tf_movprune.prune_low_movement(model, schedule, tf_movprune.Magnitude())
+    tf_movprune.update_masks(model, 2)
+    return tf_movprune.strip_pruning(model)
+
+
+INPUTS = {
+    "input_ids": np.arange(1, 13, dtype=np.int32)[None],
+    "attention_mask": np.array([[1] * 7 + [0] * 5], np.int32),
+    "token_type_ids": np.zeros([1, 12], np.int32),
+}
+
+
+def test_saved_model_of_bert(bert, tmp_path):
+    report = tf_movprune.export_saved_model(bert, tmp_path / "saved")
+    assert set(report.inputs) == set(INPUTS) and report.outputs == {"logits": (None, 2)}
+    assert report.inputs["input_ids"] == (None, None)
+    assert report.max_abs_diff < 1e-5
+    assert 0 < report.gzip_bytes < report.bytes
+    loaded = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
+    outputs = loaded(**{name: tf.constant(value) for name, value in INPUTS.items()})
+    np.testing.assert_allclose(outputs["logits"], bert(INPUTS).logits, atol=1e-5)
+    assert "serving" not in str(report) and "logits" in str(report)
+
+
+def test_tflite_of_bert(bert, tmp_path):
+    exact = tf_movprune.export_tflite(
+        bert, tmp_path / "f32.tflite", seq_len=12, quantize="none", representative_inputs=INPUTS
+    )
+    small = tf_movprune.export_tflite(
+        bert, tmp_path / "int8.tflite", seq_len=12, representative_inputs=INPUTS
+    )
+    assert exact.inputs["input_ids"] == (1, 12)
+    assert exact.max_abs_diff < 1e-4
+    assert exact.max_abs_diff < small.max_abs_diff < 0.5
+    assert small.bytes < 0.6 * exact.bytes
+    assert small.gzip_bytes < 0.8 * small.bytes
+
+
+def test_tflite_with_open_shapes(bert, tmp_path):
+    report = tf_movprune.export_tflite(
+        bert,
+        tmp_path / "open.tflite",
+        seq_len=None,
+        batch_size=None,
+        quantize="none",
+        representative_inputs=INPUTS,
+    )
+    assert report.inputs["input_ids"] == (None, None) and report.max_abs_diff < 1e-4
+
+
+def functional():
+    a, b = keras.Input([4], name="left"), keras.Input([None, 3], name="right")
+    pooled = keras.layers.GlobalAveragePooling1D()(b)
+    x = keras.layers.Concatenate()([a, pooled])
+    outputs = [keras.layers.Dense(2, name="first")(x), keras.layers.Dense(1, name="second")(x)]
+    return keras.Model([a, b], outputs)
+
+
+def subclassed():
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Net()
+    model(np.ones([2, 5], np.float32))
+    return model
+
+
+def test_names_of_keras_models(tmp_path):
+    report = tf_movprune.export_saved_model(functional(), tmp_path / "a")
+    assert report.inputs == {"left": (None, 4), "right": (None, None, 3)}
+    assert report.outputs == {"first": (None, 2), "second": (None, 1)}
+    report = tf_movprune.export_tflite(functional(), tmp_path / "a.tflite", seq_len=6)
+    assert report.inputs == {"left": (1, 4), "right": (1, 6, 3)}
+    report = tf_movprune.export_saved_model(subclassed(), tmp_path / "b", batch_size=4)
+    assert list(report.inputs.values()) == [(4, 5)]
+    assert report.outputs == {"output_0": (4, 3)}
+
+
+def test_a_difference_is_an_error_and_files_stay(bert, tmp_path):
+    path = tmp_path / "int8.tflite"
+    with pytest.raises(RuntimeError, match=r"another 'logits'.*largest difference.*raise atol"):
+        tf_movprune.export_tflite(bert, path, seq_len=12, atol=1e-9, representative_inputs=INPUTS)
+    assert path.stat().st_size > 0
+    report = tf_movprune.export_tflite(bert, path, seq_len=12, atol=1e-9, verify=False)
+    assert report.max_abs_diff is None and "not verified" in str(report)
+
+
+def test_nan_is_a_difference(tmp_path):
+    model = subclassed()
+    model.dense.bias.assign([np.nan, 0, 0])
+    with pytest.raises(RuntimeError, match="largest difference is nan"):
+        tf_movprune.export_saved_model(model, tmp_path / "nan")
+
+
+def test_without_litert(bert, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "ai_edge_litert", None)
+    report = tf_movprune.export_tflite(bert, tmp_path / "x.tflite", seq_len=8, quantize="none")
+    assert report.max_abs_diff < 1e-4
+
+
+def test_errors(bert, tmp_path):
+    with pytest.raises(ValueError, match=r"quantize must be one of .*'int4'"):
+        tf_movprune.export_tflite(bert, tmp_path / "x", quantize="int4")
+    with pytest.raises(TypeError, match="Expected a tf_keras model, got str"):
+        tf_movprune.export_saved_model("model", tmp_path / "x")
+
+    class Net(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="Call the model once"):
+        tf_movprune.export_saved_model(Net(), tmp_path / "x")
+    pruned = tf_movprune.prune_low_movement(
+        functional(),
+        tf_movprune.CubicSparsity(0.5, 0, 1),
+        pruning_policy=AllowAll(),
+    )
+    with pytest.raises(ValueError, match="strip_pruning"):
+        tf_movprune.export_saved_model(pruned, tmp_path / "x")
+
+
+class AllowAll:
+    def allow_pruning(self, layer):
+        return True
+
+    def ensure_model_supports_pruning(self, model):
+        pass

@@ -1,0 +1,231 @@
+"""The contract of the layer wrapper."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import tf_movprune
+from tf_movprune.wrapper import is_scores
+
+layers = keras.layers
+
+
+@pytest.fixture(autouse=True)
+def seed():
+    keras.utils.set_random_seed(0)
+
+
+def schedule(final_sparsity=0.75):
+    return tf_movprune.CubicSparsity(final_sparsity, begin_step=0, end_step=2)
+
+
+def wrapped(layer, method=None, **kwargs):
+    method = method or tf_movprune.HardMovement(keras.initializers.RandomNormal(seed=1))
+    return tf_movprune.PruneLowMovement(layer, schedule(), method, **kwargs)
+
+
+def test_weights_by_name_and_type():
+    layer = wrapped(layers.Dense(4, name="dense"))
+    layer(np.ones([1, 8], np.float32))
+    scores, mask, threshold = layer.scores[0], layer.masks[0], layer.thresholds[0]
+    assert scores.name.endswith("kernel/movement_scores:0") and is_scores(scores)
+    assert (scores.dtype, mask.dtype, threshold.dtype) == (tf.float32, tf.bool, tf.float32)
+    assert scores.shape == mask.shape == [8, 4]
+    assert [is_scores(weight) for weight in layer.trainable_weights].count(True) == 1
+    assert len(layer.trainable_weights) == 3 and len(layer.non_trainable_weights) == 2
+    assert not any(is_scores(weight) for weight in layer.non_trainable_weights)
+
+
+def test_magnitude_has_no_scores():
+    layer = wrapped(layers.Dense(4), tf_movprune.Magnitude())
+    layer(np.ones([1, 8], np.float32))
+    assert layer.scores == [] and len(layer.trainable_weights) == 2
+
+
+def test_effective_kernel():
+    layer = wrapped(layers.Dense(4, use_bias=False))
+    identity = np.eye(8, dtype=np.float32)
+    kernel = layer(identity).numpy()
+    np.testing.assert_array_equal(kernel, layer.layer.kernel)
+    tf_movprune.update_masks(layer, 2)
+    scores = layer.scores[0].numpy()
+    kept = scores >= np.sort(scores.ravel())[-8]
+    np.testing.assert_array_equal(layer(identity), np.where(kept, kernel, 0))
+    np.testing.assert_array_equal(layer.layer.kernel, kernel)  # never overwritten
+    assert layer.thresholds[0].numpy() == np.sort(scores.ravel())[-8]
+
+
+def test_gradients_are_straight_through():
+    layer = wrapped(layers.Dense(4))
+    x = np.random.RandomState(0).standard_normal([5, 8]).astype(np.float32)
+    layer(x)
+    tf_movprune.update_masks(layer, 2)
+    kernel, mask = layer.layer.kernel, layer.masks[0].numpy()
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.sin(layer(x)))
+    to_kernel, to_bias, to_scores = tape.gradient(loss, [kernel, layer.layer.bias, layer.scores[0]])
+    upstream = x.T @ np.cos(layer(x))
+    np.testing.assert_allclose(to_kernel, np.where(mask, upstream, 0), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(to_scores, upstream * kernel.numpy(), rtol=1e-5, atol=1e-6)
+    assert np.all(to_bias != 0)
+
+
+@pytest.mark.parametrize("multiplier", [1.0, 100.0])
+def test_multiplier_scales_the_rate_and_not_the_gradient(multiplier):
+    layer = wrapped(
+        layers.Dense(4),
+        tf_movprune.HardMovement(tf_movprune.MagnitudeScores(scale=2.0)),
+        score_learning_rate_multiplier=multiplier,
+    )
+    layer(np.ones([1, 8], np.float32))
+    magnitude = np.abs(layer.layer.kernel)
+    np.testing.assert_allclose(layer.importances()[0], 2 * magnitude / magnitude.mean(), rtol=1e-5)
+    before = layer.importances()[0]
+    tf_movprune.update_masks(layer, 0)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer(np.ones([1, 8], np.float32)))
+    gradient = tape.gradient(loss, layer.scores[0])
+    np.testing.assert_allclose(gradient, layer.layer.kernel, rtol=1e-6)
+    layer.scores[0].assign_sub(0.01 * gradient)
+    np.testing.assert_allclose(
+        before - layer.importances()[0], multiplier * 0.01 * gradient, rtol=1e-2, atol=1e-5
+    )
+
+
+def test_evaluation_changes_nothing():
+    layer = wrapped(layers.Dense(4))
+    x = np.ones([1, 8], np.float32)
+    layer(x)
+    tf_movprune.update_masks(layer, 2)
+    before = [w.numpy() for w in layer.weights]
+    layer(x, training=False)
+    for old, weight in zip(before, layer.weights):
+        np.testing.assert_array_equal(old, weight)
+
+
+def test_symbolic_equals_eager():
+    layer = wrapped(layers.Dense(4))
+    x = keras.Input([8])
+    model = keras.Model(x, layer(x))
+    tf_movprune.update_masks(model, 2)
+    values = np.random.RandomState(0).standard_normal([3, 8]).astype(np.float32)
+    np.testing.assert_allclose(model.predict(values, verbose=0), layer(values), rtol=1e-6)
+
+
+def test_json_round_trip():
+    layer = wrapped(
+        layers.Dense(4, name="dense"), block_size=(2, 2), score_learning_rate_multiplier=7.0
+    )
+    copy = keras.layers.deserialize(keras.layers.serialize(layer))
+    assert isinstance(copy, tf_movprune.PruneLowMovement)
+    assert copy.get_config() == layer.get_config()
+    assert isinstance(copy.pruning_schedule, tf_movprune.CubicSparsity)
+    assert isinstance(copy.method.score_initializer, keras.initializers.RandomNormal)
+    assert (copy.block_size, copy.score_learning_rate_multiplier) == ((2, 2), 7.0)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(policy):
+    x = keras.Input([8])
+    hidden = layers.Dense(16, dtype=policy, name="hidden")(x)
+    output = layers.Dense(2, dtype="float32", name="output")(hidden)
+    model = tf_movprune.prune_low_movement(
+        [layer for layer in keras.Model(x, output).layers[1:]], schedule()
+    )
+    hidden, output = model
+    h = hidden(np.ones([3, 8], np.float32))
+    assert h.dtype == tf.as_dtype(policy.removeprefix("mixed_"))
+    assert output(h).dtype == tf.float32
+    for layer in model:
+        assert layer.scores[0].numpy().dtype == np.float32
+        layer.masks_are_refreshed = True
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(
+                tf.cast(layer(h if layer is output else np.ones([3, 8])), "float32")
+            )
+        assert tape.gradient(loss, layer.scores[0]).dtype == tf.float32
+
+
+def test_keras_masks_pass_through():
+    embedding = layers.Embedding(5, 8, mask_zero=True)
+    dense, lstm = wrapped(layers.Dense(8)), wrapped(layers.LSTM(3))
+    plain = layers.LSTM(3)
+    ids = np.array([[1, 2, 0, 0], [3, 0, 0, 0]])
+    x = dense(embedding(ids))
+    assert np.array_equal(x._keras_mask, ids != 0)
+    masked = lstm(x)
+    plain.build(x.shape)
+    plain.set_weights(lstm.layer.get_weights())
+    np.testing.assert_allclose(masked, plain(dense.layer(embedding(ids)), mask=ids != 0), rtol=1e-5)
+
+
+def test_arguments_of_attention_by_name():
+    attention = layers.MultiHeadAttention(2, 4)
+    q, v = np.random.RandomState(0).standard_normal([2, 3, 5, 8]).astype(np.float32)
+    expected, weights = attention(query=q, value=v, return_attention_scores=True)
+    layer = wrapped(attention)
+    received, scores = layer(query=q, value=v, return_attention_scores=True)
+    np.testing.assert_array_equal(expected, received)
+    np.testing.assert_array_equal(weights, scores)
+
+
+def test_subclass_of_a_known_layer():
+    class Scaled(layers.Dense):
+        def call(self, x):
+            return 2 * super().call(x)
+
+    layer = wrapped(Scaled(4))
+    x = np.ones([1, 8], np.float32)
+    np.testing.assert_array_equal(layer(x), layer.layer(x))
+    assert len(layer.masks) == 1
+
+
+def test_frozen_layers_stay_frozen():
+    dense = layers.Dense(4, trainable=False)
+    dense.build([None, 8])
+    assert wrapped(dense).trainable_weights == []
+
+
+def test_kernel_is_put_back_after_an_error():
+    class Failing(layers.Dense):
+        def call(self, x):
+            raise RuntimeError("inside")
+
+    layer = wrapped(Failing(4))
+    layer.build([None, 8])
+    kernel = layer.layer.kernel
+    with pytest.raises(RuntimeError, match="inside"):
+        layer(np.ones([1, 8], np.float32))
+    assert layer.layer.kernel is kernel
+
+
+def test_weights_that_cannot_be_pruned():
+    class InList(layers.Layer):
+        def build(self, shape):
+            self.kernels = [self.add_weight("kernel", [8, 4])]
+
+        def get_prunable_weights(self):
+            return self.kernels
+
+    with pytest.raises(ValueError, match=r"kernel.* is not an attribute.*not in a list"):
+        wrapped(InList()).build([None, 8])
+
+    class Nothing(layers.Layer):
+        def get_prunable_weights(self):
+            return []
+
+    with pytest.raises(ValueError, match=r"returned no weights.*leave the layer out"):
+        wrapped(Nothing()).build([None, 8])
+    with pytest.raises(ValueError, match="layer with prunable weights, got ReLU"):
+        wrapped(layers.ReLU())
+    with pytest.raises(TypeError, match="pruning_schedule must be"):
+        tf_movprune.PruneLowMovement(layers.Dense(2), 0.5)
+
+
+def test_training_without_refresh_raises():
+    layer = wrapped(layers.Dense(4))
+    x = np.ones([1, 8], np.float32)
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\).*update_masks\(model, step\)"):
+        layer(x, training=True)
+    layer(x, training=False)
