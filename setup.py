@@ -13,6 +13,7 @@ EXTRAS = {
     "examples": [
         TRANSFORMERS,
         "tensorflow-datasets>=4.9.6",
+        "importlib_resources",  # which tensorflow-datasets needs, and does not name
         "matplotlib>=3.8",
         "safetensors>=0.4.3",
         "ai-edge-litert>=1.2",

@@ -35,12 +35,11 @@ def load_task(task: str, data_dir: str | None) -> dict[str, tuple[list[str], np.
     if data_dir is not None:
         train, test = (_read_tsv(pathlib.Path(data_dir) / f"{s}.tsv") for s in ("train", "dev"))
     elif task == "movie_reviews":
-        from examples.movie_review_sentences import MovieReviewSentences
+        from examples import movie_review_sentences  # noqa: F401  registers the builder
 
-        builder = MovieReviewSentences()
-        builder.download_and_prepare()
+        splits = ("train", "validation", "test")
         return {
-            split: _columns(builder.as_dataset(split)) for split in ("train", "validation", "test")
+            split: _columns(tfds.load("movie_review_sentences", split=split)) for split in splits
         }
     else:
         train, test = (_columns(tfds.load(task, split=s)) for s in ("train", "validation"))

@@ -91,7 +91,10 @@ def loss_and_gradients(
 
 
 class AdamW:
-    """AdamW of one array, in the Keras form: epsilon is added outside of the corrected root."""
+    """AdamW of one array, in the Keras form: epsilon is added outside of the corrected root.
+
+    The bias correction is in float32, as in Keras, where it is off by 1e-5 in the first steps.
+    """
 
     def __init__(self, shape: tuple[int, ...], weight_decay: float = 0.0):
         self.weight_decay = weight_decay
@@ -103,9 +106,10 @@ class AdamW:
         self.steps += 1
         self.momentum += (gradient - self.momentum) * (1 - BETA_1)
         self.velocity += (gradient**2 - self.velocity) * (1 - BETA_2)
-        corrected = rate * np.sqrt(1 - BETA_2**self.steps) / (1 - BETA_1**self.steps)
-        decayed = value - value * self.weight_decay * rate
-        return decayed - corrected * self.momentum / (np.sqrt(self.velocity) + EPSILON)
+        one, t = np.float32(1), np.float32(self.steps)
+        correction = np.sqrt(one - np.float32(BETA_2) ** t) / (one - np.float32(BETA_1) ** t)
+        update = float(correction) * self.momentum / (np.sqrt(self.velocity) + EPSILON)
+        return value - rate * (self.weight_decay * value + update)
 
 
 @dataclasses.dataclass

@@ -113,6 +113,13 @@ def test_prunes_a_bert_inside_a_functional_model():
     np.testing.assert_array_equal(masked, tf_movprune.strip_pruning(pruned)(IDS))
 
 
+def test_save_pretrained_of_a_pruned_model_is_refused(tmp_path):
+    model = tf_movprune.prune_low_movement(make("Bert"), schedule())
+    with pytest.raises(ValueError, match="strip_pruning"):
+        model.save_pretrained(tmp_path)
+    tf_movprune.strip_pruning(model).save_pretrained(tmp_path)
+
+
 def test_main_layer_alone():
     model = make("Bert")
     tf_movprune.prune_low_movement(model.bert, schedule())

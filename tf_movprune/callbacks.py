@@ -8,6 +8,7 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
+from tf_movprune import checks
 from tf_movprune._keras import keras
 from tf_movprune.refresh import bound_layers, overall_sparsity, refresh_masks
 from tf_movprune.traversal import pruned_layers
@@ -45,16 +46,16 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._layers = bound_layers(self.model)
         self._iterations = self.model.optimizer.iterations
-        self._check_optimizer()
-        self._check_scores()
+        checks.check_optimizer(self.model.optimizer, self._layers.values())
+        checks.check_scores(self._layers, self._iterations)
         self._schedule_is_checked = False
-        self._is_training = True
-        self._sparsity = overall_sparsity(self._layers)
+        self._is_training, self._window = True, 1
+        self._sparsity = overall_sparsity(self._layers.values())
         self._progress_marker = keras.metrics.Mean(name="sparsity")
         self._compiled_refresh = self._compile_refresh()
 
     def _compile_refresh(self):
-        layers, iterations = self._layers, self._iterations
+        layers, iterations = self._layers.values(), self._iterations
 
         # XLA fuses each pass of a selection; it cannot compile mirrored variables.
         compiled = self.model.distribute_strategy.num_replicas_in_sync == 1
@@ -67,6 +68,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         return refresh
 
     def on_epoch_begin(self, epoch, logs=None):
+        self._window = int(getattr(self.model, "_steps_per_execution", 1) or 1)
         if not self._schedule_is_checked:
             self._check_schedules(epoch)
             self._schedule_is_checked = True
@@ -88,110 +90,55 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._hide_marker()
-        self._check_scores()
+        checks.check_scores(self._layers, self._iterations)
         if logs is not None:
             logs["sparsity"] = float(self._sparsity)
 
     def on_train_end(self, logs=None):
         self._hide_marker()
-        self._check_scores()
+        checks.check_scores(self._layers, self._iterations)
         self._refresh(force=True)
         self._is_training = False
-        for layer in self._layers:
+        for layer in self._layers.values():
             layer.masks_are_refreshed = False
         self._warn_if_unfinished()
 
     def _refresh(self, force: bool = False) -> None:
-        window = int(getattr(self.model, "_steps_per_execution", 1) or 1)
-        self._sparsity = self._compiled_refresh(self._sparsity, window, tf.constant(force))
+        self._sparsity = self._compiled_refresh(self._sparsity, self._window, tf.constant(force))
 
     def _hide_marker(self) -> None:
         if self._progress_marker in self.model._metrics:
             self.model._metrics.remove(self._progress_marker)
 
-    # ---- checks
-
-    def _check_optimizer(self) -> None:
-        optimizer = self.model.optimizer
-        optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-        known = getattr(optimizer, "_index_dict", None)
-        own = getattr(getattr(optimizer, "score_optimizer", None), "_index_dict", {})
-        if known is None or not getattr(optimizer, "_built", False):
-            return
-        for layer in self._layers:
-            for scores in layer.scores:
-                key = optimizer._var_key(scores)
-                if key not in known and key not in own:
-                    raise ValueError(
-                        "The optimizer was built before the model was pruned, and does not know "
-                        f"{scores.name!r}. Compile the pruned model with a new optimizer."
-                    )
-
-    def _check_scores(self) -> None:
-        for path, layer in pruned_layers(self.model).items():
-            for scores in layer.scores:
-                if not np.isfinite(tf.reduce_sum(scores)):
-                    raise ValueError(
-                        f"The movement scores of {path} contain NaN or infinity at step "
-                        f"{int(self._iterations)}. Go back to the last checkpoint, and lower the "
-                        "learning rate, clip gradients, or use a LossScaleOptimizer under "
-                        "mixed_float16."
-                    )
-
     def _check_schedules(self, epoch: int) -> None:
-        steps, epochs = self.params.get("steps"), self.params.get("epochs")
-        start = int(self._iterations)
-        end = self.num_train_steps
-        run = f"training has num_train_steps={end} steps"
-        if end is None:
-            if not steps:
-                return
-            end = start + (epochs - epoch) * steps
-            run = f"this run has {end} steps ({steps} × {epochs - epoch}"
-            run += f", from step {start})" if start else ")"
-        for schedule in {
-            id(layer.pruning_schedule): layer.pruning_schedule for layer in self._layers
-        }.values():
-            last = getattr(schedule, "end_step", -1)
-            if last > end:
-                reached = float(schedule(tf.constant(end, tf.int64))[1])
-                raise ValueError(
-                    f"The schedule ends at step {last}, but {run}: it would stop at sparsity "
-                    f"{reached:.2f}. Lower end_step or train longer. If this is one of several "
-                    "calls of fit, pass num_train_steps to UpdatePruningStep."
-                )
-            if not self._ever_fires(schedule, start, end):
-                raise ValueError(
-                    f"The schedule {type(schedule).__name__} never prunes on its way: {run}, "
-                    f"begin_step is {getattr(schedule, 'begin_step', 0)} and frequency "
-                    f"{getattr(schedule, 'frequency', 1)}. Lower begin_step or frequency, or "
-                    "train longer."
-                )
-
-    @staticmethod
-    def _ever_fires(schedule, start: int, end: int) -> bool:
-        begin = getattr(schedule, "begin_step", 0)
-        last = getattr(schedule, "end_step", -1)
-        last = end if last < 0 else last
-        if start > last:
-            return True  # a later part of a training that was pruned before
-        frequency = getattr(schedule, "frequency", 1)
-        constant = not hasattr(schedule, "initial_sparsity")
-        first = begin if constant else begin + frequency
-        return first < end and first <= last
+        start, steps = int(self._iterations), self.params.get("steps")
+        run = None
+        if self.num_train_steps is not None:
+            end = self.num_train_steps
+            run = checks.Run(start, end, f"num_train_steps is {end}")
+        elif steps:
+            epochs = self.params["epochs"] - epoch
+            end = start + epochs * steps
+            run = checks.Run(
+                start, end, f"this run has {epochs * steps} steps ({steps} × {epochs})"
+            )
+        for schedule, layers in checks.layers_by_schedule(self._layers.values()):
+            if run is not None:
+                checks.check_schedule(schedule, run)
+            if self.params.get("verbose"):
+                print(checks.describe_ramp(schedule, layers))
 
     def _warn_if_unfinished(self) -> None:
-        """Of runs whose length was not known when they began."""
+        """Of runs that stopped early, or whose length was not known when they began."""
         step = int(self._iterations)
-        for layer in self._layers:
-            end_step = getattr(layer.pruning_schedule, "end_step", -1)
-            if step < end_step and self.num_train_steps is None:
-                warnings.warn(
-                    f"Training stopped at step {step}, before the schedule's end_step {end_step}: "
-                    f"sparsity is {float(self._sparsity):.3f}.",
-                    stacklevel=2,
-                )
-                return
+        schedules = (layer.pruning_schedule for layer in self._layers.values())
+        end = max(getattr(schedule, "end_step", -1) for schedule in schedules)
+        if step < end and self.num_train_steps is None:
+            warnings.warn(
+                f"Training stopped at step {step}, before the schedule's end_step {end}: sparsity "
+                f"is {float(self._sparsity):.3f}.",
+                stacklevel=2,
+            )
 
 
 class PruningSummaries(keras.callbacks.Callback):

@@ -89,6 +89,7 @@ def prune_low_movement(
     }
     pruned = replace_layers(to_prune, wrappers)
     _forget_compilation(pruned)
+    _guard_save_pretrained(pruned)
     return pruned
 
 
@@ -136,6 +137,7 @@ def strip_pruning(model: Any) -> Any:
         )
     stripped = replace_layers(model, {id(wrapper): wrapper.fold_masks() for wrapper in wrappers})
     _forget_compilation(stripped)
+    vars(stripped).pop("save_pretrained", None)
     return stripped
 
 
@@ -151,6 +153,20 @@ def _forget_compilation(model: Layer) -> None:
         model._reset_compile_cache()
         model._is_compiled = False
         model.optimizer = None
+
+
+def _guard_save_pretrained(model: Layer) -> None:
+    """Hugging Face would save the unmasked weights, and load them without a word."""
+    if hasattr(type(model), "save_pretrained"):
+
+        def refuse(*args: Any, **kwargs: Any) -> None:
+            raise ValueError(
+                f"{model.name!r} still has pruning wrappers, and save_pretrained would write its "
+                "unmasked weights. Save what tf_movprune.strip_pruning(model) returns; to go on "
+                "training later, use save_weights or tf.train.Checkpoint."
+            )
+
+        vars(model)["save_pretrained"] = refuse
 
 
 def _check_schedule_type(schedule: Any) -> None:

@@ -29,22 +29,22 @@ def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) ->
     Raises:
       ValueError: nothing in the model is pruned, or `step` is a negative number.
     """
-    wrappers = bound_layers(model)
+    wrappers = bound_layers(model).values()
     if not tf.is_tensor(step) and not isinstance(step, tf.Variable) and step < 0:
         raise ValueError(f"step must be at least 0, got {step}.")
     refresh_masks(wrappers, tf.cast(step, tf.int64), force=force)
     return overall_sparsity(wrappers)
 
 
-def bound_layers(model: Layer) -> list[PruneLowMovement]:
-    """The wrappers of a model, marked as having someone who refreshes their masks."""
-    wrappers = list(pruned_layers(model).values())
+def bound_layers(model: Layer) -> dict[str, PruneLowMovement]:
+    """The wrappers of a model by path, marked as having someone who refreshes their masks."""
+    wrappers = pruned_layers(model)
     if not wrappers:
         raise ValueError(
             f"{model.name!r} has no pruned layers. Call tf_movprune.prune_low_movement on the "
             "model first, and train what it returns."
         )
-    for wrapper in wrappers:
+    for wrapper in wrappers.values():
         wrapper.masks_are_refreshed = True
     return wrappers
 

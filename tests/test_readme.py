@@ -1,0 +1,62 @@
+"""The README's code, run as it stands there."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import tf_movprune
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+
+
+def test_first_example(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(0)
+    namespace = {}
+    exec(SNIPPETS[0], namespace)
+    accuracy = namespace["pruned"].history.history["accuracy"][-1]
+    report = tf_movprune.summarize_sparsity(namespace["plain"])
+    assert report.sparsity == pytest.approx(0.9, abs=1e-3)
+    assert accuracy > 0.9
+    assert (tmp_path / "model.tflite").exists()
+    printed = capsys.readouterr().out
+    assert "dense.kernel" in printed and "model.tflite" in printed
+
+
+def test_bert_example(tmp_path, monkeypatch):
+    transformers = pytest.importorskip("transformers")
+    monkeypatch.chdir(tmp_path)
+    config = transformers.BertConfig(
+        vocab_size=99,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    monkeypatch.setattr(
+        transformers.TFAutoModelForSequenceClassification,
+        "from_pretrained",
+        lambda name: transformers.TFBertForSequenceClassification(config),
+    )
+    ids = np.random.RandomState(0).randint(0, 99, [80, 8])
+    batches = tf.data.Dataset.from_tensor_slices({"input_ids": ids, "labels": ids[:, 0] % 2})
+    exec(SNIPPETS[1], {"dataset": batches.batch(4)})
+    loaded = transformers.TFBertForSequenceClassification.from_pretrained("pruned-bert")
+    assert tf_movprune.summarize_sparsity(loaded).sparsity == pytest.approx(0.9, abs=0.01)
+
+
+def test_tfmot_schedule_of_the_comparison():
+    from tensorflow_model_optimization.python.core.sparsity.keras import pruning_schedule
+
+    schedule = pruning_schedule.PolynomialDecay(0.0, 0.5, begin_step=0, end_step=4, frequency=1)
+    model = keras.Sequential([keras.layers.Dense(8, input_shape=(8,)), keras.layers.Dense(1)])
+    pruned = tf_movprune.prune_low_movement(model, schedule)
+    pruned.compile("adam", "mse")
+    x = np.ones([12, 8], np.float32)
+    pruned.fit(x, x[:, :1], 2, verbose=0, callbacks=[tf_movprune.UpdatePruningStep()])
+    assert tf_movprune.summarize_sparsity(tf_movprune.strip_pruning(pruned)).sparsity == 0.5

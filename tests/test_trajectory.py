@@ -1,0 +1,180 @@
+"""Short trainings through the public API follow the paper's algorithm, step by step."""
+
+import itertools
+
+import numpy as np
+import pytest
+import reference
+import tensorflow_model_optimization as tfmot
+import tf_keras as keras
+
+import tf_movprune
+
+NUM_STEPS = 20
+BATCH_SIZE = 16
+WARMUP = 3
+SCHEDULE = {"final_sparsity": 0.75, "begin_step": 4, "end_step": 16}
+OPTIMIZER = {"learning_rate": 0.02, "weight_decay": 0.1, "clipnorm": 0.6}
+
+
+class EveryDense(tfmot.sparsity.keras.PruningPolicy):
+    """Also the output layer, which is left dense by default."""
+
+    def allow_pruning(self, layer):
+        return isinstance(layer, keras.layers.Dense)
+
+    def ensure_model_supports_pruning(self, model):
+        pass
+
+
+class Recorder(keras.callbacks.Callback):
+    """What each step computed with, and what it left."""
+
+    def __init__(self):
+        super().__init__()
+        self.masks, self.kernels, self.scores, self.biases = [], [], [], []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.masks.append([layer.masks[0].numpy() for layer in self.model.layers])
+
+    def on_train_batch_end(self, batch, logs=None):
+        layers = self.model.layers
+        self.kernels.append([layer.layer.kernel.numpy() for layer in layers])
+        self.biases.append([layer.layer.bias.numpy() for layer in layers])
+        self.scores.append(
+            [
+                layer.score_learning_rate_multiplier * scores.numpy()
+                for layer in layers
+                for scores in layer.scores
+            ]
+        )
+
+
+def example():
+    """Inputs, labels, kernels and biases.
+
+    With this seed weights come back under every method, and the scores on both sides of a cut are
+    never closer than 5e-4, so that float32 selects what float64 does.
+    """
+    random = np.random.default_rng(41)
+    inputs = random.normal(size=(NUM_STEPS * BATCH_SIZE, 8)).astype(np.float32)
+    labels = np.argmax(inputs @ random.normal(size=(8, 3)), axis=1)
+    kernels = [0.5 * random.normal(size=shape) for shape in ((8, 16), (16, 3))]
+    biases = [0.1 * random.normal(size=shape) for shape in (16, 3)]
+    return inputs, labels, *([a.astype(np.float32) for a in each] for each in (kernels, biases))
+
+
+def train(method, score_rate, score_optimizer=None, jit_compile=False):
+    """A training through the public API: what was recorded, and the pruned model."""
+    inputs, labels, *weights = example()
+    layers = [keras.layers.Dense(16, activation="relu", input_shape=(8,)), keras.layers.Dense(3)]
+    model = keras.Sequential(layers)
+    for layer, kernel, bias in zip(layers, *weights):
+        layer.set_weights([kernel, bias])
+    pruned = tf_movprune.prune_low_movement(
+        model,
+        tf_movprune.CubicSparsity(**SCHEDULE),
+        method,
+        pruning_policy=EveryDense(),
+        score_learning_rate_multiplier=score_rate,
+    )
+    pruned.compile(
+        optimizer=tf_movprune.create_optimizer(
+            num_train_steps=NUM_STEPS,
+            num_warmup_steps=WARMUP,
+            score_optimizer=score_optimizer,
+            **OPTIMIZER,
+        ),
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=jit_compile,
+    )
+    recorder = Recorder()
+    pruned.fit(
+        inputs,
+        labels,
+        batch_size=BATCH_SIZE,
+        shuffle=False,
+        callbacks=[tf_movprune.UpdatePruningStep(), recorder],
+        verbose=0,
+    )
+    return recorder, pruned
+
+
+def expected(first_scores, **options):
+    inputs, labels, kernels, biases = example()
+    batches = [
+        (inputs[i : i + BATCH_SIZE].astype(np.float64), labels[i : i + BATCH_SIZE])
+        for i in range(0, len(inputs), BATCH_SIZE)
+    ]
+    return reference.train(
+        kernels,
+        biases,
+        first_scores and [first_scores(kernel.astype(np.float64)) for kernel in kernels],
+        batches,
+        sparsity=lambda step: reference.cubic(
+            step, 0, SCHEDULE["final_sparsity"], SCHEDULE["begin_step"], SCHEDULE["end_step"]
+        ),
+        num_warmup_steps=WARMUP,
+        **OPTIMIZER,
+        **options,
+    )
+
+
+def assert_follows(recorder, pruned, trajectory):
+    assert len(recorder.kernels) == len(trajectory.steps) == NUM_STEPS
+    for t, step in enumerate(trajectory.steps):
+        pairs = (
+            ("mask", recorder.masks, step.masks),
+            ("kernel", recorder.kernels, step.kernels),
+            ("bias", recorder.biases, step.biases),
+            ("scores", recorder.scores, step.scores),
+        )
+        for name, recorded, reference_arrays in pairs:
+            assert len(recorded[t]) == len(reference_arrays)
+            for i, (got, want) in enumerate(zip(recorded[t], reference_arrays)):
+                message = f"{name} of layer {i} at step {t}"
+                if name == "mask":
+                    np.testing.assert_array_equal(got, want, err_msg=message)
+                else:
+                    np.testing.assert_allclose(got, want, rtol=1e-5, atol=2e-6, err_msg=message)
+    for layer, want in zip(pruned.layers, trajectory.final_masks):
+        np.testing.assert_array_equal(layer.masks[0], want)
+
+
+def assert_tells_apart(trajectory):
+    """The run has a step of everything that the algorithm does: else it would pin less."""
+    norms = [step.gradient_norm for step in trajectory.steps]
+    assert min(norms) < OPTIMIZER["clipnorm"] < max(norms)
+    masks = [step.masks for step in trajectory.steps] + [trajectory.final_masks]
+    came_back = [
+        np.any(later[0] & ~earlier[0]) or np.any(later[1] & ~earlier[1])
+        for earlier, later in itertools.pairwise(masks)
+    ]
+    assert any(came_back)
+    assert [mask.sum() for mask in trajectory.final_masks] == [128 // 4, 48 // 4]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_hard_movement_follows_the_reference(jit_compile):
+    trajectory = expected(np.zeros_like, score_rate=5.0)
+    assert_tells_apart(trajectory)
+    assert_follows(
+        *train(tf_movprune.HardMovement(), score_rate=5.0, jit_compile=jit_compile), trajectory
+    )
+
+
+def test_magnitude_follows_the_reference():
+    trajectory = expected(None)
+    assert_tells_apart(trajectory)
+    assert_follows(*train(tf_movprune.Magnitude(), score_rate=None), trajectory)
+
+
+@pytest.mark.parametrize("score_rate", [1.0, 4.0])
+def test_scores_under_plain_gradient_descent_follow_the_reference(score_rate):
+    trajectory = expected(
+        lambda kernel: np.abs(kernel) / np.abs(kernel).mean(), score_rate=score_rate, sgd_rate=1.0
+    )
+    assert_tells_apart(trajectory)
+    method = tf_movprune.HardMovement(tf_movprune.MagnitudeScores())
+    recorded = train(method, score_rate, score_optimizer=keras.optimizers.SGD(1.0))
+    assert_follows(*recorded, trajectory)
