@@ -12,7 +12,7 @@ _INFINITY = np.int32(0x7F800000)  # the bits of +inf
 def kept_count(size: int, sparsity: tf.Tensor) -> tf.Tensor:
     """Number of weights that stay: `floor((1 - sparsity) * size)`.
 
-    Computed in float64, with a guard of one rounding error of `sparsity`, so that a sparsity of
+    Computed in float64, with a guard of the rounding error of `sparsity`, so that a sparsity of
     0.9 keeps 100 of 1,000 weights although `1 - 0.9` is a little less than 0.1.
 
     Args:
@@ -23,7 +23,9 @@ def kept_count(size: int, sparsity: tf.Tensor) -> tf.Tensor:
       int64 scalar in [0, size].
     """
     sparsity = tf.convert_to_tensor(sparsity)
-    guard = size * float(np.finfo(sparsity.dtype.as_numpy_dtype).eps)
+    # A sparsity from [0.5, 1) is off by up to a quarter of its type's epsilon.
+    off = np.finfo(sparsity.dtype.as_numpy_dtype).eps / 4 + np.finfo(np.float64).eps
+    guard = min(size * float(off), 0.01)
     kept = tf.floor((1.0 - tf.cast(sparsity, tf.float64)) * float(size) + guard)
     return tf.clip_by_value(tf.cast(kept, tf.int64), 0, size)
 
@@ -82,13 +84,20 @@ def topk_mask(scores: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
     size = scores.shape.num_elements()
     if size is None:
         raise ValueError(f"scores must have a static shape, got {scores.shape}.")
+    return tf.cond(
+        count < size,
+        lambda: _select_topk(scores, count),
+        lambda: (tf.ones(scores.shape, tf.bool), tf.constant(-np.inf, tf.float32)),
+    )
+
+
+def _select_topk(scores: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    size = scores.shape.num_elements()
     keys = _order_keys(tf.reshape(scores, [-1]))
 
     # No key is _HIGHEST, so nothing reaches it: those bits are a NaN, which has the lowest key.
     cut = _bisect(
-        tf.constant(_LOWEST),
-        tf.where(count < size, _HIGHEST, _LOWEST + np.int32(1)),
-        lambda key: _count(keys >= key) < count,
+        tf.constant(_LOWEST), tf.constant(_HIGHEST), lambda key: _count(keys >= key) < count
     )
     above = keys > cut
     tied = keys == cut

@@ -114,7 +114,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             with tf.name_scope(self.layer.name):
                 self.layer.build(input_shape)
             self.layer.built = True
-        self._slots = _find_slots(self.layer)
+        vars(self)["_slots"] = _find_slots(self.layer)  # not tracked: `layer` is
         self.scores, self.masks, self.thresholds = [], [], []
         for slot in self._slots:
             self._add_variables(slot.kernel)
