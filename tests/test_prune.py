@@ -215,6 +215,14 @@ def test_prunes_an_unbuilt_model_lazily():
     assert np.abs(kernel[mask]).min() > np.abs(kernel[~mask]).max()
 
 
+def test_training_an_unbuilt_model_says_so():
+    model = keras.Sequential([layers.Dense(8, name="hidden"), layers.Dense(2)])
+    pruned = tf_movprune.prune_low_movement(model, schedule())
+    pruned.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"hidden.*not built yet.*Call the model once"):
+        pruned.fit(inputs(4, 8), inputs(4, 2), callbacks=[tf_movprune.UpdatePruningStep()])
+
+
 def test_prunes_user_defined_weights():
     class Bilinear(layers.Layer):
         def build(self, shape):

@@ -38,11 +38,14 @@ def test_bert_example(tmp_path, monkeypatch):
         num_attention_heads=2,
         intermediate_size=32,
     )
-    monkeypatch.setattr(
-        transformers.TFAutoModelForSequenceClassification,
-        "from_pretrained",
-        lambda name: transformers.TFBertForSequenceClassification(config),
-    )
+
+    def from_pretrained(name):
+        model = transformers.TFBertForSequenceClassification(config)
+        model.build()
+        return model
+
+    auto = transformers.TFAutoModelForSequenceClassification
+    monkeypatch.setattr(auto, "from_pretrained", from_pretrained)
     ids = np.random.RandomState(0).randint(0, 99, [80, 8])
     batches = tf.data.Dataset.from_tensor_slices({"input_ids": ids, "labels": ids[:, 0] % 2})
     exec(SNIPPETS[1], {"dataset": batches.batch(4)})

@@ -14,7 +14,7 @@ NUM_STEPS = 20
 BATCH_SIZE = 16
 WARMUP = 3
 SCHEDULE = {"final_sparsity": 0.75, "begin_step": 4, "end_step": 16}
-OPTIMIZER = {"learning_rate": 0.02, "weight_decay": 0.1, "clipnorm": 0.6}
+OPTIMIZER = {"learning_rate": 0.05, "weight_decay": 0.1, "clipnorm": 0.6}
 
 
 class EveryDense(tfmot.sparsity.keras.PruningPolicy):
@@ -54,9 +54,9 @@ def example():
     """Inputs, labels, kernels and biases.
 
     With this seed weights come back under every method, and the scores on both sides of a cut are
-    never closer than 5e-4, so that float32 selects what float64 does.
+    never closer than 9e-4, so that float32 selects what float64 does.
     """
-    random = np.random.default_rng(41)
+    random = np.random.default_rng(157)
     inputs = random.normal(size=(NUM_STEPS * BATCH_SIZE, 8)).astype(np.float32)
     labels = np.argmax(inputs @ random.normal(size=(8, 3)), axis=1)
     kernels = [0.5 * random.normal(size=shape) for shape in ((8, 16), (16, 3))]
@@ -158,6 +158,7 @@ def assert_tells_apart(trajectory):
 def test_hard_movement_follows_the_reference(jit_compile):
     trajectory = expected(np.zeros_like, score_rate=5.0)
     assert_tells_apart(trajectory)
+    assert np.any(trajectory.final_masks[0] != trajectory.steps[-1].masks[0])
     assert_follows(
         *train(tf_movprune.HardMovement(), score_rate=5.0, jit_compile=jit_compile), trajectory
     )

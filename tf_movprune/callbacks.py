@@ -30,7 +30,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         schedules are checked against it and not against each call.
 
     Raises (when `fit` starts):
-      ValueError: nothing in the model is pruned; a schedule ends after the run, or never fires in
+      ValueError: nothing in the model is pruned, or it is not built yet; a schedule ends after the run, or never fires in
         it; the optimizer was built before the model was pruned; scores contain NaN.
     """
 

@@ -27,7 +27,7 @@ def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) ->
       float32 scalar, the fraction of zeros over all prunable weights.
 
     Raises:
-      ValueError: nothing in the model is pruned, or `step` is a negative number.
+      ValueError: nothing in the model is pruned, it is not built, or `step` is negative.
     """
     wrappers = bound_layers(model).values()
     if not tf.is_tensor(step) and not isinstance(step, tf.Variable) and step < 0:
@@ -43,6 +43,12 @@ def bound_layers(model: Layer) -> dict[str, PruneLowMovement]:
         raise ValueError(
             f"{model.name!r} has no pruned layers. Call tf_movprune.prune_low_movement on the "
             "model first, and train what it returns."
+        )
+    unbuilt = [path for path, wrapper in wrappers.items() if not wrapper.built]
+    if unbuilt:
+        raise ValueError(
+            f"{unbuilt[0]}, a pruned layer of {model.name!r}, is not built yet and has no masks. "
+            "Call the model once on example inputs before training, for instance model(batch)."
         )
     for wrapper in wrappers.values():
         wrapper.masks_are_refreshed = True
