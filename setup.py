@@ -10,6 +10,7 @@ TRANSFORMERS = "transformers>=4.46,<4.55"  # later releases cannot load into, or
 
 EXTRAS = {
     "transformers": [TRANSFORMERS],
+    "tensorboard": ["tensorboard>=2.18"],
     "examples": [
         TRANSFORMERS,
         "tensorflow-datasets>=4.9.6",
@@ -21,7 +22,7 @@ EXTRAS = {
     "test": ["pytest>=8", "pytest-cov>=5", "hypothesis>=6.100"],
     "lint": ["ruff>=0.6", "mypy>=1.11"],
 }
-EXTRAS["test"] += EXTRAS["examples"]
+EXTRAS["test"] += EXTRAS["examples"] + EXTRAS["tensorboard"]
 
 setup(
     name="tf_movprune",

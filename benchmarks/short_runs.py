@@ -14,6 +14,7 @@ import json
 import pathlib
 import platform
 
+import tensorflow as tf
 import tf_keras as keras
 import transformers
 
@@ -113,7 +114,7 @@ def main() -> None:
                 "key": key,
                 **result,
                 "date": datetime.date.today().isoformat(),
-                "machine": f"{platform.machine()}, TensorFlow {keras.__version__}",
+                "machine": f"{platform.machine()}, TensorFlow {tf.__version__}",
             }
             print(result, flush=True)
             with open(args.results, "a") as file:

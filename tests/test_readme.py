@@ -41,7 +41,7 @@ def test_bert_example(tmp_path, monkeypatch):
 
     def from_pretrained(name):
         model = transformers.TFBertForSequenceClassification(config)
-        model.build()
+        model(model.dummy_inputs)
         return model
 
     auto = transformers.TFAutoModelForSequenceClassification

@@ -2,7 +2,7 @@
 
 from tf_movprune.callbacks import PruningSummaries, UpdatePruningStep
 from tf_movprune.export import ExportReport, export_saved_model, export_tflite
-from tf_movprune.methods import HardMovement, Magnitude, MagnitudeScores
+from tf_movprune.methods import HardMovement, Magnitude, MagnitudeScores, PruningMethod
 from tf_movprune.optimizers import create_optimizer
 from tf_movprune.prune import prune_low_movement, prune_scope, strip_pruning
 from tf_movprune.recipes import ShortRun
@@ -21,6 +21,7 @@ __all__ = [
     "Magnitude",
     "MagnitudeScores",
     "PruneLowMovement",
+    "PruningMethod",
     "PruningSummaries",
     "ShortRun",
     "UpdatePruningStep",

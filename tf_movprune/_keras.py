@@ -25,12 +25,18 @@ __all__ = [
     "is_saving",
     "keras",
     "register",
+    "registered_name",
 ]
 
 
 def register(cls):
     """Registers a class under its own name, so that saved models find it again."""
     return keras.saving.register_keras_serializable(package="tf_movprune")(cls)
+
+
+def registered_name(cls) -> str:
+    """The name under which saved models find a class."""
+    return keras.saving.get_registered_name(cls)
 
 
 def is_saving() -> bool:

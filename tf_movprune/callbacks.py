@@ -10,8 +10,7 @@ import tensorflow as tf
 
 from tf_movprune import checks
 from tf_movprune._keras import keras
-from tf_movprune.refresh import bound_layers, overall_sparsity, refresh_masks
-from tf_movprune.traversal import pruned_layers
+from tf_movprune.refresh import built_layers, groups, overall_sparsity, refresh_masks
 from tf_movprune.wrapper import PruneLowMovement
 
 
@@ -23,15 +22,17 @@ class UpdatePruningStep(keras.callbacks.Callback):
     training, and after an early stop, they are refreshed a last time from the final scores.
     Overall `sparsity` appears in the progress bar and in `History`.
 
-    Put it first in the list of callbacks, so that those that save or log see what it did.
+    Put it first in the list of callbacks, so that those that save or log see what it did. Callbacks
+    that restore earlier weights, such as `EarlyStopping(restore_best_weights=True)`, restore their
+    masks too: let them choose among the epochs at the final sparsity only.
 
     Args:
       num_train_steps: steps of the whole training, where it takes several calls of `fit`: then
         schedules are checked against it and not against each call.
 
     Raises (when `fit` starts):
-      ValueError: nothing in the model is pruned, or it is not built yet; a schedule ends after the run, or never fires in
-        it; the optimizer was built before the model was pruned; scores contain NaN.
+      ValueError: nothing in the model is pruned, or it is not built yet; a schedule ends after
+        the run, or never fires in it; scores are frozen, unknown to the optimizer, or NaN.
     """
 
     _supports_tf_logs = True
@@ -44,18 +45,24 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._is_training = False
 
     def on_train_begin(self, logs=None):
-        self._layers = bound_layers(self.model)
-        self._iterations = self.model.optimizer.iterations
-        checks.check_optimizer(self.model.optimizer, self._layers.values())
-        checks.check_scores(self._layers, self._iterations)
-        self._schedule_is_checked = False
-        self._is_training, self._window = True, 1
+        self._layers = built_layers(self.model)
+        checks.check_trainable(self.model, self._layers)
+        checks.check_scores(self._layers, self._step())
+        self._is_training, self._window = False, 1
         self._sparsity = overall_sparsity(self._layers.values())
         self._progress_marker = keras.metrics.Mean(name="sparsity")
         self._compiled_refresh = self._compile_refresh()
 
+    def _begin_training(self, epoch: int) -> None:
+        """The first point at which the length of the run is known."""
+        self._check_schedules(epoch)
+        self._is_training = True
+        for layer in self._layers.values():
+            layer.masks_are_refreshed = True
+        _reuse_train_function(self.model)
+
     def _compile_refresh(self):
-        layers, iterations = self._layers.values(), self._iterations
+        layers, iterations = self._layers.values(), self.model.optimizer.iterations
 
         # XLA fuses each pass of a selection; it cannot compile mirrored variables.
         compiled = self.model.distribute_strategy.num_replicas_in_sync == 1
@@ -68,10 +75,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
         return refresh
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._window = int(getattr(self.model, "_steps_per_execution", 1) or 1)
-        if not self._schedule_is_checked:
-            self._check_schedules(epoch)
-            self._schedule_is_checked = True
+        if not self._is_training:
+            self._begin_training(epoch)
+        self._window = _integer(getattr(self.model, "_steps_per_execution", None) or 1)
         # Keras's progress bar averages every value over the epoch that does not bear the name of
         # one of the model's metrics. It looks when an epoch begins.
         self.model._metrics.append(self._progress_marker)
@@ -86,22 +92,30 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def on_test_begin(self, logs=None):
         if self._is_training:
-            self._refresh()  # validation sees the scores as they are now
+            self._refresh()
 
     def on_epoch_end(self, epoch, logs=None):
         self._hide_marker()
-        checks.check_scores(self._layers, self._iterations)
+        self._check_scores()
+        self._refresh()
         if logs is not None:
             logs["sparsity"] = float(self._sparsity)
 
     def on_train_end(self, logs=None):
         self._hide_marker()
-        checks.check_scores(self._layers, self._iterations)
+        self._check_scores()
         self._refresh(force=True)
+        self._end_training()
+        self._warn_if_unfinished()
+
+    def _end_training(self) -> None:
         self._is_training = False
         for layer in self._layers.values():
             layer.masks_are_refreshed = False
-        self._warn_if_unfinished()
+        _set_aside_train_function(self.model)
+
+    def _step(self) -> int:
+        return _integer(self.model.optimizer.iterations)
 
     def _refresh(self, force: bool = False) -> None:
         self._sparsity = self._compiled_refresh(self._sparsity, self._window, tf.constant(force))
@@ -110,8 +124,15 @@ class UpdatePruningStep(keras.callbacks.Callback):
         if self._progress_marker in self.model._metrics:
             self.model._metrics.remove(self._progress_marker)
 
+    def _check_scores(self) -> None:
+        try:
+            checks.check_scores(self._layers, self._step())
+        except ValueError:
+            self._end_training()
+            raise
+
     def _check_schedules(self, epoch: int) -> None:
-        start, steps = int(self._iterations), self.params.get("steps")
+        start, steps = self._step(), self.params.get("steps")
         run = None
         if self.num_train_steps is not None:
             end = self.num_train_steps
@@ -122,7 +143,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
             run = checks.Run(
                 start, end, f"this run has {epochs * steps} steps ({steps} × {epochs})"
             )
-        for schedule, layers in checks.layers_by_schedule(self._layers.values()):
+        for schedule, _, layers in groups(self._layers.values()):
             if run is not None:
                 checks.check_schedule(schedule, run)
             if self.params.get("verbose"):
@@ -130,7 +151,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def _warn_if_unfinished(self) -> None:
         """Of runs that stopped early, or whose length was not known when they began."""
-        step = int(self._iterations)
+        step = self._step()
         schedules = (layer.pruning_schedule for layer in self._layers.values())
         end = max(getattr(schedule, "end_step", -1) for schedule in schedules)
         if step < end and self.num_train_steps is None:
@@ -141,6 +162,24 @@ class UpdatePruningStep(keras.callbacks.Callback):
             )
 
 
+def _integer(value: tf.Variable | int) -> int:
+    """Of mirrored variables too, which `int` refuses."""
+    return int(tf.convert_to_tensor(value))
+
+
+def _set_aside_train_function(model: keras.Model) -> None:
+    """Makes the next `fit` trace anew, so that it raises where nothing refreshes masks."""
+    vars(model)["_pruned_train_function"] = (model.train_function, model.compiled_loss)
+    model.train_function = None
+
+
+def _reuse_train_function(model: keras.Model) -> None:
+    """Spares a `fit` with this callback from tracing and compiling once more."""
+    function, compiled_loss = vars(model).pop("_pruned_train_function", (None, None))
+    if function is not None and compiled_loss is model.compiled_loss:
+        model.train_function = function
+
+
 class PruningSummaries(keras.callbacks.Callback):
     """Writes sparsity to TensorBoard: overall and by layer, thresholds, and mask churn.
 
@@ -149,6 +188,10 @@ class PruningSummaries(keras.callbacks.Callback):
     Args:
       log_dir: where the event files go; they are written below `log_dir/pruning`.
       update_freq: `"epoch"`, or a number of training steps of at least 1.
+
+    Raises:
+      ImportError: TensorBoard is not installed.
+      ValueError: `update_freq` is neither.
     """
 
     _supports_tf_logs = True
@@ -160,33 +203,35 @@ class PruningSummaries(keras.callbacks.Callback):
                 'update_freq must be "epoch" or a number of steps of at least 1, got '
                 f"{update_freq!r}."
             )
+        try:
+            import tensorboard  # noqa: F401
+        except ImportError as error:
+            raise ImportError(
+                "PruningSummaries needs TensorBoard. Install it with `pip install tensorboard`, or "
+                'tf_movprune with `pip install "tf_movprune[tensorboard]"`.'
+            ) from error
         self.log_dir = log_dir
         self.update_freq = update_freq
 
     def on_train_begin(self, logs=None):
-        self._layers = pruned_layers(self.model)
-        if not self._layers:
-            raise ValueError(
-                f"{self.model.name!r} has no pruned layers, so there is nothing to summarize. Call "
-                "tf_movprune.prune_low_movement on the model first."
-            )
+        self._layers = built_layers(self.model)
         self._writer = tf.summary.create_file_writer(os.path.join(self.log_dir, "pruning"))
         self._previous = {path: _copies(layer) for path, layer in self._layers.items()}
-        self._last_step = int(self.model.optimizer.iterations)
+        self._last_step = _integer(self.model.optimizer.iterations)
 
     def on_train_batch_end(self, batch, logs=None):
         if self.update_freq != "epoch":
-            step = int(self.model.optimizer.iterations)
+            step = _integer(self.model.optimizer.iterations)
             if step // self.update_freq > self._last_step // self.update_freq:
                 self._write(step)
             self._last_step = step
 
     def on_epoch_end(self, epoch, logs=None):
         if self.update_freq == "epoch":
-            self._write(int(self.model.optimizer.iterations))
+            self._write(_integer(self.model.optimizer.iterations))
 
     def on_train_end(self, logs=None):
-        self._write(int(self.model.optimizer.iterations))
+        self._write(_integer(self.model.optimizer.iterations))
         self._writer.close()
 
     def _write(self, step: int) -> None:

@@ -20,16 +20,6 @@ class Run(NamedTuple):
     description: str
 
 
-def layers_by_schedule(
-    layers: Iterable[PruneLowMovement],
-) -> list[tuple[PruningSchedule, list[PruneLowMovement]]]:
-    groups: dict[int, tuple[PruningSchedule, list[PruneLowMovement]]] = {}
-    for layer in layers:
-        schedule = layer.pruning_schedule
-        groups.setdefault(id(schedule), (schedule, []))[1].append(layer)
-    return list(groups.values())
-
-
 def describe_ramp(schedule: PruningSchedule, layers: Iterable[PruneLowMovement]) -> str:
     """One line: what is pruned, and the sparsity at the begin, middle and end of the ramp."""
     begin, end = getattr(schedule, "begin_step", 0), getattr(schedule, "end_step", -1)
@@ -50,16 +40,14 @@ def check_schedule(schedule: PruningSchedule, run: Run) -> None:
             f"{_sparsity(schedule, run.end):.2f}. Lower end_step or train longer. If this is one "
             "of several calls of fit, pass num_train_steps to UpdatePruningStep."
         )
-    # A ramp still has its initial sparsity at its first refresh.
-    is_ramp = hasattr(schedule, "initial_sparsity")
-    first = begin + frequency if is_ramp else begin
+    # A ramp from 0 prunes nothing yet at its first refresh.
+    first = begin + frequency if getattr(schedule, "initial_sparsity", None) == 0 else begin
     last = run.end - 1 if end < 0 else end
     if run.start <= last and first > min(last, run.end - 1):
         raise ValueError(
-            f"{type(schedule).__name__} never prunes: with begin_step {begin} and frequency "
-            f"{frequency} the first sparsity above its start comes at step {first}, but "
-            f"{length}, and its end_step is {end}. Lower begin_step or frequency, or train "
-            "longer."
+            f"{type(schedule).__name__} never prunes on its way: with begin_step {begin} and "
+            f"frequency {frequency} the first step at which it would is {first}, but its end_step "
+            f"is {end}, and {length}. Lower begin_step or frequency, or train longer."
         )
 
 
@@ -67,31 +55,37 @@ def _sparsity(schedule: PruningSchedule, step: int) -> float:
     return float(schedule(tf.constant(step, tf.int64))[1])
 
 
-def check_optimizer(
-    optimizer: keras.optimizers.Optimizer, layers: Iterable[PruneLowMovement]
-) -> None:
-    """Raises ValueError where an optimizer was built before the scores existed."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    if not getattr(optimizer, "_built", False):
-        return
+def check_trainable(model: keras.Model, layers: Mapping[str, PruneLowMovement]) -> None:
+    """Raises ValueError where scores cannot learn.
+
+    Because their layer is frozen, or the optimizer was built before they existed.
+    """
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     known = set(getattr(optimizer, "_index_dict", {}))
     known |= set(getattr(getattr(optimizer, "score_optimizer", None), "_index_dict", {}))
-    for layer in layers:
+    trainable = {id(weight) for weight in model.trainable_weights}
+    for path, layer in layers.items():
         for scores in layer.scores:
-            if layer.trainable and optimizer._var_key(scores) not in known:
+            if id(scores) not in trainable:
+                raise ValueError(
+                    f"{path} is frozen (trainable=False), so its movement scores cannot learn. "
+                    "Unfreeze it, leave it out of pruning with a pruning_policy, or use "
+                    "tf_movprune.Magnitude()."
+                )
+            if getattr(optimizer, "_built", False) and optimizer._var_key(scores) not in known:
                 raise ValueError(
                     "The optimizer was built before the model was pruned, and does not know "
                     f"{scores.name!r}. Compile the pruned model with a new optimizer."
                 )
 
 
-def check_scores(layers: Mapping[str, PruneLowMovement], step: tf.Variable) -> None:
+def check_scores(layers: Mapping[str, PruneLowMovement], step: int) -> None:
     """Raises ValueError where scores are not finite."""
     for path, layer in layers.items():
         for scores in layer.scores:
             if not np.all(tf.math.is_finite(scores)):
                 raise ValueError(
-                    f"The movement scores of {path} contain NaN or infinity at step {int(step)}. "
+                    f"The movement scores of {path} contain NaN or infinity at step {step}. "
                     "Go back to the last checkpoint, and lower the learning rate, clip gradients, "
                     "or use a LossScaleOptimizer under mixed_float16."
                 )

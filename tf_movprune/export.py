@@ -52,6 +52,10 @@ class _Signature:
     specs: list[tf.TensorSpec]
     function: Callable[..., dict[str, tf.Tensor]]
 
+    @functools.cached_property
+    def concrete(self) -> Any:
+        return tf.function(self.function, input_signature=self.specs).get_concrete_function()
+
     def run(self, inputs: Mapping[str, Any]) -> dict[str, np.ndarray]:
         outputs = self.function(*(tf.constant(inputs[s.name], s.dtype) for s in self.specs))
         return {name: output.numpy() for name, output in outputs.items()}
@@ -144,10 +148,7 @@ def export_tflite(
     if quantize not in _QUANTIZATIONS:
         raise ValueError(f"quantize must be one of {_QUANTIZATIONS}, got {quantize!r}.")
     signature = _signature(model, seq_len, batch_size)
-    function = tf.function(signature.function, input_signature=signature.specs)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [function.get_concrete_function()], model
-    )
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([signature.concrete], model)
     if quantize == "dynamic":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     path = pathlib.Path(path)
@@ -277,7 +278,7 @@ def _report(model, path, signature, reload, allowed, inputs) -> ExportReport:
         bytes=sum(file.stat().st_size for file in files),
         gzip_bytes=sum(len(gzip.compress(file.read_bytes(), 6)) for file in files),
         inputs={spec.name: tuple(spec.shape) for spec in signature.specs},
-        outputs={name: (signature.specs[0].shape[0], *x.shape[1:]) for name, x in expected.items()},
+        outputs={n: tuple(x.shape) for n, x in signature.concrete.structured_outputs.items()},
         max_abs_diff=difference,
     )
 

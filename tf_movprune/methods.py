@@ -70,10 +70,10 @@ class PruningMethod(abc.ABC):
         """The kernel that the layer computes with. All arguments have the kernel's shape."""
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            field.name: getattr(self, field.name)
-            for field in dataclasses.fields(self)  # type: ignore[arg-type]
-        }
+        """Arguments of the constructor. The fields, of a dataclass; others override this."""
+        if not dataclasses.is_dataclass(self):
+            return {}
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> PruningMethod:

@@ -10,7 +10,8 @@ import tensorflow as tf
 from tf_movprune._keras import keras, register
 from tf_movprune.wrapper import SCORES_NAME, is_scores
 
-_NO_DECAY = [SCORES_NAME, "bias", "[Ll]ayer_?[Nn]orm", "gamma", "beta"]
+# By the last part of a variable's name; normalisations have gamma and beta.
+_NO_DECAY = [rf"(^|/)({SCORES_NAME}|bias|gamma|beta)(:\d+)?$"]
 
 
 @register
@@ -95,6 +96,8 @@ class MovementAdamW(keras.optimizers.AdamW):
         if self.score_optimizer is not None:
             of_scores = [(grad, v) for grad, v in grads_and_vars if is_scores(v)]
             grads_and_vars = [(grad, v) for grad, v in grads_and_vars if not is_scores(v)]
+            # Not counted by itself: a LossScaleOptimizer skips steps, but counts them here.
+            self.score_optimizer.iterations.assign(self.iterations)
             self.score_optimizer._compute_current_learning_rate()
             self.score_optimizer._internal_apply_gradients(of_scores)
         return super()._internal_apply_gradients(grads_and_vars)
@@ -175,7 +178,7 @@ def _with_rate(optimizer: keras.optimizers.Optimizer, scheduled: Any) -> keras.o
             f"got {optimizer!r}."
         )
     config = optimizer.get_config()
-    if not isinstance(config["learning_rate"], numbers.Real):
+    if not isinstance(config.get("learning_rate"), numbers.Real):
         raise ValueError(
             "score_optimizer must have a number as its learning rate: it follows the warm-up and "
             "decay of the weights' rate."

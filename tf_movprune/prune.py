@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
+
+import numpy as np
 
 from tf_movprune._keras import Layer, PruningPolicy, PruningSchedule, keras
 from tf_movprune.methods import HardMovement, Magnitude, MagnitudeScores, PruningMethod
@@ -27,8 +30,9 @@ def prune_low_movement(
 
     Sequential and Functional models are cloned around the same layers. Subclassed models, Hugging
     Face models among them, are changed in place: each chosen sublayer's attribute becomes its
-    wrapper. A layer that is used in several places is wrapped once, in all of them. Compile the
-    result before training, and train with `UpdatePruningStep`.
+    wrapper. So are composite layers inside a Sequential or Functional model. A layer that is used
+    in several places is wrapped once, in all of them. Compile the result before training, and train
+    with `UpdatePruningStep`.
 
     By default Hugging Face encoders get the matrices that the paper prunes: query, key, value,
     attention output, intermediate and output of every encoder layer. Other models get their
@@ -75,6 +79,8 @@ def prune_low_movement(
             "settings, call tf_movprune.strip_pruning on it first."
         )
     if is_prunable(to_prune):
+        if pruning_policy is not None:
+            raise TypeError("A single layer takes no pruning_policy: it is what is pruned.")
         if not isinstance(pruning_schedule, PruningSchedule):
             raise TypeError("A single layer takes one PruningSchedule, got a mapping of patterns.")
         return PruneLowMovement(to_prune, pruning_schedule, **options, **kwargs)
@@ -134,6 +140,12 @@ def strip_pruning(model: Any) -> Any:
         raise ValueError(
             f"{model.name!r} has no pruned layers: it was stripped already, or never given to "
             "tf_movprune.prune_low_movement."
+        )
+    if all(np.all(mask) for wrapper in wrappers for mask in wrapper.masks):
+        warnings.warn(
+            f"The masks of {model.name!r} were never refreshed: stripping gives the dense model. "
+            "Train it with tf_movprune.UpdatePruningStep(), or call tf_movprune.update_masks.",
+            stacklevel=2,
         )
     stripped = replace_layers(model, {id(wrapper): wrapper.fold_masks() for wrapper in wrappers})
     _forget_compilation(stripped)

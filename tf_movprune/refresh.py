@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 import tensorflow as tf
 
 from tf_movprune._keras import Layer, PruningSchedule
+from tf_movprune.methods import PruningMethod
+from tf_movprune.serialization import serialize_method, serialize_schedule
 from tf_movprune.traversal import pruned_layers
 from tf_movprune.wrapper import PruneLowMovement
 
@@ -29,29 +31,29 @@ def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) ->
     Raises:
       ValueError: nothing in the model is pruned, it is not built, or `step` is negative.
     """
-    wrappers = bound_layers(model).values()
+    wrappers = built_layers(model).values()
     if not tf.is_tensor(step) and not isinstance(step, tf.Variable) and step < 0:
         raise ValueError(f"step must be at least 0, got {step}.")
+    for wrapper in wrappers:
+        wrapper.masks_are_refreshed = True
     refresh_masks(wrappers, tf.cast(step, tf.int64), force=force)
     return overall_sparsity(wrappers)
 
 
-def bound_layers(model: Layer) -> dict[str, PruneLowMovement]:
-    """The wrappers of a model by path, marked as having someone who refreshes their masks."""
+def built_layers(model: Layer) -> dict[str, PruneLowMovement]:
+    """The wrappers of a model by path.
+
+    Raises:
+      ValueError: there are none, or they are not built.
+    """
     wrappers = pruned_layers(model)
     if not wrappers:
         raise ValueError(
             f"{model.name!r} has no pruned layers. Call tf_movprune.prune_low_movement on the "
             "model first, and train what it returns."
         )
-    unbuilt = [path for path, wrapper in wrappers.items() if not wrapper.built]
-    if unbuilt:
-        raise ValueError(
-            f"{unbuilt[0]}, a pruned layer of {model.name!r}, is not built yet and has no masks. "
-            "Call the model once on example inputs before training, for instance model(batch)."
-        )
     for wrapper in wrappers.values():
-        wrapper.masks_are_refreshed = True
+        wrapper.get_prunable_weights()
     return wrappers
 
 
@@ -76,7 +78,7 @@ def refresh_masks(
       bool scalar, whether any mask was recomputed.
     """
     any_due = tf.constant(False)
-    for schedule, method, group in _groups(wrappers):
+    for schedule, method, group in groups(wrappers):
         has_begun = step >= getattr(schedule, "begin_step", 0)
         due = has_begun & (force | _is_due(schedule, step, window))
         sparsity = tf.convert_to_tensor(schedule(step)[1])
@@ -85,13 +87,15 @@ def refresh_masks(
     return any_due
 
 
-def _groups(wrappers: Iterable[PruneLowMovement]):
-    """Layers that share a schedule and a method: their matrices are selected together."""
-    groups: dict[tuple, list[PruneLowMovement]] = {}
+def groups(
+    wrappers: Iterable[PruneLowMovement],
+) -> list[tuple[PruningSchedule, PruningMethod, list[PruneLowMovement]]]:
+    """Layers with equal schedules and methods: their matrices are selected together."""
+    found: dict[str, list[PruneLowMovement]] = {}
     for wrapper in wrappers:
-        key = (id(wrapper.pruning_schedule), id(wrapper.method))
-        groups.setdefault(key, []).append(wrapper)
-    return [(group[0].pruning_schedule, group[0].method, group) for group in groups.values()]
+        key = [serialize_schedule(wrapper.pruning_schedule), serialize_method(wrapper.method)]
+        found.setdefault(repr(key), []).append(wrapper)
+    return [(group[0].pruning_schedule, group[0].method, group) for group in found.values()]
 
 
 def _is_due(schedule: PruningSchedule, step: tf.Tensor, window: int) -> tf.Tensor:

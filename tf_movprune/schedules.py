@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune._keras import PruningSchedule
+from tf_movprune._keras import PruningSchedule, registered_name
 
 
 def cubic(step: tf.Tensor, initial: float, final: float, begin: int, end: int) -> tf.Tensor:
@@ -108,7 +108,7 @@ class CubicSparsity(PruningSchedule):
     def get_config(self) -> dict[str, Any]:
         """In tfmot's form: the registered name of the class, and its arguments."""
         return {
-            "class_name": f"tf_movprune>{type(self).__name__}",
+            "class_name": registered_name(type(self)),
             "config": {
                 "final_sparsity": self.final_sparsity,
                 "begin_step": self.begin_step,

@@ -31,7 +31,8 @@ def default_layers(model: Layer) -> dict[str, Layer]:
     """
     outputs = _output_layers(model) if is_graph_network(model) else set()
     found = _default_layers(model, "", seen=outputs)
-    if not is_hugging_face(model) and not is_graph_network(model) and len(found) > 1:
+    is_subclassed = isinstance(model, keras.Model) and not is_graph_network(model)
+    if is_subclassed and not is_hugging_face(model) and len(found) > 1:
         last, output = list(found.items())[-1]
         if _top_level_owner(model, last) is output:
             found.pop(last)
@@ -98,8 +99,8 @@ def chosen_layers(model: Layer, policy: PruningPolicy | None) -> dict[str, Layer
     if policy is None:
         layers = default_layers(model)
         remedy = (
-            "Embeddings and the output layer are left out by default; pass a pruning_policy to "
-            "choose layers yourself, or give your layers get_prunable_weights()."
+            "Embeddings, recurrent layers and the output layer are left out by default; pass a "
+            "pruning_policy to choose layers yourself, or give them get_prunable_weights()."
         )
     else:
         policy.ensure_model_supports_pruning(model)

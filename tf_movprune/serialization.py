@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from tf_movprune import methods, schedules
-from tf_movprune._keras import ConstantSparsity, PolynomialDecay, PruningSchedule, keras, register
+from tf_movprune._keras import (
+    ConstantSparsity,
+    PolynomialDecay,
+    PruningSchedule,
+    keras,
+    register,
+    registered_name,
+)
 
 for _cls in (
     schedules.CubicSparsity,
@@ -24,7 +31,7 @@ def serialize_schedule(schedule: PruningSchedule) -> dict[str, Any]:
     config = schedule.get_config()
     if set(config) == {"class_name", "config"}:
         config = config["config"]
-    return {"class_name": keras.saving.get_registered_name(type(schedule)), "config": config}
+    return {"class_name": registered_name(type(schedule)), "config": config}
 
 
 def deserialize_schedule(config: dict[str, Any] | PruningSchedule) -> PruningSchedule:
@@ -43,7 +50,7 @@ def deserialize_schedule(config: dict[str, Any] | PruningSchedule) -> PruningSch
 def serialize_method(method: methods.PruningMethod) -> dict[str, Any]:
     """Configuration of a method, and of the objects in it."""
     return {
-        "class_name": keras.saving.get_registered_name(type(method)),
+        "class_name": registered_name(type(method)),
         "config": {
             name: keras.saving.serialize_keras_object(value)
             for name, value in method.get_config().items()

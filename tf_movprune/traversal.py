@@ -21,8 +21,10 @@ def children(layer: Layer) -> Iterator[tuple[str, Layer]]:
     if is_graph_network(layer):
         yield from ((_original_name(child), child) for child in layer.layers)
         return
+    # Bidirectional keeps the layer that it was given, and computes with copies of it.
+    template = "layer" if isinstance(layer, keras.layers.Bidirectional) else None
     for name, value in vars(layer).items():
-        if not _is_keras_internal(name):
+        if not _is_keras_internal(name) and name != template:
             yield from _layers_in(name, value)
 
 
@@ -30,9 +32,13 @@ def _original_name(layer: Layer) -> str:
     return layer.layer.name if isinstance(layer, PruneLowMovement) else layer.name
 
 
+_KERAS_ATTRIBUTES = frozenset(vars(Layer())) | frozenset(vars(keras.Model()))
+
+
 def _is_keras_internal(attribute: str) -> bool:
-    return attribute.startswith(
-        ("_self_", "_obj_reference", "_inbound", "_outbound", "_unconditional")
+    """Whether Keras keeps its own books under a name: what any layer has, or gets later."""
+    return attribute in _KERAS_ATTRIBUTES or attribute.startswith(
+        ("_self_unconditional", "_self_name_based", "_obj_reference_counts")
     )
 
 

@@ -99,6 +99,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         self.block_size = (int(rows), int(columns))
         self.score_learning_rate_multiplier = float(score_learning_rate_multiplier)
         self.supports_masking = layer.supports_masking
+        self.stateful = getattr(layer, "stateful", False)
         self.masks_are_refreshed = False
         if hasattr(layer, "_batch_input_shape"):
             self._batch_input_shape = layer._batch_input_shape
@@ -114,11 +115,20 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             with tf.name_scope(self.layer.name):
                 self.layer.build(input_shape)
             self.layer.built = True
-        vars(self)["_slots"] = _find_slots(self.layer)  # not tracked: `layer` is
+        vars(self)["_found_slots"] = _find_slots(self.layer)  # not tracked: `layer` is
         self.scores, self.masks, self.thresholds = [], [], []
         for slot in self._slots:
             self._add_variables(slot.kernel)
         super().build(input_shape)
+
+    @property
+    def _slots(self) -> list[_Slot]:
+        if "_found_slots" not in vars(self):
+            raise ValueError(
+                f"The pruned layer {self.name!r} is not built yet, and has no masks. Call it, or "
+                "the model, once on example inputs before training, for instance model(batch)."
+            )
+        return self._found_slots
 
     def _add_variables(self, kernel: tf.Variable) -> None:
         shape = masks.block_shape(kernel.shape, self.block_size)
@@ -141,22 +151,24 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
 
     def _add_scores(self, kernel: tf.Variable, shape: tuple[int, ...]) -> tf.Variable:
         initializer = self.method.score_initializer
-        from_kernel = getattr(initializer, "from_kernel", None)
-        scores = self.add_weight(
+
+        # All in the initializer, which Keras skips for a value that a checkpoint brings.
+        def start(shape, dtype=None, **kwargs):
+            if hasattr(initializer, "from_kernel"):
+                weights = tf.cast(tf.convert_to_tensor(kernel), tf.float32)
+                scores = masks.mean_blocks(initializer.from_kernel(weights), self.block_size)
+            else:
+                scores = keras.initializers.get(initializer)(shape, dtype)
+            return scores / self.score_learning_rate_multiplier
+
+        return self.add_weight(
             SCORES_NAME,
             shape,
             tf.float32,
-            initializer="zeros" if from_kernel else keras.initializers.get(initializer),
+            initializer=start,
             trainable=True,
             experimental_autocast=False,
         )
-        with tf.init_scope():
-            start = scores
-            if from_kernel:
-                weights = tf.cast(tf.convert_to_tensor(kernel), tf.float32)
-                start = masks.mean_blocks(from_kernel(weights), self.block_size)
-            scores.assign(start / self.score_learning_rate_multiplier)
-        return scores
 
     # ---- forward pass
 
@@ -188,6 +200,9 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             mask = masks.expand_blocks(tf.convert_to_tensor(self.masks[i]), self.block_size)
             kernels.append(self.method.mask_kernel(tf.convert_to_tensor(slot.kernel), scores, mask))
         return kernels
+
+    def reset_states(self, *args, **kwargs):
+        self.layer.reset_states(*args, **kwargs)
 
     def compute_mask(self, inputs, mask=None):
         return self.layer.compute_mask(inputs, mask)
