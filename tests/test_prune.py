@@ -153,6 +153,7 @@ def test_in_place_keeps_attributes_and_containers():
     assert isinstance(model.blocks[0].up, tf_movprune.PruneLowMovement)
     assert model.shared is model.blocks[0].up  # one layer in two places, one wrapper
     assert model.blocks[1].parts["down"][0].layer is down
+    tf_movprune.update_masks(model, 2)
     tf_movprune.strip_pruning(model)
     assert model.head is head and model.shared is up is model.blocks[0].up
     assert model.blocks[1].parts["down"][0] is down
@@ -219,7 +220,7 @@ def test_training_an_unbuilt_model_says_so():
     model = keras.Sequential([layers.Dense(8, name="hidden"), layers.Dense(2)])
     pruned = tf_movprune.prune_low_movement(model, schedule())
     pruned.compile("sgd", "mse")
-    with pytest.raises(ValueError, match=r"hidden.*not built yet.*Call the model once"):
+    with pytest.raises(ValueError, match=r"hidden' is not built yet.*the model, once"):
         pruned.fit(inputs(4, 8), inputs(4, 2), callbacks=[tf_movprune.UpdatePruningStep()])
 
 
@@ -260,7 +261,46 @@ def test_prunes_recurrent_layers_when_asked(cell):
     )
 
 
+def test_prunes_the_copies_inside_bidirectional():
+    model = keras.Sequential(
+        [layers.Bidirectional(layers.LSTM(3), input_shape=(5, 2), name="both"), layers.Dense(1)]
+    )
+    x = inputs(2, 5, 2)
+    pruned = tf_movprune.prune_low_movement(
+        model, schedule(), random_scores(), pruning_policy=Everything()
+    )
+    assert [path.split(".")[0] for path in tf_movprune.pruned_layers(pruned)][:2] == ["both"] * 2
+    tf_movprune.update_masks(pruned, 2)
+    masked = pruned(x)
+    np.testing.assert_allclose(tf_movprune.strip_pruning(pruned)(x), masked, rtol=1e-6)
+
+
+def test_finds_layers_under_private_names():
+    class Attention(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self._self_attention = layers.Dense(8)
+            self._inbound = layers.Dense(8)
+            self.out = layers.Dense(2)
+
+        def call(self, x):
+            return self.out(self._inbound(self._self_attention(x)))
+
+    model = Attention()
+    model(inputs(1, 8))
+    pruned = tf_movprune.prune_low_movement(model, schedule())
+    assert list(tf_movprune.pruned_layers(pruned)) == ["_self_attention", "_inbound"]
+
+
 # ---- what is chosen
+
+
+class Everything(PruningPolicy):
+    def allow_pruning(self, layer):
+        return True
+
+    def ensure_model_supports_pruning(self, model):
+        pass
 
 
 class OnlyFirst(PruningPolicy):
@@ -364,10 +404,18 @@ def test_wrong_arguments():
         tf_movprune.prune_low_movement(sequential(), schedule(), block_size=(3, 1))
     with pytest.raises(TypeError, match="Unexpected arguments for a model: name"):
         tf_movprune.prune_low_movement(sequential(), schedule(), name="x")
+    with pytest.raises(TypeError, match="single layer takes no pruning_policy"):
+        tf_movprune.prune_low_movement(layers.Dense(2), schedule(), pruning_policy=Everything())
     with pytest.raises(TypeError, match="single layer takes one"):
         tf_movprune.prune_low_movement(layers.Dense(2), {"*": schedule()})
     with pytest.raises(ValueError, match=r"scale must be greater than 0, got -1"):
         tf_movprune.MagnitudeScores(-1)
+
+
+def test_stripping_a_model_that_was_never_pruned_warns():
+    pruned = tf_movprune.prune_low_movement(sequential(), schedule())
+    with pytest.warns(UserWarning, match=r"never refreshed.*UpdatePruningStep"):
+        tf_movprune.strip_pruning(pruned)
 
 
 def test_stripping_a_plain_model():

@@ -229,3 +229,34 @@ def test_training_without_refresh_raises():
     with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\).*update_masks\(model, step\)"):
         layer(x, training=True)
     layer(x, training=False)
+
+
+def test_deferred_restore_brings_the_saved_scores(tmp_path):
+    """The variables of an unbuilt layer are restored when they are made."""
+    start = tf_movprune.HardMovement(tf_movprune.MagnitudeScores())
+
+    def model():
+        return keras.Sequential(
+            [wrapped(layers.Dense(4), start, score_learning_rate_multiplier=10)]
+        )
+
+    x = np.ones([1, 8], np.float32)
+    saved = model()
+    saved(x)
+    saved.layers[0].scores[0].assign(tf.fill([8, 4], 7.0))
+    path = tf.train.Checkpoint(saved).save(str(tmp_path / "saved"))
+    restored = model()
+    tf.train.Checkpoint(restored).restore(path)
+    restored(x)
+    np.testing.assert_array_equal(restored.layers[0].scores[0], np.full([8, 4], 7.0))
+
+
+def test_stateful_layers_are_reset():
+    lstm = layers.LSTM(3, stateful=True)
+    layer = wrapped(lstm)
+    model = keras.Sequential([keras.Input([5, 2], batch_size=2), layer])
+    x = np.random.RandomState(0).standard_normal([2, 5, 2]).astype(np.float32)
+    first = model(x).numpy()
+    assert np.any(model(x).numpy() != first)
+    model.reset_states()
+    np.testing.assert_array_equal(model(x), first)

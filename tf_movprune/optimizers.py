@@ -57,6 +57,16 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @register
+class PlainSGD(keras.optimizers.SGD):
+    """Gradient descent without momentum, and without the slots that Keras makes for it anyway."""
+
+    def build(self, var_list):
+        super(keras.optimizers.SGD, self).build(var_list)
+        vars(self)["momentums"] = [None] * len(var_list)  # Keras's update knows this case
+        self._built = True
+
+
+@register
 class MovementAdamW(keras.optimizers.AdamW):
     """AdamW that leaves scores, biases and normalisations undecayed.
 
@@ -190,4 +200,5 @@ def _with_rate(optimizer: keras.optimizers.Optimizer, scheduled: Any) -> keras.o
                 "and clipped together with the weights. Set it on create_optimizer, or to None."
             )
     config["learning_rate"] = scheduled(config["learning_rate"])
-    return type(optimizer).from_config(config)
+    is_plain = type(optimizer) is keras.optimizers.SGD and not config["momentum"]
+    return (PlainSGD if is_plain else type(optimizer)).from_config(config)
