@@ -108,6 +108,7 @@ def main() -> None:
             key = [task, name, args.num_train_steps, args.final_sparsity, seed]
             if key in done:
                 continue
+            keras.backend.clear_session()
             settings = Settings(args.num_train_steps, seed=seed)
             result = run(RECIPES[name], data, folder, settings, args.final_sparsity)
             result = {

@@ -88,6 +88,7 @@ def run(
     output: pathlib.Path,
 ) -> tuple[Result, dict[str, picture.Matrix]]:
     """Trains, strips and exports one model."""
+    keras.backend.clear_session()
     recipe = tf_movprune.ShortRun(settings.num_train_steps, final_sparsity)
     model = load_classifier(folder, settings.seed)
     callbacks: list[keras.callbacks.Callback] = []

@@ -3,6 +3,8 @@
 import contextlib
 import pathlib
 import re
+import sys
+import types
 import warnings
 
 import numpy as np
@@ -243,12 +245,14 @@ def test_schedules_by_layer():
 
 
 def test_steps_per_execution_under_xla():
-    schedule = cubic(begin_step=0, end_step=12)
+    schedule = cubic(begin_step=0, end_step=20)
     model = compiled(schedule, steps_per_execution=4, jit_compile=True)
     recorder, history = fit(model, dataset=data(12), epochs=2)
     assert recorder.steps == [0, 4, 8, 12, 16, 20]
     assert recorder.kept == [kept_at(schedule, step) for step in recorder.steps]
-    assert history.history["sparsity"][0] == pytest.approx(1 - sum(kept_at(schedule, 8)) / 96)
+    assert history.history["sparsity"] == pytest.approx(
+        [1 - sum(kept_at(schedule, step)) / 96 for step in (12, 24)]
+    )
     assert kept(model) == [16, 8]
     assert_masks_are_top_of_scores(model, [16, 8])
 
@@ -488,8 +492,8 @@ def test_num_train_steps_out_of_range(value):
             r"PolynomialDecay never prunes.*begin_step 0 and frequency 100.*12 steps \(6 × 2\)",
         ),
         (
-            lambda: tfmot.PolynomialDecay(0.0, 0.5, 4, 10, frequency=8),
-            r"PolynomialDecay never prunes.*begin_step 4 and frequency 8.*12 steps \(6 × 2\)",
+            lambda: tfmot.PolynomialDecay(0.0, 0.5, 4, 10, frequency=7),
+            r"PolynomialDecay never prunes.*begin_step 4 and frequency 7.*12 steps \(6 × 2\)",
         ),
         (
             lambda: tfmot.ConstantSparsity(0.5, begin_step=12),
@@ -562,9 +566,26 @@ def test_fit_without_the_callback(jit_compile):
 def test_fit_without_the_callback_after_one_with_it(jit_compile):
     model = compiled(cubic())
     fit(model)
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks of fit"):
+        model.fit(data(), verbose=0)
     model.compile("sgd", "mse", jit_compile=jit_compile)
     with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks of fit"):
         model.fit(data(), verbose=0)
+
+
+def test_second_fit_reuses_the_train_function():
+    model = compiled(cubic())
+    functions = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: functions.append(model.train_function)
+    )
+    fit(model, callbacks=[watch])
+    fit(model, epochs=1, callbacks=[watch])
+    assert functions[0] is functions[-1]
+    assert functions[0].experimental_get_tracing_count() == 1
+    model.compile(keras.optimizers.SGD(0.1), "mae")  # calls for another one
+    fit(model, callbacks=[watch])
+    assert functions[-1] is not functions[0]
 
 
 def test_fit_without_the_callback_after_one_that_failed():
@@ -632,6 +653,14 @@ def test_optimizer_that_was_built_after_pruning():
     model.optimizer.build(model.trainable_variables)
     fit(model)
     assert kept(model) == [16, 8]
+
+
+def test_layer_that_is_frozen():
+    model = compiled(cubic())
+    wrappers(model)[1].trainable = False
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"second is frozen \(trainable=False\)"):
+        fit(model)
 
 
 def test_scores_that_are_nan_from_the_start():
@@ -747,6 +776,18 @@ def test_update_masks_of_a_dense_model():
         tf_movprune.update_masks(dense_model(), 0)
 
 
+def test_model_that_is_not_built():
+    model = keras.Sequential([keras.layers.Dense(8, name="first"), keras.layers.Dense(2)])
+    model = tf_movprune.prune_low_movement(model, cubic())
+    with pytest.raises(ValueError, match=r"'prune_low_movement_first' is not built yet.*Call it"):
+        tf_movprune.update_masks(model, 0)
+    model.compile("sgd", "mse")
+    with pytest.raises(ValueError, match=r"'prune_low_movement_first' is not built yet.*Call it"):
+        fit(model)
+    model(np.zeros((1, 8), "float32"))
+    assert float(tf_movprune.update_masks(model, 10)) == 0.75
+
+
 def test_own_loop_without_update_masks():
     model = tf_movprune.prune_low_movement(dense_model(), cubic())
     with pytest.raises(RuntimeError, match=r"update_masks\(model, step\)"):
@@ -756,6 +797,29 @@ def test_own_loop_without_update_masks():
 
 
 # ---- PruningSummaries
+
+
+@pytest.fixture
+def tensorboard(monkeypatch):
+    """TensorBoard where it is not installed: what its plugin of scalars makes of a value."""
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+
+        def scalar(name, data, step=None):
+            metadata = tf.compat.v1.SummaryMetadata(
+                plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
+            )
+            return tf.summary.write(name, tf.cast(data, tf.float32), step, metadata)
+
+        monkeypatch.setitem(sys.modules, "tensorboard", types.ModuleType("tensorboard"))
+        monkeypatch.setattr(tf.summary, "scalar", scalar)
+
+
+def test_tensorboard_is_needed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    with pytest.raises(ImportError, match=r"needs TensorBoard.*pip install tensorboard"):
+        tf_movprune.PruningSummaries(str(tmp_path))
 
 
 def events(log_dir):
@@ -771,7 +835,7 @@ def events(log_dir):
 
 
 class MaskHistory(keras.callbacks.Callback):
-    """Masks and thresholds after each step; -1 is before training, None after it."""
+    """Masks and thresholds after each step and epoch; -1 is before training, None after it."""
 
     def __init__(self):
         super().__init__()
@@ -786,6 +850,9 @@ class MaskHistory(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.record(int(self.model.optimizer.iterations))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.record(f"epoch {epoch}")
 
     def on_train_end(self, logs=None):
         self.record(None)
@@ -827,19 +894,19 @@ def fit_with_summaries(log_dir, schedule, **kwargs):
     return events(log_dir), history
 
 
-def test_summaries_of_each_epoch(tmp_path):
+def test_summaries_of_each_epoch(tmp_path, tensorboard):
     found, history = fit_with_summaries(tmp_path, cubic(begin_step=0, end_step=10))
-    check_events(found, history, [(6, 6), (12, 12), (12, None)])
+    check_events(found, history, [(6, "epoch 0"), (12, "epoch 1"), (12, None)])
 
 
-def test_summaries_every_few_steps(tmp_path):
+def test_summaries_every_few_steps(tmp_path, tensorboard):
     found, history = fit_with_summaries(
         tmp_path, cubic(begin_step=0, end_step=12, frequency=3), update_freq=5
     )
     check_events(found, history, [(5, 5), (10, 10), (12, None)])
 
 
-def test_summaries_with_steps_per_execution(tmp_path):
+def test_summaries_with_steps_per_execution(tmp_path, tensorboard):
     model = compiled(cubic(begin_step=0, end_step=10), steps_per_execution=4)
     fit(
         model,
@@ -851,16 +918,16 @@ def test_summaries_with_steps_per_execution(tmp_path):
 
 
 @pytest.mark.parametrize("update_freq", [0, -2, "batch", 2.5, None])
-def test_update_freq_out_of_range(tmp_path, update_freq):
+def test_update_freq_out_of_range(tmp_path, tensorboard, update_freq):
     message = rf'update_freq must be "epoch" or .* at least 1, got {re.escape(repr(update_freq))}'
     with pytest.raises(ValueError, match=message):
         tf_movprune.PruningSummaries(str(tmp_path), update_freq=update_freq)
 
 
-def test_summaries_of_a_dense_model(tmp_path):
+def test_summaries_of_a_dense_model(tmp_path, tensorboard):
     model = dense_model()
     model.compile("sgd", "mse")
-    with pytest.raises(ValueError, match=r"no pruned layers, so there is nothing to summarize"):
+    with pytest.raises(ValueError, match=r"no pruned layers.*prune_low_movement"):
         model.fit(data(), callbacks=[tf_movprune.PruningSummaries(str(tmp_path))], verbose=0)
     with contextlib.suppress(FileNotFoundError):
         assert not list((tmp_path / "pruning").iterdir())

@@ -222,6 +222,29 @@ def test_the_examples_are_worth_testing(kind):
             assert np.count_nonzero(mask) == mask.shape.num_elements() // 4
 
 
+# ---- ways to pass weights on
+
+
+def through_save_weights(name):
+    def pass_on(source, target, folder):
+        source.save_weights(str(folder / name))
+        status = target.load_weights(str(folder / name))
+        if status is not None and hasattr(status, "assert_consumed"):
+            status.assert_consumed()
+
+    return pass_on
+
+
+def through_h5_by_name(source, target, folder):
+    source.save_weights(str(folder / "weights.h5"))
+    target.load_weights(str(folder / "weights.h5"), by_name=True)
+
+
+def through_checkpoint(source, target, folder):
+    path = tf.train.Checkpoint(model=source).save(str(folder / "checkpoint"))
+    tf.train.Checkpoint(model=target).restore(path).assert_consumed()
+
+
 # ---- whole models
 
 
@@ -348,6 +371,64 @@ def test_trained_model_serves_its_masks(tmp_path):
     np.testing.assert_array_equal(outputs_of(loaded), expected)
 
 
+class Block(keras.layers.Layer):
+    """Two layers within a layer of a user's own, as the encoder layers of most models are."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inside = dense(12, "inside")
+        self.outside = dense(8, "outside")
+
+    def call(self, inputs):
+        return self.outside(self.inside(inputs))
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.blocks = [Block(), Block()]
+        self.head = keras.layers.Dense(2)
+
+    def call(self, inputs):
+        for block in self.blocks:
+            inputs = block(inputs)
+        return self.head(inputs)
+
+
+def fresh_subclassed(seed):
+    keras.utils.set_random_seed(seed)
+    model = Subclassed()
+    model(np.zeros((1, 8), "float32"))
+    return tf_movprune.prune_low_movement(model, cubic())
+
+
+@pytest.mark.parametrize(
+    "pass_on",
+    [None, through_save_weights("weights.h5"), through_save_weights("weights"), through_checkpoint],
+    ids=["saved_model", "h5", "tf", "checkpoint"],
+)
+def test_subclassed_model(pass_on, tmp_path):
+    """Its wrappers are called from within other layers; nothing refreshes their masks."""
+    refreshed, model = fresh_subclassed(1), fresh_subclassed(2)
+    for layer in wrappers(refreshed):
+        layer.scores[0].assign(tf.random.normal(layer.scores[0].shape))
+    assert float(tf_movprune.update_masks(refreshed, 10)) == 0.75
+    inputs = np.random.RandomState(4).standard_normal((16, 8)).astype("float32")
+    expected = refreshed(inputs).numpy()
+    if pass_on:
+        pass_on(refreshed, model, tmp_path)
+        assert_same_state(model, refreshed)
+        np.testing.assert_array_equal(model(inputs).numpy(), expected)
+        return
+    model.set_weights(refreshed.get_weights())
+    model.predict(inputs, verbose=0)  # tells Keras the inputs to save
+    save(model, tmp_path / "subclassed_saved_model")
+    restored = tf.saved_model.load(str(tmp_path / "subclassed_saved_model"))
+    (outputs,) = restored.signatures["serving_default"](tf.constant(inputs)).values()
+    np.testing.assert_allclose(outputs.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(restored(inputs, training=False).numpy(), expected, atol=1e-6)
+
+
 def test_loads_with_nothing_but_the_import(saved, tmp_path):
     """In a new process that imports the package and does not name anything of it."""
     paths = {f"{kind}/{format_}": str(saved(kind, format_)) for kind in ZOO for format_ in FORMATS}
@@ -426,26 +507,6 @@ def test_configuration_round_trip(kind):
 
 
 # ---- weights alone
-
-
-def through_save_weights(name):
-    def pass_on(source, target, folder):
-        source.save_weights(str(folder / name))
-        status = target.load_weights(str(folder / name))
-        if status is not None and hasattr(status, "assert_consumed"):
-            status.assert_consumed()
-
-    return pass_on
-
-
-def through_h5_by_name(source, target, folder):
-    source.save_weights(str(folder / "weights.h5"))
-    target.load_weights(str(folder / "weights.h5"), by_name=True)
-
-
-def through_checkpoint(source, target, folder):
-    path = tf.train.Checkpoint(model=source).save(str(folder / "checkpoint"))
-    tf.train.Checkpoint(model=target).restore(path).assert_consumed()
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule i
 )
 from tf_keras.export import ExportArchive
 from tf_keras.layers import Layer
-from tf_keras.src.engine.base_layer_utils import call_context
+from tf_keras.src.saving.legacy.saved_model.utils import in_tf_saved_model_scope as is_saving
 
 __all__ = [
     "ConstantSparsity",
@@ -37,8 +37,3 @@ def register(cls):
 def registered_name(cls) -> str:
     """The name under which saved models find a class."""
     return keras.saving.get_registered_name(cls)
-
-
-def is_saving() -> bool:
-    """Whether a layer is being called only to be traced into a SavedModel."""
-    return call_context().saving

@@ -28,7 +28,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     Args:
       num_train_steps: steps of the whole training, where it takes several calls of `fit`: then
-        schedules are checked against it and not against each call.
+        schedules are checked against it and not against each call, and the last refresh waits for
+        the last step.
 
     Raises (when `fit` starts):
       ValueError: nothing in the model is pruned, or it is not built yet; a schedule ends after
@@ -57,8 +58,6 @@ class UpdatePruningStep(keras.callbacks.Callback):
         """The first point at which the length of the run is known."""
         self._check_schedules(epoch)
         self._is_training = True
-        for layer in self._layers.values():
-            layer.masks_are_refreshed = True
         _reuse_train_function(self.model)
 
     def _compile_refresh(self):
@@ -85,8 +84,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         self._hide_marker()
         self._refresh()
+        self._vouch(True)
 
     def on_train_batch_end(self, batch, logs=None):
+        self._vouch(False)
         if logs is not None:
             logs["sparsity"] = self._sparsity
 
@@ -104,15 +105,19 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         self._hide_marker()
         self._check_scores()
-        self._refresh(force=True)
+        # A run that goes on later does so as if it had never stopped.
+        self._refresh(force=self._step() >= (self.num_train_steps or 0))
         self._end_training()
         self._warn_if_unfinished()
 
     def _end_training(self) -> None:
         self._is_training = False
-        for layer in self._layers.values():
-            layer.masks_are_refreshed = False
         _set_aside_train_function(self.model)
+
+    def _vouch(self, value: bool) -> None:
+        """Only during a step, so that nothing stays behind where `fit` is interrupted."""
+        for layer in self._layers.values():
+            layer.masks_are_refreshed = value
 
     def _step(self) -> int:
         return _integer(self.model.optimizer.iterations)

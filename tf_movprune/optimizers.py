@@ -91,7 +91,8 @@ class MovementAdamW(keras.optimizers.AdamW):
     def variables(self):
         mine = list(super().variables)
         if self.score_optimizer is not None:
-            mine += self.score_optimizer.variables
+            counter = self.score_optimizer.iterations  # follows ours
+            mine += [v for v in self.score_optimizer.variables if v is not counter]
         return type(super().variables)(mine)
 
     def set_weights(self, weights):
@@ -121,11 +122,14 @@ class MovementAdamW(keras.optimizers.AdamW):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        if config.get("score_optimizer") is not None:
-            config["score_optimizer"] = keras.optimizers.deserialize(
-                config["score_optimizer"], custom_objects=custom_objects
-            )
-        return super().from_config(config, custom_objects)
+        known = {c.__name__: c for c in (LinearWarmupDecay, PlainSGD)} | (custom_objects or {})
+        # In a scope for H5 files, whose loader does not resolve registered names.
+        with keras.saving.custom_object_scope(known):
+            if config.get("score_optimizer") is not None:
+                config["score_optimizer"] = keras.optimizers.deserialize(
+                    config["score_optimizer"], custom_objects=known
+                )
+            return super().from_config(config, known)
 
 
 def create_optimizer(

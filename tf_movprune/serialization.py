@@ -51,10 +51,7 @@ def serialize_method(method: methods.PruningMethod) -> dict[str, Any]:
     """Configuration of a method, and of the objects in it."""
     return {
         "class_name": registered_name(type(method)),
-        "config": {
-            name: keras.saving.serialize_keras_object(value)
-            for name, value in method.get_config().items()
-        },
+        "config": {name: _serialize_value(value) for name, value in method.get_config().items()},
     }
 
 
@@ -67,11 +64,26 @@ def deserialize_method(config: dict[str, Any] | methods.PruningMethod) -> method
     if isinstance(config, methods.PruningMethod):
         return config
     cls = _registered_class(config["class_name"], "method")
-    values = {
-        name: keras.saving.deserialize_keras_object(value) if isinstance(value, dict) else value
-        for name, value in config["config"].items()
-    }
+    values = {name: _deserialize_value(value) for name, value in config["config"].items()}
     return cls.from_config(values)
+
+
+# Not with Keras's own functions: while it loads an H5 file or a SavedModel these are older ones,
+# which do not resolve registered names.
+
+
+def _serialize_value(value: Any) -> Any:
+    if not hasattr(value, "get_config"):
+        return value
+    return {"class_name": registered_name(type(value)), "config": value.get_config()}
+
+
+def _deserialize_value(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    name = value["class_name"]
+    cls = getattr(keras.initializers, name, None) or _registered_class(name, "score initializer")
+    return cls.from_config(value["config"])
 
 
 def _registered_class(name: str, role: str) -> Any:

@@ -115,6 +115,8 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             with tf.name_scope(self.layer.name):
                 self.layer.build(input_shape)
             self.layer.built = True
+        if isinstance(self.layer, keras.layers.MultiHeadAttention) and not self.layer.weights:
+            _build_attention(self.layer)
         vars(self)["_found_slots"] = _find_slots(self.layer)  # not tracked: `layer` is
         self.scores, self.masks, self.thresholds = [], [], []
         for slot in self._slots:
@@ -280,6 +282,14 @@ def _kernel_names(layer: Any) -> list[str]:
     ):
         return ["cell.kernel", "cell.recurrent_kernel"]
     return []
+
+
+def _build_attention(layer: keras.layers.MultiHeadAttention) -> None:
+    """Makes the kernels of an attention layer whose input shapes its configuration brought."""
+    shapes = (layer._query_shape, layer._value_shape, layer._key_shape)
+    if None not in shapes:
+        with tf.init_scope(), tf.name_scope(layer.name):
+            layer(*(tf.zeros([size or 1 for size in shape]) for shape in shapes))
 
 
 def _prunable_weights(layer: Layer) -> list[tf.Variable]:
