@@ -43,6 +43,7 @@ def tiny_bert(tmp_path_factory):
         initializer_range=0.1,
     )
     model = transformers.TFBertForSequenceClassification(config)
+    model(model.dummy_inputs)
     model.save_pretrained(folder)
     return folder
 
