@@ -13,13 +13,16 @@ from tf_keras.export import ExportArchive
 from tf_keras.layers import Layer
 from tf_keras.src.saving.legacy.saved_model.utils import in_tf_saved_model_scope as is_saving
 
+REGISTERED_KERNELS: dict[type, list[str]] = PruneRegistry._LAYERS_WEIGHTS_MAP
+"""Attribute paths of the kernels of each layer class that tfmot can prune."""
+
 __all__ = [
+    "REGISTERED_KERNELS",
     "ConstantSparsity",
     "ExportArchive",
     "Layer",
     "PolynomialDecay",
     "PrunableLayer",
-    "PruneRegistry",
     "PruningPolicy",
     "PruningSchedule",
     "is_saving",

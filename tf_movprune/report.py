@@ -10,7 +10,7 @@ import numpy as np
 from tf_movprune._keras import Layer
 from tf_movprune.selection import default_layers
 from tf_movprune.traversal import pruned_layers
-from tf_movprune.wrapper import _prunable_weights
+from tf_movprune.wrapper import prunable_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,7 @@ def summarize_sparsity(model: Layer) -> SparsityReport:
         weights = [
             _weight(path, kernel, np.count_nonzero(kernel))
             for path, layer in default_layers(model).items()
-            for kernel in _prunable_weights(layer)
+            for kernel in prunable_weights(layer)
         ]
     if not weights:
         raise ValueError(f"{type(model).__name__} {model.name!r} has no prunable weights.")

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from tf_movprune import masks
 from tf_movprune._keras import (
+    REGISTERED_KERNELS,
     Layer,
     PrunableLayer,
-    PruneRegistry,
     PruningSchedule,
     is_saving,
     keras,
@@ -48,8 +48,8 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
 
         kernel used in the layer = mask * kernel
 
-    The layer's weights are never overwritten. Masks change only in `refresh`, which
-    `UpdatePruningStep` or `update_masks` call; a layer that trains without either raises.
+    The layer's weights are never overwritten. Masks change only when `UpdatePruningStep` or
+    `update_masks` refresh them; tracing a training step that has neither raises.
 
     Usually made by `prune_low_movement`. For each prunable kernel it has these variables, named
     after the kernel:
@@ -275,8 +275,8 @@ def _kernel_names(layer: Any) -> list[str]:
     for cls in type(layer).__mro__:
         if cls is keras.layers.EinsumDense:
             return ["kernel"]
-        if cls in PruneRegistry._LAYERS_WEIGHTS_MAP:
-            return PruneRegistry._LAYERS_WEIGHTS_MAP[cls]
+        if cls in REGISTERED_KERNELS:
+            return REGISTERED_KERNELS[cls]
     if isinstance(layer, keras.layers.RNN) and not isinstance(
         layer.cell, keras.layers.StackedRNNCells
     ):
@@ -292,7 +292,8 @@ def _build_attention(layer: keras.layers.MultiHeadAttention) -> None:
             layer(*(tf.zeros([size or 1 for size in shape]) for shape in shapes))
 
 
-def _prunable_weights(layer: Layer) -> list[tf.Variable]:
+def prunable_weights(layer: Layer) -> list[tf.Variable]:
+    """The kernels of an unwrapped layer that would be pruned."""
     if hasattr(layer, "get_prunable_weights"):
         return list(layer.get_prunable_weights())
     weights = []
@@ -311,7 +312,7 @@ def _prunable_weights(layer: Layer) -> list[tf.Variable]:
 
 
 def _find_slots(layer: Layer) -> list[_Slot]:
-    weights = _prunable_weights(layer)
+    weights = prunable_weights(layer)
     if not weights:
         raise ValueError(
             f"The layer {layer.name!r} ({type(layer).__name__}) returned no weights from "
