@@ -66,7 +66,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         # XLA fuses each pass of a selection; it cannot compile mirrored variables.
         compiled = self.model.distribute_strategy.num_replicas_in_sync == 1
 
-        @tf.function(jit_compile=compiled)
+        @tf.function(jit_compile=compiled, autograph=False)
         def refresh(sparsity, window, force):
             refreshed = refresh_masks(layers, iterations + 0, window=window, force=force)
             return tf.cond(refreshed, lambda: overall_sparsity(layers), lambda: sparsity)
