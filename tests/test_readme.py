@@ -16,6 +16,7 @@ SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8")
 
 def test_first_example(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    keras.backend.clear_session()  # layer names as in a new process
     keras.utils.set_random_seed(0)
     namespace = {}
     exec(SNIPPETS[0], namespace)
