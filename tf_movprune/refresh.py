@@ -127,4 +127,4 @@ def overall_sparsity(wrappers: Iterable[PruneLowMovement]) -> tf.Tensor:
         for mask in wrapper.masks:
             remaining += block * tf.math.count_nonzero(mask)
             total += block * mask.shape.num_elements()
-    return tf.cast(1 - remaining / total, tf.float32)
+    return tf.cast((total - remaining) / total, tf.float32)
