@@ -121,6 +121,12 @@ def test_save_pretrained_of_a_pruned_model_is_refused(tmp_path):
     tf_movprune.strip_pruning(model).save_pretrained(tmp_path)
 
 
+def test_unbuilt_models_are_refused():
+    model = transformers.TFBertForSequenceClassification(transformers.BertConfig(**SMALL))
+    with pytest.raises(ValueError, match=r"not built yet.*model\(model.dummy_inputs\)"):
+        tf_movprune.prune_low_movement(model, schedule())
+
+
 def test_main_layer_alone():
     model = make("Bert")
     tf_movprune.prune_low_movement(model.bert, schedule())

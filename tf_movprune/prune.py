@@ -11,7 +11,7 @@ import numpy as np
 from tf_movprune._keras import Layer, PruningPolicy, PruningSchedule, keras
 from tf_movprune.methods import HardMovement, Magnitude, MagnitudeScores, PruningMethod
 from tf_movprune.schedules import CubicSparsity
-from tf_movprune.selection import chosen_layers, schedules_by_path
+from tf_movprune.selection import chosen_layers, is_hugging_face, schedules_by_path
 from tf_movprune.traversal import pruned_layers, replace_layers
 from tf_movprune.wrapper import PruneLowMovement, is_prunable
 
@@ -88,6 +88,12 @@ def prune_low_movement(
         raise TypeError(f"Unexpected arguments for a model: {', '.join(kwargs)}.")
 
     layers = chosen_layers(to_prune, pruning_policy)
+    if is_hugging_face(to_prune) and not all(layer.built for layer in layers.values()):
+        raise ValueError(
+            f"{type(to_prune).__name__} is not built yet. Call it once on example inputs before "
+            "pruning, for instance model(model.dummy_inputs): variables that are made inside "
+            "pruning wrappers have other names, under which from_pretrained does not find them."
+        )
     schedules = schedules_by_path(layers, pruning_schedule)
     wrappers = {
         id(layers[path]): PruneLowMovement(layers[path], schedule, **options)
