@@ -118,7 +118,7 @@ def replace_layers(root: Layer, replacements: dict[int, Layer]) -> Layer:
             olds = [child for _, child in _layers_in(name, value)]
             news = [replaced(child) for child in olds]
             if any(old is not new for old, new in zip(olds, news)):
-                _set_attribute(layer, name, _rebuilt(value, replaced), olds, news)
+                _set_attribute(layer, name, _rebuilt(value, replaced), olds)
 
     return replaced(root)
 
@@ -134,7 +134,7 @@ def _rebuilt(value: Any, replaced: Callable[[Layer], Layer]) -> Any:
     return value
 
 
-def _set_attribute(layer: Layer, name: str, value: Any, olds: list, news: list) -> None:
+def _set_attribute(layer: Layer, name: str, value: Any, olds: list) -> None:
     """Assigns an attribute; it, and what Keras tracks for it, keep their places in their lists."""
     later_names = list(vars(layer))[list(vars(layer)).index(name) + 1 :]
     order = {id(item): i for i, item in enumerate(layer._self_tracked_trackables)}
