@@ -38,6 +38,38 @@ def topk_mask(scores: np.ndarray, count: int) -> np.ndarray:
     return mask.reshape(np.shape(scores))
 
 
+def global_topk_masks(scores: Sequence[np.ndarray], count: int, minimums=None) -> Arrays:
+    """The `count` highest scores of all arrays in one row; the `minimums` of each come first."""
+    row = np.concatenate([np.ravel(s) for s in scores])
+    reserved = [topk_mask(s, m) for s, m in zip(scores, minimums or [0] * len(scores))]
+    first = np.concatenate([np.ravel(mask) for mask in reserved])
+    rest = topk_mask(np.where(first, np.nan, row), max(0, count - int(first.sum())))
+    masks, start = [], 0
+    for s in scores:
+        masks.append((first | rest)[start : start + s.size].reshape(s.shape))
+        start += s.size
+    return masks
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def soft_mask(scores: np.ndarray, cut: float, minimum_remaining: float = 0.005) -> np.ndarray:
+    """`sigmoid(scores) > cut`, but never fewer than `int(minimum_remaining * n) + 1`."""
+    mask = sigmoid(scores) > cut
+    minimum = int(minimum_remaining * scores.size) + 1
+    return mask if mask.sum() >= minimum else topk_mask(scores, minimum)
+
+
+def hard_concrete_gate(scores: np.ndarray, uniform: np.ndarray | None = None) -> np.ndarray:
+    """Louizos, Welling & Kingma (2018), with l, r, b = -0.1, 1.1, 2/3."""
+    if uniform is not None:
+        u = np.clip(uniform, 1e-4, 0.9999)
+        scores = (np.log(u) - np.log(1 - u) + scores) / (2 / 3)
+    return np.clip(sigmoid(scores) * 1.2 - 0.1, 0, 1)
+
+
 def threshold(scores: np.ndarray, mask: np.ndarray) -> float:
     """The lowest score that is kept: -inf where all are, +inf where none is."""
     if np.all(mask):
@@ -136,13 +168,15 @@ def train(
     scores: Sequence[np.ndarray] | None,
     batches: Sequence[tuple[np.ndarray, np.ndarray]],
     *,
-    sparsity: Callable[[int], Fraction],
+    sparsity: Callable[[int], Fraction] | None = None,
     learning_rate: float,
     num_warmup_steps: int,
     weight_decay: float,
     clipnorm: float,
     score_rate: float = 1.0,
     sgd_rate: float | None = None,
+    select: Callable[[Arrays, int], Arrays] | None = None,
+    penalty_weight: Callable[[int], float] | None = None,
 ) -> Trajectory:
     """Trains a network whose kernels are all masked.
 
@@ -158,6 +192,8 @@ def train(
       clipnorm: global norm of the gradients of kernels, biases and scores together.
       score_rate: rate of the scores over the rate that their optimizer has.
       sgd_rate: peak rate of plain gradient descent on the scores; None for AdamW on them too.
+      select: masks of all importances at a step; unless given, top-k of each at `sparsity`.
+      penalty_weight: of the mean over matrices of the mean of `sigmoid(scores)`, at a step.
     """
     kernels = [np.array(kernel, np.float64) for kernel in kernels]
     biases = [np.array(bias, np.float64) for bias in biases]
@@ -169,6 +205,8 @@ def train(
 
     def masks(step: int) -> Arrays:
         importances = scores if has_scores else [np.abs(kernel) for kernel in kernels]
+        if select is not None:
+            return select(importances, step)
         return [topk_mask(i, kept_count(i.size, sparsity(step))) for i in importances]
 
     steps = []
@@ -179,6 +217,11 @@ def train(
         )
         to_scores = [g * kernel for g, kernel in zip(upstream, kernels)] if has_scores else []
         to_kernels = [g * m for g, m in zip(upstream, mask)]
+        if penalty_weight is not None:
+            weight = penalty_weight(t) / len(scores)
+            loss += weight * sum(sigmoid(s).mean() for s in scores)
+            for s, gradient in zip(scores, to_scores):
+                gradient += weight * sigmoid(s) * sigmoid(-s) / s.size
 
         norm = np.sqrt(sum(np.sum(g**2) for g in (*to_kernels, *to_biases, *to_scores)))
         clip = min(1.0, clipnorm / norm)

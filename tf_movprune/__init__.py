@@ -2,20 +2,29 @@
 
 from tf_movprune.callbacks import PruningSummaries, UpdatePruningStep
 from tf_movprune.export import ExportReport, export_saved_model, export_tflite
-from tf_movprune.methods import HardMovement, Magnitude, MagnitudeScores, PruningMethod
+from tf_movprune.methods import (
+    L0,
+    HardMovement,
+    Magnitude,
+    MagnitudeScores,
+    PruningMethod,
+    SoftMovement,
+)
 from tf_movprune.optimizers import create_optimizer
 from tf_movprune.prune import prune_low_movement, prune_scope, strip_pruning
 from tf_movprune.recipes import ShortRun
 from tf_movprune.refresh import update_masks
 from tf_movprune.report import summarize_sparsity
-from tf_movprune.schedules import CubicSparsity
+from tf_movprune.schedules import CubicSparsity, CubicThreshold
 from tf_movprune.traversal import pruned_layers
 from tf_movprune.wrapper import PruneLowMovement
 
 __version__ = "0.1.0.dev0"
 
 __all__ = [
+    "L0",
     "CubicSparsity",
+    "CubicThreshold",
     "ExportReport",
     "HardMovement",
     "Magnitude",
@@ -24,6 +33,7 @@ __all__ = [
     "PruningMethod",
     "PruningSummaries",
     "ShortRun",
+    "SoftMovement",
     "UpdatePruningStep",
     "create_optimizer",
     "export_saved_model",

@@ -148,11 +148,11 @@ class UpdatePruningStep(keras.callbacks.Callback):
             run = checks.Run(
                 start, end, f"this run has {epochs * steps} steps ({steps} × {epochs})"
             )
-        for schedule, _, layers in groups(self._layers.values()):
+        for group in groups(self._layers.values()):
             if run is not None:
-                checks.check_schedule(schedule, run)
+                checks.check_schedule(group.schedule, run)
             if self.params.get("verbose"):
-                print(checks.describe_ramp(schedule, layers))
+                print(checks.describe_ramp(group.schedule, group.layers))
 
     def _warn_if_unfinished(self) -> None:
         """Of runs that stopped early, or whose length was not known when they began."""

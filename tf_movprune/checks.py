@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_movprune._keras import PruningSchedule, keras
+from tf_movprune.schedules import value_at, value_name
 from tf_movprune.wrapper import PruneLowMovement
 
 
@@ -24,9 +25,13 @@ def describe_ramp(schedule: PruningSchedule, layers: Iterable[PruneLowMovement])
     """One line: what is pruned, and the sparsity at the begin, middle and end of the ramp."""
     begin, end = getattr(schedule, "begin_step", 0), getattr(schedule, "end_step", -1)
     steps = [begin, (begin + end) // 2, end] if end > begin else [begin]
-    ramp = ", ".join(f"{_sparsity(schedule, step):.2f} at {step}" for step in steps)
     sizes = [k.shape.num_elements() for layer in layers for k in layer.get_prunable_weights()]
-    return f"Pruning {sum(sizes):,} weights in {len(sizes)} matrices. Sparsity by step: {ramp}."
+    what = f"Pruning {sum(sizes):,} weights in {len(sizes)} matrices."
+    name = value_name(schedule)
+    if name is None:
+        return what
+    ramp = ", ".join(f"{value_at(schedule, step):.2f} at {step}" for step in steps)
+    return f"{what} {name.capitalize()} by step: {ramp}."
 
 
 def check_schedule(schedule: PruningSchedule, run: Run) -> None:
@@ -36,12 +41,13 @@ def check_schedule(schedule: PruningSchedule, run: Run) -> None:
     length = run.description + (f" after the first {run.start}" if run.start else "")
     if end > run.end:
         raise ValueError(
-            f"The schedule ends at step {end}, but {length}: it would stop at sparsity "
-            f"{_sparsity(schedule, run.end):.2f}. Lower end_step or train longer. If this is one "
-            "of several calls of fit, pass num_train_steps to UpdatePruningStep."
+            f"The schedule ends at step {end}, but {length}: it would stop at "
+            f"{value_name(schedule)} {value_at(schedule, run.end):.2f}. Lower end_step or train "
+            "longer. If this is one of several calls of fit, pass num_train_steps to "
+            "UpdatePruningStep."
         )
     # A ramp from 0 prunes nothing yet at its first refresh.
-    first = begin + frequency if getattr(schedule, "initial_sparsity", None) == 0 else begin
+    first = begin + frequency if value_at(schedule, begin) == 0 else begin
     last = run.end - 1 if end < 0 else end
     if run.start <= last and first > min(last, run.end - 1):
         raise ValueError(
@@ -49,10 +55,6 @@ def check_schedule(schedule: PruningSchedule, run: Run) -> None:
             f"frequency {frequency} the first step at which it would is {first}, but its end_step "
             f"is {end}, and {length}. Lower begin_step or frequency, or train longer."
         )
-
-
-def _sparsity(schedule: PruningSchedule, step: int) -> float:
-    return float(schedule(tf.constant(step, tf.int64))[1])
 
 
 def check_trainable(model: keras.Model, layers: Mapping[str, PruneLowMovement]) -> None:

@@ -1,4 +1,9 @@
-"""Masks as pure functions of tensors: exact top-k selection and straight-through masking."""
+"""Masks as pure functions of tensors: exact selection, gates and straight-through masking."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -81,41 +86,180 @@ def topk_mask(scores: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
     Reference:
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683, eq. 4.
     """
-    size = scores.shape.num_elements()
-    if size is None:
-        raise ValueError(f"scores must have a static shape, got {scores.shape}.")
-    return tf.cond(
-        count < size,
-        lambda: _select_topk(scores, count),
-        lambda: (tf.ones(scores.shape, tf.bool), tf.constant(-np.inf, tf.float32)),
+    (mask,), threshold = global_topk_masks([scores], count)
+    return mask, threshold
+
+
+def global_topk_masks(
+    scores: Sequence[tf.Tensor],
+    count: tf.Tensor,
+    minimums: Sequence[int] | None = None,
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Marks exactly the `count` highest scores of several tensors together.
+
+    As `topk_mask` of all scores in one row, which is never made; ties go to the earlier tensor.
+
+    Args:
+      scores: float32 tensors of static shapes. NaN ranks lowest.
+      count: int64 scalar in [0, number of all scores].
+      minimums: scores of each tensor that stay in any case, its highest ones. They count: where
+        `count` is less than their sum, just they stay.
+
+    Returns:
+      masks: a bool tensor to each of `scores`.
+      threshold: float32 scalar, the lowest score that is kept but for the minimums; -inf where
+        all are kept, +inf where none is.
+    """
+    sizes = [tensor.shape.num_elements() for tensor in scores]
+    if None in sizes:
+        shape = scores[sizes.index(None)].shape
+        raise ValueError(f"scores must have a static shape, got {shape}.")
+    shapes = [tensor.shape for tensor in scores]
+    minimums = [min(m, size) for m, size in zip(minimums or [0] * len(sizes), sizes)]
+    count = tf.maximum(count, sum(minimums))
+
+    def select() -> tuple[list[tf.Tensor], tf.Tensor]:
+        keys = [_order_keys(tf.reshape(tensor, [-1])) for tensor in scores]
+        masks, cut = _select_topk(keys, count)
+        if any(minimums):
+            kept = [_count(mask) for mask in masks]
+            short = tf.reduce_any([k < m for k, m in zip(kept, minimums)])
+            masks, cut = tf.cond(
+                short,
+                lambda: _select_topk(_reserve(keys, minimums), count),
+                lambda: (masks, cut),
+            )
+        return masks, _score_of(cut, count)
+
+    masks, threshold = tf.cond(
+        count < sum(sizes),
+        select,
+        lambda: ([tf.ones([n], tf.bool) for n in sizes], tf.constant(-np.inf, tf.float32)),
     )
+    return [tf.reshape(mask, shape) for mask, shape in zip(masks, shapes)], threshold
 
 
-def _select_topk(scores: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    size = scores.shape.num_elements()
-    keys = _order_keys(tf.reshape(scores, [-1]))
+def _select_topk(keys: list[tf.Tensor], count: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Masks of the `count` highest keys, fewer than all, and the lowest key that is kept."""
+    size = sum(k.shape.num_elements() for k in keys)
+
+    def total(marked: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+        return tf.add_n([_count(marked(k)) for k in keys])
 
     # No key is _HIGHEST, so nothing reaches it: those bits are a NaN, which has the lowest key.
     cut = _bisect(
-        tf.constant(_LOWEST), tf.constant(_HIGHEST), lambda key: _count(keys >= key) < count
+        tf.constant(_LOWEST), tf.constant(_HIGHEST), lambda key: total(lambda k: k >= key) < count
     )
-    above = keys > cut
-    tied = keys == cut
-    wanted = count - _count(above)
+    wanted = count - total(lambda k: k > cut)
 
     # Of the tied scores the first `wanted` stay. Without a surplus there is nothing to search.
     index_type = np.int32 if size < 2**31 - 1 else np.int64
-    index = tf.range(size, dtype=index_type)
-    end = _bisect(
-        tf.where(_count(tied) > wanted, index_type(0), index_type(size)),
-        tf.constant(size + 1, index_type),
-        lambda end: _count(tied & (index < end)) > wanted,
-    )
-    mask = tf.reshape(above | (tied & (index < end)), scores.shape)
+    starts = np.cumsum([0, *(k.shape.num_elements() for k in keys)]).astype(index_type)
+    indices = [tf.range(start, end) for start, end in itertools.pairwise(starts)]
 
-    bits = tf.where(cut < 0, tf.bitwise.bitwise_or(-cut, _LOWEST), cut)
-    threshold = tf.where(cut == _LOWEST, -np.inf, tf.bitcast(bits, tf.float32))
-    return mask, tf.where(count > 0, threshold, np.inf)
+    def tied_before(end: tf.Tensor) -> tf.Tensor:
+        return tf.add_n([_count((k == cut) & (i < end)) for k, i in zip(keys, indices)])
+
+    end = _bisect(
+        tf.where(total(lambda k: k == cut) > wanted, index_type(0), index_type(size)),
+        tf.constant(size + 1, index_type),
+        lambda end: tied_before(end) > wanted,
+    )
+    return [(k > cut) | ((k == cut) & (i < end)) for k, i in zip(keys, indices)], cut
+
+
+def _reserve(keys: list[tf.Tensor], counts: list[int]) -> list[tf.Tensor]:
+    """The keys, where the `counts` highest of each tensor are above all others."""
+    reserved = []
+    for k, count in zip(keys, counts):
+        if count == k.shape.num_elements():
+            first = tf.ones(k.shape, tf.bool)
+        elif count:
+            (first,), _ = _select_topk([k], tf.constant(count, tf.int64))
+        else:
+            first = tf.zeros(k.shape, tf.bool)
+        reserved.append(tf.where(first, _HIGHEST - 1, k))
+    return reserved
+
+
+def _score_of(key: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+    """The float32 score of the lowest key that is kept, of `count`."""
+    bits = tf.where(key < 0, tf.bitwise.bitwise_or(-key, _LOWEST), key)
+    threshold = tf.where(key == _LOWEST, -np.inf, tf.bitcast(bits, tf.float32))
+    return tf.where((count > 0) & (key <= _INFINITY), threshold, np.inf)  # or reserved ones only
+
+
+def threshold_mask(scores: tf.Tensor, threshold: tf.Tensor, minimum: int) -> tf.Tensor:
+    """Marks the scores whose sigmoid is above a threshold, and never fewer than the `minimum`.
+
+        mask = sigmoid(scores) > threshold
+
+    Where that marks too few, the `minimum` highest scores are marked, ties by the lower index.
+
+    Args:
+      scores: float32 tensor of any static shape.
+      threshold: scalar in [0, 1).
+      minimum: number of scores in [0, size of scores].
+
+    Returns:
+      bool tensor of the shape of `scores`.
+
+    Reference:
+      Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683, section 3; the minimum is that of
+      the authors' code.
+    """
+    mask = tf.sigmoid(scores) > tf.cast(threshold, scores.dtype)
+    return tf.cond(
+        _count(mask) < minimum,
+        lambda: topk_mask(scores, tf.constant(minimum, tf.int64))[0],
+        lambda: mask,
+    )
+
+
+_LOW, _HIGH, _TEMPERATURE = -0.1, 1.1, 2 / 3  # l, r and b of the hard concrete distribution
+_NOISE = (1e-4, 0.9999)
+GATE_THRESHOLD = float(np.log(-_LOW / _HIGH))
+"""The score above which a gate is open, in evaluation."""
+
+
+def hard_concrete_gate(scores: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
+    """Gates in [0, 1] that can be exactly 0 and 1, with the ordinary gradient.
+
+        s    = sigmoid(scores)                                    without a seed
+        s    = sigmoid((ln u - ln(1 - u) + scores) / b)           with one; u ~ U(0, 1)
+        gate = clip(s * (r - l) + l, 0, 1)                        l, r, b = -0.1, 1.1, 2/3
+
+    Args:
+      scores: float32 tensor.
+      seed: int32 tensor of shape [2]. The same seed gives the same noise in the same program; XLA
+        orders it in another way.
+
+    Returns:
+      Tensor like `scores`.
+
+    Reference:
+      Louizos, Welling & Kingma (2018), https://arxiv.org/abs/1712.01312.
+    """
+    if seed is not None:
+        uniform = tf.random.stateless_uniform(scores.shape, seed, alg="philox")
+        uniform = tf.clip_by_value(uniform, *_NOISE)
+        scores = (tf.math.log(uniform) - tf.math.log1p(-uniform) + scores) / _TEMPERATURE
+    return tf.clip_by_value(tf.sigmoid(scores) * (_HIGH - _LOW) + _LOW, 0.0, 1.0)
+
+
+def open_gate_probability(scores: tf.Tensor) -> tf.Tensor:
+    """Probability that a hard concrete gate is not 0: `sigmoid(scores - b ln(-l / r))`."""
+    return tf.sigmoid(scores - _TEMPERATURE * GATE_THRESHOLD)
+
+
+@tf.custom_gradient
+def scale_scores(scores: tf.Tensor, multiplier: float):
+    """`multiplier * scores`, with the gradient of the product handed on to `scores` unscaled.
+
+    So the product learns at `multiplier` times the optimizer's rate, whatever the optimizer, and a
+    clip over all gradients sees that of the product.
+    """
+    return multiplier * scores, lambda upstream: (upstream, None)
 
 
 @tf.custom_gradient

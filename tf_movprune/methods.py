@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import numbers
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -16,18 +17,30 @@ class PruningMethod(abc.ABC):
     """How the matrices of a model are pruned. Stateless; a layer's wrapper owns the variables.
 
     A method says three things: the importance of each weight, which weights stay, and how a mask
-    acts on its kernel in the forward and the backward pass.
+    acts on its kernel in the forward and the backward pass. It may add a fourth: a penalty on
+    scores.
     """
 
     has_scores: ClassVar[bool]
     """Whether each matrix has trainable scores."""
 
+    has_penalty: ClassVar[bool] = False
+    """Whether training adds `penalty` of the scores to the loss, times `penalty_weight`."""
+
+    has_noise: ClassVar[bool] = False
+    """Whether `mask_kernel` draws random numbers in training."""
+
     score_initializer: Any = "zeros"
-    """Start of the scores, where there are any: a Keras initializer, or an object that has
-    `from_kernel(kernel)`."""
+    """Start of the scores, where there are any: a number, a Keras initializer, or an object that
+    has `from_kernel(kernel)`."""
 
     score_learning_rate_multiplier: ClassVar[float] = 1.0
     """Default rate of the scores over the optimizer's; see `prune_low_movement`."""
+
+    @property
+    def schedule_value(self) -> str | None:
+        """What the schedule says: `"sparsity"`, `"threshold"`, or None for a method without one."""
+        return "sparsity"
 
     @abc.abstractmethod
     def importance(
@@ -44,30 +57,45 @@ class PruningMethod(abc.ABC):
           float32 tensor with one entry to a block; larger is kept longer.
         """
 
+    @abc.abstractmethod
     def select(
-        self, importances: Sequence[tf.Tensor], sparsity: tf.Tensor
+        self, importances: Sequence[tf.Tensor], value: tf.Tensor
     ) -> list[tuple[tf.Tensor, tf.Tensor]]:
         """Masks of all matrices that share a schedule.
 
-        Here every matrix by itself reaches exactly the sparsity that is asked for.
-
         Args:
           importances: one float32 tensor to a matrix.
-          sparsity: scalar in [0, 1], what the schedule says for this step.
+          value: scalar, what the schedule says for this step; see `schedule_value`.
 
         Returns:
           For each matrix its bool mask, and its threshold: a float32 scalar.
         """
-        return [
-            masks.topk_mask(importance, masks.kept_count(importance.shape.num_elements(), sparsity))
-            for importance in importances
-        ]
 
     @abc.abstractmethod
     def mask_kernel(
-        self, kernel: tf.Tensor, scores: tf.Tensor | None, mask: tf.Tensor
+        self,
+        kernel: tf.Tensor,
+        scores: tf.Tensor | None,
+        mask: tf.Tensor,
+        seed: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """The kernel that the layer computes with. All arguments have the kernel's shape."""
+        """The kernel that the layer computes with.
+
+        `kernel`, `scores` and `mask` have the kernel's shape. `seed`, an int32 tensor of shape
+        [2], is given in training where `has_noise`.
+        """
+
+    def penalty(self, scores: tf.Tensor) -> tf.Tensor:
+        """The mean penalty of the scores of a matrix: float32 scalar. Where `has_penalty`."""
+        raise NotImplementedError
+
+    def penalty_weight(self, progress: tf.Tensor) -> tf.Tensor:
+        """What the mean over matrices of `penalty` is multiplied by. Where `has_penalty`.
+
+        Args:
+          progress: scalar, the schedule's value over its final value.
+        """
+        raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor. The fields, of a dataclass; others override this."""
@@ -111,48 +139,227 @@ class MagnitudeScores:
         return cls(**config)
 
 
+class _TopK(PruningMethod):
+    """Keeps exactly the share of weights that the schedule asks for."""
+
+    scope: str
+    minimum_remaining: float
+
+    def __post_init__(self) -> None:
+        if self.scope not in ("local", "global"):
+            raise ValueError(f'scope must be "local" or "global", got {self.scope!r}.')
+        _check_fraction("minimum_remaining", self.minimum_remaining)
+
+    def select(self, importances, value):
+        sizes = [importance.shape.num_elements() for importance in importances]
+        minimums = [int(self.minimum_remaining * size) for size in sizes]
+        if self.scope == "global":
+            count = masks.kept_count(sum(sizes), value)
+            chosen, threshold = masks.global_topk_masks(importances, count, minimums)
+            return [(mask, threshold) for mask in chosen]
+        counts = [
+            tf.maximum(masks.kept_count(size, value), minimum)
+            for size, minimum in zip(sizes, minimums)
+        ]
+        return [masks.topk_mask(*pair) for pair in zip(importances, counts)]
+
+
 @dataclasses.dataclass(frozen=True)
-class HardMovement(PruningMethod):
-    """Hard movement pruning: each matrix keeps the weights with the highest movement scores.
+class HardMovement(_TopK):
+    """Hard movement pruning: the weights with the highest movement scores stay.
 
     A score gathers `-dL/dW * W` over training: it grows where the weight moves away from zero.
     The gradient is straight-through, so masked weights can come back. Only the order of the scores
     counts: from a start at zero their learning rate does not matter.
 
     Args:
-      score_initializer: any Keras initializer, by name or object, or `MagnitudeScores`. The paper
-        starts from zeros, which needs thousands of dense steps before the first cut.
+      score_initializer: a number, any Keras initializer, by name or object, or `MagnitudeScores`.
+        The paper starts from zeros, which needs thousands of dense steps before the first cut.
+      scope: `"local"`: each matrix by itself reaches the sparsity; `"global"`: all matrices that
+        share a schedule together, with one threshold.
+      minimum_remaining: fraction of each matrix that stays in any case, in [0, 1).
 
     Reference:
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683, sections 3 and 4.
     """
 
     score_initializer: Any = "zeros"
+    scope: str = "local"
+    minimum_remaining: float = 0.0
 
     has_scores: ClassVar[bool] = True
 
     def importance(self, kernel, scores, block_size):
         return scores
 
-    def mask_kernel(self, kernel, scores, mask):
+    def mask_kernel(self, kernel, scores, mask, seed=None):
         return masks.straight_through(kernel, scores, mask)
 
 
 @dataclasses.dataclass(frozen=True)
-class Magnitude(PruningMethod):
-    """Magnitude pruning: each matrix keeps its largest weights in absolute value.
+class Magnitude(_TopK):
+    """Magnitude pruning: the weights that are largest in absolute value stay.
 
     The baseline, in the same harness: chosen anew at each refresh, from weights that masking has
     not overwritten. Masked weights get no gradient. With `block_size`, by the mean of each block.
 
+    Args:
+      scope: `"local"`: each matrix by itself reaches the sparsity; `"global"`: all matrices that
+        share a schedule together, with one threshold.
+      minimum_remaining: fraction of each matrix that stays in any case, in [0, 1).
+
     Reference:
       Zhu & Gupta (2017), https://arxiv.org/abs/1710.01878.
     """
+
+    scope: str = "local"
+    minimum_remaining: float = 0.0
 
     has_scores: ClassVar[bool] = False
 
     def importance(self, kernel, scores, block_size):
         return masks.mean_blocks(tf.abs(kernel), block_size)
 
-    def mask_kernel(self, kernel, scores, mask):
+    def mask_kernel(self, kernel, scores, mask, seed=None):
         return masks.apply_mask(kernel, mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftMovement(PruningMethod):
+    """Soft movement pruning: weights stay while their score is above a threshold that rises.
+
+        mask    = sigmoid(S) > threshold
+        penalty = lambda * mean over matrices of mean(sigmoid(S))
+
+    `CubicThreshold` is its schedule, and `lambda = final_lambda * threshold / final_threshold`
+    rises with it. How much remains follows from `final_lambda` and the task. The gradient of the
+    mask is that of `HardMovement`; that of the penalty is the ordinary one.
+
+    With `target=True` a sparsity schedule, such as `CubicSparsity`, says how much remains, overall.
+    Then the threshold is what is controlled: each refresh solves for the one threshold, common to
+    all matrices, above which exactly the wanted number of scores lies. `lambda` rises with the
+    sparsity. It no longer decides how much stays, but still what: it lowers scores on which
+    movement is silent.
+
+    Args:
+      final_lambda: weight of the penalty at the end, at least 0.
+      minimum_remaining: never fewer than `int(minimum_remaining * n) + 1` of the n scores of a
+        matrix stay, its highest ones; in [0, 1).
+      target: whether the schedule says the overall sparsity and not the threshold.
+      score_initializer: as for `HardMovement`.
+
+    Reference:
+      Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683, section 3. The mean over matrices
+      is the authors' code; the paper prints a sum.
+    """
+
+    final_lambda: float = 0.0
+    minimum_remaining: float = 0.005
+    target: bool = False
+    score_initializer: Any = "zeros"
+
+    has_scores: ClassVar[bool] = True
+    has_penalty: ClassVar[bool] = True
+    score_learning_rate_multiplier: ClassVar[float] = 1e-2 / 3e-5
+
+    def __post_init__(self) -> None:
+        _check_at_least_zero("final_lambda", self.final_lambda)
+        _check_fraction("minimum_remaining", self.minimum_remaining)
+
+    @property
+    def schedule_value(self) -> str:
+        return "sparsity" if self.target else "threshold"
+
+    def importance(self, kernel, scores, block_size):
+        return scores
+
+    def select(self, importances, value):
+        sizes = [importance.shape.num_elements() for importance in importances]
+        minimums = [int(self.minimum_remaining * size) + 1 for size in sizes]
+        if self.target:
+            count = masks.kept_count(sum(sizes), value)
+            chosen, threshold = masks.global_topk_masks(importances, count, minimums)
+            return [(mask, tf.sigmoid(threshold)) for mask in chosen]
+        threshold = tf.cast(value, tf.float32)
+        return [
+            (masks.threshold_mask(importance, threshold, minimum), threshold)
+            for importance, minimum in zip(importances, minimums)
+        ]
+
+    def mask_kernel(self, kernel, scores, mask, seed=None):
+        return masks.straight_through(kernel, scores, mask)
+
+    def penalty(self, scores):
+        return tf.reduce_mean(tf.sigmoid(scores))
+
+    def penalty_weight(self, progress):
+        return self.final_lambda * progress
+
+
+@dataclasses.dataclass(frozen=True)
+class L0(PruningMethod):
+    """L0 regularisation: hard concrete gates, closed by a penalty on their probability to be open.
+
+        kernel  = gate * W
+        penalty = lambda * mean over matrices of mean(P(gate > 0))
+
+    See `masks.hard_concrete_gate`. Gates are random in training, and between 0 and 1; scores have
+    the ordinary gradient. Noise depends on the step and `seed` alone. There is no schedule: how
+    much remains follows from `final_lambda`, the score rate and the length of training.
+    `strip_pruning` folds the gates into the weights.
+
+    Args:
+      final_lambda: weight of the penalty from the first step on, at least 0; 125 on SQuAD.
+      score_initializer: as for `HardMovement`; at 2.197 a gate is open.
+      seed: of the noise, at least 0.
+
+    Reference:
+      Louizos, Welling & Kingma (2018), https://arxiv.org/abs/1712.01312, with the settings of
+      Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683.
+    """
+
+    final_lambda: float = 125.0
+    score_initializer: Any = 2.197
+    seed: int = 0
+
+    has_scores: ClassVar[bool] = True
+    has_penalty: ClassVar[bool] = True
+    has_noise: ClassVar[bool] = True
+    score_learning_rate_multiplier: ClassVar[float] = 1e-1 / 3e-5
+
+    def __post_init__(self) -> None:
+        _check_at_least_zero("final_lambda", self.final_lambda)
+        if not isinstance(self.seed, int) or self.seed < 0:
+            raise ValueError(f"seed must be an integer of at least 0, got {self.seed!r}.")
+
+    @property
+    def schedule_value(self) -> None:
+        return None
+
+    def importance(self, kernel, scores, block_size):
+        return scores
+
+    def select(self, importances, value):
+        threshold = tf.constant(masks.GATE_THRESHOLD, tf.float32)
+        return [(masks.hard_concrete_gate(scores) > 0, threshold) for scores in importances]
+
+    def mask_kernel(self, kernel, scores, mask, seed=None):
+        if seed is not None:
+            seed = tf.random.experimental.stateless_fold_in(seed, self.seed)
+        return kernel * tf.cast(masks.hard_concrete_gate(scores, seed), kernel.dtype)
+
+    def penalty(self, scores):
+        return tf.reduce_mean(masks.open_gate_probability(scores))
+
+    def penalty_weight(self, progress):
+        return tf.constant(self.final_lambda)
+
+
+def _check_fraction(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
+        raise ValueError(f"{name} must be in [0, 1), got {value!r}.")
+
+
+def _check_at_least_zero(name: str, value: Any) -> None:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not float(value) >= 0:
+        raise ValueError(f"{name} must be a number of at least 0, got {value!r}.")

@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from tf_movprune._keras import Layer, PruningPolicy, PruningSchedule, keras
-from tf_movprune.methods import HardMovement, Magnitude, MagnitudeScores, PruningMethod
-from tf_movprune.schedules import CubicSparsity
-from tf_movprune.selection import chosen_layers, is_hugging_face, schedules_by_path
+from tf_movprune.methods import HardMovement, PruningMethod
+from tf_movprune.selection import by_path, chosen_layers, is_hugging_face
+from tf_movprune.serialization import SERIALIZABLE
 from tf_movprune.traversal import pruned_layers, replace_layers
 from tf_movprune.wrapper import PruneLowMovement, is_prunable
 
 
 def prune_low_movement(
     to_prune: Any,
-    pruning_schedule: PruningSchedule | Mapping[str, PruningSchedule],
-    method: PruningMethod | None = None,
+    pruning_schedule: PruningSchedule | Mapping[str, PruningSchedule | None] | None = None,
+    method: PruningMethod | Mapping[str, PruningMethod] | None = None,
     *,
     block_size: tuple[int, int] = (1, 1),
     pruning_policy: PruningPolicy | None = None,
@@ -44,13 +44,15 @@ def prune_low_movement(
       pruning_schedule: any tfmot `PruningSchedule`, or a mapping from patterns over layer paths to
         schedules, such as `{"bert.encoder.layer.*.attention.*": ..., "*": ...}`. The first pattern
         that matches decides; layers that match none stay dense. Paths are those that
-        `summarize_sparsity` prints.
-      method: how masks are chosen; `HardMovement()` unless given.
+        `summarize_sparsity` prints. What the value of a schedule means depends on the method: a
+        sparsity, the threshold of `SoftMovement`; None for `L0`, which takes no schedule.
+      method: how masks are chosen, or a mapping from patterns to methods; `HardMovement()` unless
+        given. Layers with equal methods, schedules and block sizes are selected together.
       block_size: rows and columns of the blocks that stay or go as one, on kernels [in, out].
       pruning_policy: tfmot `PruningPolicy`; overrides the default choice of layers.
       score_learning_rate_multiplier: learning rate of the scores over that of the optimizer, for
         any optimizer. `HardMovement` has 1 by default, since from zero only the order of the
-        scores counts; the paper's runs have 1e-2 over 3e-5.
+        scores counts; `SoftMovement` has 1e-2 over 3e-5 and `L0` 1e-1 over 3e-5, as in the paper.
       **kwargs: for `PruneLowMovement`, where `to_prune` is a layer, such as `name`.
 
     Returns:
@@ -63,15 +65,15 @@ def prune_low_movement(
     Reference:
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683.
     """
-    method = HardMovement() if method is None else method
+    chosen: Any = HardMovement() if method is None else method
     options: dict[str, Any] = {
-        "method": method,
         "block_size": block_size,
         "score_learning_rate_multiplier": score_learning_rate_multiplier,
     }
-    _check_schedule_type(pruning_schedule)
+    _check_types(pruning_schedule, chosen)
     if isinstance(to_prune, (list, tuple)):
-        return _prune_list(to_prune, pruning_schedule, pruning_policy, options)
+        _refuse_patterns("A list of layers", pruning_schedule, chosen)
+        return _prune_list(to_prune, pruning_schedule, chosen, pruning_policy, options)
     _check_keras_object(to_prune)
     if pruned_layers(to_prune):
         raise ValueError(
@@ -81,9 +83,8 @@ def prune_low_movement(
     if is_prunable(to_prune):
         if pruning_policy is not None:
             raise TypeError("A single layer takes no pruning_policy: it is what is pruned.")
-        if not isinstance(pruning_schedule, PruningSchedule):
-            raise TypeError("A single layer takes one PruningSchedule, got a mapping of patterns.")
-        return PruneLowMovement(to_prune, pruning_schedule, **options, **kwargs)
+        _refuse_patterns("A single layer", pruning_schedule, chosen)
+        return PruneLowMovement(to_prune, pruning_schedule, chosen, **options, **kwargs)
     if kwargs:
         raise TypeError(f"Unexpected arguments for a model: {', '.join(kwargs)}.")
 
@@ -94,22 +95,29 @@ def prune_low_movement(
             "pruning, for instance model(model.dummy_inputs): variables that are made inside "
             "pruning wrappers have other names, under which from_pretrained does not find them."
         )
-    schedules = schedules_by_path(layers, pruning_schedule)
+    schedules = by_path(layers, pruning_schedule, "pruning_schedule")
+    methods = by_path(layers, chosen, "method")
     wrappers = {
-        id(layers[path]): PruneLowMovement(layers[path], schedule, **options)
+        id(layers[path]): PruneLowMovement(layers[path], schedule, methods[path], **options)
         for path, schedule in schedules.items()
+        if path in methods
     }
+    if not wrappers:
+        raise ValueError(
+            "No layer has both a schedule and a method: the patterns of pruning_schedule and those "
+            "of method match different layers."
+        )
     pruned = replace_layers(to_prune, wrappers)
     _forget_compilation(pruned)
     _guard_save_pretrained(pruned)
     return pruned
 
 
-def _prune_list(layers, schedule, policy, options) -> list[Layer]:
+def _prune_list(layers, schedule, method, policy, options) -> list[Layer]:
     for layer in layers:
         _check_keras_object(layer)
     pruned = [
-        PruneLowMovement(layer, schedule, **options)
+        PruneLowMovement(layer, schedule, method, **options)
         if is_prunable(layer) and (policy is None or policy.allow_pruning(layer))
         else layer
         for layer in layers
@@ -161,7 +169,7 @@ def strip_pruning(model: Any) -> Any:
 
 def prune_scope():
     """Scope in which saved pruned models load; everything in it is registered anyway."""
-    classes = (PruneLowMovement, CubicSparsity, HardMovement, Magnitude, MagnitudeScores)
+    classes = (PruneLowMovement, *SERIALIZABLE)
     return keras.saving.custom_object_scope({cls.__name__: cls for cls in classes})
 
 
@@ -187,17 +195,32 @@ def _guard_save_pretrained(model: Layer) -> None:
         vars(model)["save_pretrained"] = refuse
 
 
-def _check_schedule_type(schedule: Any) -> None:
-    values = schedule.values() if isinstance(schedule, Mapping) else [schedule]
-    for value in values:
-        if not isinstance(value, PruningSchedule):
+def _check_types(schedule: Any, method: Any) -> None:
+    methods = list(method.values()) if isinstance(method, Mapping) else [method]
+    for value in methods:
+        if not isinstance(value, PruningMethod):
+            raise TypeError(
+                "method must be an object such as tf_movprune.HardMovement() or "
+                f"tf_movprune.Magnitude(), or a mapping from path patterns to such; got {value!r}."
+            )
+    may_be_none = any(value.schedule_value is None for value in methods)
+    for value in schedule.values() if isinstance(schedule, Mapping) else [schedule]:
+        if not isinstance(value, PruningSchedule) and not (value is None and may_be_none):
             raise TypeError(
                 "pruning_schedule must be a PruningSchedule, such as tf_movprune.CubicSparsity("
                 "0.9, begin_step=200, end_step=1800), or a mapping from path patterns to such; "
                 f"got {value!r}."
             )
-    if isinstance(schedule, Mapping) and not schedule:
-        raise ValueError("pruning_schedule is an empty mapping: nothing would be pruned.")
+    for name, value in (("pruning_schedule", schedule), ("method", method)):
+        if isinstance(value, Mapping) and not value:
+            raise ValueError(f"{name} is an empty mapping: nothing would be pruned.")
+
+
+def _refuse_patterns(what: str, *settings: Any) -> None:
+    if any(isinstance(value, Mapping) for value in settings):
+        raise TypeError(
+            f"{what} takes one PruningSchedule and one method, got a mapping of patterns."
+        )
 
 
 def _check_keras_object(obj: Any) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import tensorflow as tf
 
 from tf_movprune._keras import Layer, PruningSchedule
 from tf_movprune.methods import PruningMethod
+from tf_movprune.schedules import final_value
 from tf_movprune.serialization import serialize_method, serialize_schedule
 from tf_movprune.traversal import pruned_layers
 from tf_movprune.wrapper import PruneLowMovement
@@ -78,24 +80,30 @@ def refresh_masks(
       bool scalar, whether any mask was recomputed.
     """
     any_due = tf.constant(False)
-    for schedule, method, group in groups(wrappers):
-        has_begun = step >= getattr(schedule, "begin_step", 0)
-        due = has_begun & (force | _is_due(schedule, step, window))
-        sparsity = tf.convert_to_tensor(schedule(step)[1])
-        tf.cond(due, lambda g=group, m=method, s=sparsity: _select(g, m, s), lambda: False)
+    for group in groups(wrappers):
+        has_begun = step >= getattr(group.schedule, "begin_step", 0)
+        due = (has_begun & force) | _is_due(group.schedule, step, window)
+        tf.cond(due, lambda group=group: _refresh(group, step), lambda: False)
         any_due |= due
     return any_due
 
 
-def groups(
-    wrappers: Iterable[PruneLowMovement],
-) -> list[tuple[PruningSchedule, PruningMethod, list[PruneLowMovement]]]:
-    """Layers with equal schedules and methods: their matrices are selected together."""
-    found: dict[str, list[PruneLowMovement]] = {}
+class Group(NamedTuple):
+    """Layers with equal schedules, methods and block sizes: selected together."""
+
+    schedule: PruningSchedule
+    method: PruningMethod
+    layers: list[PruneLowMovement]
+
+
+def groups(wrappers: Iterable[PruneLowMovement]) -> list[Group]:
+    """The groups of some layers, in the order of their first layers."""
+    found: dict[str, Group] = {}
     for wrapper in wrappers:
-        key = [serialize_schedule(wrapper.pruning_schedule), serialize_method(wrapper.method)]
-        found.setdefault(repr(key), []).append(wrapper)
-    return [(group[0].pruning_schedule, group[0].method, group) for group in found.values()]
+        schedule, method = wrapper.pruning_schedule, wrapper.method
+        key = [serialize_schedule(schedule), serialize_method(method), wrapper.block_size]
+        found.setdefault(repr(key), Group(schedule, method, [])).layers.append(wrapper)
+    return list(found.values())
 
 
 def _is_due(schedule: PruningSchedule, step: tf.Tensor, window: int) -> tf.Tensor:
@@ -110,12 +118,22 @@ def _is_due(schedule: PruningSchedule, step: tf.Tensor, window: int) -> tf.Tenso
     return tf.reduce_any(tf.map_fn(due, steps, fn_output_signature=tf.bool))
 
 
-def _select(group: Sequence[PruneLowMovement], method, sparsity: tf.Tensor) -> bool:
-    importances = [importance for layer in group for importance in layer.importances()]
-    variables = [pair for layer in group for pair in zip(layer.masks, layer.thresholds)]
-    for (mask, threshold), new in zip(variables, method.select(importances, sparsity)):
+def _refresh(group: Group, step: tf.Tensor) -> bool:
+    method, layers = group.method, group.layers
+    value = tf.convert_to_tensor(group.schedule(step)[1])
+    importances = [importance for layer in layers for importance in layer.importances()]
+    variables = [pair for layer in layers for pair in zip(layer.masks, layer.thresholds)]
+    for (mask, threshold), new in zip(variables, method.select(importances, value)):
         mask.assign(new[0])
         threshold.assign(new[1])
+    if method.has_penalty:
+        progress = tf.math.divide_no_nan(value, final_value(group.schedule))
+        weight = method.penalty_weight(tf.cast(progress, tf.float32)) / len(importances)
+        for layer in layers:
+            layer.penalty_weight.assign(weight)
+    if method.has_noise:
+        for i, layer in enumerate(layers):
+            layer.noise_seed.assign([tf.cast(step, tf.int32), i])
     return True
 
 

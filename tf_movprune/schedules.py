@@ -43,48 +43,31 @@ def _check_step(name: str, value: Any, minimum: int) -> int:
     return int(value)
 
 
-def _check_sparsity(name: str, value: Any) -> float:
+def _check_value(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {value!r}: it is the fraction of zeros.")
+        reason = ": it is the fraction of zeros" if name.endswith("sparsity") else ""
+        raise ValueError(f"{name} must be in [0, 1), got {value!r}{reason}.")
     return float(value)
 
 
-class CubicSparsity(PruningSchedule):
-    """Raises the sparsity along a cubic curve, and keeps refreshing the masks at its end.
+class _Cubic(PruningSchedule):
+    """A cubic ramp of a value from [0, 1), which goes on refreshing masks at its end."""
 
-    `initial_sparsity` up to `begin_step`, `final_sparsity` from `end_step` on; see `cubic`. After
-    `end_step` the target stays, but scores keep moving and masks keep being recomputed, until
-    training ends. The reference's cool-down is `end_step = num_train_steps - cool_down_steps`.
-
-    Args:
-      final_sparsity: fraction of zeros at the end, in [0, 1).
-      begin_step: optimizer step at which pruning starts, at least 0.
-      end_step: optimizer step at which `final_sparsity` is reached, greater than `begin_step`.
-      initial_sparsity: fraction of zeros at `begin_step`, in [0, final_sparsity].
-      frequency: steps from one refresh of the masks to the next, at most
-        `end_step - begin_step`.
-
-    Raises:
-      ValueError: an argument is out of its range.
-    """
+    _value: str  # the name of the value
 
     def __init__(
-        self,
-        final_sparsity: float,
-        begin_step: int,
-        end_step: int,
-        initial_sparsity: float = 0.0,
-        frequency: int = 1,
+        self, final: float, begin_step: int, end_step: int, initial: float, frequency: int
     ):
-        self.final_sparsity = _check_sparsity("final_sparsity", final_sparsity)
+        first, last = f"initial_{self._value}", f"final_{self._value}"
+        setattr(self, last, _check_value(last, final))
         self.begin_step = _check_step("begin_step", begin_step, minimum=0)
         self.end_step = _check_step("end_step", end_step, minimum=0)
-        self.initial_sparsity = _check_sparsity("initial_sparsity", initial_sparsity)
+        setattr(self, first, _check_value(first, initial))
         self.frequency = _check_step("frequency", frequency, minimum=1)
-        if self.initial_sparsity > self.final_sparsity:
+        if initial > final:
             raise ValueError(
-                f"initial_sparsity must be at most final_sparsity, got {initial_sparsity} and "
-                f"{final_sparsity}: sparsity only rises."
+                f"{first} must be at most {last}, got {initial} and {final}: {self._value} only "
+                "rises."
             )
         if self.end_step <= self.begin_step:
             raise ValueError(
@@ -98,27 +81,132 @@ class CubicSparsity(PruningSchedule):
                 f"refreshed on the way up."
             )
 
+    @property
+    def _ends(self) -> tuple[float, float]:
+        return getattr(self, f"initial_{self._value}"), getattr(self, f"final_{self._value}")
+
     def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Whether masks are due at `step`, and the sparsity there (float64)."""
-        return (
-            is_refresh_step(step, self.begin_step, self.frequency),
-            cubic(step, self.initial_sparsity, self.final_sparsity, self.begin_step, self.end_step),
-        )
+        """Whether masks are due at `step`, and the value there (float64)."""
+        due = is_refresh_step(step, self.begin_step, self.frequency)
+        initial, final = self._ends
+        if initial:  # holds from the first step on
+            step = tf.cast(step, tf.int64)
+            due |= (step < self.begin_step) & (step % self.frequency == 0)
+        return due, cubic(step, initial, final, self.begin_step, self.end_step)
 
     def get_config(self) -> dict[str, Any]:
         """In tfmot's form: the registered name of the class, and its arguments."""
         return {
             "class_name": registered_name(type(self)),
             "config": {
-                "final_sparsity": self.final_sparsity,
+                f"final_{self._value}": self._ends[1],
                 "begin_step": self.begin_step,
                 "end_step": self.end_step,
-                "initial_sparsity": self.initial_sparsity,
+                f"initial_{self._value}": self._ends[0],
                 "frequency": self.frequency,
             },
         }
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> CubicSparsity:
+    def from_config(cls, config: dict[str, Any]) -> Any:
         """Accepts what `get_config` gives, and the arguments alone."""
         return cls(**config.get("config", config))
+
+
+class CubicSparsity(_Cubic):
+    """Raises the sparsity along a cubic curve, and keeps refreshing the masks at its end.
+
+    `initial_sparsity` up to `begin_step`, `final_sparsity` from `end_step` on; see `cubic`. After
+    `end_step` the target stays, but scores keep moving and masks keep being recomputed, until
+    training ends. The reference's cool-down is `end_step = num_train_steps - cool_down_steps`.
+
+    Args:
+      final_sparsity: fraction of zeros at the end, in [0, 1).
+      begin_step: optimizer step at which pruning starts, at least 0.
+      end_step: optimizer step at which `final_sparsity` is reached, greater than `begin_step`.
+      initial_sparsity: fraction of zeros up to `begin_step`, in [0, final_sparsity].
+      frequency: steps from one refresh of the masks to the next, at most
+        `end_step - begin_step`.
+
+    Raises:
+      ValueError: an argument is out of its range.
+    """
+
+    _value = "sparsity"
+
+    def __init__(
+        self,
+        final_sparsity: float,
+        begin_step: int,
+        end_step: int,
+        initial_sparsity: float = 0.0,
+        frequency: int = 1,
+    ):
+        super().__init__(final_sparsity, begin_step, end_step, initial_sparsity, frequency)
+
+
+class CubicThreshold(_Cubic):
+    """Raises the threshold of `SoftMovement` along the cubic curve of `CubicSparsity`.
+
+    The penalty of `SoftMovement` rises with it. What sparsity results is not set here.
+
+    Args:
+      final_threshold: on the sigmoid of the scores, in (0, 1).
+      begin_step: optimizer step at which pruning starts, at least 0.
+      end_step: optimizer step at which `final_threshold` is reached, greater than `begin_step`.
+      initial_threshold: up to `begin_step`, in [0, final_threshold].
+      frequency: steps from one refresh of masks and penalty to the next, at most
+        `end_step - begin_step`.
+
+    Raises:
+      ValueError: an argument is out of its range.
+    """
+
+    _value = "threshold"
+
+    def __init__(
+        self,
+        final_threshold: float = 0.1,
+        begin_step: int = 0,
+        end_step: int = 0,
+        initial_threshold: float = 0.0,
+        frequency: int = 1,
+    ):
+        super().__init__(final_threshold, begin_step, end_step, initial_threshold, frequency)
+        if not final_threshold:
+            raise ValueError("final_threshold must be greater than 0: nothing would be pruned.")
+
+
+class EveryStep(PruningSchedule):
+    """Of methods that take no schedule, such as `L0`: masks are due at every step."""
+
+    _value = None
+    begin_step = 0
+
+    def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """True, and 1."""
+        return tf.fill(tf.shape(step), True), tf.ones(tf.shape(step), tf.float64)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"class_name": registered_name(type(self)), "config": {}}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> EveryStep:
+        return cls()
+
+
+def value_name(schedule: PruningSchedule) -> str | None:
+    """What a schedule's value is: `"sparsity"`, also of tfmot's own, `"threshold"`, or None."""
+    return getattr(schedule, "_value", "sparsity")
+
+
+def value_at(schedule: PruningSchedule, step: int) -> float:
+    """The value of a schedule at a step."""
+    with tf.init_scope():
+        return float(tf.convert_to_tensor(schedule(tf.constant(step, tf.int64))[1]).numpy())
+
+
+def final_value(schedule: PruningSchedule) -> float:
+    """The value that a schedule reaches."""
+    begin, end = getattr(schedule, "begin_step", 0), getattr(schedule, "end_step", -1)
+    return value_at(schedule, max(begin, end))

@@ -1,12 +1,13 @@
-"""Which layers of a model are pruned, and with which schedule."""
+"""Which layers of a model are pruned, and with which settings."""
 
 from __future__ import annotations
 
 import fnmatch
 import re
 from collections.abc import Mapping
+from typing import Any
 
-from tf_movprune._keras import Layer, PruningPolicy, PruningSchedule, keras
+from tf_movprune._keras import Layer, PruningPolicy, keras
 from tf_movprune.traversal import children, is_graph_network, walk
 from tf_movprune.wrapper import PruneLowMovement, is_prunable
 
@@ -118,31 +119,36 @@ def chosen_layers(model: Layer, policy: PruningPolicy | None) -> dict[str, Layer
     return layers
 
 
-def schedules_by_path(
-    layers: Mapping[str, Layer],
-    schedule: PruningSchedule | Mapping[str, PruningSchedule],
-) -> dict[str, PruningSchedule]:
-    """The schedule of each layer. With a mapping, of the first pattern that matches its path.
+def by_path(layers: Mapping[str, Layer], value: Any, name: str) -> dict[str, Any]:
+    """The value of each layer: the same, or of a mapping that of the first pattern that matches.
+
+    Args:
+      layers: by path.
+      value: anything, or a mapping from patterns over paths.
+      name: of the argument that `value` is.
+
+    Returns:
+      Values by path, of the layers that have one.
 
     Raises:
       ValueError: a pattern matches nothing.
     """
-    if not isinstance(schedule, Mapping):
-        return {path: schedule for path in layers}
+    if not isinstance(value, Mapping):
+        return {path: value for path in layers}
     matches = {
         pattern: [path for path in layers if fnmatch.fnmatchcase(path, pattern)]
-        for pattern in schedule
+        for pattern in value
     }
     unmatched = [pattern for pattern, paths in matches.items() if not paths]
     if unmatched:
         examples = ", ".join(list(layers)[:6]) + (", ..." if len(layers) > 6 else "")
         raise ValueError(
-            f"The pattern {unmatched[0]!r} in pruning_schedule matches no prunable layer. The "
+            f"The pattern {unmatched[0]!r} in {name} matches no prunable layer. The "
             f"prunable layers of this model are: {examples}. Patterns match whole paths; `*` "
             "stands for any characters."
         )
-    chosen: dict[str, PruningSchedule] = {}
+    chosen: dict[str, Any] = {}
     for pattern, paths in matches.items():
         for path in paths:
-            chosen.setdefault(path, schedule[pattern])
+            chosen.setdefault(path, value[pattern])
     return {path: chosen[path] for path in layers if path in chosen}

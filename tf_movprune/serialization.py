@@ -14,12 +14,17 @@ from tf_movprune._keras import (
     registered_name,
 )
 
-for _cls in (
+SERIALIZABLE = (
     schedules.CubicSparsity,
+    schedules.CubicThreshold,
+    schedules.EveryStep,
     methods.HardMovement,
+    methods.L0,
     methods.Magnitude,
     methods.MagnitudeScores,
-):
+    methods.SoftMovement,
+)
+for _cls in SERIALIZABLE:
     register(_cls)
 
 # tfmot does not register its own.

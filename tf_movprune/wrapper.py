@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import numbers
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ from tf_movprune._keras import (
     register,
 )
 from tf_movprune.methods import HardMovement, PruningMethod
+from tf_movprune.schedules import EveryStep, value_name
 from tf_movprune.serialization import (
     deserialize_method,
     deserialize_schedule,
@@ -59,10 +61,13 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
     - `mask`: bool, one entry to a block, all true at first.
     - `threshold`: float32 scalar, the lowest importance that is kept.
 
+    Methods with a penalty add it to the layer's losses, times the variable `penalty_weight`.
+
     Args:
       layer: the layer to prune: one that tfmot's registry knows, or a subclass of it, or a layer
         that implements `get_prunable_weights()`. It may be unbuilt, except attention layers.
-      pruning_schedule: tfmot `PruningSchedule`; its value is the fraction of zeros.
+      pruning_schedule: tfmot `PruningSchedule`; its value is the fraction of zeros, or what else
+        the method asks for. None for methods that take none.
       method: a `PruningMethod`.
       block_size: rows and columns of the blocks that are kept or masked as one, on kernels of
         shape [in, out].
@@ -79,13 +84,15 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
     def __init__(
         self,
         layer: Layer,
-        pruning_schedule: PruningSchedule,
+        pruning_schedule: PruningSchedule | None = None,
         method: PruningMethod | None = None,
         block_size: tuple[int, int] = (1, 1),
         score_learning_rate_multiplier: float | None = None,
         **kwargs: Any,
     ):
         method = HardMovement() if method is None else method
+        if pruning_schedule is None and getattr(method, "schedule_value", "") is None:
+            pruning_schedule = EveryStep()
         if score_learning_rate_multiplier is None:
             score_learning_rate_multiplier = getattr(method, "score_learning_rate_multiplier", 1.0)
         _check_arguments(layer, pruning_schedule, method, score_learning_rate_multiplier)
@@ -121,6 +128,11 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         self.scores, self.masks, self.thresholds = [], [], []
         for slot in self._slots:
             self._add_variables(slot.kernel)
+        if self.method.has_penalty:
+            self.penalty_weight = self._add_state("penalty_weight", (), tf.float32)
+            self.add_loss(self._penalty)
+        if self.method.has_noise:
+            self.noise_seed = self._add_state("noise_seed", (2,), tf.int32)
         super().build(input_shape)
 
     @property
@@ -140,16 +152,18 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             self.masks.append(
                 self.add_weight("mask", shape, tf.bool, initializer="ones", trainable=False)
             )
-            self.thresholds.append(
-                self.add_weight(
-                    "threshold",
-                    (),
-                    tf.float32,
-                    initializer=keras.initializers.Constant(-float("inf")),
-                    trainable=False,
-                    experimental_autocast=False,
-                )
-            )
+            lowest = keras.initializers.Constant(-float("inf"))
+            self.thresholds.append(self._add_state("threshold", (), tf.float32, lowest))
+
+    def _add_state(self, name, shape, dtype, initializer="zeros") -> tf.Variable:
+        return self.add_weight(
+            name,
+            shape,
+            dtype,
+            initializer=initializer,
+            trainable=False,
+            experimental_autocast=False,
+        )
 
     def _add_scores(self, kernel: tf.Variable, shape: tuple[int, ...]) -> tf.Variable:
         initializer = self.method.score_initializer
@@ -159,6 +173,8 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             if hasattr(initializer, "from_kernel"):
                 weights = tf.cast(tf.convert_to_tensor(kernel), tf.float32)
                 scores = masks.mean_blocks(initializer.from_kernel(weights), self.block_size)
+            elif isinstance(initializer, numbers.Real):
+                scores = tf.fill(shape, tf.cast(initializer, tf.float32))
             else:
                 scores = keras.initializers.get(initializer)(shape, dtype)
             return scores / self.score_learning_rate_multiplier
@@ -190,18 +206,35 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             )
         if mask is not None and self.layer._expects_mask_arg:
             kwargs["mask"] = mask
-        with _replaced(self.layer, self._slots, self._masked_kernels()):
+        with _replaced(self.layer, self._slots, self._masked_kernels(training)):
             return self.layer(inputs, *args, **kwargs)
 
-    def _masked_kernels(self) -> list[tf.Tensor]:
+    def _masked_kernels(self, training: Any = False) -> list[tf.Tensor]:
+        if self.method.has_noise and tf.is_tensor(training):
+            return tf.cond(
+                tf.cast(training, tf.bool),
+                lambda: self._masked_kernels(True),
+                lambda: self._masked_kernels(False),
+            )
         kernels = []
         for i, slot in enumerate(self._slots):
-            scores = None
+            scores, seed = None, None
             if self.method.has_scores:
-                scores = masks.expand_blocks(tf.convert_to_tensor(self.scores[i]), self.block_size)
+                scores = masks.expand_blocks(self._scaled_scores(i), self.block_size)
+            if self.method.has_noise and training:
+                seed = tf.random.experimental.stateless_fold_in(self.noise_seed, i)
             mask = masks.expand_blocks(tf.convert_to_tensor(self.masks[i]), self.block_size)
-            kernels.append(self.method.mask_kernel(tf.convert_to_tensor(slot.kernel), scores, mask))
+            kernel = tf.convert_to_tensor(slot.kernel)
+            kernels.append(self.method.mask_kernel(kernel, scores, mask, seed))
         return kernels
+
+    def _scaled_scores(self, index: int) -> tf.Tensor:
+        """The scores of the paper. Their gradient is handed on unscaled."""
+        return masks.scale_scores(self.scores[index], self.score_learning_rate_multiplier)
+
+    def _penalty(self) -> tf.Tensor:
+        penalties = [self.method.penalty(self._scaled_scores(i)) for i in range(len(self.scores))]
+        return self.penalty_weight * tf.add_n(penalties)
 
     def reset_states(self, *args, **kwargs):
         self.layer.reset_states(*args, **kwargs)
@@ -223,9 +256,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         return [
             self.method.importance(
                 tf.cast(tf.convert_to_tensor(slot.kernel), tf.float32),
-                self.score_learning_rate_multiplier * self.scores[i]
-                if self.method.has_scores
-                else None,
+                self._scaled_scores(i) if self.method.has_scores else None,
                 self.block_size,
             )
             for i, slot in enumerate(self._slots)
@@ -233,9 +264,8 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
 
     def fold_masks(self) -> Layer:
         """Writes the masked kernels into the layer, and returns it. Not to be trained further."""
-        for slot, mask in zip(self._slots, self.masks):
-            expanded = masks.expand_blocks(tf.convert_to_tensor(mask), self.block_size)
-            slot.kernel.assign(masks.apply_mask(tf.convert_to_tensor(slot.kernel), expanded))
+        for slot, kernel in zip(self._slots, self._masked_kernels()):
+            slot.kernel.assign(kernel)
         return self.layer
 
     # ---- saving
@@ -382,7 +412,25 @@ def _check_arguments(layer, schedule, method, multiplier) -> None:
             "method must be an object such as tf_movprune.HardMovement() or "
             f"tf_movprune.Magnitude(), got {method!r}."
         )
+    if value_name(schedule) != method.schedule_value:
+        raise ValueError(_mismatch(schedule, method))
     if not multiplier > 0:
         raise ValueError(
             f"score_learning_rate_multiplier must be greater than 0, got {multiplier}."
         )
+
+
+def _mismatch(schedule: PruningSchedule, method: PruningMethod) -> str:
+    received = f"{type(method).__name__} with {type(schedule).__name__}"
+    if method.schedule_value is None:
+        return f"{type(method).__name__} takes no schedule, got {received}. Leave it out."
+    if method.schedule_value == "threshold":
+        return (
+            f"Soft movement needs a threshold schedule, got {received}. Use tf_movprune."
+            "CubicThreshold, or say with SoftMovement(target=True) that the schedule is the "
+            "overall sparsity to reach."
+        )
+    return (
+        f"A sparsity schedule is needed, got {received}. Use a schedule such as "
+        "tf_movprune.CubicSparsity, or the method tf_movprune.SoftMovement()."
+    )

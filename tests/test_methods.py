@@ -1,0 +1,513 @@
+"""Methods: what they select, what they add to the loss, and how they train through `fit`."""
+
+import functools
+
+import hypothesis
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+import tf_keras as keras
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+import tf_movprune
+from tf_movprune import masks
+
+MODES = {
+    "eager": lambda function: function,
+    "function": tf.function,
+    "jit": functools.partial(tf.function, jit_compile=True),
+}
+every_mode = pytest.mark.parametrize("mode", MODES)
+properties = hypothesis.settings(max_examples=40, deadline=None, derandomize=True, database=None)
+
+
+# ---- selection over several tensors
+
+GLOBAL = {
+    (mode, minimums): compiled(functools.partial(masks.global_topk_masks, minimums=minimums))
+    for mode, compiled in MODES.items()
+    for minimums in [None, (2, 0, 3)]
+}
+ELEMENTS = st.sampled_from([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf]) | st.floats(
+    width=32, allow_nan=False
+)
+
+
+@every_mode
+@pytest.mark.parametrize("minimums", [None, (2, 0, 3)])
+@properties
+@hypothesis.given(
+    scores=st.tuples(*(hnp.arrays(np.float32, s, elements=ELEMENTS) for s in [(2, 3), (4,), (5,)])),
+    count=st.integers(0, 15),
+)
+def test_global_topk_equals_the_reference(mode, minimums, scores, count):
+    chosen, threshold = GLOBAL[mode, minimums](
+        [tf.constant(s) for s in scores], tf.constant(count, tf.int64)
+    )
+    count = max(count, sum(minimums or (0,)))
+    expected = reference.global_topk_masks(scores, count, minimums)
+    for mask, want, s in zip(chosen, expected, scores):
+        assert mask.shape == s.shape
+        np.testing.assert_array_equal(mask, want)
+    assert sum(int(mask.numpy().sum()) for mask in chosen) == count
+    if minimums is None:
+        row = np.concatenate([s.ravel() for s in scores])
+        kept = np.concatenate([mask.numpy().ravel() for mask in chosen])
+        assert float(threshold) == reference.threshold(row, kept)
+
+
+def test_ties_go_to_the_earlier_tensor():
+    chosen, _ = masks.global_topk_masks([tf.zeros([4]), tf.zeros([3])], tf.constant(5, tf.int64))
+    assert [mask.numpy().tolist() for mask in chosen] == [[True] * 4, [True, False, False]]
+
+
+def test_threshold_where_only_the_minimums_stay():
+    scores = [tf.constant([3.0, 1.0]), tf.constant([-1.0, -2.0])]
+    chosen, threshold = masks.global_topk_masks(scores, tf.constant(0, tf.int64), (1, 1))
+    assert [mask.numpy().tolist() for mask in chosen] == [[True, False], [True, False]]
+    assert float(threshold) == np.inf
+
+
+@pytest.mark.parametrize("sparsity", [0.9, 0.5])
+def test_global_count_beyond_float32(sparsity):
+    """Above 2^24 float32 cannot count: 2^24 + 1 would be 2^24."""
+    sizes = (2**24 + 1, 2**20 + 7)
+    random = np.random.default_rng(0)
+    scores = [random.standard_normal(size, dtype=np.float32) for size in sizes]
+    method = tf_movprune.HardMovement(scope="global")
+    select = tf.function(lambda: method.select([tf.constant(s) for s in scores], sparsity))
+    chosen = [mask.numpy() for mask, _ in select()]
+    kept = reference.kept_count(sum(sizes), sparsity)
+    assert sum(int(np.count_nonzero(mask)) for mask in chosen) == kept
+    cut = np.partition(np.concatenate(scores), sum(sizes) - kept)[sum(sizes) - kept]
+    for mask, s in zip(chosen, scores):
+        np.testing.assert_array_equal(mask, s >= cut)  # no two of these are equal at the cut
+
+
+# ---- the threshold of soft movement
+
+
+@every_mode
+@pytest.mark.parametrize("threshold", [0.0, 0.1, 0.5, 0.9])
+def test_threshold_mask(mode, threshold):
+    scores = np.random.default_rng(1).normal(0, 2, [20, 30]).astype(np.float32)
+    mask = MODES[mode](masks.threshold_mask)(tf.constant(scores), tf.constant(threshold), 4)
+    np.testing.assert_array_equal(mask, reference.soft_mask(scores, threshold))
+    assert 4 < np.sum(mask) <= 600
+
+
+@every_mode
+@pytest.mark.parametrize("scores", [np.full([20, 30], -3.0), np.linspace(-9, -3, 600)])
+def test_threshold_mask_keeps_a_minimum(mode, scores):
+    """Also where all scores tie, where the reference code empties the mask."""
+    scores = scores.astype(np.float32)
+    mask = MODES[mode](masks.threshold_mask)(tf.constant(scores), tf.constant(0.1), 4)
+    assert np.sum(mask) == 4
+    np.testing.assert_array_equal(mask, reference.topk_mask(scores, 4))
+
+
+def test_minimum_of_soft_movement_is_that_of_the_reference_code():
+    for n, kept in [(1, 1), (199, 1), (200, 2), (1000, 6), (589824, 2950)]:
+        ((mask, _),) = tf_movprune.SoftMovement(1.0).select([tf.fill([n], -5.0)], tf.constant(0.1))
+        assert np.sum(mask) == kept == min(n, int(0.005 * n) + 1)
+
+
+# ---- hard concrete gates
+
+
+@every_mode
+def test_gates_and_their_gradient(mode):
+    scores = np.linspace(-6, 6, 41).astype(np.float32)
+
+    def gate_and_gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            gate = masks.hard_concrete_gate(x)
+        return gate, tape.gradient(gate, x)
+
+    gate, gradient = MODES[mode](gate_and_gradient)(tf.constant(scores))
+    np.testing.assert_allclose(gate, reference.hard_concrete_gate(scores), atol=1e-6)
+    inside = (gate.numpy() > 0) & (gate.numpy() < 1)
+    s = reference.sigmoid(scores.astype(np.float64))
+    np.testing.assert_allclose(gradient, np.where(inside, 1.2 * s * (1 - s), 0), atol=1e-6)
+    assert np.any(gate == 0) and np.any(gate == 1)
+    np.testing.assert_array_equal(gate > 0, scores > masks.GATE_THRESHOLD)
+
+
+@every_mode
+def test_noise_of_gates_depends_on_the_seed_alone(mode):
+    scores = tf.linspace(-3.0, 3.0, 1000)
+
+    @MODES[mode]
+    def gate_and_uniform(seed):
+        uniform = tf.random.stateless_uniform([1000], seed, alg="philox")
+        return masks.hard_concrete_gate(scores, seed), uniform
+
+    gate, uniform = gate_and_uniform(tf.constant([3, 4]))
+    expected = reference.hard_concrete_gate(scores.numpy(), uniform.numpy())
+    np.testing.assert_allclose(gate, expected, atol=2e-6)
+    other, _ = gate_and_uniform(tf.constant([4, 4]))
+    assert np.mean(np.abs(gate - other)) > 0.1
+
+
+def test_probability_that_a_gate_is_open():
+    scores = tf.constant([-4.0, -1.0, 0.0, 2.197])
+    expected = 1 / (1 + np.exp(-(scores.numpy() - 2 / 3 * np.log(0.1 / 1.1))))
+    np.testing.assert_allclose(masks.open_gate_probability(scores), expected, rtol=1e-6)
+    drawn = [
+        np.mean(masks.hard_concrete_gate(tf.fill([20000], x), tf.constant([1, 2])) > 0)
+        for x in scores.numpy()
+    ]
+    np.testing.assert_allclose(drawn, expected, atol=0.02)
+
+
+@every_mode
+def test_scaled_scores_hand_their_gradient_on_unscaled(mode):
+    def gradient(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            scaled = masks.scale_scores(x, 3.0)
+            loss = tf.reduce_sum(scaled**2)
+        return scaled, tape.gradient(loss, x)
+
+    scaled, grad = MODES[mode](gradient)(tf.constant([1.0, -2.0]))
+    np.testing.assert_array_equal(scaled, [3.0, -6.0])
+    np.testing.assert_array_equal(grad, [6.0, -12.0])
+
+
+# ---- in training
+
+
+def data(n=240):
+    random = np.random.RandomState(0)
+    x = random.standard_normal([n, 12]).astype("float32")
+    return tf.data.Dataset.from_tensor_slices((x, (x[:, 0] * x[:, 1] > 0).astype("int32"))).batch(
+        20
+    )
+
+
+def pruned(schedule, method, seed=0, **kwargs):
+    keras.utils.set_random_seed(seed)
+    layers = [keras.layers.Dense(24, "relu", input_shape=[12]), keras.layers.Dense(16, "relu")]
+    model = keras.Sequential([*layers, keras.layers.Dense(2)])
+    return tf_movprune.prune_low_movement(model, schedule, method, **kwargs)
+
+
+def train(model, optimizer=None, epochs=2, jit_compile=True, callbacks=()):
+    model.compile(
+        optimizer or tf_movprune.create_optimizer(1e-2, 12 * epochs, 3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        jit_compile=jit_compile,
+    )
+    callbacks = [tf_movprune.UpdatePruningStep(), *callbacks]
+    return model.fit(data(), epochs=epochs, callbacks=callbacks, verbose=0)
+
+
+def wrappers(model):
+    return list(tf_movprune.pruned_layers(model).values())
+
+
+def scaled_scores(layer):
+    return layer.score_learning_rate_multiplier * layer.scores[0].numpy()
+
+
+SPARSITY = tf_movprune.CubicSparsity(0.75, 2, 18)
+THRESHOLD = tf_movprune.CubicThreshold(0.1, 2, 18)
+
+
+def assert_same_after_stripping(model):
+    x = np.random.RandomState(1).standard_normal([7, 12]).astype("float32")
+    before = model(x, training=False).numpy()
+    np.testing.assert_array_equal(tf_movprune.strip_pruning(model)(x).numpy(), before)
+
+
+def test_global_selection_in_training():
+    model = pruned(SPARSITY, tf_movprune.HardMovement(scope="global"), seed=3)
+    history = train(model)
+    first, second = wrappers(model)
+    scores = [scaled_scores(layer) for layer in (first, second)]
+    expected = reference.global_topk_masks(scores, reference.kept_count(12 * 24 + 24 * 16, 0.75))
+    for layer, want in zip((first, second), expected):
+        np.testing.assert_array_equal(layer.masks[0], want)
+    assert first.masks[0].numpy().mean() != second.masks[0].numpy().mean()
+    assert float(first.thresholds[0]) == float(second.thresholds[0])
+    assert history.history["sparsity"][-1] == pytest.approx(0.75)
+    assert_same_after_stripping(model)
+
+
+def test_global_magnitude_with_a_minimum():
+    method = tf_movprune.Magnitude(scope="global", minimum_remaining=0.2)
+    model = pruned(SPARSITY, method)
+    wrappers(model)[1].layer.kernel.assign(1e-3 * wrappers(model)[1].layer.kernel)
+    tf_movprune.update_masks(model, 18)
+    kept = [int(np.sum(layer.masks[0])) for layer in wrappers(model)]
+    assert kept == [168 - 76, 76]  # 76 = int(0.2 * 384); without it, all would be of the first
+
+
+def test_local_minimum():
+    model = pruned(SPARSITY, tf_movprune.HardMovement(minimum_remaining=0.4))
+    tf_movprune.update_masks(model, 18)
+    assert [int(np.sum(layer.masks[0])) for layer in wrappers(model)] == [115, 153]
+
+
+def test_different_block_sizes_are_not_compared():
+    layers = [
+        tf_movprune.PruneLowMovement(
+            keras.layers.Dense(8, input_shape=[8]),
+            SPARSITY,
+            tf_movprune.HardMovement(scope="global"),
+            block_size=block_size,
+        )
+        for block_size in [(1, 1), (4, 1)]
+    ]
+    model = keras.Sequential(layers)
+    assert float(tf_movprune.update_masks(model, 18)) == 0.75
+    assert [int(np.sum(layer.masks[0])) for layer in layers] == [16, 4]
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_soft_movement_adds_its_penalty_to_the_loss(jit_compile):
+    def penalty(model):
+        sigmoids = [reference.sigmoid(scaled_scores(layer)).mean() for layer in wrappers(model)]
+        return sum(sigmoids) / 2
+
+    model = pruned(THRESHOLD, tf_movprune.SoftMovement(40.0), score_learning_rate_multiplier=5.0)
+    assert float(tf.add_n(model.losses)) == 0  # has not begun
+    for step in (6, 18, 23):
+        tf_movprune.update_masks(model, step)
+        weight = 40 * float(reference.cubic(step, 0, 0.1, 2, 18)) / 0.1
+        assert float(tf.add_n(model.losses)) == pytest.approx(weight * penalty(model), rel=1e-5)
+    assert len(model.losses) == 2
+
+    model = pruned(THRESHOLD, tf_movprune.SoftMovement(40.0), score_learning_rate_multiplier=5.0)
+    tf_movprune.update_masks(model, 0)
+    train(model, jit_compile=jit_compile)
+    crossentropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    x, y = next(iter(data().unbatch().batch(240)))
+    total = float(crossentropy(y, model(x))) + 40 * penalty(model)
+    assert model.evaluate(x, y, batch_size=240, verbose=0) == pytest.approx(total, rel=1e-5)
+
+
+def test_soft_movement_in_a_custom_loop():
+    model = pruned(THRESHOLD, tf_movprune.SoftMovement(400.0), score_learning_rate_multiplier=20.0)
+    optimizer = keras.optimizers.Adam(1e-2)
+    before = [scaled_scores(layer).mean() for layer in wrappers(model)]
+
+    @tf.function
+    def step(x, y):
+        tf_movprune.update_masks(model, optimizer.iterations)
+        with tf.GradientTape() as tape:
+            losses = keras.losses.sparse_categorical_crossentropy(
+                y, model(x, training=True), from_logits=True
+            )
+            loss = tf.reduce_mean(losses) + tf.add_n(model.losses)
+        variables = model.trainable_variables
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+
+    for _ in range(3):
+        for x, y in data():
+            step(x, y)
+    sparsity = float(tf_movprune.update_masks(model, optimizer.iterations, force=True))
+    after = [scaled_scores(layer).mean() for layer in wrappers(model)]
+    assert all(a < b - 1 for a, b in zip(after, before))  # the penalty lowers them
+    assert 0.05 < sparsity < 0.999
+    for layer in wrappers(model):
+        np.testing.assert_array_equal(
+            layer.masks[0], reference.soft_mask(scaled_scores(layer), np.float32(0.1))
+        )
+    assert_same_after_stripping(model)
+
+
+@pytest.mark.parametrize("final_lambda", [0.0, 100.0])
+def test_soft_movement_reaches_its_target(final_lambda):
+    method = tf_movprune.SoftMovement(final_lambda, target=True)
+    model = pruned(SPARSITY, method, seed=2, score_learning_rate_multiplier=5.0)
+    history = train(model)
+    assert history.history["sparsity"][-1] == pytest.approx(0.75, abs=1e-3)
+    first, second = wrappers(model)
+    threshold = float(first.thresholds[0])
+    assert threshold == float(second.thresholds[0]) and 0 < threshold < 1
+    for layer in (first, second):
+        np.testing.assert_array_equal(layer.masks[0], tf.sigmoid(scaled_scores(layer)) >= threshold)
+    if final_lambda:
+        assert float(first.penalty_weight) == pytest.approx(final_lambda / 2)
+
+
+def test_l0_closes_gates():
+    model = pruned(None, tf_movprune.L0(20.0), score_learning_rate_multiplier=30.0)
+    first = wrappers(model)[0]
+    np.testing.assert_allclose(scaled_scores(first), 2.197, rtol=1e-6)
+    history = train(model, epochs=4)
+    gates = reference.hard_concrete_gate(scaled_scores(first))
+    assert np.any(gates == 0) and np.any(gates > 0)
+    np.testing.assert_array_equal(first.masks[0], gates > 0)
+    zeros = sum(np.sum(~layer.masks[0].numpy()) for layer in wrappers(model))
+    assert history.history["sparsity"][-1] == pytest.approx(zeros / 672)
+    kernel = first.layer.kernel.numpy()
+    assert_same_after_stripping(model)
+    np.testing.assert_allclose(first.layer.kernel, kernel * gates, atol=1e-6)
+
+
+def test_l0_is_random_in_training_only():
+    model = pruned(None, tf_movprune.L0(1.0, seed=1))
+    x = next(iter(data()))[0]
+    tf_movprune.update_masks(model, 0)
+    first, again = model(x, training=True), model(x, training=True)
+    np.testing.assert_array_equal(first, again)  # of the same step
+    tf_movprune.update_masks(model, 1)
+    assert np.any(model(x, training=True) != first)
+    np.testing.assert_array_equal(model(x, training=False), model(x))
+    symbolic = tf.function(lambda x, training: model(x, training=training))
+    np.testing.assert_allclose(symbolic(x, tf.constant(False)), model(x), atol=1e-6)
+    np.testing.assert_allclose(symbolic(x, tf.constant(True)), model(x, training=True), atol=1e-6)
+
+
+def test_seed_of_l0():
+    def outputs(seed):
+        model = pruned(None, tf_movprune.L0(seed=seed))
+        tf_movprune.update_masks(model, 5)
+        return model(next(iter(data()))[0], training=True).numpy()
+
+    np.testing.assert_array_equal(outputs(1), outputs(1))
+    assert np.any(outputs(1) != outputs(2))
+
+
+@pytest.mark.parametrize(
+    "schedule, method",
+    [
+        (THRESHOLD, tf_movprune.SoftMovement(40.0)),
+        (SPARSITY, tf_movprune.SoftMovement(40.0, target=True)),
+        (None, tf_movprune.L0(20.0)),
+        (SPARSITY, tf_movprune.HardMovement(scope="global")),
+    ],
+    ids=["soft", "target", "l0", "global"],
+)
+@pytest.mark.parametrize("format_", [".keras", ".h5"])
+def test_saved_model_goes_on_to_the_same_bits(schedule, method, format_, tmp_path):
+    def optimizer():
+        return tf_movprune.create_optimizer(1e-2, 24, 3)
+
+    straight = pruned(schedule, method, score_learning_rate_multiplier=30.0)
+    train(straight, optimizer(), epochs=2, jit_compile=False)
+
+    half = pruned(schedule, method, score_learning_rate_multiplier=30.0)
+    half.compile(optimizer(), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    update = tf_movprune.UpdatePruningStep(num_train_steps=24)
+    half.fit(data(), epochs=1, callbacks=[update], verbose=0)
+    half.save(tmp_path / f"model{format_}")
+    loaded = keras.models.load_model(tmp_path / f"model{format_}")
+    assert wrappers(loaded)[0].method == method
+    assert type(wrappers(loaded)[0].pruning_schedule) is type(wrappers(half)[0].pruning_schedule)
+    loaded.fit(data(), epochs=2, initial_epoch=1, callbacks=[update], verbose=0)
+    for got, want in zip(loaded.get_weights(), straight.get_weights(), strict=True):
+        np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("method", [tf_movprune.SoftMovement(40.0), tf_movprune.L0(20.0)])
+def test_mixed_precision(policy, method):
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        schedule = THRESHOLD if method.schedule_value else None
+        model = pruned(schedule, method, score_learning_rate_multiplier=30.0)
+        optimizer = tf_movprune.create_optimizer(1e-2, 24, 3)
+        if policy == "mixed_float16":
+            optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+        history = train(model, optimizer)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    layer = wrappers(model)[0]
+    assert layer.scores[0].dtype == tf.float32 and layer.penalty_weight.dtype == tf.float32
+    assert np.all(np.isfinite(history.history["loss"]))
+    assert np.std(layer.scores[0]) > 0
+
+
+def test_methods_by_pattern():
+    schedules = {"dense*1": None, "*": THRESHOLD}
+    keras.backend.clear_session()
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.layers.Dense(24, "relu", input_shape=[12], name="first"),
+        keras.layers.Dense(16, "relu", name="second"),
+        keras.layers.Dense(16, "relu", name="third"),
+    ]
+    model = keras.Sequential([*layers, keras.layers.Dense(2)])
+    schedules = {"first": None, "second": THRESHOLD, "third": SPARSITY}
+    methods = {
+        "first": tf_movprune.L0(),
+        "second": tf_movprune.SoftMovement(40.0),
+        "*": tf_movprune.Magnitude(),
+    }
+    model = tf_movprune.prune_low_movement(model, schedules, methods)
+    names = [type(layer.method).__name__ for layer in wrappers(model)]
+    assert names == ["L0", "SoftMovement", "Magnitude"]
+    train(model)
+    assert np.mean(wrappers(model)[2].masks[0]) == 0.25
+    with pytest.raises(ValueError, match=r"pattern 'fourth' in method matches no prunable layer"):
+        tf_movprune.prune_low_movement(
+            tf_movprune.strip_pruning(model), SPARSITY, {"fourth": tf_movprune.Magnitude()}
+        )
+
+
+# ---- what is refused
+
+
+@pytest.mark.parametrize(
+    "schedule, method, message",
+    [
+        (SPARSITY, tf_movprune.SoftMovement(1.0), r"SoftMovement with CubicSparsity.*target=True"),
+        (THRESHOLD, tf_movprune.HardMovement(), r"sparsity schedule.*HardMovement with CubicThres"),
+        (THRESHOLD, tf_movprune.Magnitude(), r"sparsity schedule.*Magnitude with CubicThreshold"),
+        (THRESHOLD, tf_movprune.SoftMovement(target=True), r"sparsity schedule"),
+        (SPARSITY, tf_movprune.L0(), r"L0 takes no schedule, got L0 with CubicSparsity"),
+    ],
+)
+def test_schedule_of_another_method(schedule, method, message):
+    with pytest.raises(ValueError, match=message):
+        pruned(schedule, method)
+
+
+def test_schedule_is_needed_but_for_l0():
+    with pytest.raises(TypeError, match=r"pruning_schedule must be a PruningSchedule.*got None"):
+        pruned(None, tf_movprune.HardMovement())
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: tf_movprune.HardMovement(scope="all"), r'scope must be "local" or "global", got'),
+        (lambda: tf_movprune.Magnitude(minimum_remaining=1.0), r"minimum_remaining must be in \["),
+        (lambda: tf_movprune.SoftMovement(-1.0), r"final_lambda must be a number of at least 0"),
+        (lambda: tf_movprune.SoftMovement("400"), r"final_lambda must be a number of at least 0"),
+        (lambda: tf_movprune.SoftMovement(1.0, minimum_remaining=-0.1), r"minimum_remaining"),
+        (lambda: tf_movprune.L0(float("nan")), r"final_lambda must be a number of at least 0"),
+        (lambda: tf_movprune.L0(seed=-1), r"seed must be an integer of at least 0, got -1"),
+        (lambda: tf_movprune.CubicThreshold(0.0, 0, 5), r"final_threshold must be greater than 0"),
+        (
+            lambda: tf_movprune.CubicThreshold(1.2, 0, 5),
+            r"final_threshold must be in \[0, 1\), got",
+        ),
+        (
+            lambda: tf_movprune.CubicThreshold(0.1, 5, 5),
+            r"end_step must be greater than begin_step",
+        ),
+        (lambda: tf_movprune.CubicThreshold(0.1, 0, 5, 0.2), r"initial_threshold must be at most"),
+    ],
+)
+def test_arguments_out_of_range(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_schedule_of_a_threshold_that_does_not_fit_the_run():
+    model = pruned(tf_movprune.CubicThreshold(0.1, 0, 100), tf_movprune.SoftMovement(1.0))
+    with pytest.raises(ValueError, match=r"ends at step 100.*would stop at threshold 0\.06"):
+        train(model)
+
+
+def test_initial_values_hold_from_the_first_step():
+    schedule = tf_movprune.CubicSparsity(0.75, 6, 18, initial_sparsity=0.25)
+    model = pruned(schedule, tf_movprune.Magnitude())
+    assert float(tf_movprune.update_masks(model, 0)) == pytest.approx(0.25)
