@@ -10,6 +10,7 @@ from tf_movprune.methods import (
     PruningMethod,
     SoftMovement,
 )
+from tf_movprune.once_sparse import OnceSparse
 from tf_movprune.optimizers import create_optimizer
 from tf_movprune.prune import prune_low_movement, prune_scope, strip_pruning
 from tf_movprune.recipes import ShortRun
@@ -29,6 +30,7 @@ __all__ = [
     "HardMovement",
     "Magnitude",
     "MagnitudeScores",
+    "OnceSparse",
     "PruneLowMovement",
     "PruningMethod",
     "PruningSummaries",

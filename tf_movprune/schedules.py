@@ -208,5 +208,9 @@ def value_at(schedule: PruningSchedule, step: int) -> float:
 
 def final_value(schedule: PruningSchedule) -> float:
     """The value that a schedule reaches."""
-    begin, end = getattr(schedule, "begin_step", 0), getattr(schedule, "end_step", -1)
-    return value_at(schedule, max(begin, end))
+    return value_at(schedule, end_of(schedule))
+
+
+def end_of(schedule: PruningSchedule) -> int:
+    """The step at which a schedule reaches its final value."""
+    return max(getattr(schedule, "begin_step", 0), getattr(schedule, "end_step", -1))

@@ -1,0 +1,84 @@
+"""Callbacks that choose among epochs, held back until the model is sparse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from tf_movprune._keras import keras
+from tf_movprune.refresh import built_layers, overall_sparsity
+from tf_movprune.schedules import end_of
+
+
+class OnceSparse(keras.callbacks.Callback):
+    """Holds another callback back until pruning has reached its target.
+
+    While sparsity still rises, the best epoch is an early one, of a model that is not sparse yet.
+    So let `ModelCheckpoint(save_best_only=True)`, `EarlyStopping` and `ReduceLROnPlateau` see those
+    epochs only in which every schedule had come to its end:
+
+        tf_movprune.OnceSparse(keras.callbacks.ModelCheckpoint(path, save_best_only=True))
+
+    It comes after `UpdatePruningStep` in the list of callbacks. The callback that it holds sees
+    training and epochs begin and training end; of batches and ends of epochs, those after the
+    target is reached.
+
+    Args:
+      callback: a Keras callback.
+      min_sparsity: also ignore epochs whose overall sparsity is below this, in [0, 1). For methods
+        whose schedule does not say the sparsity: `SoftMovement` without a target, and `L0`.
+
+    Raises:
+      TypeError: `callback` is not a Keras callback.
+      ValueError: `min_sparsity` is out of range; or, when training starts, nothing is pruned.
+    """
+
+    def __init__(self, callback: keras.callbacks.Callback, min_sparsity: float = 0.0):
+        super().__init__()
+        if not isinstance(callback, keras.callbacks.Callback):
+            raise TypeError(
+                "callback must be a Keras callback such as tf_keras.callbacks.EarlyStopping(), got "
+                f"{callback!r}."
+            )
+        if not 0 <= min_sparsity < 1:
+            raise ValueError(f"min_sparsity must be in [0, 1), got {min_sparsity}.")
+        self.callback = callback
+        self.min_sparsity = min_sparsity
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        super().set_params(params)
+        self.callback.set_params(params)
+
+    def set_model(self, model: keras.Model) -> None:
+        super().set_model(model)
+        self.callback.set_model(model)
+
+    def on_train_begin(self, logs=None):
+        self._layers = built_layers(self.model).values()
+        self.callback.on_train_begin(logs)
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._is_sparse = self._reached_target()
+        self.callback.on_epoch_begin(epoch, logs)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._is_sparse:
+            self.callback.on_train_batch_begin(batch, logs)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._is_sparse:
+            self.callback.on_train_batch_end(batch, logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._reached_target():
+            self.callback.on_epoch_end(epoch, logs)
+
+    def on_train_end(self, logs=None):
+        self.callback.on_train_end(logs)
+
+    def _reached_target(self) -> bool:
+        end = max(end_of(layer.pruning_schedule) for layer in self._layers)
+        if int(tf.convert_to_tensor(self.model.optimizer.iterations)) < end:
+            return False
+        return float(overall_sparsity(self._layers)) >= self.min_sparsity
