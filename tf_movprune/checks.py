@@ -1,14 +1,17 @@
-"""What can be wrong with a training run, found before its first step."""
+"""What can be wrong with a training run: found before its first step, or when it is over."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from tf_movprune import masks
 from tf_movprune._keras import PruningSchedule, keras
+from tf_movprune.refresh import groups
 from tf_movprune.wrapper import PruneLowMovement
 
 
@@ -89,3 +92,22 @@ def check_scores(layers: Mapping[str, PruneLowMovement], step: int) -> None:
                     "Go back to the last checkpoint, and lower the learning rate, clip gradients, "
                     "or use a LossScaleOptimizer under mixed_float16."
                 )
+
+
+def warn_if_behind(layers: Iterable[PruneLowMovement]) -> None:
+    """Warns of masks with fewer zeros than their schedule asks for at its `end_step`."""
+    for schedule, method, group in groups(layers):
+        end = getattr(schedule, "end_step", -1)
+        if end < 0 or getattr(method, "schedule_value", "sparsity") != "sparsity":
+            continue
+        target = _sparsity(schedule, end)
+        sizes = [mask.shape.num_elements() for layer in group for mask in layer.masks]
+        kept = sum(np.count_nonzero(mask) for layer in group for mask in layer.masks)
+        # One more to a matrix may be the rounding of a method that counts in another way.
+        if kept > sum(int(masks.kept_count(size, target)) + 1 for size in sizes):
+            warnings.warn(
+                f"Sparsity is {1 - kept / sum(sizes):.4f} in masks whose {type(schedule).__name__} "
+                f"says {target:.4f} at its end_step {end}. Train to end_step, and after a loop of "
+                "your own call tf_movprune.update_masks(model, step, force=True).",
+                stacklevel=3,
+            )

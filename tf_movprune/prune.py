@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_movprune import checks
 from tf_movprune._keras import Layer, PruningPolicy, PruningSchedule, keras, registered_name
 from tf_movprune.methods import HardMovement, Magnitude, MagnitudeScores, PruningMethod
 from tf_movprune.schedules import CubicSparsity
@@ -142,6 +143,9 @@ def strip_pruning(model: Any) -> Any:
     Raises:
       TypeError: not a Keras model or layer.
       ValueError: nothing in it is pruned.
+
+    Warns where masks were never refreshed, or have fewer zeros than their schedule asks for at its
+    `end_step`.
     """
     _check_keras_object(model)
     wrappers = pruned_layers(model).values()
@@ -156,6 +160,8 @@ def strip_pruning(model: Any) -> Any:
             "Train it with tf_movprune.UpdatePruningStep(), or call tf_movprune.update_masks.",
             stacklevel=2,
         )
+    else:
+        checks.warn_if_behind(wrappers)
     stripped = replace_layers(model, {id(wrapper): wrapper.fold_masks() for wrapper in wrappers})
     _forget_compilation(stripped)
     vars(stripped).pop("save_pretrained", None)
