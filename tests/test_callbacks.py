@@ -655,6 +655,38 @@ def test_optimizer_that_was_built_after_pruning():
     assert kept(model) == [16, 8]
 
 
+def test_training_a_model_that_was_stripped():
+    """It shares its layers with the plain one, and computes with folded weights."""
+    model = compiled(cubic())
+    fit(model)
+    inputs = np.ones((2, 8), "float32")
+    masked = model(inputs)
+    tf_movprune.strip_pruning(model)
+    message = r"'prune_low_movement_first' cannot be trained further.*strip_pruning"
+    for train in (
+        lambda: fit(model),
+        lambda: model.fit(data(), verbose=0),
+        lambda: tf_movprune.update_masks(model, 12),
+        lambda: model(inputs, training=True),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            train()
+    assert int(model.optimizer.iterations) == 12
+    np.testing.assert_array_equal(model(inputs), masked)
+    assert tf_movprune.summarize_sparsity(model).sparsity == 0.75
+
+
+def test_stripped_model_is_trained_and_pruned_again():
+    model = compiled(cubic())
+    fit(model)
+    plain = tf_movprune.strip_pruning(model)
+    plain.compile("sgd", "mse")
+    plain.fit(data(), verbose=0)
+    pruned = tf_movprune.prune_low_movement(plain, cubic())
+    pruned.compile("sgd", "mse")
+    fit(pruned)
+
+
 def test_layer_that_is_frozen():
     model = compiled(cubic())
     wrappers(model)[1].trainable = False

@@ -32,6 +32,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         the last step.
 
     Raises (when `fit` starts):
+      RuntimeError: `strip_pruning` has folded the masks in.
       ValueError: nothing in the model is pruned, or it is not built yet; a schedule ends after
         the run, or never fires in it; scores are frozen, unknown to the optimizer, or NaN.
     """
@@ -47,6 +48,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._layers = built_layers(self.model)
+        self._vouch(False)  # raises after strip_pruning
         checks.check_trainable(self.model, self._layers)
         checks.check_scores(self._layers, self._step())
         self._is_training, self._window = False, 1

@@ -135,7 +135,7 @@ def strip_pruning(model: Any) -> Any:
     Args:
       model: a model or layer that `prune_low_movement` returned. Sequential and Functional models
         are cloned around the same layers, others are changed in place. Either way the layers'
-        weights are overwritten: the pruned model is not to be trained further.
+        weights are overwritten: training the pruned model further raises.
 
     Returns:
       The plain model or layer.

@@ -100,7 +100,8 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         self.score_learning_rate_multiplier = float(score_learning_rate_multiplier)
         self.supports_masking = layer.supports_masking
         self.stateful = getattr(layer, "stateful", False)
-        self.masks_are_refreshed = False
+        self._masks_are_refreshed = False
+        self._is_folded = False
         if hasattr(layer, "_batch_input_shape"):
             self._batch_input_shape = layer._batch_input_shape
         if layer.built:
@@ -182,7 +183,10 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         return super().__call__(*args, **kwargs)
 
     def call(self, inputs, *args, training=None, mask=None, **kwargs):
-        if _is_true(training) and not self.masks_are_refreshed and not is_saving():
+        is_training = _is_true(training) and not is_saving()
+        if is_training:
+            self._check_not_folded()
+        if is_training and not self.masks_are_refreshed:
             raise RuntimeError(
                 f"The pruned layer {self.name!r} is being trained, but nothing refreshes its "
                 "masks. Add tf_movprune.UpdatePruningStep() to the callbacks of fit, or call "
@@ -231,12 +235,31 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             for i, slot in enumerate(self._slots)
         ]
 
+    @property
+    def masks_are_refreshed(self) -> bool:
+        """Whether something refreshes the masks during training, so that it may go on."""
+        return self._masks_are_refreshed
+
+    @masks_are_refreshed.setter
+    def masks_are_refreshed(self, value: bool) -> None:
+        self._check_not_folded()
+        self._masks_are_refreshed = value
+
     def fold_masks(self) -> Layer:
-        """Writes the masked kernels into the layer, and returns it. Not to be trained further."""
+        """Writes the masked kernels into the layer, and returns it. Training raises thereafter."""
         for slot, mask in zip(self._slots, self.masks):
             expanded = masks.expand_blocks(tf.convert_to_tensor(mask), self.block_size)
             slot.kernel.assign(masks.apply_mask(tf.convert_to_tensor(slot.kernel), expanded))
+        self._is_folded = True
         return self.layer
+
+    def _check_not_folded(self) -> None:
+        if self._is_folded:
+            raise RuntimeError(
+                f"The pruned layer {self.name!r} cannot be trained further: "
+                "tf_movprune.strip_pruning wrote its masks into the weights. Prune a fresh model "
+                "in the same way, and load weights into it that were saved before."
+            )
 
     # ---- saving
 
