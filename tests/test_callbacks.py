@@ -588,6 +588,23 @@ def test_second_fit_reuses_the_train_function():
     assert functions[-1] is not functions[0]
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_fit_with_the_callback_after_one_without_it(jit_compile):
+    """It needs no second call of compile."""
+    trained = []
+    for forgets in (False, True):
+        keras.utils.set_random_seed(0)
+        model = tf_movprune.prune_low_movement(dense_model(), cubic())
+        model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=jit_compile)
+        if forgets:
+            with pytest.raises(RuntimeError, match="UpdatePruningStep"):
+                model.fit(data(), verbose=0)
+        fit(model)
+        trained.append(model.get_weights())
+    for expected, received in zip(*trained):
+        np.testing.assert_array_equal(received, expected)
+
+
 def test_fit_without_the_callback_after_one_that_failed():
     model = compiled(cubic(end_step=1800))
     with pytest.raises(ValueError, match="ends at step 1800"):

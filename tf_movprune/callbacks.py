@@ -183,8 +183,11 @@ def _set_aside_train_function(model: keras.Model) -> None:
 def _reuse_train_function(model: keras.Model) -> None:
     """Spares a `fit` with this callback from tracing and compiling once more."""
     function, compiled_loss = vars(model).pop("_pruned_train_function", (None, None))
-    if function is not None and compiled_loss is model.compiled_loss:
-        model.train_function = function
+    if function is None or compiled_loss is not model.compiled_loss:
+        # A `fit` without this callback leaves a function that can make no more variables.
+        model.train_function = None
+        function = model.make_train_function()
+    model.train_function = function
 
 
 class PruningSummaries(keras.callbacks.Callback):
