@@ -284,6 +284,22 @@ def test_refreshing_is_compiled_once(steps_per_execution):
     assert update._compiled_refresh.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.parametrize("steps_per_execution", [1, 3])
+def test_refreshing_is_compiled_before_the_first_batch(steps_per_execution):
+    """Keras warns of callbacks that take longer than a batch."""
+    model = compiled(cubic(), steps_per_execution=steps_per_execution, jit_compile=True)
+    update = tf_movprune.UpdatePruningStep()
+    counts = []
+
+    def count(*args):
+        counts.append(update._compiled_refresh.experimental_get_tracing_count())
+
+    watch = keras.callbacks.LambdaCallback(on_epoch_begin=count, on_train_batch_end=count)
+    for _ in range(2):  # the second time the train function is there already
+        fit(model, update=update, callbacks=[watch])
+    assert set(counts) == {1}
+
+
 # ---- tfmot's schedules
 
 

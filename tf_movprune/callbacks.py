@@ -61,6 +61,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._check_schedules(epoch)
         self._is_training = True
         _reuse_train_function(self.model)
+        self._refresh()  # compiles here what Keras would call slow in a batch; changes nothing else
 
     def _compile_refresh(self):
         layers, iterations = self._layers.values(), self.model.optimizer.iterations
@@ -76,9 +77,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
         return refresh
 
     def on_epoch_begin(self, epoch, logs=None):
+        self._window = _integer(getattr(self.model, "_steps_per_execution", None) or 1)
         if not self._is_training:
             self._begin_training(epoch)
-        self._window = _integer(getattr(self.model, "_steps_per_execution", None) or 1)
         # Keras's progress bar averages every value over the epoch that does not bear the name of
         # one of the model's metrics. It looks when an epoch begins.
         self.model._metrics.append(self._progress_marker)
