@@ -494,6 +494,33 @@ def test_several_calls_of_fit():
     assert kept(model) == [16, 8]
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_run_that_goes_on_when_the_learning_rate_is_zero(scaled):
+    optimizer = tf_movprune.create_optimizer(0.01, 11, 0)
+    if scaled:
+        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+    model = compiled(cubic(), optimizer=optimizer)
+    message = (
+        r"learning rate is 0 from step 11 on.*this run has 12 steps \(6 × 2\): nothing would learn"
+        r".*num_train_steps=12"
+    )
+    with pytest.warns(UserWarning, match=message):
+        fit(model)
+
+
+def test_later_run_that_goes_on_when_the_learning_rate_is_zero():
+    model = compiled(cubic(), optimizer=tf_movprune.create_optimizer(0.01, 18, 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(model)
+        fit(model, epochs=1)
+    with pytest.warns(UserWarning, match=r"from step 18 on.*6 steps \(6 × 1\) after the first 18"):
+        fit(model, epochs=1)
+    model = compiled(cubic(), optimizer=tf_movprune.create_optimizer(0.01, 18, 0))
+    with pytest.warns(UserWarning, match=r"from step 18 on.*num_train_steps is 24:"):
+        fit(model, update=tf_movprune.UpdatePruningStep(num_train_steps=24))
+
+
 @pytest.mark.parametrize("value", [0, -3])
 def test_num_train_steps_out_of_range(value):
     with pytest.raises(ValueError, match=rf"num_train_steps must be at least 1, got {value}"):

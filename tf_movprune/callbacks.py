@@ -35,6 +35,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
       RuntimeError: `strip_pruning` has folded the masks in.
       ValueError: nothing in the model is pruned, or it is not built yet; a schedule ends after
         the run, or never fires in it; scores are frozen, unknown to the optimizer, or NaN.
+
+    Warns of runs that go on where the learning rate of `create_optimizer` has fallen to 0.
     """
 
     _supports_tf_logs = True
@@ -151,6 +153,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
             run = checks.Run(
                 start, end, f"this run has {epochs * steps} steps ({steps} × {epochs})"
             )
+        if run is not None:
+            checks.warn_if_rate_ends(self.model.optimizer, run)
         for schedule, _, layers in groups(self._layers.values()):
             if run is not None:
                 checks.check_schedule(schedule, run)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_movprune import masks
 from tf_movprune._keras import PruningSchedule, keras
+from tf_movprune.optimizers import LinearWarmupDecay
 from tf_movprune.refresh import groups
 from tf_movprune.wrapper import PruneLowMovement
 
@@ -36,7 +37,7 @@ def check_schedule(schedule: PruningSchedule, run: Run) -> None:
     """Raises ValueError where a schedule does not end, or never fires, within a run."""
     begin, end = getattr(schedule, "begin_step", 0), getattr(schedule, "end_step", -1)
     frequency = getattr(schedule, "frequency", 1)
-    length = run.description + (f" after the first {run.start}" if run.start else "")
+    length = _length(run)
     if end > run.end:
         raise ValueError(
             f"The schedule ends at step {end}, but {length}: it would stop at sparsity "
@@ -52,6 +53,10 @@ def check_schedule(schedule: PruningSchedule, run: Run) -> None:
             f"frequency {frequency} the first step at which it would is {first}, but its end_step "
             f"is {end}, and {length}. Lower begin_step or frequency, or train longer."
         )
+
+
+def _length(run: Run) -> str:
+    return run.description + (f" after the first {run.start}" if run.start else "")
 
 
 def _sparsity(schedule: PruningSchedule, step: int) -> float:
@@ -80,6 +85,19 @@ def check_trainable(model: keras.Model, layers: Mapping[str, PruneLowMovement]) 
                     "The optimizer was built before the model was pruned, and does not know "
                     f"{scores.name!r}. Compile the pruned model with a new optimizer."
                 )
+
+
+def warn_if_rate_ends(optimizer: keras.optimizers.Optimizer, run: Run) -> None:
+    """Warns of an optimizer whose learning rate is 0 before a run is over."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    rate = getattr(optimizer, "_learning_rate", None)
+    if isinstance(rate, LinearWarmupDecay) and rate.num_train_steps < run.end:
+        warnings.warn(
+            f"The optimizer's learning rate is 0 from step {rate.num_train_steps} on, its "
+            f"num_train_steps, but {_length(run)}: nothing would learn in the steps after. Make "
+            f"the optimizer for num_train_steps={run.end}, or train shorter.",
+            stacklevel=2,
+        )
 
 
 def check_scores(layers: Mapping[str, PruneLowMovement], step: int) -> None:
