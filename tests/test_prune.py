@@ -100,7 +100,12 @@ MODELS = {
     "functional": (
         functional,
         inputs(5, 8, 8, 3),
-        ["conv", "separable", "attention", "attention", "attention", "attention", "shared"],
+        [
+            "conv",
+            "separable",
+            *(f"attention.{part}" for part in ("query", "key", "value", "attention_output")),
+            "shared",
+        ],
     ),
     "nested": (nested, inputs(5, 8), ["inner.inner_dense"]),
     "subclassed": (

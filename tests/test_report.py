@@ -2,6 +2,7 @@
 
 import pytest
 import tf_keras as keras
+from tensorflow_model_optimization.python.core.sparsity.keras.pruning_policy import PruningPolicy
 
 import tf_movprune
 
@@ -36,6 +37,59 @@ def test_table_and_dict():
     assert first.split() == ["a.kernel", "10x10", "10", "100", "90.00%"]
     assert second.split() == ["b.kernel", "10x10", "50", "100", "50.00%"]
     assert last.split() == ["all", "60", "200", "70.00%"]
+
+
+class TwoKernels(keras.layers.Layer):
+    """Of one name, as weights of a user's own may be."""
+
+    def build(self, shape):
+        self.left = self.add_weight("kernel", [shape[-1], 4])
+        self.right = self.add_weight("kernel", [shape[-1], 4])
+
+    def call(self, x):
+        return x @ self.left + x @ self.right
+
+    def get_prunable_weights(self):
+        return [self.left, self.right]
+
+
+class Everything(PruningPolicy):
+    def allow_pruning(self, layer):
+        return True
+
+    def ensure_model_supports_pruning(self, model):
+        pass
+
+
+def test_rows_have_paths_of_their_own():
+    x = keras.Input([4, 4, 3])
+    y = keras.layers.SeparableConv2D(4, 1, name="separable")(x)
+    y = keras.layers.Reshape([16, 4])(y)
+    y = keras.layers.MultiHeadAttention(2, 4, name="attention")(y, y)
+    y = keras.layers.LSTM(4, name="lstm")(y)
+    y = TwoKernels(name="two")(y)
+    model = keras.Model(x, keras.layers.Dense(2, name="head")(y))
+    pruned_by_default = [
+        "separable.pointwise_kernel",
+        "attention.query.kernel",
+        "attention.key.kernel",
+        "attention.value.kernel",
+        "attention.attention_output.kernel",
+        "two.kernel_0",
+        "two.kernel_1",
+    ]
+
+    def paths(model):
+        report = tf_movprune.summarize_sparsity(model)
+        found = [weight.path for weight in report.weights]
+        assert list(report.as_dict()["weights"]) == found
+        return found
+
+    assert paths(model) == pruned_by_default
+    schedule = tf_movprune.CubicSparsity(0.5, 0, 1)
+    pruned = tf_movprune.prune_low_movement(model, schedule, pruning_policy=Everything())
+    others = {"lstm.kernel", "lstm.recurrent_kernel", "head.kernel"}
+    assert set(paths(pruned)) == {*pruned_by_default, *others}
 
 
 def test_nothing_to_report():

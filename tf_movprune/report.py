@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -88,7 +89,8 @@ def summarize_sparsity(model: Layer) -> SparsityReport:
 
     Returns:
       A report to print, or to read as a dict with `as_dict()`. Paths are those over which a
-      mapping of schedules is matched, followed by the name of the weight.
+      mapping of schedules is matched, followed by the name of the weight: `kernel`, or in
+      attention layers `query.kernel` and so on.
 
     Raises:
       ValueError: the model has no such weights.
@@ -96,22 +98,37 @@ def summarize_sparsity(model: Layer) -> SparsityReport:
     wrappers = pruned_layers(model)
     if wrappers:
         weights = [
-            _weight(path, kernel, np.count_nonzero(mask) * int(np.prod(wrapper.block_size)))
+            _weight(path, name, kernel, np.count_nonzero(mask) * int(np.prod(wrapper.block_size)))
             for path, wrapper in wrappers.items()
-            for kernel, mask in zip(wrapper.get_prunable_weights(), wrapper.masks)
+            for (name, kernel), mask in zip(_named(wrapper.get_prunable_weights()), wrapper.masks)
         ]
     else:
         weights = [
-            _weight(path, kernel, np.count_nonzero(kernel))
+            _weight(path, name, kernel, np.count_nonzero(kernel))
             for path, layer in default_layers(model).items()
-            for kernel in prunable_weights(layer)
+            for name, kernel in _named(prunable_weights(layer))
         ]
     if not weights:
         raise ValueError(f"{type(model).__name__} {model.name!r} has no prunable weights.")
     return SparsityReport(tuple(weights))
 
 
-def _weight(path: str, kernel: Any, remaining: Any) -> WeightSparsity:
-    name = kernel.name.split(":")[0].split("/")[-1]
+def _named(kernels: Sequence[Any]) -> list[tuple[str, Any]]:
+    """The kernels of one layer with as much of their names' ends as tells them apart.
+
+    `kernel` where there is but one; `query.kernel` and so on in an attention layer; numbered where
+    names are equal.
+    """
+    parts = [kernel.name.split(":")[0].split("/") for kernel in kernels]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        names = [".".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    else:
+        names = [f"{part[-1]}_{i}" for i, part in enumerate(parts)]
+    return list(zip(names, kernels))
+
+
+def _weight(path: str, name: str, kernel: Any, remaining: Any) -> WeightSparsity:
     shape = tuple(kernel.shape)
     return WeightSparsity(f"{path}.{name}", shape, int(remaining), int(np.prod(shape)))
