@@ -47,6 +47,7 @@ def test_saved_model_of_bert(bert, tmp_path):
     outputs = loaded(**{name: tf.constant(value) for name, value in INPUTS.items()})
     np.testing.assert_allclose(outputs["logits"], bert(INPUTS).logits, atol=1e-5)
     assert "serving" not in str(report) and "logits" in str(report)
+    assert report.quantization is None
 
 
 def test_tflite_of_bert(bert, tmp_path):
@@ -61,6 +62,13 @@ def test_tflite_of_bert(bert, tmp_path):
     assert exact.max_abs_diff < small.max_abs_diff < 0.5
     assert small.bytes < 0.6 * exact.bytes
     assert small.gzip_bytes < 0.8 * small.bytes
+    assert f"f32.tflite: float32, {exact.bytes / 1e3:.1f} kB, " in str(exact)
+    assert f"int8.tflite: dynamic-range int8, {small.bytes / 1e3:.1f} kB, " in str(small)
+
+
+def test_sizes_are_printed_in_a_fitting_unit():
+    report = tf_movprune.ExportReport("here", 12_340_000, 999_900, {"x": (1,)}, {"y": (1,)}, None)
+    assert str(report) == "here: 12.3 MB, 999.9 kB gzipped; x -> y; not verified"
 
 
 def test_tflite_with_open_shapes(bert, tmp_path):

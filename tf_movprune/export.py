@@ -17,7 +17,7 @@ from tf_movprune._keras import ExportArchive, keras
 from tf_movprune.selection import is_hugging_face
 from tf_movprune.traversal import is_graph_network, pruned_layers
 
-_QUANTIZATIONS = ("none", "dynamic")
+_QUANTIZATIONS = {"none": "float32", "dynamic": "dynamic-range int8"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,8 @@ class ExportReport:
     """What was written, and how far its outputs are from the model's.
 
     `inputs` and `outputs` map names to shapes (None: any size). `max_abs_diff` is None where the
-    export was not verified. `gzip_bytes` is what the files take after `gzip -6`.
+    export was not verified. `gzip_bytes` is what the files take after `gzip -6`. `quantization` is
+    `"float32"` or `"dynamic-range int8"`, and None for a SavedModel.
     """
 
     path: pathlib.Path
@@ -34,15 +35,21 @@ class ExportReport:
     inputs: dict[str, tuple[int | None, ...]]
     outputs: dict[str, tuple[int | None, ...]]
     max_abs_diff: float | None
+    quantization: str | None = None
 
     def __str__(self) -> str:
         checked = "not verified"
         if self.max_abs_diff is not None:
             checked = f"largest difference from the Keras model {self.max_abs_diff:.2g}"
+        quantization = f"{self.quantization}, " if self.quantization else ""
         return (
-            f"{self.path}: {self.bytes / 1e6:.1f} MB, {self.gzip_bytes / 1e6:.1f} MB gzipped; "
+            f"{self.path}: {quantization}{_size(self.bytes)}, {_size(self.gzip_bytes)} gzipped; "
             f"{', '.join(self.inputs)} -> {', '.join(self.outputs)}; {checked}"
         )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +153,7 @@ def export_tflite(
       ValueError: the model is still pruned, its inputs are not known, or `quantize` is not known.
     """
     if quantize not in _QUANTIZATIONS:
-        raise ValueError(f"quantize must be one of {_QUANTIZATIONS}, got {quantize!r}.")
+        raise ValueError(f"quantize must be one of {tuple(_QUANTIZATIONS)}, got {quantize!r}.")
     signature = _signature(model, seq_len, batch_size)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([signature.concrete], model)
     if quantize == "dynamic":
@@ -171,7 +178,8 @@ def export_tflite(
     allowed = _quantization if quantize == "dynamic" else _rounding
     if atol is not None:
         allowed = functools.partial(_constant, atol)
-    return _report(model, path, signature, verify and reload, allowed, representative_inputs)
+    report = _report(model, path, signature, verify and reload, allowed, representative_inputs)
+    return dataclasses.replace(report, quantization=_QUANTIZATIONS[quantize])
 
 
 def _constant(atol: float, reference: np.ndarray) -> float:
