@@ -521,6 +521,12 @@ def test_later_run_that_goes_on_when_the_learning_rate_is_zero():
         fit(model, update=tf_movprune.UpdatePruningStep(num_train_steps=24))
 
 
+@pytest.mark.parametrize("value", ["12", 12.5])
+def test_num_train_steps_of_another_type(value):
+    with pytest.raises(TypeError, match=rf"num_train_steps must be an integer .* got {value!r}"):
+        tf_movprune.UpdatePruningStep(num_train_steps=value)
+
+
 @pytest.mark.parametrize("value", [0, -3])
 def test_num_train_steps_out_of_range(value):
     with pytest.raises(ValueError, match=rf"num_train_steps must be at least 1, got {value}"):

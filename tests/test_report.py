@@ -109,5 +109,10 @@ def test_short_run():
     assert float(rate(150)) == 1.0 and float(rate(1500)) == 0.0
     with pytest.raises(ValueError, match="num_train_steps must be at least 10, got 3"):
         tf_movprune.ShortRun(3)
+    for steps in ("1500", 1500.5, True):
+        with pytest.raises(TypeError, match="num_train_steps must be an integer such as 1500, got"):
+            tf_movprune.ShortRun(steps)
+    with pytest.raises(TypeError, match="learning_rate must be a number such as 3e-05, got '1e-3'"):
+        recipe.create_optimizer("1e-3")
     with pytest.raises(ValueError, match="final_sparsity must be in"):
         tf_movprune.ShortRun(100, final_sparsity=1.0)

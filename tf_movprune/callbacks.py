@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_movprune import checks
 from tf_movprune._keras import keras
+from tf_movprune.arguments import check_integer
 from tf_movprune.refresh import built_layers, groups, overall_sparsity, refresh_masks
 from tf_movprune.wrapper import PruneLowMovement
 
@@ -43,7 +44,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def __init__(self, num_train_steps: int | None = None):
         super().__init__()
-        if num_train_steps is not None and num_train_steps < 1:
+        if num_train_steps is not None and (
+            check_integer("num_train_steps", num_train_steps, example=1500) < 1
+        ):
             raise ValueError(f"num_train_steps must be at least 1, got {num_train_steps}.")
         self.num_train_steps = num_train_steps
         self._is_training = False

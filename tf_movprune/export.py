@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_movprune._keras import ExportArchive, keras
+from tf_movprune.arguments import check_integer
 from tf_movprune.selection import is_hugging_face
 from tf_movprune.traversal import is_graph_network, pruned_layers
 
@@ -98,8 +99,9 @@ def export_saved_model(
 
     Raises:
       RuntimeError: the reloaded model's outputs differ. The files stay for inspection.
-      TypeError: not a Keras model.
-      ValueError: the model is still pruned, or its inputs are not known.
+      TypeError: not a Keras model, or a size is not an integer.
+      ValueError: the model is still pruned, its inputs are not known, or it cannot take inputs of
+        these sizes.
     """
     signature = _signature(model, seq_len, batch_size)
     archive = ExportArchive()
@@ -149,8 +151,9 @@ def export_tflite(
 
     Raises:
       RuntimeError: the converted model's outputs differ. The file stays for inspection.
-      TypeError: not a Keras model.
-      ValueError: the model is still pruned, its inputs are not known, or `quantize` is not known.
+      TypeError: not a Keras model, or a size is not an integer.
+      ValueError: the model is still pruned, its inputs are not known, it cannot take inputs of
+        these sizes, or `quantize` is not known.
     """
     if quantize not in _QUANTIZATIONS:
         raise ValueError(f"quantize must be one of {tuple(_QUANTIZATIONS)}, got {quantize!r}.")
@@ -222,6 +225,12 @@ def _signature(model: keras.Model, seq_len: int | None, batch_size: int | None) 
             "tf_movprune.strip_pruning(model) returns."
         )
 
+    for name, size in (("seq_len", seq_len), ("batch_size", batch_size)):
+        if size is not None and check_integer(name, size, example=128) < 1:
+            raise ValueError(f"{name} must be at least 1, or None for any size, got {size}.")
+    if is_hugging_face(model) and seq_len is not None:
+        _check_positions(model, seq_len)
+
     def fixed(spec: Any, name: str) -> tf.TensorSpec:
         sizes = [size if size is not None else seq_len for size in spec.shape]
         if sizes:
@@ -237,7 +246,31 @@ def _signature(model: keras.Model, seq_len: int | None, batch_size: int | None) 
         inputs = tf.nest.pack_sequence_as(structure, tensors)
         return _named(model(inputs, training=False), output_names)
 
-    return _Signature(specs, function)
+    signature = _Signature(specs, function)
+    try:
+        _ = signature.concrete
+    except ValueError as error:
+        shapes = ", ".join(f"{spec.name} {tuple(spec.shape)}" for spec in specs)
+        raise ValueError(
+            f"{model.name!r} cannot be called on inputs of these shapes: {shapes}. Pass another "
+            "seq_len or batch_size, or None for any size."
+        ) from error
+    return signature
+
+
+def _check_positions(model: keras.Model, seq_len: int) -> None:
+    """Beyond its table of positions a model fails when it runs, and not everywhere."""
+    for module in model.submodules:
+        table = getattr(module, "position_embeddings", None)
+        if isinstance(table, tf.Variable):
+            count = table.shape[0]
+            offset = getattr(module, "padding_idx", -1) + 1  # RoBERTa's positions begin there
+            if seq_len > count - offset:
+                raise ValueError(
+                    f"seq_len must be at most {count - offset} for this "
+                    f"{type(model).__name__}, whose max_position_embeddings is {count}, got "
+                    f"{seq_len}. Pass a shorter seq_len."
+                )
 
 
 def _input_structure(model: keras.Model) -> Any:

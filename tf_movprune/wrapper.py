@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import numbers
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from tf_movprune._keras import (
     keras,
     register,
 )
+from tf_movprune.arguments import check_number
 from tf_movprune.methods import HardMovement, PruningMethod
 from tf_movprune.serialization import (
     deserialize_method,
@@ -88,7 +90,9 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         method = HardMovement() if method is None else method
         if score_learning_rate_multiplier is None:
             score_learning_rate_multiplier = getattr(method, "score_learning_rate_multiplier", 1.0)
-        _check_arguments(layer, pruning_schedule, method, score_learning_rate_multiplier)
+        _check_arguments(
+            layer, pruning_schedule, method, block_size, score_learning_rate_multiplier
+        )
         kwargs.setdefault("name", f"prune_low_movement_{layer.name}")
         kwargs.setdefault("dtype", layer.dtype_policy)
         kwargs.setdefault("trainable", layer.trainable)
@@ -388,7 +392,7 @@ def _is_true(training: Any) -> bool:
     return not tf.is_tensor(training) and bool(training)
 
 
-def _check_arguments(layer, schedule, method, multiplier) -> None:
+def _check_arguments(layer, schedule, method, block_size, multiplier) -> None:
     if not is_prunable(layer):
         raise ValueError(
             f"Expected a layer with prunable weights, got {type(layer).__name__}. Known are the "
@@ -405,7 +409,17 @@ def _check_arguments(layer, schedule, method, multiplier) -> None:
             "method must be an object such as tf_movprune.HardMovement() or "
             f"tf_movprune.Magnitude(), got {method!r}."
         )
-    if not multiplier > 0:
+    expected = (
+        "block_size must be two integers of at least 1, the rows and columns of a block, such as "
+        f"(4, 4), got {block_size!r}."
+    )
+    if not isinstance(block_size, (tuple, list)) or len(block_size) != 2:
+        raise TypeError(expected)
+    if not all(isinstance(size, numbers.Integral) for size in block_size):
+        raise TypeError(expected)
+    if min(block_size) < 1:
+        raise ValueError(expected)
+    if not check_number("score_learning_rate_multiplier", multiplier, example=1.0) > 0:
         raise ValueError(
             f"score_learning_rate_multiplier must be greater than 0, got {multiplier}."
         )
