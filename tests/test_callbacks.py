@@ -284,6 +284,22 @@ def test_refreshing_is_compiled_once(steps_per_execution):
     assert update._compiled_refresh.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.parametrize("steps_per_execution", [1, 3])
+def test_refreshing_is_compiled_before_the_first_batch(steps_per_execution):
+    """Keras warns of callbacks that take longer than a batch."""
+    model = compiled(cubic(), steps_per_execution=steps_per_execution, jit_compile=True)
+    update = tf_movprune.UpdatePruningStep()
+    counts = []
+
+    def count(*args):
+        counts.append(update._compiled_refresh.experimental_get_tracing_count())
+
+    watch = keras.callbacks.LambdaCallback(on_epoch_begin=count, on_train_batch_end=count)
+    for _ in range(2):  # the second time the train function is there already
+        fit(model, update=update, callbacks=[watch])
+    assert set(counts) == {1}
+
+
 # ---- tfmot's schedules
 
 
@@ -478,6 +494,39 @@ def test_several_calls_of_fit():
     assert kept(model) == [16, 8]
 
 
+@pytest.mark.parametrize("scaled", [False, True])
+def test_run_that_goes_on_when_the_learning_rate_is_zero(scaled):
+    optimizer = tf_movprune.create_optimizer(0.01, 11, 0)
+    if scaled:
+        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+    model = compiled(cubic(), optimizer=optimizer)
+    message = (
+        r"learning rate is 0 from step 11 on.*this run has 12 steps \(6 × 2\): nothing would learn"
+        r".*num_train_steps=12"
+    )
+    with pytest.warns(UserWarning, match=message):
+        fit(model)
+
+
+def test_later_run_that_goes_on_when_the_learning_rate_is_zero():
+    model = compiled(cubic(), optimizer=tf_movprune.create_optimizer(0.01, 18, 0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(model)
+        fit(model, epochs=1)
+    with pytest.warns(UserWarning, match=r"from step 18 on.*6 steps \(6 × 1\) after the first 18"):
+        fit(model, epochs=1)
+    model = compiled(cubic(), optimizer=tf_movprune.create_optimizer(0.01, 18, 0))
+    with pytest.warns(UserWarning, match=r"from step 18 on.*num_train_steps is 24:"):
+        fit(model, update=tf_movprune.UpdatePruningStep(num_train_steps=24))
+
+
+@pytest.mark.parametrize("value", ["12", 12.5])
+def test_num_train_steps_of_another_type(value):
+    with pytest.raises(TypeError, match=rf"num_train_steps must be an integer .* got {value!r}"):
+        tf_movprune.UpdatePruningStep(num_train_steps=value)
+
+
 @pytest.mark.parametrize("value", [0, -3])
 def test_num_train_steps_out_of_range(value):
     with pytest.raises(ValueError, match=rf"num_train_steps must be at least 1, got {value}"):
@@ -588,6 +637,23 @@ def test_second_fit_reuses_the_train_function():
     assert functions[-1] is not functions[0]
 
 
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_fit_with_the_callback_after_one_without_it(jit_compile):
+    """It needs no second call of compile."""
+    trained = []
+    for forgets in (False, True):
+        keras.utils.set_random_seed(0)
+        model = tf_movprune.prune_low_movement(dense_model(), cubic())
+        model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=jit_compile)
+        if forgets:
+            with pytest.raises(RuntimeError, match="UpdatePruningStep"):
+                model.fit(data(), verbose=0)
+        fit(model)
+        trained.append(model.get_weights())
+    for expected, received in zip(*trained):
+        np.testing.assert_array_equal(received, expected)
+
+
 def test_fit_without_the_callback_after_one_that_failed():
     model = compiled(cubic(end_step=1800))
     with pytest.raises(ValueError, match="ends at step 1800"):
@@ -653,6 +719,38 @@ def test_optimizer_that_was_built_after_pruning():
     model.optimizer.build(model.trainable_variables)
     fit(model)
     assert kept(model) == [16, 8]
+
+
+def test_training_a_model_that_was_stripped():
+    """It shares its layers with the plain one, and computes with folded weights."""
+    model = compiled(cubic())
+    fit(model)
+    inputs = np.ones((2, 8), "float32")
+    masked = model(inputs)
+    tf_movprune.strip_pruning(model)
+    message = r"'prune_low_movement_first' cannot be trained further.*strip_pruning"
+    for train in (
+        lambda: fit(model),
+        lambda: model.fit(data(), verbose=0),
+        lambda: tf_movprune.update_masks(model, 12),
+        lambda: model(inputs, training=True),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            train()
+    assert int(model.optimizer.iterations) == 12
+    np.testing.assert_array_equal(model(inputs), masked)
+    assert tf_movprune.summarize_sparsity(model).sparsity == 0.75
+
+
+def test_stripped_model_is_trained_and_pruned_again():
+    model = compiled(cubic())
+    fit(model)
+    plain = tf_movprune.strip_pruning(model)
+    plain.compile("sgd", "mse")
+    plain.fit(data(), verbose=0)
+    pruned = tf_movprune.prune_low_movement(plain, cubic())
+    pruned.compile("sgd", "mse")
+    fit(pruned)
 
 
 def test_layer_that_is_frozen():

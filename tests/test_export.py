@@ -47,6 +47,7 @@ def test_saved_model_of_bert(bert, tmp_path):
     outputs = loaded(**{name: tf.constant(value) for name, value in INPUTS.items()})
     np.testing.assert_allclose(outputs["logits"], bert(INPUTS).logits, atol=1e-5)
     assert "serving" not in str(report) and "logits" in str(report)
+    assert report.quantization is None
 
 
 def test_tflite_of_bert(bert, tmp_path):
@@ -61,6 +62,13 @@ def test_tflite_of_bert(bert, tmp_path):
     assert exact.max_abs_diff < small.max_abs_diff < 0.5
     assert small.bytes < 0.6 * exact.bytes
     assert small.gzip_bytes < 0.8 * small.bytes
+    assert f"f32.tflite: float32, {exact.bytes / 1e3:.1f} kB, " in str(exact)
+    assert f"int8.tflite: dynamic-range int8, {small.bytes / 1e3:.1f} kB, " in str(small)
+
+
+def test_sizes_are_printed_in_a_fitting_unit():
+    report = tf_movprune.ExportReport("here", 12_340_000, 999_900, {"x": (1,)}, {"y": (1,)}, None)
+    assert str(report) == "here: 12.3 MB, 999.9 kB gzipped; x -> y; not verified"
 
 
 def test_tflite_with_open_shapes(bert, tmp_path):
@@ -149,6 +157,44 @@ def test_errors(bert, tmp_path):
     )
     with pytest.raises(ValueError, match="strip_pruning"):
         tf_movprune.export_saved_model(pruned, tmp_path / "x")
+
+
+@pytest.mark.parametrize("export", [tf_movprune.export_tflite, tf_movprune.export_saved_model])
+def test_sizes_that_do_not_fit(bert, tmp_path, export):
+    for name in ("seq_len", "batch_size"):
+        with pytest.raises(TypeError, match=f"{name} must be an integer such as 128, got '12'"):
+            export(bert, tmp_path / "x", **{name: "12"})
+        with pytest.raises(ValueError, match=f"{name} must be at least 1, or None .* got 0"):
+            export(bert, tmp_path / "x", **{name: 0})
+    with pytest.raises(ValueError, match=r"at most 40 .*max_position_embeddings is 40, got 41"):
+        export(bert, tmp_path / "x", seq_len=41)
+    x = keras.Input([None, 3], name="x")
+    convolution = keras.Model(x, keras.layers.Conv1D(2, 5)(x))
+    with pytest.raises(ValueError, match=r"cannot be called on .* x \(1, 4, 3\)\. Pass another"):
+        export(convolution, tmp_path / "x", seq_len=4, batch_size=1)
+    assert not list(tmp_path.iterdir())
+    assert export(convolution, tmp_path / "x", seq_len=5).max_abs_diff < 0.1
+
+
+def test_positions_of_roberta_begin_after_the_padding(tmp_path):
+    config = transformers.RobertaConfig(
+        vocab_size=99,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        max_position_embeddings=12,
+    )
+    model = transformers.TFRobertaModel(config)
+    model(np.full([1, 4], 5, np.int32))
+    with pytest.raises(ValueError, match=r"at most 10 .*max_position_embeddings is 12, got 11"):
+        tf_movprune.export_tflite(model, tmp_path / "x", seq_len=11)
+    longest = {
+        "input_ids": np.full([1, 10], 5),
+        "attention_mask": np.ones([1, 10]),
+        "token_type_ids": np.zeros([1, 10]),
+    }
+    tf_movprune.export_tflite(model, tmp_path / "x", seq_len=10, representative_inputs=longest)
 
 
 class AllowAll:

@@ -445,6 +445,14 @@ def test_methods_by_pattern():
     assert names == ["L0", "SoftMovement", "Magnitude"]
     train(model)
     assert np.mean(wrappers(model)[2].masks[0]) == 0.25
+
+    report = tf_movprune.summarize_sparsity(model)
+    names = ["L0", "SoftMovement to threshold 0.1", "Magnitude to sparsity 0.75"]
+    assert list(report.groups) == names
+    assert [group.total for group in report.groups.values()] == [288, 384, 256]
+    assert report.as_dict()["groups"][names[2]] == {"remaining": 64, "total": 256, "sparsity": 0.75}
+    last = str(report).splitlines()[-4:]
+    assert [line.split("  ")[0] for line in last] == [*names, "all"]
     with pytest.raises(ValueError, match=r"pattern 'fourth' in method matches no prunable layer"):
         tf_movprune.prune_low_movement(
             tf_movprune.strip_pruning(model), SPARSITY, {"fourth": tf_movprune.Magnitude()}

@@ -463,6 +463,29 @@ def test_arguments_out_of_range(arguments, message):
 
 
 @pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"learning_rate": "1e-3"}, r"learning_rate must be a number such as 3e-05, got '1e-3'"),
+        ({"learning_rate": None}, r"learning_rate must be a number such as 3e-05, got None"),
+        ({"num_train_steps": 10.5}, r"num_train_steps must be an integer such as 1500, got 10\.5"),
+        ({"num_train_steps": "10"}, r"num_train_steps must be an integer such as 1500, got '10'"),
+        ({"num_warmup_steps": 0.1}, r"num_warmup_steps must be an integer such as 150, got 0\.1"),
+        ({"weight_decay": "0"}, r"weight_decay must be a number such as 0\.01, got '0'"),
+        ({"clipnorm": "1"}, r"clipnorm must be a number such as 1\.0, got '1'"),
+    ],
+)
+def test_arguments_of_another_type(arguments, message):
+    defaults = {"learning_rate": 1e-3, "num_train_steps": 10, "num_warmup_steps": 0}
+    with pytest.raises(TypeError, match=message):
+        tf_movprune.create_optimizer(**{**defaults, **arguments})
+
+
+def test_numbers_of_numpy():
+    optimizer = tf_movprune.create_optimizer(np.float32(1e-3), np.int64(10), np.int32(0))
+    assert optimizer._learning_rate.num_train_steps == 10
+
+
+@pytest.mark.parametrize(
     "score_optimizer, message",
     [
         (lambda: keras.optimizers.SGD(1.0, clipnorm=1.0), r"must not set clipnorm, got 1\.0"),

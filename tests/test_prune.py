@@ -1,10 +1,13 @@
 """Wrapping and stripping models of every kind."""
 
+import warnings
+
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
 from tensorflow_model_optimization.python.core.sparsity.keras.pruning_policy import PruningPolicy
+from tensorflow_model_optimization.sparsity import keras as tfmot
 
 import tf_movprune
 
@@ -97,7 +100,12 @@ MODELS = {
     "functional": (
         functional,
         inputs(5, 8, 8, 3),
-        ["conv", "separable", "attention", "attention", "attention", "attention", "shared"],
+        [
+            "conv",
+            "separable",
+            *(f"attention.{part}" for part in ("query", "key", "value", "attention_output")),
+            "shared",
+        ],
     ),
     "nested": (nested, inputs(5, 8), ["inner.inner_dense"]),
     "subclassed": (
@@ -408,6 +416,13 @@ def test_wrong_arguments():
         tf_movprune.prune_low_movement(layers.Dense(2), schedule(), pruning_policy=Everything())
     with pytest.raises(TypeError, match="single layer takes one"):
         tf_movprune.prune_low_movement(layers.Dense(2), {"*": schedule()})
+    for block_size in (4, (4,), (4, 2.0), "44", (1, 2, 3)):
+        with pytest.raises(TypeError, match=r"block_size must be two integers .*\(4, 4\), got"):
+            tf_movprune.prune_low_movement(sequential(), schedule(), block_size=block_size)
+    with pytest.raises(ValueError, match=r"block_size must be .* at least 1.* got \(0, 1\)"):
+        tf_movprune.prune_low_movement(sequential(), schedule(), block_size=(0, 1))
+    with pytest.raises(TypeError, match=r"score_learning_rate_multiplier must be a number .*'3'"):
+        tf_movprune.prune_low_movement(sequential(), schedule(), score_learning_rate_multiplier="3")
     with pytest.raises(ValueError, match=r"scale must be greater than 0, got -1"):
         tf_movprune.MagnitudeScores(-1)
 
@@ -415,6 +430,62 @@ def test_wrong_arguments():
 def test_stripping_a_model_that_was_never_pruned_warns():
     pruned = tf_movprune.prune_low_movement(sequential(), schedule())
     with pytest.warns(UserWarning, match=r"never refreshed.*UpdatePruningStep"):
+        tf_movprune.strip_pruning(pruned)
+
+
+def test_stripping_masks_that_are_behind_their_schedule_warns():
+    fast, slow = schedule(), tf_movprune.CubicSparsity(0.9, begin_step=0, end_step=10)
+    pruned = tf_movprune.prune_low_movement(sequential(), {"first": fast, "second": slow})
+    tf_movprune.update_masks(pruned, 9)
+    tf_movprune.update_masks(pruned, 10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tf_movprune.strip_pruning(pruned)
+    pruned = tf_movprune.prune_low_movement(sequential(), {"first": fast, "second": slow})
+    tf_movprune.update_masks(pruned, 5)
+    message = (
+        r"Sparsity is 0\.7917 in masks whose CubicSparsity says 0\.9000 at its end_step 10"
+        r".*update_masks\(model, step, force=True\)"
+    )
+    with pytest.warns(UserWarning, match=message) as caught:
+        tf_movprune.strip_pruning(pruned)
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_masks_that_are_almost_there_do_not_warn():
+    pruned = tf_movprune.prune_low_movement(layers.Dense(4), schedule())
+    pruned.build([None, 8])
+    tf_movprune.update_masks(pruned, 2)
+    pruned.masks[0].assign(np.arange(32).reshape(8, 4) < 8 + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tf_movprune.strip_pruning(pruned)
+    pruned = tf_movprune.prune_low_movement(layers.Dense(4), schedule())
+    pruned.build([None, 8])
+    pruned.masks[0].assign(np.arange(32).reshape(8, 4) < 8 + 2)
+    with pytest.warns(UserWarning, match=r"0\.6875 .* says 0\.7500 "):
+        tf_movprune.strip_pruning(pruned)
+
+
+def test_methods_whose_schedule_says_something_else_do_not_warn():
+    class ByThreshold(tf_movprune.Magnitude):
+        schedule_value = "threshold"
+
+    pruned = tf_movprune.prune_low_movement(layers.Dense(4), schedule(), ByThreshold())
+    pruned.build([None, 8])
+    pruned.masks[0].assign(np.arange(32).reshape(8, 4) < 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tf_movprune.strip_pruning(pruned)
+
+
+def test_schedules_without_an_end_do_not_warn():
+    constant = tfmot.ConstantSparsity(0.75, begin_step=0)
+    pruned = tf_movprune.prune_low_movement(layers.Dense(4), constant)
+    pruned.build([None, 8])
+    pruned.masks[0].assign(np.arange(32).reshape(8, 4) < 20)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
         tf_movprune.strip_pruning(pruned)
 
 

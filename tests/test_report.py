@@ -2,6 +2,7 @@
 
 import pytest
 import tf_keras as keras
+from tensorflow_model_optimization.python.core.sparsity.keras.pruning_policy import PruningPolicy
 
 import tf_movprune
 
@@ -22,20 +23,79 @@ def test_table_and_dict():
     )
     tf_movprune.update_masks(pruned, 1)
     report = tf_movprune.summarize_sparsity(pruned)
+    a = {"remaining": 10, "total": 100, "sparsity": 0.9}
+    b = {"remaining": 50, "total": 100, "sparsity": 0.5}
+    groups = ["HardMovement to sparsity 0.9", "HardMovement to sparsity 0.5"]
     assert report.as_dict() == {
         "weights": {
-            "a.kernel": {"shape": (10, 10), "remaining": 10, "total": 100, "sparsity": 0.9},
-            "b.kernel": {"shape": (10, 10), "remaining": 50, "total": 100, "sparsity": 0.5},
+            "a.kernel": {"shape": (10, 10), **a, "group": groups[0]},
+            "b.kernel": {"shape": (10, 10), **b, "group": groups[1]},
         },
+        "groups": {groups[0]: a, groups[1]: b},
         "remaining": 60,
         "total": 200,
         "sparsity": 0.7,
     }
-    header, first, second, _, last = str(report).splitlines()
+    header, first, second, _, one, other, last = str(report).splitlines()
     assert header.split() == ["weight", "shape", "remaining", "total", "sparsity"]
     assert first.split() == ["a.kernel", "10x10", "10", "100", "90.00%"]
     assert second.split() == ["b.kernel", "10x10", "50", "100", "50.00%"]
+    assert one.split() == [*groups[0].split(), "10", "100", "90.00%"]
+    assert other.split() == [*groups[1].split(), "50", "100", "50.00%"]
     assert last.split() == ["all", "60", "200", "70.00%"]
+
+
+class TwoKernels(keras.layers.Layer):
+    """Of one name, as weights of a user's own may be."""
+
+    def build(self, shape):
+        self.left = self.add_weight("kernel", [shape[-1], 4])
+        self.right = self.add_weight("kernel", [shape[-1], 4])
+
+    def call(self, x):
+        return x @ self.left + x @ self.right
+
+    def get_prunable_weights(self):
+        return [self.left, self.right]
+
+
+class Everything(PruningPolicy):
+    def allow_pruning(self, layer):
+        return True
+
+    def ensure_model_supports_pruning(self, model):
+        pass
+
+
+def test_rows_have_paths_of_their_own():
+    x = keras.Input([4, 4, 3])
+    y = keras.layers.SeparableConv2D(4, 1, name="separable")(x)
+    y = keras.layers.Reshape([16, 4])(y)
+    y = keras.layers.MultiHeadAttention(2, 4, name="attention")(y, y)
+    y = keras.layers.LSTM(4, name="lstm")(y)
+    y = TwoKernels(name="two")(y)
+    model = keras.Model(x, keras.layers.Dense(2, name="head")(y))
+    pruned_by_default = [
+        "separable.pointwise_kernel",
+        "attention.query.kernel",
+        "attention.key.kernel",
+        "attention.value.kernel",
+        "attention.attention_output.kernel",
+        "two.kernel_0",
+        "two.kernel_1",
+    ]
+
+    def paths(model):
+        report = tf_movprune.summarize_sparsity(model)
+        found = [weight.path for weight in report.weights]
+        assert list(report.as_dict()["weights"]) == found
+        return found
+
+    assert paths(model) == pruned_by_default
+    schedule = tf_movprune.CubicSparsity(0.5, 0, 1)
+    pruned = tf_movprune.prune_low_movement(model, schedule, pruning_policy=Everything())
+    others = {"lstm.kernel", "lstm.recurrent_kernel", "head.kernel"}
+    assert set(paths(pruned)) == {*pruned_by_default, *others}
 
 
 def test_nothing_to_report():
@@ -55,5 +115,10 @@ def test_short_run():
     assert float(rate(150)) == 1.0 and float(rate(1500)) == 0.0
     with pytest.raises(ValueError, match="num_train_steps must be at least 10, got 3"):
         tf_movprune.ShortRun(3)
+    for steps in ("1500", 1500.5, True):
+        with pytest.raises(TypeError, match="num_train_steps must be an integer such as 1500, got"):
+            tf_movprune.ShortRun(steps)
+    with pytest.raises(TypeError, match="learning_rate must be a number such as 3e-05, got '1e-3'"):
+        recipe.create_optimizer("1e-3")
     with pytest.raises(ValueError, match="final_sparsity must be in"):
         tf_movprune.ShortRun(100, final_sparsity=1.0)

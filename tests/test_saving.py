@@ -429,6 +429,50 @@ def test_subclassed_model(pass_on, tmp_path):
     np.testing.assert_allclose(restored(inputs, training=False).numpy(), expected, atol=1e-6)
 
 
+def with_composite(composite, seed=1):
+    keras.utils.set_random_seed(seed)
+    model = keras.Sequential([keras.Input((3, 8)), composite, dense(2, "head")])
+    return tf_movprune.prune_low_movement(model, cubic())
+
+
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_composite_layers_are_refused_in_files_of_the_whole_model(name, tmp_path):
+    model, other = with_composite(Block()), with_composite(Block(), seed=2)
+    tf_movprune.update_masks(model, 10)
+    for refused in (lambda: save(model, tmp_path / name), model.to_json):
+        with pytest.raises(NotImplementedError, match=r"Block.* has pruning wrappers.*save_weigh"):
+            refused()
+    through_save_weights("weights.h5")(model, other, tmp_path)
+    inputs = np.random.RandomState(4).standard_normal((4, 3, 8)).astype("float32")
+    np.testing.assert_array_equal(model(inputs), other(inputs))
+    plain = tf_movprune.strip_pruning(model)
+    save(plain, tmp_path / name)
+    loaded = keras.models.load_model(tmp_path / name, custom_objects={"Block": Block})
+    np.testing.assert_array_equal(loaded(inputs), other(inputs))
+
+
+def test_composite_layers_in_a_saved_model(tmp_path):
+    """Keras used to make them anew, with the weights of nothing in particular."""
+    model = with_composite(Block())
+    tf_movprune.update_masks(model, 10)
+    save(model, tmp_path / "composite_saved_model")
+    inputs = np.random.RandomState(4).standard_normal((4, 3, 8)).astype("float32")
+    with keras.saving.custom_object_scope({"Block": Block}):
+        loaded = keras.models.load_model(tmp_path / "composite_saved_model")
+    np.testing.assert_allclose(loaded(inputs), model(inputs), atol=1e-6)
+
+
+def test_composite_layers_whose_configuration_is_complete(tmp_path):
+    model = with_composite(keras.layers.TimeDistributed(dense(12, "inside")))
+    tf_movprune.update_masks(model, 10)
+    save(model, tmp_path / "model.keras")
+    with tf_movprune.prune_scope():
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert list(tf_movprune.pruned_layers(loaded)) == list(tf_movprune.pruned_layers(model))
+    inputs = np.random.RandomState(4).standard_normal((4, 3, 8)).astype("float32")
+    np.testing.assert_array_equal(loaded(inputs), model(inputs))
+
+
 def test_loads_with_nothing_but_the_import(saved, tmp_path):
     """In a new process that imports the package and does not name anything of it."""
     paths = {f"{kind}/{format_}": str(saved(kind, format_)) for kind in ZOO for format_ in FORMATS}

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_movprune import checks
 from tf_movprune._keras import keras
+from tf_movprune.arguments import check_integer
 from tf_movprune.refresh import built_layers, groups, overall_sparsity, refresh_masks
 from tf_movprune.wrapper import PruneLowMovement
 
@@ -32,21 +33,27 @@ class UpdatePruningStep(keras.callbacks.Callback):
         the last step.
 
     Raises (when `fit` starts):
+      RuntimeError: `strip_pruning` has folded the masks in.
       ValueError: nothing in the model is pruned, or it is not built yet; a schedule ends after
         the run, or never fires in it; scores are frozen, unknown to the optimizer, or NaN.
+
+    Warns of runs that go on where the learning rate of `create_optimizer` has fallen to 0.
     """
 
     _supports_tf_logs = True
 
     def __init__(self, num_train_steps: int | None = None):
         super().__init__()
-        if num_train_steps is not None and num_train_steps < 1:
+        if num_train_steps is not None and (
+            check_integer("num_train_steps", num_train_steps, example=1500) < 1
+        ):
             raise ValueError(f"num_train_steps must be at least 1, got {num_train_steps}.")
         self.num_train_steps = num_train_steps
         self._is_training = False
 
     def on_train_begin(self, logs=None):
         self._layers = built_layers(self.model)
+        self._vouch(False)  # raises after strip_pruning
         checks.check_trainable(self.model, self._layers)
         checks.check_scores(self._layers, self._step())
         self._is_training, self._window = False, 1
@@ -59,6 +66,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._check_schedules(epoch)
         self._is_training = True
         _reuse_train_function(self.model)
+        self._refresh()  # compiles here what Keras would call slow in a batch; changes nothing else
 
     def _compile_refresh(self):
         layers, iterations = self._layers.values(), self.model.optimizer.iterations
@@ -74,9 +82,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
         return refresh
 
     def on_epoch_begin(self, epoch, logs=None):
+        self._window = _integer(getattr(self.model, "_steps_per_execution", None) or 1)
         if not self._is_training:
             self._begin_training(epoch)
-        self._window = _integer(getattr(self.model, "_steps_per_execution", None) or 1)
         # Keras's progress bar averages every value over the epoch that does not bear the name of
         # one of the model's metrics. It looks when an epoch begins.
         self.model._metrics.append(self._progress_marker)
@@ -148,6 +156,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
             run = checks.Run(
                 start, end, f"this run has {epochs * steps} steps ({steps} × {epochs})"
             )
+        if run is not None:
+            checks.warn_if_rate_ends(self.model.optimizer, run)
         for group in groups(self._layers.values()):
             if run is not None:
                 checks.check_schedule(group.schedule, run)
@@ -181,8 +191,11 @@ def _set_aside_train_function(model: keras.Model) -> None:
 def _reuse_train_function(model: keras.Model) -> None:
     """Spares a `fit` with this callback from tracing and compiling once more."""
     function, compiled_loss = vars(model).pop("_pruned_train_function", (None, None))
-    if function is not None and compiled_loss is model.compiled_loss:
-        model.train_function = function
+    if function is None or compiled_loss is not model.compiled_loss:
+        # A `fit` without this callback leaves a function that can make no more variables.
+        model.train_function = None
+        function = model.make_train_function()
+    model.train_function = function
 
 
 class PruningSummaries(keras.callbacks.Callback):

@@ -1,14 +1,18 @@
-"""What can be wrong with a training run, found before its first step."""
+"""What can be wrong with a training run: found before its first step, or when it is over."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from tf_movprune import masks
 from tf_movprune._keras import PruningSchedule, keras
+from tf_movprune.optimizers import LinearWarmupDecay
+from tf_movprune.refresh import groups
 from tf_movprune.schedules import value_at, value_name
 from tf_movprune.wrapper import PruneLowMovement
 
@@ -38,7 +42,7 @@ def check_schedule(schedule: PruningSchedule, run: Run) -> None:
     """Raises ValueError where a schedule does not end, or never fires, within a run."""
     begin, end = getattr(schedule, "begin_step", 0), getattr(schedule, "end_step", -1)
     frequency = getattr(schedule, "frequency", 1)
-    length = run.description + (f" after the first {run.start}" if run.start else "")
+    length = _length(run)
     if end > run.end:
         raise ValueError(
             f"The schedule ends at step {end}, but {length}: it would stop at "
@@ -55,6 +59,10 @@ def check_schedule(schedule: PruningSchedule, run: Run) -> None:
             f"frequency {frequency} the first step at which it would is {first}, but its end_step "
             f"is {end}, and {length}. Lower begin_step or frequency, or train longer."
         )
+
+
+def _length(run: Run) -> str:
+    return run.description + (f" after the first {run.start}" if run.start else "")
 
 
 def check_trainable(model: keras.Model, layers: Mapping[str, PruneLowMovement]) -> None:
@@ -81,6 +89,19 @@ def check_trainable(model: keras.Model, layers: Mapping[str, PruneLowMovement]) 
                 )
 
 
+def warn_if_rate_ends(optimizer: keras.optimizers.Optimizer, run: Run) -> None:
+    """Warns of an optimizer whose learning rate is 0 before a run is over."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    rate = getattr(optimizer, "_learning_rate", None)
+    if isinstance(rate, LinearWarmupDecay) and rate.num_train_steps < run.end:
+        warnings.warn(
+            f"The optimizer's learning rate is 0 from step {rate.num_train_steps} on, its "
+            f"num_train_steps, but {_length(run)}: nothing would learn in the steps after. Make "
+            f"the optimizer for num_train_steps={run.end}, or train shorter.",
+            stacklevel=2,
+        )
+
+
 def check_scores(layers: Mapping[str, PruneLowMovement], step: int) -> None:
     """Raises ValueError where scores are not finite."""
     for path, layer in layers.items():
@@ -91,3 +112,24 @@ def check_scores(layers: Mapping[str, PruneLowMovement], step: int) -> None:
                     "Go back to the last checkpoint, and lower the learning rate, clip gradients, "
                     "or use a LossScaleOptimizer under mixed_float16."
                 )
+
+
+def warn_if_behind(layers: Iterable[PruneLowMovement]) -> None:
+    """Warns of masks with fewer zeros than their schedule asks for at its `end_step`."""
+    for schedule, method, group in groups(layers):
+        end = getattr(schedule, "end_step", -1)
+        if end < 0 or method.schedule_value != "sparsity":
+            continue
+        target = value_at(schedule, end)
+        minimum = getattr(method, "minimum_remaining", 0.0)
+        sizes = [mask.shape.num_elements() for layer in group for mask in layer.masks]
+        kept = sum(np.count_nonzero(mask) for layer in group for mask in layer.masks)
+        # One more to a matrix may be the rounding of a method that counts in another way.
+        allowed = (max(int(masks.kept_count(n, target)), int(minimum * n) + 1) for n in sizes)
+        if kept > sum(allowed) + len(sizes):
+            warnings.warn(
+                f"Sparsity is {1 - kept / sum(sizes):.4f} in masks whose {type(schedule).__name__} "
+                f"says {target:.4f} at its end_step {end}. Train to end_step, and after a loop of "
+                "your own call tf_movprune.update_masks(model, step, force=True).",
+                stacklevel=3,
+            )

@@ -14,10 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_movprune._keras import ExportArchive, keras
+from tf_movprune.arguments import check_integer
 from tf_movprune.selection import is_hugging_face
 from tf_movprune.traversal import is_graph_network, pruned_layers
 
-_QUANTIZATIONS = ("none", "dynamic")
+_QUANTIZATIONS = {"none": "float32", "dynamic": "dynamic-range int8"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +26,8 @@ class ExportReport:
     """What was written, and how far its outputs are from the model's.
 
     `inputs` and `outputs` map names to shapes (None: any size). `max_abs_diff` is None where the
-    export was not verified. `gzip_bytes` is what the files take after `gzip -6`.
+    export was not verified. `gzip_bytes` is what the files take after `gzip -6`. `quantization` is
+    `"float32"` or `"dynamic-range int8"`, and None for a SavedModel.
     """
 
     path: pathlib.Path
@@ -34,15 +36,21 @@ class ExportReport:
     inputs: dict[str, tuple[int | None, ...]]
     outputs: dict[str, tuple[int | None, ...]]
     max_abs_diff: float | None
+    quantization: str | None = None
 
     def __str__(self) -> str:
         checked = "not verified"
         if self.max_abs_diff is not None:
             checked = f"largest difference from the Keras model {self.max_abs_diff:.2g}"
+        quantization = f"{self.quantization}, " if self.quantization else ""
         return (
-            f"{self.path}: {self.bytes / 1e6:.1f} MB, {self.gzip_bytes / 1e6:.1f} MB gzipped; "
+            f"{self.path}: {quantization}{_size(self.bytes)}, {_size(self.gzip_bytes)} gzipped; "
             f"{', '.join(self.inputs)} -> {', '.join(self.outputs)}; {checked}"
         )
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,8 +99,9 @@ def export_saved_model(
 
     Raises:
       RuntimeError: the reloaded model's outputs differ. The files stay for inspection.
-      TypeError: not a Keras model.
-      ValueError: the model is still pruned, or its inputs are not known.
+      TypeError: not a Keras model, or a size is not an integer.
+      ValueError: the model is still pruned, its inputs are not known, or it cannot take inputs of
+        these sizes.
     """
     signature = _signature(model, seq_len, batch_size)
     archive = ExportArchive()
@@ -142,11 +151,12 @@ def export_tflite(
 
     Raises:
       RuntimeError: the converted model's outputs differ. The file stays for inspection.
-      TypeError: not a Keras model.
-      ValueError: the model is still pruned, its inputs are not known, or `quantize` is not known.
+      TypeError: not a Keras model, or a size is not an integer.
+      ValueError: the model is still pruned, its inputs are not known, it cannot take inputs of
+        these sizes, or `quantize` is not known.
     """
     if quantize not in _QUANTIZATIONS:
-        raise ValueError(f"quantize must be one of {_QUANTIZATIONS}, got {quantize!r}.")
+        raise ValueError(f"quantize must be one of {tuple(_QUANTIZATIONS)}, got {quantize!r}.")
     signature = _signature(model, seq_len, batch_size)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([signature.concrete], model)
     if quantize == "dynamic":
@@ -171,7 +181,8 @@ def export_tflite(
     allowed = _quantization if quantize == "dynamic" else _rounding
     if atol is not None:
         allowed = functools.partial(_constant, atol)
-    return _report(model, path, signature, verify and reload, allowed, representative_inputs)
+    report = _report(model, path, signature, verify and reload, allowed, representative_inputs)
+    return dataclasses.replace(report, quantization=_QUANTIZATIONS[quantize])
 
 
 def _constant(atol: float, reference: np.ndarray) -> float:
@@ -214,6 +225,12 @@ def _signature(model: keras.Model, seq_len: int | None, batch_size: int | None) 
             "tf_movprune.strip_pruning(model) returns."
         )
 
+    for name, size in (("seq_len", seq_len), ("batch_size", batch_size)):
+        if size is not None and check_integer(name, size, example=128) < 1:
+            raise ValueError(f"{name} must be at least 1, or None for any size, got {size}.")
+    if is_hugging_face(model) and seq_len is not None:
+        _check_positions(model, seq_len)
+
     def fixed(spec: Any, name: str) -> tf.TensorSpec:
         sizes = [size if size is not None else seq_len for size in spec.shape]
         if sizes:
@@ -229,7 +246,31 @@ def _signature(model: keras.Model, seq_len: int | None, batch_size: int | None) 
         inputs = tf.nest.pack_sequence_as(structure, tensors)
         return _named(model(inputs, training=False), output_names)
 
-    return _Signature(specs, function)
+    signature = _Signature(specs, function)
+    try:
+        _ = signature.concrete
+    except ValueError as error:
+        shapes = ", ".join(f"{spec.name} {tuple(spec.shape)}" for spec in specs)
+        raise ValueError(
+            f"{model.name!r} cannot be called on inputs of these shapes: {shapes}. Pass another "
+            "seq_len or batch_size, or None for any size."
+        ) from error
+    return signature
+
+
+def _check_positions(model: keras.Model, seq_len: int) -> None:
+    """Beyond its table of positions a model fails when it runs, and not everywhere."""
+    for module in model.submodules:
+        table = getattr(module, "position_embeddings", None)
+        if isinstance(table, tf.Variable):
+            count = table.shape[0]
+            offset = getattr(module, "padding_idx", -1) + 1  # RoBERTa's positions begin there
+            if seq_len > count - offset:
+                raise ValueError(
+                    f"seq_len must be at most {count - offset} for this "
+                    f"{type(model).__name__}, whose max_position_embeddings is {count}, got "
+                    f"{seq_len}. Pass a shorter seq_len."
+                )
 
 
 def _input_structure(model: keras.Model) -> Any:

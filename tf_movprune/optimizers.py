@@ -8,6 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune._keras import keras, register
+from tf_movprune.arguments import check_integer, check_number
 from tf_movprune.wrapper import SCORES_NAME, is_scores
 
 # By the last part of a variable's name; normalisations have gamma and beta.
@@ -29,16 +30,16 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, peak_learning_rate: float, num_train_steps: int, num_warmup_steps: int):
-        if not peak_learning_rate > 0:
+        self.peak_learning_rate = check_number("learning_rate", peak_learning_rate, example=3e-5)
+        self.num_train_steps = check_integer("num_train_steps", num_train_steps, example=1500)
+        self.num_warmup_steps = check_integer("num_warmup_steps", num_warmup_steps, example=150)
+        if not self.peak_learning_rate > 0:
             raise ValueError(f"learning_rate must be greater than 0, got {peak_learning_rate}.")
         if not 0 <= num_warmup_steps < num_train_steps:
             raise ValueError(
                 "num_warmup_steps must be at least 0 and less than num_train_steps, got "
                 f"{num_warmup_steps} and {num_train_steps}."
             )
-        self.peak_learning_rate = float(peak_learning_rate)
-        self.num_train_steps = int(num_train_steps)
-        self.num_warmup_steps = int(num_warmup_steps)
 
     def __call__(self, step):
         step = tf.cast(step, tf.float32)
@@ -161,15 +162,16 @@ def create_optimizer(
       A Keras optimizer, serialisable and checkpointed with its score optimizer.
 
     Raises:
-      TypeError: `score_optimizer` is not an optimizer.
+      TypeError: an argument is not of its type.
       ValueError: an argument is out of range.
 
     Reference:
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683, section 5.
     """
+    check_number("weight_decay", weight_decay, example=0.01)
     if not weight_decay >= 0:
         raise ValueError(f"weight_decay must be at least 0, got {weight_decay}.")
-    if clipnorm is not None and not clipnorm > 0:
+    if clipnorm is not None and not check_number("clipnorm", clipnorm, example=1.0) > 0:
         raise ValueError(f"clipnorm must be greater than 0, or None, got {clipnorm}.")
 
     def scheduled(peak: float) -> LinearWarmupDecay:

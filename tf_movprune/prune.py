@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
-from tf_movprune._keras import Layer, PruningPolicy, PruningSchedule, keras
+from tf_movprune import checks
+from tf_movprune._keras import Layer, PruningPolicy, PruningSchedule, keras, registered_name
 from tf_movprune.methods import HardMovement, PruningMethod
 from tf_movprune.selection import by_path, chosen_layers, is_hugging_face
 from tf_movprune.serialization import SERIALIZABLE
-from tf_movprune.traversal import pruned_layers, replace_layers
+from tf_movprune.traversal import is_graph_network, pruned_layers, replace_layers, walk
 from tf_movprune.wrapper import PruneLowMovement, is_prunable
 
 
@@ -110,6 +113,7 @@ def prune_low_movement(
     pruned = replace_layers(to_prune, wrappers)
     _forget_compilation(pruned)
     _guard_save_pretrained(pruned)
+    _guard_configs(pruned)
     return pruned
 
 
@@ -139,7 +143,7 @@ def strip_pruning(model: Any) -> Any:
     Args:
       model: a model or layer that `prune_low_movement` returned. Sequential and Functional models
         are cloned around the same layers, others are changed in place. Either way the layers'
-        weights are overwritten: the pruned model is not to be trained further.
+        weights are overwritten: training the pruned model further raises.
 
     Returns:
       The plain model or layer.
@@ -147,6 +151,9 @@ def strip_pruning(model: Any) -> Any:
     Raises:
       TypeError: not a Keras model or layer.
       ValueError: nothing in it is pruned.
+
+    Warns where masks were never refreshed, or have fewer zeros than their schedule asks for at its
+    `end_step`.
     """
     _check_keras_object(model)
     wrappers = pruned_layers(model).values()
@@ -161,9 +168,12 @@ def strip_pruning(model: Any) -> Any:
             "Train it with tf_movprune.UpdatePruningStep(), or call tf_movprune.update_masks.",
             stacklevel=2,
         )
+    else:
+        checks.warn_if_behind(wrappers)
     stripped = replace_layers(model, {id(wrapper): wrapper.fold_masks() for wrapper in wrappers})
     _forget_compilation(stripped)
     vars(stripped).pop("save_pretrained", None)
+    _unguard_configs(stripped)
     return stripped
 
 
@@ -193,6 +203,49 @@ def _guard_save_pretrained(model: Layer) -> None:
             )
 
         vars(model)["save_pretrained"] = refuse
+
+
+def _guard_configs(model: Layer) -> None:
+    """Keras would save a layer that was changed in place as its class makes it: without wrappers.
+
+    Such a file does not load, or loads another model.
+    """
+    for layer in _unwrapped_layers(model):
+        if not is_graph_network(layer) and pruned_layers(layer):
+            vars(layer)["get_config"] = functools.partial(_complete_config, layer)
+
+
+def _unguard_configs(model: Layer) -> None:
+    for layer in _unwrapped_layers(model):
+        if getattr(vars(layer).get("get_config"), "func", None) is _complete_config:
+            del vars(layer)["get_config"]
+
+
+def _unwrapped_layers(model: Layer) -> list[Layer]:
+    """A model and all layers in it, down to its wrappers, which are left out."""
+    layers = [model, *(layer for _, layer in walk(model, _is_wrapper))]
+    return [layer for layer in layers if not _is_wrapper(layer)]
+
+
+def _is_wrapper(value: Any) -> bool:
+    return isinstance(value, PruneLowMovement)
+
+
+def _complete_config(layer: Layer) -> dict[str, Any]:
+    """The configuration of a layer, if the wrappers inside the layer are all in it."""
+    config = type(layer).get_config(layer)
+    leaves, name = tf.nest.flatten(config), registered_name(PruneLowMovement)
+    found = sum(isinstance(leaf, str) and leaf == name for leaf in leaves)
+    found += sum(len(pruned_layers(leaf)) for leaf in leaves if isinstance(leaf, Layer))
+    if found < len(pruned_layers(layer)):
+        # To Keras this type means a layer without configuration: SavedModels do without.
+        raise NotImplementedError(
+            f"{layer.name!r} ({type(layer).__name__}) has pruning wrappers inside that its "
+            "get_config() does not tell of: a file of the whole model would not load. Use "
+            "save_weights or tf.train.Checkpoint, and load into a fresh model that is pruned in "
+            "the same way; or save what tf_movprune.strip_pruning returns."
+        )
+    return config
 
 
 def _check_types(schedule: Any, method: Any) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from tf_movprune._keras import keras
+from tf_movprune.arguments import check_integer
 from tf_movprune.methods import HardMovement, MagnitudeScores
 from tf_movprune.optimizers import MovementAdamW, create_optimizer
 from tf_movprune.schedules import CubicSparsity
@@ -31,12 +32,17 @@ class ShortRun:
     Args:
       num_train_steps: optimizer steps of the whole run, at least 10.
       final_sparsity: fraction of zeros at the end, in [0, 1).
+
+    Raises:
+      TypeError: `num_train_steps` is not an integer.
+      ValueError: an argument is out of its range.
     """
 
     num_train_steps: int
     final_sparsity: float = 0.9
 
     def __post_init__(self) -> None:
+        check_integer("num_train_steps", self.num_train_steps, example=1500)
         if self.num_train_steps < 10:
             raise ValueError(
                 f"num_train_steps must be at least 10, got {self.num_train_steps}: there has to "

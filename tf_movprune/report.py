@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tf_movprune._keras import Layer
+from tf_movprune.refresh import groups
+from tf_movprune.schedules import final_value
 from tf_movprune.selection import default_layers
 from tf_movprune.traversal import pruned_layers
-from tf_movprune.wrapper import prunable_weights
+from tf_movprune.wrapper import PruneLowMovement, prunable_weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +24,8 @@ class WeightSparsity:
     shape: tuple[int, ...]
     remaining: int
     total: int
+    group: str = "zeros"
+    """The method and the target that it shares with others."""
 
     @property
     def sparsity(self) -> float:
@@ -47,8 +52,20 @@ class SparsityReport:
         """Fraction of zeros over all prunable weights."""
         return 1 - self.remaining / self.total
 
+    @property
+    def groups(self) -> dict[str, SparsityReport]:
+        """A report on the weights of each method and target."""
+        names = dict.fromkeys(weight.group for weight in self.weights)
+        return {
+            name: SparsityReport(tuple(w for w in self.weights if w.group == name))
+            for name in names
+        }
+
     def as_dict(self) -> dict[str, Any]:
-        """`{"weights": {path: {shape, remaining, total, sparsity}}, "remaining": ..., ...}`."""
+        """`{"weights": {path: {shape, remaining, total, sparsity, group}}, "remaining": ..., ...}`.
+
+        With the remaining weights, the total and the sparsity of each of the `groups` too.
+        """
         return {
             "weights": {
                 weight.path: {
@@ -56,8 +73,17 @@ class SparsityReport:
                     "remaining": weight.remaining,
                     "total": weight.total,
                     "sparsity": weight.sparsity,
+                    "group": weight.group,
                 }
                 for weight in self.weights
+            },
+            "groups": {
+                name: {
+                    "remaining": group.remaining,
+                    "total": group.total,
+                    "sparsity": group.sparsity,
+                }
+                for name, group in self.groups.items()
             },
             "remaining": self.remaining,
             "total": self.total,
@@ -69,14 +95,16 @@ class SparsityReport:
             (w.path, "x".join(map(str, w.shape)), w.remaining, w.total, w.sparsity)
             for w in self.weights
         ]
-        rows.append(("all", "", self.remaining, self.total, self.sparsity))
+        totals = {**(self.groups if len(self.groups) > 1 else {}), "all": self}
+        rows += [(name, "", r.remaining, r.total, r.sparsity) for name, r in totals.items()]
         width = max(len(row[0]) for row in rows)
         header = f"{'weight':{width}}  {'shape':>12} {'remaining':>12} {'total':>12}  sparsity"
         lines = [
             f"{path:{width}}  {shape:>12} {remaining:>12,} {total:>12,}  {sparsity:8.2%}"
             for path, shape, remaining, total, sparsity in rows
         ]
-        return "\n".join([header, *lines[:-1], "-" * len(header), lines[-1]])
+        weights, sums = lines[: len(self.weights)], lines[len(self.weights) :]
+        return "\n".join([header, *weights, "-" * len(header), *sums])
 
 
 def summarize_sparsity(model: Layer) -> SparsityReport:
@@ -88,30 +116,67 @@ def summarize_sparsity(model: Layer) -> SparsityReport:
 
     Returns:
       A report to print, or to read as a dict with `as_dict()`. Paths are those over which a
-      mapping of schedules is matched, followed by the name of the weight.
+      mapping of schedules is matched, followed by the name of the weight: `kernel`, or in
+      attention layers `query.kernel` and so on.
 
     Raises:
       ValueError: the model has no such weights.
     """
     wrappers = pruned_layers(model)
     if wrappers:
+        group_of = _group_names(wrappers.values())
         weights = [
-            _weight(path, kernel, np.count_nonzero(mask) * int(np.prod(wrapper.block_size)))
+            _weight(
+                path,
+                name,
+                kernel,
+                np.count_nonzero(mask) * int(np.prod(wrapper.block_size)),
+                group_of[id(wrapper)],
+            )
             for path, wrapper in wrappers.items()
-            for kernel, mask in zip(wrapper.get_prunable_weights(), wrapper.masks)
+            for (name, kernel), mask in zip(_named(wrapper.get_prunable_weights()), wrapper.masks)
         ]
     else:
         weights = [
-            _weight(path, kernel, np.count_nonzero(kernel))
+            _weight(path, name, kernel, np.count_nonzero(kernel))
             for path, layer in default_layers(model).items()
-            for kernel in prunable_weights(layer)
+            for name, kernel in _named(prunable_weights(layer))
         ]
     if not weights:
         raise ValueError(f"{type(model).__name__} {model.name!r} has no prunable weights.")
     return SparsityReport(tuple(weights))
 
 
-def _weight(path: str, kernel: Any, remaining: Any) -> WeightSparsity:
-    name = kernel.name.split(":")[0].split("/")[-1]
+def _named(kernels: Sequence[Any]) -> list[tuple[str, Any]]:
+    """The kernels of one layer with as much of their names' ends as tells them apart.
+
+    `kernel` where there is but one; `query.kernel` and so on in an attention layer; numbered where
+    names are equal.
+    """
+    parts = [kernel.name.split(":")[0].split("/") for kernel in kernels]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        names = [".".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    else:
+        names = [f"{part[-1]}_{i}" for i, part in enumerate(parts)]
+    return list(zip(names, kernels))
+
+
+def _group_names(wrappers: Iterable[PruneLowMovement]) -> dict[int, str]:
+    """By the id of a layer: its method and target, numbered where groups differ in other things."""
+    names: dict[str, list[PruneLowMovement]] = {}
+    for schedule, method, layers in groups(wrappers):
+        name = type(method).__name__
+        if method.schedule_value is not None:
+            name += f" to {method.schedule_value} {final_value(schedule):.4g}"
+        same = sum(other.split(" (")[0] == name for other in names)
+        names[f"{name} ({same + 1})" if same else name] = layers
+    return {id(layer): name for name, layers in names.items() for layer in layers}
+
+
+def _weight(
+    path: str, name: str, kernel: Any, remaining: Any, group: str = "zeros"
+) -> WeightSparsity:
     shape = tuple(kernel.shape)
-    return WeightSparsity(f"{path}.{name}", shape, int(remaining), int(np.prod(shape)))
+    return WeightSparsity(f"{path}.{name}", shape, int(remaining), int(np.prod(shape)), group)

@@ -20,6 +20,7 @@ from tf_movprune._keras import (
     keras,
     register,
 )
+from tf_movprune.arguments import check_number
 from tf_movprune.methods import HardMovement, PruningMethod
 from tf_movprune.schedules import EveryStep, value_name
 from tf_movprune.serialization import (
@@ -95,7 +96,9 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             pruning_schedule = EveryStep()
         if score_learning_rate_multiplier is None:
             score_learning_rate_multiplier = getattr(method, "score_learning_rate_multiplier", 1.0)
-        _check_arguments(layer, pruning_schedule, method, score_learning_rate_multiplier)
+        _check_arguments(
+            layer, pruning_schedule, method, block_size, score_learning_rate_multiplier
+        )
         kwargs.setdefault("name", f"prune_low_movement_{layer.name}")
         kwargs.setdefault("dtype", layer.dtype_policy)
         kwargs.setdefault("trainable", layer.trainable)
@@ -107,7 +110,8 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         self.score_learning_rate_multiplier = float(score_learning_rate_multiplier)
         self.supports_masking = layer.supports_masking
         self.stateful = getattr(layer, "stateful", False)
-        self.masks_are_refreshed = False
+        self._masks_are_refreshed = False
+        self._is_folded = False
         if hasattr(layer, "_batch_input_shape"):
             self._batch_input_shape = layer._batch_input_shape
         if layer.built:
@@ -198,7 +202,10 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         return super().__call__(*args, **kwargs)
 
     def call(self, inputs, *args, training=None, mask=None, **kwargs):
-        if _is_true(training) and not self.masks_are_refreshed and not is_saving():
+        is_training = _is_true(training) and not is_saving()
+        if is_training:
+            self._check_not_folded()
+        if is_training and not self.masks_are_refreshed:
             raise RuntimeError(
                 f"The pruned layer {self.name!r} is being trained, but nothing refreshes its "
                 "masks. Add tf_movprune.UpdatePruningStep() to the callbacks of fit, or call "
@@ -262,11 +269,30 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             for i, slot in enumerate(self._slots)
         ]
 
+    @property
+    def masks_are_refreshed(self) -> bool:
+        """Whether something refreshes the masks during training, so that it may go on."""
+        return self._masks_are_refreshed
+
+    @masks_are_refreshed.setter
+    def masks_are_refreshed(self, value: bool) -> None:
+        self._check_not_folded()
+        self._masks_are_refreshed = value
+
     def fold_masks(self) -> Layer:
-        """Writes the masked kernels into the layer, and returns it. Not to be trained further."""
+        """Writes the masked kernels into the layer, and returns it. Training raises thereafter."""
         for slot, kernel in zip(self._slots, self._masked_kernels()):
             slot.kernel.assign(kernel)
+        self._is_folded = True
         return self.layer
+
+    def _check_not_folded(self) -> None:
+        if self._is_folded:
+            raise RuntimeError(
+                f"The pruned layer {self.name!r} cannot be trained further: "
+                "tf_movprune.strip_pruning wrote its masks into the weights. Prune a fresh model "
+                "in the same way, and load weights into it that were saved before."
+            )
 
     # ---- saving
 
@@ -395,7 +421,7 @@ def _is_true(training: Any) -> bool:
     return not tf.is_tensor(training) and bool(training)
 
 
-def _check_arguments(layer, schedule, method, multiplier) -> None:
+def _check_arguments(layer, schedule, method, block_size, multiplier) -> None:
     if not is_prunable(layer):
         raise ValueError(
             f"Expected a layer with prunable weights, got {type(layer).__name__}. Known are the "
@@ -414,7 +440,17 @@ def _check_arguments(layer, schedule, method, multiplier) -> None:
         )
     if value_name(schedule) != method.schedule_value:
         raise ValueError(_mismatch(schedule, method))
-    if not multiplier > 0:
+    expected = (
+        "block_size must be two integers of at least 1, the rows and columns of a block, such as "
+        f"(4, 4), got {block_size!r}."
+    )
+    if not isinstance(block_size, (tuple, list)) or len(block_size) != 2:
+        raise TypeError(expected)
+    if not all(isinstance(size, numbers.Integral) for size in block_size):
+        raise TypeError(expected)
+    if min(block_size) < 1:
+        raise ValueError(expected)
+    if not check_number("score_learning_rate_multiplier", multiplier, example=1.0) > 0:
         raise ValueError(
             f"score_learning_rate_multiplier must be greater than 0, got {multiplier}."
         )

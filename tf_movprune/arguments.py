@@ -1,0 +1,28 @@
+"""Arguments of the wrong type, refused where they are given."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+
+def check_integer(name: str, value: Any, example: int) -> int:
+    """An integer of Python's or NumPy's, as Python's.
+
+    Raises:
+      TypeError: it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"{name} must be an integer such as {example}, got {value!r}.")
+    return int(value)
+
+
+def check_number(name: str, value: Any, example: float) -> float:
+    """A real number of Python's or NumPy's, as Python's.
+
+    Raises:
+      TypeError: it is something else.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number such as {example}, got {value!r}.")
+    return float(value)
