@@ -8,7 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tf_movprune._keras import Layer, PruningPolicy, PruningSchedule, keras
+from tf_movprune._keras import (
+    Layer,
+    PruningPolicy,
+    PruningSchedule,
+    check_keras_object,
+    keras,
+)
 from tf_movprune.methods import HardMovement, Magnitude, MagnitudeScores, PruningMethod
 from tf_movprune.schedules import CubicSparsity
 from tf_movprune.selection import chosen_layers, is_hugging_face, schedules_by_path
@@ -72,7 +78,7 @@ def prune_low_movement(
     _check_schedule_type(pruning_schedule)
     if isinstance(to_prune, (list, tuple)):
         return _prune_list(to_prune, pruning_schedule, pruning_policy, options)
-    _check_keras_object(to_prune)
+    check_keras_object(to_prune)
     if pruned_layers(to_prune):
         raise ValueError(
             f"{to_prune.name!r} is pruned already. Prune a model once; to start over with other "
@@ -107,7 +113,7 @@ def prune_low_movement(
 
 def _prune_list(layers, schedule, policy, options) -> list[Layer]:
     for layer in layers:
-        _check_keras_object(layer)
+        check_keras_object(layer)
     pruned = [
         PruneLowMovement(layer, schedule, **options)
         if is_prunable(layer) and (policy is None or policy.allow_pruning(layer))
@@ -140,7 +146,7 @@ def strip_pruning(model: Any) -> Any:
       TypeError: not a Keras model or layer.
       ValueError: nothing in it is pruned.
     """
-    _check_keras_object(model)
+    check_keras_object(model)
     wrappers = pruned_layers(model).values()
     if not wrappers:
         raise ValueError(
@@ -198,18 +204,3 @@ def _check_schedule_type(schedule: Any) -> None:
             )
     if isinstance(schedule, Mapping) and not schedule:
         raise ValueError("pruning_schedule is an empty mapping: nothing would be pruned.")
-
-
-def _check_keras_object(obj: Any) -> None:
-    if isinstance(obj, Layer):
-        return
-    if any(cls.__module__.split(".")[0] == "keras" for cls in type(obj).__mro__):
-        raise TypeError(
-            f"{type(obj).__name__} is a Keras 3 object, and tf_movprune works with Keras 2: build "
-            "the model with tf_keras (`import tf_keras as keras`). For a library that uses "
-            "`tf.keras`, set the environment variable TF_USE_LEGACY_KERAS=1 before TensorFlow is "
-            "imported."
-        )
-    raise TypeError(
-        f"Expected a tf_keras model, a layer or a list of layers, got {type(obj).__name__}."
-    )
