@@ -1,6 +1,8 @@
 """Movement pruning for TensorFlow: prune pretrained models while they are fine-tuned."""
 
+from tf_movprune.caching import cache_teacher_logits
 from tf_movprune.callbacks import PruningSummaries, UpdatePruningStep
+from tf_movprune.distillation import Distiller
 from tf_movprune.export import ExportReport, export_saved_model, export_tflite
 from tf_movprune.methods import HardMovement, Magnitude, MagnitudeScores, PruningMethod
 from tf_movprune.optimizers import create_optimizer
@@ -16,6 +18,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "CubicSparsity",
+    "Distiller",
     "ExportReport",
     "HardMovement",
     "Magnitude",
@@ -25,6 +28,7 @@ __all__ = [
     "PruningSummaries",
     "ShortRun",
     "UpdatePruningStep",
+    "cache_teacher_logits",
     "create_optimizer",
     "export_saved_model",
     "export_tflite",

@@ -15,6 +15,7 @@ from tf_movprune._keras import (
     check_keras_object,
     keras,
 )
+from tf_movprune.distillation import Distiller
 from tf_movprune.methods import HardMovement, Magnitude, MagnitudeScores, PruningMethod
 from tf_movprune.schedules import CubicSparsity
 from tf_movprune.selection import chosen_layers, is_hugging_face, schedules_by_path
@@ -79,6 +80,11 @@ def prune_low_movement(
     if isinstance(to_prune, (list, tuple)):
         return _prune_list(to_prune, pruning_schedule, pruning_policy, options)
     check_keras_object(to_prune)
+    if isinstance(to_prune, Distiller):
+        raise ValueError(
+            "Prune the student before distilling: tf_movprune.Distiller("
+            "tf_movprune.prune_low_movement(student, ...), teacher)."
+        )
     if pruned_layers(to_prune):
         raise ValueError(
             f"{to_prune.name!r} is pruned already. Prune a model once; to start over with other "
@@ -135,18 +141,22 @@ def strip_pruning(model: Any) -> Any:
     gone, and so is the compiled state.
 
     Args:
-      model: a model or layer that `prune_low_movement` returned. Sequential and Functional models
-        are cloned around the same layers, others are changed in place. Either way the layers'
-        weights are overwritten: the pruned model is not to be trained further.
+      model: a model or layer that `prune_low_movement` returned, or a `Distiller` with one as its
+        student. Sequential and Functional models are cloned around the same layers, others are
+        changed in place. Either way the layers' weights are overwritten: the pruned model is not
+        to be trained further.
 
     Returns:
-      The plain model or layer.
+      The plain model or layer; of a `Distiller`, the student.
 
     Raises:
       TypeError: not a Keras model or layer.
       ValueError: nothing in it is pruned.
     """
     check_keras_object(model)
+    if isinstance(model, Distiller):
+        _forget_compilation(model)
+        model = model.student
     wrappers = pruned_layers(model).values()
     if not wrappers:
         raise ValueError(
