@@ -70,6 +70,27 @@ def hard_concrete_gate(scores: np.ndarray, uniform: np.ndarray | None = None) ->
     return np.clip(sigmoid(scores) * 1.2 - 0.1, 0, 1)
 
 
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    shifted = np.asarray(logits, np.float64)
+    shifted = shifted - shifted.max(-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+
+
+def distillation(teacher: np.ndarray, student: np.ndarray, temperature: float) -> np.ndarray:
+    """`T² * KL(softmax(teacher / T) || softmax(student / T))`, summed over the last axis only."""
+    log_p, log_q = (
+        log_softmax(np.asarray(z, np.float64) / temperature) for z in (teacher, student)
+    )
+    p = np.exp(log_p)
+    terms = p * np.where(p > 0, log_p - log_q, 0)
+    return temperature**2 * terms.sum(-1)
+
+
+def cross_entropy(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Of class ids with logits, by example."""
+    return -np.take_along_axis(log_softmax(logits), np.asarray(labels)[..., None], -1)[..., 0]
+
+
 def threshold(scores: np.ndarray, mask: np.ndarray) -> float:
     """The lowest score that is kept: -inf where all are, +inf where none is."""
     if np.all(mask):

@@ -82,11 +82,19 @@ def train_like(run, method, jit_compile):
         score_learning_rate_multiplier=trace["score_lr"] / trace["lr"],
     )
     layers = {matrix: layer_at(model, tf_path(matrix)) for matrix in trace["masked_matrices"]}
-    model.compile(
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    trained = model
+    if trace["teacher"]:
+        teacher = transformers.TFBertForSequenceClassification.from_pretrained(folder / "teacher")
+        trained = tf_movprune.Distiller(
+            model, teacher, trace["T"], trace["alpha_distil"], trace["alpha_ce"]
+        )
+        loss = None
+    trained.compile(
         optimizer=tf_movprune.create_optimizer(
             trace["lr"], trace["steps"], trace["warmup"], trace["wd"], clipnorm=trace["clip"]
         ),
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss=loss,
         jit_compile=jit_compile,
     )
     batches = dict(np.load(folder / "batches.npz"))
@@ -97,24 +105,28 @@ def train_like(run, method, jit_compile):
             yield {name: values[step] for name, values in batches.items()}, labels[step]
 
     recorder = Recorder()
-    history = model.fit(
+    history = trained.fit(
         one_by_one(),
         steps_per_epoch=1,
         epochs=trace["steps"],
         callbacks=[tf_movprune.UpdatePruningStep(), recorder],
         verbose=0,
     )
-    return folder, trace, model, layers, recorder.masks, history.history["loss"]
+    return folder, trace, model, layers, recorder.masks, history.history
 
 
 @needs_traces
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize(
     "run, method",
-    [("hard_topk", tf_movprune.HardMovement()), ("magnitude", tf_movprune.Magnitude())],
+    [
+        ("hard_topk", tf_movprune.HardMovement()),
+        ("hard_topk_distilled", tf_movprune.HardMovement()),
+        ("magnitude", tf_movprune.Magnitude()),
+    ],
 )
 def test_trains_like_the_reference(run, method, jit_compile):
-    folder, trace, _, layers, step_masks, losses = train_like(run, method, jit_compile)
+    folder, trace, _, layers, step_masks, logs = train_like(run, method, jit_compile)
 
     reference = load_file(folder / "step_masks.safetensors")
     flips = np.array(
@@ -127,7 +139,11 @@ def test_trains_like_the_reference(run, method, jit_compile):
         ]
     )
     first_flip = int(np.argmax(flips > 0)) if flips.any() else trace["steps"]
-    np.testing.assert_allclose(losses[:first_flip], trace["loss"][:first_flip], rtol=1e-5)
+    losses = [(logs["loss"], trace["total_loss"])]
+    if trace["teacher"]:
+        losses.append((logs["ce_loss"], trace["loss"]))
+    for received, expected in losses:
+        np.testing.assert_allclose(received[:first_flip], expected[:first_flip], rtol=1e-5)
     size = sum(layer.masks[0].shape.num_elements() for layer in layers.values())
     assert np.all(flips <= 0.005 * size)
     assert first_flip == trace["steps"]

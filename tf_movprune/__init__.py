@@ -1,6 +1,8 @@
 """Movement pruning for TensorFlow: prune pretrained models while they are fine-tuned."""
 
+from tf_movprune.caching import cache_teacher_logits
 from tf_movprune.callbacks import PruningSummaries, UpdatePruningStep
+from tf_movprune.distillation import Distiller
 from tf_movprune.export import ExportReport, export_saved_model, export_tflite
 from tf_movprune.methods import (
     L0,
@@ -26,6 +28,7 @@ __all__ = [
     "L0",
     "CubicSparsity",
     "CubicThreshold",
+    "Distiller",
     "ExportReport",
     "HardMovement",
     "Magnitude",
@@ -37,6 +40,7 @@ __all__ = [
     "ShortRun",
     "SoftMovement",
     "UpdatePruningStep",
+    "cache_teacher_logits",
     "create_optimizer",
     "export_saved_model",
     "export_tflite",

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from tf_movprune import checks
-from tf_movprune._keras import Layer, PruningPolicy, PruningSchedule, keras, registered_name
+from tf_movprune._keras import Layer, PruningPolicy, PruningSchedule, check_keras_object, keras
+from tf_movprune.distillation import Distiller
+from tf_movprune.guards import guard_saving, unguard_saving
 from tf_movprune.methods import HardMovement, PruningMethod
 from tf_movprune.selection import by_path, chosen_layers, is_hugging_face
 from tf_movprune.serialization import SERIALIZABLE
-from tf_movprune.traversal import is_graph_network, pruned_layers, replace_layers, walk
+from tf_movprune.traversal import pruned_layers, replace_layers
 from tf_movprune.wrapper import PruneLowMovement, is_prunable
 
 
@@ -77,7 +77,12 @@ def prune_low_movement(
     if isinstance(to_prune, (list, tuple)):
         _refuse_patterns("A list of layers", pruning_schedule, chosen)
         return _prune_list(to_prune, pruning_schedule, chosen, pruning_policy, options)
-    _check_keras_object(to_prune)
+    check_keras_object(to_prune)
+    if isinstance(to_prune, Distiller):
+        raise ValueError(
+            "Prune the student before distilling: tf_movprune.Distiller("
+            "tf_movprune.prune_low_movement(student, ...), teacher)."
+        )
     if pruned_layers(to_prune):
         raise ValueError(
             f"{to_prune.name!r} is pruned already. Prune a model once; to start over with other "
@@ -112,14 +117,13 @@ def prune_low_movement(
         )
     pruned = replace_layers(to_prune, wrappers)
     _forget_compilation(pruned)
-    _guard_save_pretrained(pruned)
-    _guard_configs(pruned)
+    guard_saving(pruned)
     return pruned
 
 
 def _prune_list(layers, schedule, method, policy, options) -> list[Layer]:
     for layer in layers:
-        _check_keras_object(layer)
+        check_keras_object(layer)
     pruned = [
         PruneLowMovement(layer, schedule, method, **options)
         if is_prunable(layer) and (policy is None or policy.allow_pruning(layer))
@@ -141,12 +145,13 @@ def strip_pruning(model: Any) -> Any:
     gone, and so is the compiled state.
 
     Args:
-      model: a model or layer that `prune_low_movement` returned. Sequential and Functional models
-        are cloned around the same layers, others are changed in place. Either way the layers'
-        weights are overwritten: training the pruned model further raises.
+      model: a model or layer that `prune_low_movement` returned, or a `Distiller` with one as its
+        student. Sequential and Functional models are cloned around the same layers, others are
+        changed in place. Either way the layers' weights are overwritten: training the pruned
+        model further raises.
 
     Returns:
-      The plain model or layer.
+      The plain model or layer; of a `Distiller`, the student.
 
     Raises:
       TypeError: not a Keras model or layer.
@@ -155,7 +160,10 @@ def strip_pruning(model: Any) -> Any:
     Warns where masks were never refreshed, or have fewer zeros than their schedule asks for at its
     `end_step`.
     """
-    _check_keras_object(model)
+    check_keras_object(model)
+    if isinstance(model, Distiller):
+        _forget_compilation(model)
+        model = model.student
     wrappers = pruned_layers(model).values()
     if not wrappers:
         raise ValueError(
@@ -172,8 +180,7 @@ def strip_pruning(model: Any) -> Any:
         checks.warn_if_behind(wrappers)
     stripped = replace_layers(model, {id(wrapper): wrapper.fold_masks() for wrapper in wrappers})
     _forget_compilation(stripped)
-    vars(stripped).pop("save_pretrained", None)
-    _unguard_configs(stripped)
+    unguard_saving(stripped)
     return stripped
 
 
@@ -189,63 +196,6 @@ def _forget_compilation(model: Layer) -> None:
         model._reset_compile_cache()
         model._is_compiled = False
         model.optimizer = None
-
-
-def _guard_save_pretrained(model: Layer) -> None:
-    """Hugging Face would save the unmasked weights, and load them without a word."""
-    if hasattr(type(model), "save_pretrained"):
-
-        def refuse(*args: Any, **kwargs: Any) -> None:
-            raise ValueError(
-                f"{model.name!r} still has pruning wrappers, and save_pretrained would write its "
-                "unmasked weights. Save what tf_movprune.strip_pruning(model) returns; to go on "
-                "training later, use save_weights or tf.train.Checkpoint."
-            )
-
-        vars(model)["save_pretrained"] = refuse
-
-
-def _guard_configs(model: Layer) -> None:
-    """Keras would save a layer that was changed in place as its class makes it: without wrappers.
-
-    Such a file does not load, or loads another model.
-    """
-    for layer in _unwrapped_layers(model):
-        if not is_graph_network(layer) and pruned_layers(layer):
-            vars(layer)["get_config"] = functools.partial(_complete_config, layer)
-
-
-def _unguard_configs(model: Layer) -> None:
-    for layer in _unwrapped_layers(model):
-        if getattr(vars(layer).get("get_config"), "func", None) is _complete_config:
-            del vars(layer)["get_config"]
-
-
-def _unwrapped_layers(model: Layer) -> list[Layer]:
-    """A model and all layers in it, down to its wrappers, which are left out."""
-    layers = [model, *(layer for _, layer in walk(model, _is_wrapper))]
-    return [layer for layer in layers if not _is_wrapper(layer)]
-
-
-def _is_wrapper(value: Any) -> bool:
-    return isinstance(value, PruneLowMovement)
-
-
-def _complete_config(layer: Layer) -> dict[str, Any]:
-    """The configuration of a layer, if the wrappers inside the layer are all in it."""
-    config = type(layer).get_config(layer)
-    leaves, name = tf.nest.flatten(config), registered_name(PruneLowMovement)
-    found = sum(isinstance(leaf, str) and leaf == name for leaf in leaves)
-    found += sum(len(pruned_layers(leaf)) for leaf in leaves if isinstance(leaf, Layer))
-    if found < len(pruned_layers(layer)):
-        # To Keras this type means a layer without configuration: SavedModels do without.
-        raise NotImplementedError(
-            f"{layer.name!r} ({type(layer).__name__}) has pruning wrappers inside that its "
-            "get_config() does not tell of: a file of the whole model would not load. Use "
-            "save_weights or tf.train.Checkpoint, and load into a fresh model that is pruned in "
-            "the same way; or save what tf_movprune.strip_pruning returns."
-        )
-    return config
 
 
 def _check_types(schedule: Any, method: Any) -> None:
@@ -274,18 +224,3 @@ def _refuse_patterns(what: str, *settings: Any) -> None:
         raise TypeError(
             f"{what} takes one PruningSchedule and one method, got a mapping of patterns."
         )
-
-
-def _check_keras_object(obj: Any) -> None:
-    if isinstance(obj, Layer):
-        return
-    if any(cls.__module__.split(".")[0] == "keras" for cls in type(obj).__mro__):
-        raise TypeError(
-            f"{type(obj).__name__} is a Keras 3 object, and tf_movprune works with Keras 2: build "
-            "the model with tf_keras (`import tf_keras as keras`). For a library that uses "
-            "`tf.keras`, set the environment variable TF_USE_LEGACY_KERAS=1 before TensorFlow is "
-            "imported."
-        )
-    raise TypeError(
-        f"Expected a tf_keras model, a layer or a list of layers, got {type(obj).__name__}."
-    )
