@@ -69,12 +69,11 @@ def train_like(run, method, jit_compile):
     model = transformers.TFBertForSequenceClassification.from_pretrained(folder)
     model.bert.embeddings.trainable = False
     begin = trace["iw"] * trace["warmup"]
-    schedule = tf_movprune.CubicSparsity(
-        final_sparsity=1 - trace["final"],
-        begin_step=begin,
-        end_step=trace["steps"] - trace["fw"] * trace["warmup"],
-        initial_sparsity=1 - trace["init"],
-    )
+    end = trace["steps"] - trace["fw"] * trace["warmup"]
+    if method.schedule_value == "threshold":
+        schedule = tf_movprune.CubicThreshold(trace["final"], begin, end, trace["init"])
+    else:
+        schedule = tf_movprune.CubicSparsity(1 - trace["final"], begin, end, 1 - trace["init"])
     tf_movprune.prune_low_movement(
         model,
         schedule,
@@ -123,6 +122,7 @@ def train_like(run, method, jit_compile):
         ("hard_topk", tf_movprune.HardMovement()),
         ("hard_topk_distilled", tf_movprune.HardMovement()),
         ("magnitude", tf_movprune.Magnitude()),
+        ("soft_l1", tf_movprune.SoftMovement(final_lambda=1000.0)),
     ],
 )
 def test_trains_like_the_reference(run, method, jit_compile):

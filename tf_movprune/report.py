@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from tf_movprune._keras import Layer
+from tf_movprune.kernels import prunable_weights
 from tf_movprune.refresh import groups
 from tf_movprune.schedules import final_value
 from tf_movprune.selection import default_layers
 from tf_movprune.traversal import pruned_layers
-from tf_movprune.wrapper import PruneLowMovement, prunable_weights
+from tf_movprune.wrapper import PruneLowMovement
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import numbers
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
 from tf_movprune import masks
 from tf_movprune._keras import (
-    REGISTERED_KERNELS,
     Layer,
     PrunableLayer,
     PruningSchedule,
@@ -21,6 +18,7 @@ from tf_movprune._keras import (
     register,
 )
 from tf_movprune.arguments import check_number
+from tf_movprune.kernels import Slot, build_attention, find_slots, kernel_names, replaced
 from tf_movprune.methods import HardMovement, PruningMethod
 from tf_movprune.schedules import EveryStep, value_name
 from tf_movprune.serialization import (
@@ -32,17 +30,6 @@ from tf_movprune.serialization import (
 
 SCORES_NAME = "movement_scores"
 """Last part of the name of every score variable; optimizers recognise scores by it."""
-
-
-class _Slot(NamedTuple):
-    """Where a kernel lives: the attribute `name` of the layer `owner`."""
-
-    owner: Layer
-    name: str
-
-    @property
-    def kernel(self) -> tf.Variable:
-        return getattr(self.owner, self.name)
 
 
 @register
@@ -127,8 +114,8 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
                 self.layer.build(input_shape)
             self.layer.built = True
         if isinstance(self.layer, keras.layers.MultiHeadAttention) and not self.layer.weights:
-            _build_attention(self.layer)
-        vars(self)["_found_slots"] = _find_slots(self.layer)  # not tracked: `layer` is
+            build_attention(self.layer)
+        vars(self)["_found_slots"] = find_slots(self.layer)  # not tracked: `layer` is
         self.scores, self.masks, self.thresholds = [], [], []
         for slot in self._slots:
             self._add_variables(slot.kernel)
@@ -140,7 +127,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         super().build(input_shape)
 
     @property
-    def _slots(self) -> list[_Slot]:
+    def _slots(self) -> list[Slot]:
         if "_found_slots" not in vars(self):
             raise ValueError(
                 f"The pruned layer {self.name!r} is not built yet, and has no masks. Call it, or "
@@ -213,7 +200,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             )
         if mask is not None and self.layer._expects_mask_arg:
             kwargs["mask"] = mask
-        with _replaced(self.layer, self._slots, self._masked_kernels(training)):
+        with replaced(self.layer, self._slots, self._masked_kernels(training)):
             return self.layer(inputs, *args, **kwargs)
 
     def _masked_kernels(self, training: Any = False) -> list[tf.Tensor]:
@@ -317,104 +304,13 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
 def is_prunable(layer: Any) -> bool:
     """Whether `PruneLowMovement` can wrap the layer itself, whatever it contains."""
     return not isinstance(layer, PruneLowMovement) and (
-        hasattr(layer, "get_prunable_weights") or bool(_kernel_names(layer))
+        hasattr(layer, "get_prunable_weights") or bool(kernel_names(layer))
     )
 
 
 def is_scores(variable: tf.Variable) -> bool:
     """Whether a variable holds movement scores."""
     return variable.name.split(":")[0].split("/")[-1] == SCORES_NAME
-
-
-def _kernel_names(layer: Any) -> list[str]:
-    """Names of the kernels of a layer that tfmot's registry knows, or of a subclass of one."""
-    for cls in type(layer).__mro__:
-        if cls is keras.layers.EinsumDense:
-            return ["kernel"]
-        if cls in REGISTERED_KERNELS:
-            return REGISTERED_KERNELS[cls]
-    if isinstance(layer, keras.layers.RNN) and not isinstance(
-        layer.cell, keras.layers.StackedRNNCells
-    ):
-        return ["cell.kernel", "cell.recurrent_kernel"]
-    return []
-
-
-def _build_attention(layer: keras.layers.MultiHeadAttention) -> None:
-    """Makes the kernels of an attention layer whose input shapes its configuration brought."""
-    shapes = (layer._query_shape, layer._value_shape, layer._key_shape)
-    if None not in shapes:
-        with tf.init_scope(), tf.name_scope(layer.name):
-            layer(*(tf.zeros([size or 1 for size in shape]) for shape in shapes))
-
-
-def prunable_weights(layer: Layer) -> list[tf.Variable]:
-    """The kernels of an unwrapped layer that would be pruned."""
-    if hasattr(layer, "get_prunable_weights"):
-        return list(layer.get_prunable_weights())
-    weights = []
-    for path in _kernel_names(layer):
-        weight = layer
-        for name in path.split("."):
-            weight = getattr(weight, name, None)
-        if weight is None:
-            raise ValueError(
-                f"The layer {layer.name!r} ({type(layer).__name__}) has no {path} yet: it makes "
-                "its weights when it is first called. Call it, or the model, once on example "
-                "inputs before pruning."
-            )
-        weights.append(weight)
-    return weights
-
-
-def _find_slots(layer: Layer) -> list[_Slot]:
-    weights = prunable_weights(layer)
-    if not weights:
-        raise ValueError(
-            f"The layer {layer.name!r} ({type(layer).__name__}) returned no weights from "
-            "get_prunable_weights(). Return at least one, or leave the layer out."
-        )
-    owners = [layer, *layer.submodules]
-    slots = []
-    for weight in weights:
-        found = (
-            _Slot(owner, name)
-            for owner in owners
-            for name, value in vars(owner).items()
-            if value is weight
-        )
-        slot = next(found, None)
-        if slot is None:
-            raise ValueError(
-                f"The prunable weight {weight.name!r} of layer {layer.name!r} is not an attribute "
-                "of it or of a layer inside it. Keep it as an attribute of its own, not in a list."
-            )
-        slots.append(slot)
-    return slots
-
-
-@contextlib.contextmanager
-def _replaced(layer: Layer, slots: list[_Slot], tensors: list[tf.Tensor]) -> Iterator[None]:
-    """Puts tensors where the layer looks for its kernels.
-
-    Through `vars`, because assigning the attribute would drop the kernel from the layer's weights.
-    """
-    kernels = [slot.kernel for slot in slots]
-    saved_calls = {}
-    if is_saving():
-        # A SavedModel in the making replaces the `call` of each inner layer by a function that
-        # was traced without the mask.
-        inner = [module for module in (layer, *layer.submodules) if "call" in vars(module)]
-        saved_calls = {module: vars(module).pop("call") for module in inner}
-    try:
-        for slot, tensor in zip(slots, tensors):
-            vars(slot.owner)[slot.name] = tensor
-        yield
-    finally:
-        for slot, kernel in zip(slots, kernels):
-            vars(slot.owner)[slot.name] = kernel
-        for module, call in saved_calls.items():
-            vars(module)["call"] = call
 
 
 def _is_true(training: Any) -> bool:
