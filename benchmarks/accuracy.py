@@ -1,0 +1,205 @@
+"""Accuracy of methods and recipes: appends one line of JSON to a results file for each run.
+
+    python -m benchmarks.accuracy --data_dir GLUE/SST-2 --recipe movement magnitude --seed 0 1
+    python -m benchmarks.accuracy --recipe movement --num_train_steps 500   # movie reviews
+    python -m benchmarks.accuracy --table                                   # of the results file
+
+Runs that are in the results file already are skipped. The model is MiniLM-L6, whole encoder pruned.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import dataclasses
+import datetime
+import json
+import os
+import pathlib
+import platform
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+import transformers
+
+import tf_movprune
+from examples.downloads import minilm_folder
+from examples.fine_tuning import Settings, accuracy, fit, load_classifier, optimizer_for
+from examples.sentiment_data import load_task, tokenize
+
+RESULTS = pathlib.Path("benchmarks/accuracy.jsonl")
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A method, how its scores learn, and from where to where in the run the schedule rises.
+
+    `score_sgd` is the rate of plain gradient descent on the scores; `score_adam` their rate under
+    the optimizer of the weights.
+    """
+
+    method: tf_movprune.PruningMethod | None = None
+    score_sgd: float | None = None
+    score_adam: float | None = None
+    begin: float = 0.1
+    end: float = 0.7
+    learning_rate: float = 8e-5
+    distil: bool = False
+
+
+def from_magnitudes(scale: float = 1e-3, scope: str = "local") -> tf_movprune.HardMovement:
+    return tf_movprune.HardMovement(tf_movprune.MagnitudeScores(scale), scope)
+
+
+MOVEMENT = Recipe(from_magnitudes(), score_sgd=1.0)  # as ShortRun has it
+SOFT = Recipe(tf_movprune.SoftMovement(100.0), score_adam=1e-2)
+TARGET = Recipe(tf_movprune.SoftMovement(100.0, target=True), score_adam=1e-2)
+
+
+def changed(recipe: Recipe, **changes) -> Recipe:
+    return dataclasses.replace(recipe, **changes)
+
+
+RECIPES = {
+    "dense": Recipe(),
+    "magnitude": Recipe(tf_movprune.Magnitude()),
+    "magnitude-global": Recipe(tf_movprune.Magnitude(scope="global")),
+    "movement": MOVEMENT,
+    "movement-distil": changed(MOVEMENT, distil=True),
+    "movement-global": changed(MOVEMENT, method=from_magnitudes(scope="global")),
+    # the paper's settings
+    "hard": Recipe(tf_movprune.HardMovement(), score_adam=1e-2),
+    "hard-distil": Recipe(tf_movprune.HardMovement(), score_adam=1e-2, distil=True),
+    "soft": SOFT,
+    "soft-distil": changed(SOFT, distil=True),
+    "soft-target": TARGET,
+    "soft-target-distil": changed(TARGET, distil=True),
+    "l0": Recipe(tf_movprune.L0(125.0), score_adam=1e-1),
+    # one setting of "movement" changed
+    "movement-scale-3e-4": changed(MOVEMENT, method=from_magnitudes(3e-4)),
+    "movement-scale-3e-3": changed(MOVEMENT, method=from_magnitudes(3e-3)),
+    "movement-adam": Recipe(from_magnitudes(1.0), score_adam=1e-2),
+    "movement-begin-0": changed(MOVEMENT, begin=0.0),
+    "movement-end-0.5": changed(MOVEMENT, end=0.5),
+    "movement-end-0.85": changed(MOVEMENT, end=0.85),
+    "movement-lr-1.6e-4": changed(MOVEMENT, learning_rate=1.6e-4),
+    "magnitude-lr-1.6e-4": Recipe(tf_movprune.Magnitude(), learning_rate=1.6e-4),
+}
+
+
+def schedule_of(recipe: Recipe, steps: int, sparsity: float):
+    span = {"begin_step": int(recipe.begin * steps), "end_step": int(recipe.end * steps)}
+    if recipe.method.schedule_value == "threshold":
+        return tf_movprune.CubicThreshold(0.1, **span)
+    if recipe.method.schedule_value == "sparsity":
+        return tf_movprune.CubicSparsity(sparsity, **span)
+    return None
+
+
+def run(recipe: Recipe, data, folder, settings: Settings, sparsity: float, teacher: str) -> dict:
+    settings = dataclasses.replace(settings, learning_rate=recipe.learning_rate)
+    model = trained = load_classifier(folder, settings.seed)
+    callbacks, score_optimizer = [], None
+    if recipe.method is not None:
+        multiplier = recipe.score_adam and recipe.score_adam / recipe.learning_rate
+        if recipe.score_sgd is not None:
+            multiplier, score_optimizer = 1.0, keras.optimizers.SGD(recipe.score_sgd)
+        tf_movprune.prune_low_movement(
+            model,
+            schedule_of(recipe, settings.num_train_steps, sparsity),
+            recipe.method,
+            score_learning_rate_multiplier=multiplier,
+        )
+        callbacks.append(tf_movprune.UpdatePruningStep())
+    if recipe.distil:
+        trained = tf_movprune.Distiller(
+            model, load_classifier(teacher, 0), alpha_distil=0.9, alpha_ce=0.1
+        )
+    optimizer = optimizer_for(settings, score_optimizer=score_optimizer)
+    record = fit(
+        trained, optimizer, data["train"], data["validation"], settings, callbacks, verbose=2
+    )
+    report = tf_movprune.summarize_sparsity(model)
+    result = {
+        "test_accuracy": accuracy(model, data["test"]),
+        "remaining": 1 - report.sparsity,
+        "validation": dict(zip(record.steps, record.accuracies)),
+    }
+    if recipe.method is None and settings.seed == 0:
+        model.save_pretrained(teacher)
+    return result
+
+
+def table(results: list[dict]) -> str:
+    """Markdown: a line to each task, length, sparsity and recipe, with all its seeds."""
+    found = collections.defaultdict(dict)
+    remaining = {}
+    for result in results:
+        task, recipe, steps, sparsity, seed = result["key"]
+        key = (task, steps, 1.0 if recipe == "dense" else 1 - sparsity, recipe)
+        found[key][seed] = result["test_accuracy"]
+        remaining[key] = result.get("remaining", key[2])
+    lines = ["| task | steps | remaining | recipe | seeds | mean |", "|---|---|---|---|---|---|"]
+    for key in sorted(found, key=lambda k: (k[0], k[1], -k[2], -np.mean([*found[k].values()]))):
+        task, steps, _, recipe = key
+        seeds = ", ".join(f"{100 * value:.1f}" for _, value in sorted(found[key].items()))
+        mean = 100 * np.mean([*found[key].values()])
+        lines.append(
+            f"| {task} | {steps} | {remaining[key]:.1%} | `{recipe}` | {seeds} | {mean:.1f} % |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--task", default="movie_reviews")
+    parser.add_argument("--data_dir", default=None)
+    parser.add_argument("--recipe", nargs="+", default=["movement", "magnitude"], choices=RECIPES)
+    parser.add_argument("--seed", nargs="+", type=int, default=[0, 1])
+    parser.add_argument("--num_train_steps", type=int, default=1500)
+    parser.add_argument("--final_sparsity", type=float, default=0.9)
+    parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
+    parser.add_argument("--table", action="store_true", help="print the results, and train nothing")
+    args = parser.parse_args()
+
+    lines = args.results.read_text().splitlines() if args.results.exists() else []
+    results = [json.loads(line) for line in lines]
+    if args.table:
+        print(table(results))
+        return
+    done = [result["key"] for result in results]
+    folder = str(minilm_folder(pathlib.Path("runs/cache")))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    splits = load_task(args.task, args.data_dir)
+    data = {name: tokenize(tokenizer, *split) for name, split in splits.items()}
+    task = "sst2" if args.data_dir else args.task
+    teacher = f"runs/teachers/{task}-{args.num_train_steps}"
+    if any(RECIPES[name].distil for name in args.recipe) and not pathlib.Path(teacher).exists():
+        parser.error(f"there is no teacher in {teacher} yet: run --recipe dense --seed 0 first")
+    for seed in args.seed:
+        for name in args.recipe:
+            key = [task, name, args.num_train_steps, args.final_sparsity, seed]
+            if key in done:
+                continue
+            keras.backend.clear_session()
+            settings = Settings(args.num_train_steps, seed=seed)
+            result = run(RECIPES[name], data, folder, settings, args.final_sparsity, teacher)
+            result = {
+                "key": key,
+                **result,
+                "date": datetime.date.today().isoformat(),
+                "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
+                f"TensorFlow {tf.__version__}",
+            }
+            print(result, flush=True)
+            with open(args.results, "a") as file:
+                file.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()

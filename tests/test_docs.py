@@ -1,0 +1,62 @@
+"""The snippets of docs/methods.md, each run on a model of its own."""
+
+import pathlib
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import tf_movprune
+
+transformers = pytest.importorskip("transformers")
+
+PAGE = pathlib.Path(__file__).parents[1] / "docs" / "methods.md"
+SECTIONS = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+SNIPPETS = [
+    pytest.param(code, id=f"{section.splitlines()[0]} {i}")
+    for section in SECTIONS
+    for i, code in enumerate(re.findall(r"```python\n(.*?)```", section, re.DOTALL))
+]
+
+
+def bert():
+    config = transformers.BertConfig(
+        vocab_size=99,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    model = transformers.TFBertForSequenceClassification(config)
+    model(model.dummy_inputs)
+    return model
+
+
+def test_every_method_has_its_snippet():
+    assert len(SNIPPETS) == 9
+    text = PAGE.read_text(encoding="utf-8")
+    for name in ("HardMovement", "SoftMovement", "L0", "Magnitude", "Distiller", "OnceSparse"):
+        assert name in text
+
+
+@pytest.mark.parametrize("code", SNIPPETS)
+def test_snippet(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    keras.utils.set_random_seed(0)
+    ids = np.random.RandomState(0).randint(0, 99, [80, 8])
+    batches = tf.data.Dataset.from_tensor_slices({"input_ids": ids, "labels": ids[:, 0] % 2})
+    namespace = {
+        "tf_movprune": tf_movprune,
+        "keras": keras,
+        "model": bert(),
+        "teacher": bert() if "teacher" in code else None,
+        "dataset": batches.batch(4),
+    }
+    exec(code, namespace)
+    report = tf_movprune.summarize_sparsity(namespace.get("plain", namespace["model"]))
+    if "CubicSparsity(0.9" in code:
+        assert report.sparsity == pytest.approx(0.9, abs=0.01)
+    else:
+        assert report.weights
