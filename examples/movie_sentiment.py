@@ -176,7 +176,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--final_sparsity", type=float, default=0.9)
     parser.add_argument("--num_train_steps", type=int)
     parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--learning_rate", type=float, default=8e-5)
+    parser.add_argument("--learning_rate", type=float, default=1.6e-4)
     parser.add_argument("--evaluations", type=int, help="validations during each run")
     parser.add_argument(
         "--max_examples", type=int, help="sentences of each split; all unless given"
@@ -185,7 +185,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output_dir", default="runs/movie_sentiment")
     parser.add_argument("--cache_dir", default="runs/cache", help="where MiniLM is kept")
     args = parser.parse_args(argv)
-    steps, evaluations, args.lengths = (30, 2, (32,)) if args.quick else (500, 10, Settings.lengths)
+    steps, evaluations, args.lengths = (30, 2, (32,)) if args.quick else (400, 10, Settings.lengths)
     args.num_train_steps = args.num_train_steps or steps
     args.evaluations = args.evaluations or evaluations
     if args.quick and args.max_examples is None:
