@@ -71,8 +71,8 @@ RECIPES = {
     "movement-distil": changed(MOVEMENT, distil=True),
     "movement-global": changed(MOVEMENT, method=from_magnitudes(scope="global")),
     # the paper's settings
-    "hard": Recipe(tf_movprune.HardMovement(), score_adam=1e-2),
-    "hard-distil": Recipe(tf_movprune.HardMovement(), score_adam=1e-2, distil=True),
+    "hard": Recipe(tf_movprune.HardMovement()),  # at any score rate
+    "hard-distil": Recipe(tf_movprune.HardMovement(), distil=True),
     "soft": SOFT,
     "soft-distil": changed(SOFT, distil=True),
     "soft-target": TARGET,
