@@ -136,20 +136,18 @@ def run(recipe: Recipe, data, folder, settings: Settings, sparsity: float, teach
 def table(results: list[dict]) -> str:
     """Markdown: a line to each task, length, sparsity and recipe, with all its seeds."""
     found = collections.defaultdict(dict)
-    remaining = {}
+    remaining = collections.defaultdict(list)
     for result in results:
         task, recipe, steps, sparsity, seed = result["key"]
         key = (task, steps, 1.0 if recipe == "dense" else 1 - sparsity, recipe)
         found[key][seed] = result["test_accuracy"]
-        remaining[key] = result.get("remaining", key[2])
+        remaining[key].append(result.get("remaining", key[2]))
     lines = ["| task | steps | remaining | recipe | seeds | mean |", "|---|---|---|---|---|---|"]
     for key in sorted(found, key=lambda k: (k[0], k[1], -k[2], -np.mean([*found[k].values()]))):
         task, steps, _, recipe = key
         seeds = ", ".join(f"{100 * value:.1f}" for _, value in sorted(found[key].items()))
-        mean = 100 * np.mean([*found[key].values()])
-        lines.append(
-            f"| {task} | {steps} | {remaining[key]:.1%} | `{recipe}` | {seeds} | {mean:.1f} % |"
-        )
+        mean, left = 100 * np.mean([*found[key].values()]), np.mean(remaining[key])
+        lines.append(f"| {task} | {steps} | {left:.1%} | `{recipe}` | {seeds} | {mean:.1f} % |")
     return "\n".join(lines)
 
 
@@ -172,31 +170,32 @@ def main() -> None:
     if args.table:
         print(table(results))
         return
-    done = [result["key"] for result in results]
+    done = {tuple(result["key"]) for result in results}
     folder = str(minilm_folder(pathlib.Path("runs/cache")))
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     splits = load_task(args.task, args.data_dir)
     data = {name: tokenize(tokenizer, *split) for name, split in splits.items()}
     task = "sst2" if args.data_dir else args.task
     teacher = f"runs/teachers/{task}-{args.num_train_steps}"
-    if any(RECIPES[name].distil for name in args.recipe) and not pathlib.Path(teacher).exists():
-        parser.error(f"there is no teacher in {teacher} yet: run --recipe dense --seed 0 first")
-    for seed in args.seed:
-        for name in args.recipe:
-            key = [task, name, args.num_train_steps, args.final_sparsity, seed]
-            if key in done:
-                continue
-            keras.backend.clear_session()
-            settings = Settings(args.num_train_steps, seed=seed)
-            result = run(RECIPES[name], data, folder, settings, args.final_sparsity, teacher)
-            result = {
-                "key": key,
-                **result,
-                "date": datetime.date.today().isoformat(),
-                "machine": f"{platform.machine()}, {os.cpu_count()} cores, "
-                f"TensorFlow {tf.__version__}",
-            }
-            print(result, flush=True)
+
+    def has_to_run(name: str, seed: int) -> bool:
+        return (task, name, args.num_train_steps, args.final_sparsity, seed) not in done
+
+    runs = [(n, seed) for seed in args.seed for n in args.recipe if has_to_run(n, seed)]
+    if any(RECIPES[name].distil for name, _ in runs) and not pathlib.Path(teacher).exists():
+        runs = [("dense", 0), *(run for run in runs if run != ("dense", 0))]  # is their teacher
+    for name, seed in runs:
+        keras.backend.clear_session()
+        settings = Settings(args.num_train_steps, seed=seed)
+        result = run(RECIPES[name], data, folder, settings, args.final_sparsity, teacher)
+        result = {
+            "key": [task, name, args.num_train_steps, args.final_sparsity, seed],
+            **result,
+            "date": datetime.date.today().isoformat(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}",
+        }
+        print(result, flush=True)
+        if has_to_run(name, seed):
             with open(args.results, "a") as file:
                 file.write(json.dumps(result) + "\n")
 

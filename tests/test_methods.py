@@ -10,6 +10,9 @@ import tensorflow as tf
 import tf_keras as keras
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule import (
+    PruningSchedule,
+)
 
 import tf_movprune
 from tf_movprune import masks
@@ -70,16 +73,16 @@ def test_threshold_where_only_the_minimums_stay():
     assert float(threshold) == np.inf
 
 
-@pytest.mark.parametrize("sparsity", [0.9, 0.5])
-def test_global_count_beyond_float32(sparsity):
-    """Above 2^24 float32 cannot count: 2^24 + 1 would be 2^24."""
-    sizes = (2**24 + 1, 2**20 + 7)
+def test_global_count_beyond_float32():
+    """Above 2^24 float32 has even numbers only."""
+    sizes, sparsity = (2**24 + 2**20, 10), 0.05
     random = np.random.default_rng(0)
     scores = [random.standard_normal(size, dtype=np.float32) for size in sizes]
     method = tf_movprune.HardMovement(scope="global")
-    select = tf.function(lambda: method.select([tf.constant(s) for s in scores], sparsity))
-    chosen = [mask.numpy() for mask, _ in select()]
+    select = tf.function(lambda *scores: [mask for mask, _ in method.select(scores, sparsity)])
+    chosen = [mask.numpy() for mask in select(*(tf.constant(s) for s in scores))]
     kept = reference.kept_count(sum(sizes), sparsity)
+    assert kept > 2**24 and kept % 2 == 1
     assert sum(int(np.count_nonzero(mask)) for mask in chosen) == kept
     cut = np.partition(np.concatenate(scores), sum(sizes) - kept)[sum(sizes) - kept]
     for mask, s in zip(chosen, scores):
@@ -350,6 +353,48 @@ def test_l0_closes_gates():
     np.testing.assert_allclose(first.layer.kernel, kernel * gates, atol=1e-6)
 
 
+def test_penalty_of_l0_and_its_gradient():
+    model = pruned(None, tf_movprune.L0(20.0), score_learning_rate_multiplier=30.0)
+    for layer in wrappers(model):
+        layer.scores[0].assign_add(tf.random.stateless_normal(layer.scores[0].shape, [1, 2]) / 30)
+    tf_movprune.update_masks(model, 0)
+    scores = [layer.scores[0] for layer in wrappers(model)]
+    with tf.GradientTape() as tape:
+        loss = tf.add_n(model.losses)
+    expected = 0.0
+    for layer, gradient in zip(wrappers(model), tape.gradient(loss, scores)):
+        p = reference.sigmoid(scaled_scores(layer).astype(np.float64) - 2 / 3 * np.log(0.1 / 1.1))
+        expected += 20 / 2 * p.mean()
+        np.testing.assert_allclose(gradient, 20 / 2 * p * (1 - p) / p.size, rtol=1e-4)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+
+
+def test_mean_of_the_penalty_is_over_all_matrices_of_the_method():
+    def weights(schedules):
+        keras.backend.clear_session()
+        layers = [keras.layers.Dense(8, input_shape=[8], name=name) for name in "abc"]
+        model = tf_movprune.prune_low_movement(
+            keras.Sequential(layers), schedules, tf_movprune.SoftMovement(40.0)
+        )
+        tf_movprune.update_masks(model, 18)
+        return [float(layer.penalty_weight) for layer in wrappers(model)]
+
+    other = tf_movprune.CubicThreshold(0.1, 3, 18)
+    assert weights(THRESHOLD) == weights({"a": THRESHOLD, "b": other}) == [20.0, 20.0]
+
+
+def test_noise_of_groups_differs():
+    keras.backend.clear_session()
+    layers = [keras.layers.Dense(8, input_shape=[8], name=name) for name in "abc"]
+    methods = {"a": tf_movprune.L0(100.0), "b": tf_movprune.L0(50.0)}
+    model = tf_movprune.prune_low_movement(keras.Sequential(layers), method=methods)
+    tf_movprune.update_masks(model, 3)
+    seeds = [layer.noise_seed for layer in wrappers(model)]
+    assert [seed.numpy().tolist() for seed in seeds] == [[3, 0], [3, 1]]
+    # Variables of int32 live on the CPU, where a program of the GPU does not find them.
+    assert not any(weight.dtype == tf.int32 for weight in model.weights)
+
+
 def test_l0_is_random_in_training_only():
     model = pruned(None, tf_movprune.L0(1.0, seed=1))
     x = next(iter(data()))[0]
@@ -425,7 +470,6 @@ def test_mixed_precision(policy, method):
 
 
 def test_methods_by_pattern():
-    schedules = {"dense*1": None, "*": THRESHOLD}
     keras.backend.clear_session()
     keras.utils.set_random_seed(0)
     layers = [
@@ -453,10 +497,19 @@ def test_methods_by_pattern():
     assert report.as_dict()["groups"][names[2]] == {"remaining": 64, "total": 256, "sparsity": 0.75}
     last = str(report).splitlines()[-4:]
     assert [line.split("  ")[0] for line in last] == [*names, "all"]
+    plain = tf_movprune.strip_pruning(model)
     with pytest.raises(ValueError, match=r"pattern 'fourth' in method matches no prunable layer"):
-        tf_movprune.prune_low_movement(
-            tf_movprune.strip_pruning(model), SPARSITY, {"fourth": tf_movprune.Magnitude()}
-        )
+        tf_movprune.prune_low_movement(plain, SPARSITY, {"fourth": tf_movprune.Magnitude()})
+    with pytest.raises(ValueError, match=r"Magnitude is the method of third, but no pattern"):
+        tf_movprune.prune_low_movement(plain, {"second": THRESHOLD}, methods)
+
+    # One schedule is for those that take one, and L0 needs no pattern there.
+    mixed = {"first": tf_movprune.L0(), "*": tf_movprune.Magnitude()}
+    model = tf_movprune.prune_low_movement(plain, SPARSITY, mixed)
+    assert [type(layer.method).__name__ for layer in wrappers(model)] == ["L0", *["Magnitude"] * 2]
+    plain = tf_movprune.strip_pruning(model)
+    model = tf_movprune.prune_low_movement(plain, {"second": SPARSITY}, mixed)
+    assert [type(layer.method).__name__ for layer in wrappers(model)] == ["L0", "Magnitude"]
 
 
 # ---- what is refused
@@ -487,11 +540,11 @@ def test_schedule_is_needed_but_for_l0():
     [
         (lambda: tf_movprune.HardMovement(scope="all"), r'scope must be "local" or "global", got'),
         (lambda: tf_movprune.Magnitude(minimum_remaining=1.0), r"minimum_remaining must be in \["),
-        (lambda: tf_movprune.SoftMovement(-1.0), r"final_lambda must be a number of at least 0"),
-        (lambda: tf_movprune.SoftMovement("400"), r"final_lambda must be a number of at least 0"),
+        (lambda: tf_movprune.SoftMovement(-1.0), r"final_lambda must be at least 0, got -1\.0"),
         (lambda: tf_movprune.SoftMovement(1.0, minimum_remaining=-0.1), r"minimum_remaining"),
-        (lambda: tf_movprune.L0(float("nan")), r"final_lambda must be a number of at least 0"),
-        (lambda: tf_movprune.L0(seed=-1), r"seed must be an integer of at least 0, got -1"),
+        (lambda: tf_movprune.L0(float("nan")), r"final_lambda must be at least 0, got nan"),
+        (lambda: tf_movprune.L0(seed=-1), r"seed must be at least 0, got -1"),
+        (lambda: tf_movprune.CubicThreshold(0.1), r"begin_step must be an integer .*, got None"),
         (lambda: tf_movprune.CubicThreshold(0.0, 0, 5), r"final_threshold must be greater than 0"),
         (
             lambda: tf_movprune.CubicThreshold(1.2, 0, 5),
@@ -507,6 +560,47 @@ def test_schedule_is_needed_but_for_l0():
 def test_arguments_out_of_range(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: tf_movprune.SoftMovement("400"), r"final_lambda must be a number such as 100\.0"),
+        (lambda: tf_movprune.HardMovement(minimum_remaining="x"), r"minimum_remaining must be a"),
+        (lambda: tf_movprune.L0(seed=True), r"seed must be an integer such as 0, got True"),
+        (lambda: tf_movprune.MagnitudeScores("x"), r"scale must be a number such as 1\.0, got 'x'"),
+    ],
+)
+def test_arguments_of_the_wrong_type(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+class Ramp(PruningSchedule):
+    """A schedule of one's own: from 0 to 0.75, with attributes of any names."""
+
+    def __init__(self, end_step=None):
+        self.begin_step = 0
+        self._value = 0.75
+        if end_step is not None:
+            self.end_step = end_step
+
+    def __call__(self, step):
+        return True, 0.75 * tf.minimum(tf.cast(step, tf.float64) / 16, 1.0)
+
+    def get_config(self):
+        return {"class_name": "Ramp", "config": {}}
+
+
+def test_schedule_of_ones_own():
+    model = pruned(Ramp(), tf_movprune.HardMovement())
+    assert float(tf_movprune.update_masks(model, 16)) == 0.75
+    assert list(tf_movprune.summarize_sparsity(model).groups) == ["HardMovement"]
+    with pytest.raises(ValueError, match=r"penalty of SoftMovement .* but Ramp has no end_step"):
+        pruned(Ramp(), tf_movprune.SoftMovement(1.0, target=True))
+    model = pruned(Ramp(end_step=16), tf_movprune.SoftMovement(8.0, target=True))
+    tf_movprune.update_masks(model, 8)
+    assert float(wrappers(model)[0].penalty_weight) == 8 / 2 / 2  # half the way, two matrices
 
 
 def test_schedule_of_a_threshold_that_does_not_fit_the_run():

@@ -3,6 +3,9 @@
 import numpy as np
 import pytest
 import tf_keras as keras
+from tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule import (
+    PruningSchedule,
+)
 
 import tf_movprune
 
@@ -81,8 +84,28 @@ def test_least_sparsity():
     watch = Watch()
     schedule = tf_movprune.CubicThreshold(0.1, 2, 3 * STEPS)
     held = tf_movprune.OnceSparse(watch, min_sparsity=0.5)
-    fit(held, schedule=schedule, method=tf_movprune.SoftMovement(0.0))
-    assert watch.seen == ["train_begin", "train_end"]  # without a penalty nothing is pruned
+    with pytest.warns(UserWarning, match=r"Watch has seen no epoch: .* 0\.5 sparsity; it is 0\.2"):
+        fit(held, schedule=schedule, method=tf_movprune.SoftMovement(0.0))
+    assert watch.seen == ["train_begin", "train_end"]
+
+    watch = Watch()
+    schedule = tf_movprune.CubicSparsity(0.75, 4 * STEPS - 2, 4 * STEPS)
+    held = tf_movprune.OnceSparse(watch, min_sparsity=0.5)
+    fit(held, schedule={"dense*": schedule}, epochs=4)
+    assert watch.seen == ["train_begin", "epoch_3", "train_end"]
+
+
+class Endless(PruningSchedule):
+    def __call__(self, step):
+        return True, 0.75
+
+    def get_config(self):
+        return {"class_name": "Endless", "config": {}}
+
+
+def test_schedule_that_does_not_tell_its_end():
+    with pytest.raises(ValueError, match=r"waits for every schedule to end, but Endless has no"):
+        fit(tf_movprune.OnceSparse(Watch()), schedule=Endless())
 
 
 def test_arguments():
@@ -90,3 +113,5 @@ def test_arguments():
         tf_movprune.OnceSparse("best")
     with pytest.raises(ValueError, match=r"min_sparsity must be in \[0, 1\), got 1\.5"):
         tf_movprune.OnceSparse(Watch(), min_sparsity=1.5)
+    with pytest.raises(TypeError, match=r"min_sparsity must be a number such as 0\.5, got 'x'"):
+        tf_movprune.OnceSparse(Watch(), min_sparsity="x")

@@ -64,7 +64,7 @@ def example():
     return inputs, labels, *([a.astype(np.float32) for a in each] for each in (kernels, biases))
 
 
-def train(method, score_rate, score_optimizer=None, jit_compile=False):
+def train(method, score_rate, score_optimizer=None, jit_compile=False, schedule=None):
     """A training through the public API: what was recorded, and the pruned model."""
     inputs, labels, *weights = example()
     layers = [keras.layers.Dense(16, activation="relu", input_shape=(8,)), keras.layers.Dense(3)]
@@ -73,7 +73,7 @@ def train(method, score_rate, score_optimizer=None, jit_compile=False):
         layer.set_weights([kernel, bias])
     pruned = tf_movprune.prune_low_movement(
         model,
-        tf_movprune.CubicSparsity(**SCHEDULE),
+        schedule or tf_movprune.CubicSparsity(**SCHEDULE),
         method,
         pruning_policy=EveryDense(),
         score_learning_rate_multiplier=score_rate,
@@ -179,3 +179,42 @@ def test_scores_under_plain_gradient_descent_follow_the_reference(score_rate):
     method = tf_movprune.HardMovement(tf_movprune.MagnitudeScores())
     recorded = train(method, score_rate, score_optimizer=keras.optimizers.SGD(1.0))
     assert_follows(*recorded, trajectory)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_soft_movement_follows_the_reference(jit_compile):
+    span = {name: SCHEDULE[name] for name in ("begin_step", "end_step")}
+    final_lambda, rate = 30.0, 20.0
+
+    def threshold(step):
+        return float(reference.cubic(step, 0, 0.1, *span.values()))
+
+    trajectory = expected(
+        np.zeros_like,
+        score_rate=rate,
+        select=lambda scores, step: [reference.soft_mask(s, threshold(step)) for s in scores],
+        penalty_weight=lambda step: final_lambda * threshold(step) / 0.1,
+    )
+    kept = [mask.mean() for mask in trajectory.final_masks]
+    assert all(0.05 < share < 0.95 for share in kept)
+    assert_follows(
+        *train(
+            tf_movprune.SoftMovement(final_lambda),
+            score_rate=rate,
+            jit_compile=jit_compile,
+            schedule=tf_movprune.CubicThreshold(0.1, **span),
+        ),
+        trajectory,
+    )
+
+
+def test_global_selection_follows_the_reference():
+    def select(scores, step):
+        sparsity = reference.cubic(step, 0, *SCHEDULE.values())
+        count = reference.kept_count(sum(s.size for s in scores), sparsity)
+        return reference.global_topk_masks(scores, count)
+
+    trajectory = expected(np.zeros_like, score_rate=5.0, select=select)
+    assert [mask.sum() for mask in trajectory.final_masks] != [128 // 4, 48 // 4]
+    method = tf_movprune.HardMovement(scope="global")
+    assert_follows(*train(method, score_rate=5.0), trajectory)

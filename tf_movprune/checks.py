@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -114,22 +114,47 @@ def check_scores(layers: Mapping[str, PruneLowMovement], step: int) -> None:
                 )
 
 
-def warn_if_behind(layers: Iterable[PruneLowMovement]) -> None:
-    """Warns of masks with fewer zeros than their schedule asks for at its `end_step`."""
+def warn_if_behind(name: str, layers: Collection[PruneLowMovement]) -> None:
+    """Warns of masks that were never refreshed, are behind their schedule, or have no zeros."""
+    if all(float(threshold) == -np.inf for layer in layers for threshold in layer.thresholds) and (
+        _kept(layers) == _total(layers)
+    ):
+        warnings.warn(
+            f"The masks of {name!r} were never refreshed: stripping gives the dense model. "
+            "Train it with tf_movprune.UpdatePruningStep(), or call tf_movprune.update_masks.",
+            stacklevel=3,
+        )
+        return
     for schedule, method, group in groups(layers):
+        kept, total = _kept(group), _total(group)
+        if method.schedule_value != "sparsity":
+            if kept == total:
+                warnings.warn(
+                    f"{type(method).__name__} has pruned nothing in {name!r}. Raise final_lambda, "
+                    "or score_learning_rate_multiplier, or train longer.",
+                    stacklevel=3,
+                )
+            continue
         end = getattr(schedule, "end_step", -1)
-        if end < 0 or method.schedule_value != "sparsity":
+        if end < 0:
             continue
         target = value_at(schedule, end)
         minimum = getattr(method, "minimum_remaining", 0.0)
-        sizes = [mask.shape.num_elements() for layer in group for mask in layer.masks]
-        kept = sum(np.count_nonzero(mask) for layer in group for mask in layer.masks)
         # One more to a matrix may be the rounding of a method that counts in another way.
+        sizes = [mask.shape.num_elements() for layer in group for mask in layer.masks]
         allowed = (max(int(masks.kept_count(n, target)), int(minimum * n) + 1) for n in sizes)
         if kept > sum(allowed) + len(sizes):
             warnings.warn(
-                f"Sparsity is {1 - kept / sum(sizes):.4f} in masks whose {type(schedule).__name__} "
+                f"Sparsity is {1 - kept / total:.4f} in masks whose {type(schedule).__name__} "
                 f"says {target:.4f} at its end_step {end}. Train to end_step, and after a loop of "
                 "your own call tf_movprune.update_masks(model, step, force=True).",
                 stacklevel=3,
             )
+
+
+def _kept(layers: Iterable[PruneLowMovement]) -> int:
+    return sum(int(np.count_nonzero(mask)) for layer in layers for mask in layer.masks)
+
+
+def _total(layers: Iterable[PruneLowMovement]) -> int:
+    return sum(mask.shape.num_elements() for layer in layers for mask in layer.masks)

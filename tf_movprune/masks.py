@@ -231,7 +231,7 @@ def hard_concrete_gate(scores: tf.Tensor, seed: tf.Tensor | None = None) -> tf.T
 
     Args:
       scores: float32 tensor.
-      seed: int32 tensor of shape [2]. The same seed gives the same noise in the same program; XLA
+      seed: integer tensor of shape [2]. The same seed gives the same noise in the same program; XLA
         orders it in another way.
 
     Returns:

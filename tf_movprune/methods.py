@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-import numbers
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import tensorflow as tf
 
 from tf_movprune import masks
+from tf_movprune.arguments import check_at_least_zero, check_fraction, check_integer, check_number
 
 
 class PruningMethod(abc.ABC):
@@ -81,7 +81,7 @@ class PruningMethod(abc.ABC):
     ) -> tf.Tensor:
         """The kernel that the layer computes with.
 
-        `kernel`, `scores` and `mask` have the kernel's shape. `seed`, an int32 tensor of shape
+        `kernel`, `scores` and `mask` have the kernel's shape. `seed`, an int64 tensor of shape
         [2], is given in training where `has_noise`.
         """
 
@@ -123,7 +123,7 @@ class MagnitudeScores:
     scale: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.scale > 0:
+        if not check_number("scale", self.scale, example=1.0) > 0:
             raise ValueError(f"scale must be greater than 0, got {self.scale}.")
 
     def from_kernel(self, kernel: tf.Tensor) -> tf.Tensor:
@@ -148,7 +148,7 @@ class _TopK(PruningMethod):
     def __post_init__(self) -> None:
         if self.scope not in ("local", "global"):
             raise ValueError(f'scope must be "local" or "global", got {self.scope!r}.')
-        _check_fraction("minimum_remaining", self.minimum_remaining)
+        check_fraction("minimum_remaining", self.minimum_remaining)
 
     def select(self, importances, value):
         sizes = [importance.shape.num_elements() for importance in importances]
@@ -263,8 +263,8 @@ class SoftMovement(PruningMethod):
     score_learning_rate_multiplier: ClassVar[float] = 1e-2 / 3e-5
 
     def __post_init__(self) -> None:
-        _check_at_least_zero("final_lambda", self.final_lambda)
-        _check_fraction("minimum_remaining", self.minimum_remaining)
+        check_at_least_zero("final_lambda", self.final_lambda, example=100.0)
+        check_fraction("minimum_remaining", self.minimum_remaining)
 
     @property
     def schedule_value(self) -> str:
@@ -328,9 +328,9 @@ class L0(PruningMethod):
     score_learning_rate_multiplier: ClassVar[float] = 1e-1 / 3e-5
 
     def __post_init__(self) -> None:
-        _check_at_least_zero("final_lambda", self.final_lambda)
-        if not isinstance(self.seed, int) or self.seed < 0:
-            raise ValueError(f"seed must be an integer of at least 0, got {self.seed!r}.")
+        check_at_least_zero("final_lambda", self.final_lambda, example=100.0)
+        if check_integer("seed", self.seed, example=0) < 0:
+            raise ValueError(f"seed must be at least 0, got {self.seed}.")
 
     @property
     def schedule_value(self) -> None:
@@ -353,13 +353,3 @@ class L0(PruningMethod):
 
     def penalty_weight(self, progress):
         return tf.constant(self.final_lambda)
-
-
-def _check_fraction(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {value!r}.")
-
-
-def _check_at_least_zero(name: str, value: Any) -> None:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not float(value) >= 0:
-        raise ValueError(f"{name} must be a number of at least 0, got {value!r}.")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import tensorflow as tf
 
 from tf_movprune._keras import keras
+from tf_movprune.arguments import check_fraction
 from tf_movprune.refresh import built_layers, overall_sparsity
 from tf_movprune.schedules import end_of
 
@@ -30,8 +32,9 @@ class OnceSparse(keras.callbacks.Callback):
         whose schedule does not say the sparsity: `SoftMovement` without a target, and `L0`.
 
     Raises:
-      TypeError: `callback` is not a Keras callback.
-      ValueError: `min_sparsity` is out of range; or, when training starts, nothing is pruned.
+      TypeError: an argument is not of its type.
+      ValueError: `min_sparsity` is out of range; or, when training starts, nothing is pruned, or a
+        schedule has no `end_step`.
     """
 
     def __init__(self, callback: keras.callbacks.Callback, min_sparsity: float = 0.0):
@@ -41,10 +44,8 @@ class OnceSparse(keras.callbacks.Callback):
                 "callback must be a Keras callback such as tf_keras.callbacks.EarlyStopping(), got "
                 f"{callback!r}."
             )
-        if not 0 <= min_sparsity < 1:
-            raise ValueError(f"min_sparsity must be in [0, 1), got {min_sparsity}.")
         self.callback = callback
-        self.min_sparsity = min_sparsity
+        self.min_sparsity = check_fraction("min_sparsity", min_sparsity)
 
     def set_params(self, params: dict[str, Any]) -> None:
         super().set_params(params)
@@ -56,6 +57,13 @@ class OnceSparse(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         self._layers = built_layers(self.model).values()
+        self._was_sparse = False
+        for layer in self._layers:
+            if end_of(layer.pruning_schedule) is None:
+                raise ValueError(
+                    "OnceSparse waits for every schedule to end, but "
+                    f"{type(layer.pruning_schedule).__name__} has no end_step. Give it one."
+                )
         self.callback.on_train_begin(logs)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -72,13 +80,21 @@ class OnceSparse(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         if self._reached_target():
+            self._was_sparse = True
             self.callback.on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs=None):
+        if not self._was_sparse:
+            warnings.warn(
+                f"{type(self.callback).__name__} has seen no epoch: none ended with every schedule "
+                f"at its end and at least {self.min_sparsity} sparsity; it is "
+                f"{float(overall_sparsity(self._layers)):.3f}.",
+                stacklevel=2,
+            )
         self.callback.on_train_end(logs)
 
     def _reached_target(self) -> bool:
-        end = max(end_of(layer.pruning_schedule) for layer in self._layers)
-        if int(tf.convert_to_tensor(self.model.optimizer.iterations)) < end:
+        step = int(tf.convert_to_tensor(self.model.optimizer.iterations))
+        if any(step < (end_of(layer.pruning_schedule) or 0) for layer in self._layers):
             return False
         return float(overall_sparsity(self._layers)) >= self.min_sparsity

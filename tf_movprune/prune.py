@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 from tf_movprune import checks
 from tf_movprune._keras import Layer, PruningPolicy, PruningSchedule, check_keras_object, keras
@@ -103,22 +100,41 @@ def prune_low_movement(
             "pruning, for instance model(model.dummy_inputs): variables that are made inside "
             "pruning wrappers have other names, under which from_pretrained does not find them."
         )
-    schedules = by_path(layers, pruning_schedule, "pruning_schedule")
     methods = by_path(layers, chosen, "method")
+    schedules = by_path(layers, pruning_schedule, "pruning_schedule")
+    if isinstance(chosen, Mapping):  # the schedule is for those that take one
+        schedules = {
+            path: schedule
+            for path, schedule in schedules.items()
+            if path in methods and methods[path].schedule_value is not None
+        }
+    chosen_paths = [
+        path
+        for path, method in methods.items()
+        if path in schedules or method.schedule_value is None
+    ]
+    _check_use_of_methods(methods, chosen_paths)
     wrappers = {
-        id(layers[path]): PruneLowMovement(layers[path], schedule, methods[path], **options)
-        for path, schedule in schedules.items()
-        if path in methods
-    }
-    if not wrappers:
-        raise ValueError(
-            "No layer has both a schedule and a method: the patterns of pruning_schedule and those "
-            "of method match different layers."
+        id(layers[path]): PruneLowMovement(
+            layers[path], schedules.get(path), methods[path], **options
         )
+        for path in chosen_paths
+    }
     pruned = replace_layers(to_prune, wrappers)
     _forget_compilation(pruned)
     guard_saving(pruned)
     return pruned
+
+
+def _check_use_of_methods(methods: Mapping[str, PruningMethod], chosen: list[str]) -> None:
+    """Raises ValueError where no layer of a method has a schedule."""
+    used = {id(methods[path]) for path in chosen}
+    for path, method in methods.items():
+        if id(method) not in used:
+            raise ValueError(
+                f"{type(method).__name__} is the method of {path}, but no pattern of "
+                "pruning_schedule matches any layer of that method. Add one."
+            )
 
 
 def _prune_list(layers, schedule, method, policy, options) -> list[Layer]:
@@ -141,7 +157,8 @@ def strip_pruning(model: Any) -> Any:
     """Folds the masks into the weights and removes the wrappers.
 
     Attributes, names and the order of weights are those of the model before it was pruned, and
-    the outputs in evaluation equal those of the masked model to the bit. Scores and masks are
+    the outputs in evaluation equal those of the masked model to the bit; those of `L0`, whose gates
+    are not binary, up to rounding in mixed precision. Scores and masks are
     gone, and so is the compiled state.
 
     Args:
@@ -157,8 +174,8 @@ def strip_pruning(model: Any) -> Any:
       TypeError: not a Keras model or layer.
       ValueError: nothing in it is pruned.
 
-    Warns where masks were never refreshed, or have fewer zeros than their schedule asks for at its
-    `end_step`.
+    Warns where masks were never refreshed, have fewer zeros than their schedule asks for at its
+    `end_step`, or none at all.
     """
     check_keras_object(model)
     if isinstance(model, Distiller):
@@ -170,14 +187,7 @@ def strip_pruning(model: Any) -> Any:
             f"{model.name!r} has no pruned layers: it was stripped already, or never given to "
             "tf_movprune.prune_low_movement."
         )
-    if all(np.all(mask) for wrapper in wrappers for mask in wrapper.masks):
-        warnings.warn(
-            f"The masks of {model.name!r} were never refreshed: stripping gives the dense model. "
-            "Train it with tf_movprune.UpdatePruningStep(), or call tf_movprune.update_masks.",
-            stacklevel=2,
-        )
-    else:
-        checks.warn_if_behind(wrappers)
+    checks.warn_if_behind(model.name, wrappers)
     stripped = replace_layers(model, {id(wrapper): wrapper.fold_masks() for wrapper in wrappers})
     _forget_compilation(stripped)
     unguard_saving(stripped)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -79,11 +79,12 @@ def refresh_masks(
     Returns:
       bool scalar, whether any mask was recomputed.
     """
+    wrappers = list(wrappers)
     any_due = tf.constant(False)
     for group in groups(wrappers):
         has_begun = step >= getattr(group.schedule, "begin_step", 0)
         due = (has_begun & force) | _is_due(group.schedule, step, window)
-        tf.cond(due, lambda group=group: _refresh(group, step), lambda: False)
+        tf.cond(due, lambda group=group: _refresh(group, step, wrappers), lambda: False)
         any_due |= due
     return any_due
 
@@ -118,7 +119,7 @@ def _is_due(schedule: PruningSchedule, step: tf.Tensor, window: int) -> tf.Tenso
     return tf.reduce_any(tf.map_fn(due, steps, fn_output_signature=tf.bool))
 
 
-def _refresh(group: Group, step: tf.Tensor) -> bool:
+def _refresh(group: Group, step: tf.Tensor, wrappers: Sequence[PruneLowMovement]) -> bool:
     method, layers = group.method, group.layers
     value = tf.convert_to_tensor(group.schedule(step)[1])
     importances = [importance for layer in layers for importance in layer.importances()]
@@ -128,12 +129,16 @@ def _refresh(group: Group, step: tf.Tensor) -> bool:
         threshold.assign(new[1])
     if method.has_penalty:
         progress = tf.math.divide_no_nan(value, final_value(group.schedule))
-        weight = method.penalty_weight(tf.cast(progress, tf.float32)) / len(importances)
+        config = serialize_method(method)
+        matrices = sum(
+            len(layer.masks) for layer in wrappers if serialize_method(layer.method) == config
+        )
+        weight = method.penalty_weight(tf.cast(progress, tf.float32)) / matrices
         for layer in layers:
             layer.penalty_weight.assign(weight)
     if method.has_noise:
-        for i, layer in enumerate(layers):
-            layer.noise_seed.assign([tf.cast(step, tf.int32), i])
+        for layer in layers:
+            layer.noise_seed.assign([step, wrappers.index(layer)])
     return True
 
 

@@ -169,8 +169,9 @@ def _group_names(wrappers: Iterable[PruneLowMovement]) -> dict[int, str]:
     names: dict[str, list[PruneLowMovement]] = {}
     for schedule, method, layers in groups(wrappers):
         name = type(method).__name__
-        if method.schedule_value is not None:
-            name += f" to {method.schedule_value} {final_value(schedule):.4g}"
+        final = final_value(schedule)
+        if method.schedule_value is not None and final is not None:
+            name += f" to {method.schedule_value} {final:.4g}"
         same = sum(other.split(" (")[0] == name for other in names)
         names[f"{name} ({same + 1})" if same else name] = layers
     return {id(layer): name for name, layers in names.items() for layer in layers}

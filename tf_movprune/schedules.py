@@ -51,66 +51,56 @@ def _check_value(name: str, value: Any) -> float:
 
 
 class _Cubic(PruningSchedule):
-    """A cubic ramp of a value from [0, 1), which goes on refreshing masks at its end."""
+    """A cubic ramp of a value, which goes on refreshing masks at its end."""
 
-    _value: str  # the name of the value
-
-    def __init__(
-        self, final: float, begin_step: int, end_step: int, initial: float, frequency: int
-    ):
-        first, last = f"initial_{self._value}", f"final_{self._value}"
-        setattr(self, last, _check_value(last, final))
-        self.begin_step = _check_step("begin_step", begin_step, minimum=0)
-        self.end_step = _check_step("end_step", end_step, minimum=0)
-        setattr(self, first, _check_value(first, initial))
-        self.frequency = _check_step("frequency", frequency, minimum=1)
-        if initial > final:
-            raise ValueError(
-                f"{first} must be at most {last}, got {initial} and {final}: {self._value} only "
-                "rises."
-            )
-        if self.end_step <= self.begin_step:
-            raise ValueError(
-                f"end_step must be greater than begin_step, got begin_step={begin_step} and "
-                f"end_step={end_step}. Raise end_step, or start earlier."
-            )
-        if self.frequency > self.end_step - self.begin_step:
-            raise ValueError(
-                f"frequency must be at most end_step - begin_step = "
-                f"{self.end_step - self.begin_step}, got {frequency}: the masks would never be "
-                f"refreshed on the way up."
-            )
+    schedule_value: str  # the name of the value
+    begin_step: int
+    end_step: int
+    frequency: int
 
     @property
-    def _ends(self) -> tuple[float, float]:
-        return getattr(self, f"initial_{self._value}"), getattr(self, f"final_{self._value}")
+    def _initial(self) -> float:
+        raise NotImplementedError
+
+    @property
+    def _final(self) -> float:
+        raise NotImplementedError
 
     def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Whether masks are due at `step`, and the value there (float64)."""
         due = is_refresh_step(step, self.begin_step, self.frequency)
-        initial, final = self._ends
-        if initial:  # holds from the first step on
+        if self._initial:  # holds from the first step on
             step = tf.cast(step, tf.int64)
             due |= (step < self.begin_step) & (step % self.frequency == 0)
-        return due, cubic(step, initial, final, self.begin_step, self.end_step)
+        return due, cubic(step, self._initial, self._final, self.begin_step, self.end_step)
 
     def get_config(self) -> dict[str, Any]:
         """In tfmot's form: the registered name of the class, and its arguments."""
-        return {
-            "class_name": registered_name(type(self)),
-            "config": {
-                f"final_{self._value}": self._ends[1],
-                "begin_step": self.begin_step,
-                "end_step": self.end_step,
-                f"initial_{self._value}": self._ends[0],
-                "frequency": self.frequency,
-            },
-        }
+        return {"class_name": registered_name(type(self)), "config": dict(vars(self))}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
         """Accepts what `get_config` gives, and the arguments alone."""
         return cls(**config.get("config", config))
+
+    def _check(self) -> None:
+        name = self.schedule_value
+        if self._initial > self._final:
+            raise ValueError(
+                f"initial_{name} must be at most final_{name}, got {self._initial} and "
+                f"{self._final}: {name} only rises."
+            )
+        span = self.end_step - self.begin_step
+        if span <= 0:
+            raise ValueError(
+                f"end_step must be greater than begin_step, got begin_step={self.begin_step} and "
+                f"end_step={self.end_step}. Raise end_step, or start earlier."
+            )
+        if self.frequency > span:
+            raise ValueError(
+                f"frequency must be at most end_step - begin_step = {span}, got {self.frequency}: "
+                "the masks would never be refreshed on the way up."
+            )
 
 
 class CubicSparsity(_Cubic):
@@ -132,7 +122,7 @@ class CubicSparsity(_Cubic):
       ValueError: an argument is out of its range.
     """
 
-    _value = "sparsity"
+    schedule_value = "sparsity"
 
     def __init__(
         self,
@@ -142,7 +132,20 @@ class CubicSparsity(_Cubic):
         initial_sparsity: float = 0.0,
         frequency: int = 1,
     ):
-        super().__init__(final_sparsity, begin_step, end_step, initial_sparsity, frequency)
+        self.final_sparsity = _check_value("final_sparsity", final_sparsity)
+        self.begin_step = _check_step("begin_step", begin_step, minimum=0)
+        self.end_step = _check_step("end_step", end_step, minimum=0)
+        self.initial_sparsity = _check_value("initial_sparsity", initial_sparsity)
+        self.frequency = _check_step("frequency", frequency, minimum=1)
+        self._check()
+
+    @property
+    def _initial(self) -> float:
+        return self.initial_sparsity
+
+    @property
+    def _final(self) -> float:
+        return self.final_sparsity
 
 
 class CubicThreshold(_Cubic):
@@ -162,26 +165,40 @@ class CubicThreshold(_Cubic):
       ValueError: an argument is out of its range.
     """
 
-    _value = "threshold"
+    schedule_value = "threshold"
 
     def __init__(
         self,
         final_threshold: float = 0.1,
-        begin_step: int = 0,
-        end_step: int = 0,
+        begin_step: int | None = None,
+        end_step: int | None = None,
         initial_threshold: float = 0.0,
         frequency: int = 1,
     ):
-        super().__init__(final_threshold, begin_step, end_step, initial_threshold, frequency)
-        if not final_threshold:
+        self.final_threshold = _check_value("final_threshold", final_threshold)
+        self.begin_step = _check_step("begin_step", begin_step, minimum=0)
+        self.end_step = _check_step("end_step", end_step, minimum=0)
+        self.initial_threshold = _check_value("initial_threshold", initial_threshold)
+        self.frequency = _check_step("frequency", frequency, minimum=1)
+        self._check()
+        if not self.final_threshold:
             raise ValueError("final_threshold must be greater than 0: nothing would be pruned.")
+
+    @property
+    def _initial(self) -> float:
+        return self.initial_threshold
+
+    @property
+    def _final(self) -> float:
+        return self.final_threshold
 
 
 class EveryStep(PruningSchedule):
     """Of methods that take no schedule, such as `L0`: masks are due at every step."""
 
-    _value = None
+    schedule_value = None
     begin_step = 0
+    end_step = -1
 
     def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """True, and 1."""
@@ -196,8 +213,8 @@ class EveryStep(PruningSchedule):
 
 
 def value_name(schedule: PruningSchedule) -> str | None:
-    """What a schedule's value is: `"sparsity"`, also of tfmot's own, `"threshold"`, or None."""
-    return getattr(schedule, "_value", "sparsity")
+    """What a schedule's value is: its `schedule_value`, or `"sparsity"`, as of all of tfmot's."""
+    return getattr(schedule, "schedule_value", "sparsity")
 
 
 def value_at(schedule: PruningSchedule, step: int) -> float:
@@ -206,11 +223,13 @@ def value_at(schedule: PruningSchedule, step: int) -> float:
         return float(tf.convert_to_tensor(schedule(tf.constant(step, tf.int64))[1]).numpy())
 
 
-def final_value(schedule: PruningSchedule) -> float:
-    """The value that a schedule reaches."""
-    return value_at(schedule, end_of(schedule))
+def end_of(schedule: PruningSchedule) -> int | None:
+    """The step at which a schedule reaches its final value; None where it does not tell."""
+    end = getattr(schedule, "end_step", None)
+    return end if end is None else max(getattr(schedule, "begin_step", 0), end)
 
 
-def end_of(schedule: PruningSchedule) -> int:
-    """The step at which a schedule reaches its final value."""
-    return max(getattr(schedule, "begin_step", 0), getattr(schedule, "end_step", -1))
+def final_value(schedule: PruningSchedule) -> float | None:
+    """The value that a schedule reaches; None where it does not tell."""
+    end = end_of(schedule)
+    return end if end is None else value_at(schedule, end)

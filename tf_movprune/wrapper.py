@@ -20,7 +20,7 @@ from tf_movprune._keras import (
 from tf_movprune.arguments import check_number
 from tf_movprune.kernels import Slot, build_attention, find_slots, kernel_names, replaced
 from tf_movprune.methods import HardMovement, PruningMethod
-from tf_movprune.schedules import EveryStep, value_name
+from tf_movprune.schedules import EveryStep, end_of, value_name
 from tf_movprune.serialization import (
     deserialize_method,
     deserialize_schedule,
@@ -47,9 +47,11 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
     - `movement_scores`: float32 under every precision policy, trainable. None for methods
       without scores. The scores of the paper are `score_learning_rate_multiplier` times these.
     - `mask`: bool, one entry to a block, all true at first.
-    - `threshold`: float32 scalar, the lowest importance that is kept.
+    - `threshold`: float32 scalar. The lowest importance that is kept; of `SoftMovement` the cut on
+      the sigmoid of the scores; -inf before the first refresh.
 
-    Methods with a penalty add it to the layer's losses, times the variable `penalty_weight`.
+    Methods with a penalty add it to the layer's losses, times the variable `penalty_weight`; those
+    with noise have a `noise_seed`.
 
     Args:
       layer: the layer to prune: one that tfmot's registry knows, or a subclass of it, or a layer
@@ -123,7 +125,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             self.penalty_weight = self._add_state("penalty_weight", (), tf.float32)
             self.add_loss(self._penalty)
         if self.method.has_noise:
-            self.noise_seed = self._add_state("noise_seed", (2,), tf.int32)
+            self.noise_seed = self._add_state("noise_seed", (2,), tf.int64)  # int32 has no GPU
         super().build(input_shape)
 
     @property
@@ -336,6 +338,11 @@ def _check_arguments(layer, schedule, method, block_size, multiplier) -> None:
         )
     if value_name(schedule) != method.schedule_value:
         raise ValueError(_mismatch(schedule, method))
+    if method.has_penalty and end_of(schedule) is None:
+        raise ValueError(
+            f"The penalty of {type(method).__name__} rises until the schedule ends, but "
+            f"{type(schedule).__name__} has no end_step. Give it one."
+        )
     expected = (
         "block_size must be two integers of at least 1, the rows and columns of a block, such as "
         f"(4, 4), got {block_size!r}."
