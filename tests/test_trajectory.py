@@ -184,7 +184,7 @@ def test_scores_under_plain_gradient_descent_follow_the_reference(score_rate):
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_soft_movement_follows_the_reference(jit_compile):
     span = {name: SCHEDULE[name] for name in ("begin_step", "end_step")}
-    final_lambda, rate = 30.0, 20.0
+    final_lambda, rate = 30.0, 10.0
 
     def threshold(step):
         return float(reference.cubic(step, 0, 0.1, *span.values()))
