@@ -468,14 +468,21 @@ def test_masks_that_are_almost_there_do_not_warn():
 
 
 def test_methods_whose_schedule_says_something_else_do_not_warn():
-    class ByThreshold(tf_movprune.Magnitude):
-        schedule_value = "threshold"
-
-    pruned = tf_movprune.prune_low_movement(layers.Dense(4), schedule(), ByThreshold())
+    ramp = tf_movprune.CubicThreshold(0.1, 0, 4)
+    method = tf_movprune.SoftMovement(1.0)
+    pruned = tf_movprune.prune_low_movement(layers.Dense(4), ramp, method)
     pruned.build([None, 8])
     pruned.masks[0].assign(np.arange(32).reshape(8, 4) < 20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        tf_movprune.strip_pruning(pruned)
+
+
+def test_penalties_that_pruned_nothing_warn():
+    pruned = tf_movprune.prune_low_movement(layers.Dense(4), method=tf_movprune.L0())
+    pruned.build([None, 8])
+    tf_movprune.update_masks(pruned, 5)
+    with pytest.warns(UserWarning, match=r"L0 has pruned nothing .* Raise final_lambda"):
         tf_movprune.strip_pruning(pruned)
 
 

@@ -28,8 +28,8 @@ def test_table_and_dict():
     groups = ["HardMovement to sparsity 0.9", "HardMovement to sparsity 0.5"]
     assert report.as_dict() == {
         "weights": {
-            "a.kernel": {"shape": (10, 10), **a, "group": groups[0]},
-            "b.kernel": {"shape": (10, 10), **b, "group": groups[1]},
+            "a.kernel": {"shape": (10, 10), **a},
+            "b.kernel": {"shape": (10, 10), **b},
         },
         "groups": {groups[0]: a, groups[1]: b},
         "remaining": 60,

@@ -63,33 +63,14 @@ class SparsityReport:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """`{"weights": {path: {shape, remaining, total, sparsity, group}}, "remaining": ..., ...}`.
+        """`{"weights": {path: {shape, remaining, total, sparsity}}, "remaining": ..., ...}`.
 
-        With the remaining weights, the total and the sparsity of each of the `groups` too.
+        With `"groups": {name: {remaining, total, sparsity}}` where there are several.
         """
-        return {
-            "weights": {
-                weight.path: {
-                    "shape": weight.shape,
-                    "remaining": weight.remaining,
-                    "total": weight.total,
-                    "sparsity": weight.sparsity,
-                    "group": weight.group,
-                }
-                for weight in self.weights
-            },
-            "groups": {
-                name: {
-                    "remaining": group.remaining,
-                    "total": group.total,
-                    "sparsity": group.sparsity,
-                }
-                for name, group in self.groups.items()
-            },
-            "remaining": self.remaining,
-            "total": self.total,
-            "sparsity": self.sparsity,
-        }
+        weights = {w.path: {"shape": w.shape, **_numbers(w)} for w in self.weights}
+        groups = {name: _numbers(group) for name, group in self.groups.items()}
+        several = {"groups": groups} if len(groups) > 1 else {}
+        return {"weights": weights, **several, **_numbers(self)}
 
     def __str__(self) -> str:
         rows = [
@@ -106,6 +87,10 @@ class SparsityReport:
         ]
         weights, sums = lines[: len(self.weights)], lines[len(self.weights) :]
         return "\n".join([header, *weights, "-" * len(header), *sums])
+
+
+def _numbers(of: WeightSparsity | SparsityReport) -> dict[str, Any]:
+    return {"remaining": of.remaining, "total": of.total, "sparsity": of.sparsity}
 
 
 def summarize_sparsity(model: Layer) -> SparsityReport:
