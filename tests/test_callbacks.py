@@ -1029,3 +1029,16 @@ def test_summaries_of_a_dense_model(tmp_path, tensorboard):
         model.fit(data(), callbacks=[tf_movprune.PruningSummaries(str(tmp_path))], verbose=0)
     with contextlib.suppress(FileNotFoundError):
         assert not list((tmp_path / "pruning").iterdir())
+
+
+def test_training_on_without_the_optimizer_warns():
+    """As after loading weights from an H5 file, which does not hold the optimizer's step."""
+    model = compiled(cubic(begin_step=0, end_step=6))
+    fit(model)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit(model, epochs=1)
+    model.compile(keras.optimizers.SGD(0.1), "mse")
+    message = r"Masks have sparsity 0\.750, but training starts at step 0, .* says 0\.000"
+    with pytest.warns(UserWarning, match=message):
+        fit(model)

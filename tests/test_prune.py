@@ -517,3 +517,36 @@ def test_scope_holds_every_class():
     with tf_movprune.prune_scope():
         for name in ("PruneLowMovement", "CubicSparsity", "HardMovement", "Magnitude"):
             assert keras.saving.get_registered_object(name) is getattr(tf_movprune, name)
+
+
+class Attentive(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.attention = layers.MultiHeadAttention(2, 4)
+        self.head = layers.Dense(2)
+
+    def call(self, x, training=None):
+        return self.head(self.attention(x, x, training=training)[:, 0])
+
+
+def test_attention_must_be_built_first(tmp_path):
+    model = Attentive()
+    with pytest.raises(ValueError, match=r"attention layer .* makes its kernels .* before pruning"):
+        tf_movprune.prune_low_movement(model, schedule())
+    assert isinstance(model.attention, layers.MultiHeadAttention)
+    model(np.ones([2, 3, 8], np.float32))
+    tf_movprune.prune_low_movement(model, schedule())
+    assert len(tf_movprune.pruned_layers(model)["attention"].masks) == 4
+
+    # A SavedModel would not bring the wrappers of attention back.
+    with pytest.raises(ValueError, match=r"pruning wrappers inside .* would not load"):
+        model.save(tmp_path / "model")
+
+
+def test_stripping_a_kernel_of_which_nothing_remains_warns():
+    ramp = tf_movprune.CubicSparsity(0.99, 0, 4)
+    pruned = tf_movprune.prune_low_movement(layers.Dense(4, name="hidden"), ramp)
+    pruned.build([None, 8])
+    tf_movprune.update_masks(pruned, 4)
+    with pytest.warns(UserWarning, match=r"Nothing remains of a kernel of hidden\. Prune less"):
+        tf_movprune.strip_pruning(pruned)

@@ -64,6 +64,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def _begin_training(self, epoch: int) -> None:
         """The first point at which the length of the run is known."""
         self._check_schedules(epoch)
+        checks.warn_if_ahead(self._layers.values(), self._step())
         self._is_training = True
         _reuse_train_function(self.model)
         self._refresh()  # compiles here what Keras would call slow in a batch; changes nothing else

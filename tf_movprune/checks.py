@@ -79,8 +79,8 @@ def check_trainable(model: keras.Model, layers: Mapping[str, PruneLowMovement]) 
             if id(scores) not in trainable:
                 raise ValueError(
                     f"{path} is frozen (trainable=False), so its movement scores cannot learn. "
-                    "Unfreeze it, leave it out of pruning with a pruning_policy, or use "
-                    "tf_movprune.Magnitude()."
+                    "Unfreeze it, leave it out of pruning with a mapping of path patterns to "
+                    "schedules or a pruning_policy, or use tf_movprune.Magnitude()."
                 )
             if getattr(optimizer, "_built", False) and optimizer._var_key(scores) not in known:
                 raise ValueError(
@@ -114,6 +114,24 @@ def check_scores(layers: Mapping[str, PruneLowMovement], step: int) -> None:
                 )
 
 
+def warn_if_ahead(layers: Iterable[PruneLowMovement], step: int) -> None:
+    """Warns of masks with more zeros than their schedule has at the step at which training goes on.
+
+    As where weights were loaded without the optimizer's state.
+    """
+    for schedule, method, group in groups(layers):
+        if method.schedule_value != "sparsity":
+            continue
+        sparsity, target = 1 - _kept(group) / _total(group), value_at(schedule, step)
+        if sparsity > target + 0.01:
+            warnings.warn(
+                f"Masks have sparsity {sparsity:.3f}, but training starts at step {step}, where "
+                f"their schedule says {target:.3f}: weights will come back. To resume, restore the "
+                "optimizer too, with tf.train.Checkpoint(model=model, optimizer=model.optimizer).",
+                stacklevel=2,
+            )
+
+
 def warn_if_behind(name: str, layers: Collection[PruneLowMovement]) -> None:
     """Warns of masks that were never refreshed, are behind their schedule, or have no zeros."""
     if all(float(threshold) == -np.inf for layer in layers for threshold in layer.thresholds) and (
@@ -125,6 +143,13 @@ def warn_if_behind(name: str, layers: Collection[PruneLowMovement]) -> None:
             stacklevel=3,
         )
         return
+    empty = [layer.layer.name for layer in layers if not all(map(np.any, layer.masks))]
+    if empty:
+        warnings.warn(
+            f"Nothing remains of a kernel of {', '.join(empty)}. Prune less, or set "
+            "minimum_remaining on the method.",
+            stacklevel=3,
+        )
     for schedule, method, group in groups(layers):
         kept, total = _kept(group), _total(group)
         if method.schedule_value != "sparsity":

@@ -285,7 +285,8 @@ def check_teacher(teacher: Any) -> None:
     _check_model(teacher, "teacher")
     if pruned_layers(teacher):
         raise ValueError(
-            f"The teacher {teacher.name!r} still has pruning wrappers. Pass what "
+            f"The teacher {teacher.name!r} still has pruning wrappers. If it is the student, swap "
+            "the two: Distiller(student, teacher). Otherwise pass what "
             "tf_movprune.strip_pruning(teacher) returns."
         )
 

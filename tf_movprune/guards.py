@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune._keras import Layer, registered_name
+from tf_movprune._keras import Layer, keras, registered_name
 from tf_movprune.traversal import is_graph_network, pruned_layers, walk
 from tf_movprune.wrapper import PruneLowMovement
 
@@ -66,9 +66,12 @@ def _complete_config(layer: Layer) -> dict[str, Any]:
     leaves, name = tf.nest.flatten(config), registered_name(PruneLowMovement)
     found = sum(isinstance(leaf, str) and leaf == name for leaf in leaves)
     found += sum(len(pruned_layers(leaf)) for leaf in leaves if isinstance(leaf, Layer))
-    if found < len(pruned_layers(layer)):
-        # To Keras this type means a layer without configuration: SavedModels do without.
-        raise NotImplementedError(
+    inside = pruned_layers(layer).values()
+    if found < len(inside):
+        # To Keras NotImplementedError means a layer without configuration. SavedModels do without,
+        # but do not bring back wrappers of attention.
+        lost = any(isinstance(w.layer, keras.layers.MultiHeadAttention) for w in inside)
+        raise (ValueError if lost else NotImplementedError)(
             f"{layer.name!r} ({type(layer).__name__}) has pruning wrappers inside that its "
             "get_config() does not tell of: a file of the whole model would not load. Use "
             "save_weights or tf.train.Checkpoint, and load into a fresh model that is pruned in "

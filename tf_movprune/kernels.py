@@ -36,10 +36,17 @@ def kernel_names(layer: Any) -> list[str]:
     return []
 
 
+def knows_its_inputs(layer: Layer) -> bool:
+    """False of an attention layer that was neither called nor loaded with its input shapes."""
+    if not isinstance(layer, keras.layers.MultiHeadAttention) or layer.weights:
+        return True
+    return None not in (layer._query_shape, layer._value_shape, layer._key_shape)
+
+
 def build_attention(layer: keras.layers.MultiHeadAttention) -> None:
     """Makes the kernels of an attention layer whose input shapes its configuration brought."""
-    shapes = (layer._query_shape, layer._value_shape, layer._key_shape)
-    if None not in shapes:
+    if knows_its_inputs(layer):
+        shapes = (layer._query_shape, layer._value_shape, layer._key_shape)
         with tf.init_scope(), tf.name_scope(layer.name):
             layer(*(tf.zeros([size or 1 for size in shape]) for shape in shapes))
 

@@ -18,7 +18,14 @@ from tf_movprune._keras import (
     register,
 )
 from tf_movprune.arguments import check_number
-from tf_movprune.kernels import Slot, build_attention, find_slots, kernel_names, replaced
+from tf_movprune.kernels import (
+    Slot,
+    build_attention,
+    find_slots,
+    kernel_names,
+    knows_its_inputs,
+    replaced,
+)
 from tf_movprune.methods import HardMovement, PruningMethod
 from tf_movprune.schedules import EveryStep, end_of, value_name
 from tf_movprune.serialization import (
@@ -325,6 +332,11 @@ def _check_arguments(layer, schedule, method, block_size, multiplier) -> None:
             f"Expected a layer with prunable weights, got {type(layer).__name__}. Known are the "
             "layers of tfmot's registry (dense, convolution, attention, recurrent, embedding) and "
             "layers that implement get_prunable_weights()."
+        )
+    if not knows_its_inputs(layer):
+        raise ValueError(
+            f"The attention layer {layer.name!r} makes its kernels when it is first called. Call "
+            "it, or the model, once on example inputs before pruning."
         )
     if not isinstance(schedule, PruningSchedule):
         raise TypeError(
