@@ -18,10 +18,10 @@ demo: .venv/installed
 	$(BIN)/python -m examples.movie_sentiment $(ARGS)
 
 test: .venv/installed
-	$(BIN)/python -m pytest -m "not slow" --cov --cov-report=term $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term $(ARGS)
 
 test-all: .venv/installed
-	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=95 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=95 $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

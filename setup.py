@@ -19,7 +19,7 @@ EXTRAS = {
         "safetensors>=0.4.3",
         "ai-edge-litert>=1.2",
     ],
-    "test": ["pytest>=8", "pytest-cov>=5", "hypothesis>=6.100"],
+    "test": ["pytest>=8", "pytest-cov>=5", "pytest-xdist>=3.6", "hypothesis>=6.100"],
     "lint": ["ruff>=0.6", "mypy>=1.11"],
 }
 EXTRAS["test"] += EXTRAS["examples"] + EXTRAS["tensorboard"]

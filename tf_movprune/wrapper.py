@@ -335,8 +335,8 @@ def _check_arguments(layer, schedule, method, block_size, multiplier) -> None:
         )
     if not knows_its_inputs(layer):
         raise ValueError(
-            f"The attention layer {layer.name!r} makes its kernels when it is first called. Call "
-            "it, or the model, once on example inputs before pruning."
+            f"The layer {layer.name!r} ({type(layer).__name__}) makes its kernels when it is first "
+            "called. Call it, or the model, once on example inputs before pruning."
         )
     if not isinstance(schedule, PruningSchedule):
         raise TypeError(
