@@ -185,7 +185,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output_dir", default="runs/movie_sentiment")
     parser.add_argument("--cache_dir", default="runs/cache", help="where MiniLM is kept")
     args = parser.parse_args(argv)
-    steps, evaluations, args.lengths = (30, 2, (32,)) if args.quick else (400, 10, Settings.lengths)
+    steps, evaluations, args.lengths = (20, 2, (32,)) if args.quick else (400, 10, Settings.lengths)
     args.num_train_steps = args.num_train_steps or steps
     args.evaluations = args.evaluations or evaluations
     if args.quick and args.max_examples is None:
