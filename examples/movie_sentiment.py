@@ -185,11 +185,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output_dir", default="runs/movie_sentiment")
     parser.add_argument("--cache_dir", default="runs/cache", help="where MiniLM is kept")
     args = parser.parse_args(argv)
-    steps, evaluations, args.lengths = (20, 2, (32,)) if args.quick else (400, 10, Settings.lengths)
+    steps, evaluations, args.lengths = (10, 2, (32,)) if args.quick else (400, 10, Settings.lengths)
     args.num_train_steps = args.num_train_steps or steps
     args.evaluations = args.evaluations or evaluations
     if args.quick and args.max_examples is None:
-        args.max_examples = 400
+        args.max_examples = 200
     if args.num_train_steps % args.evaluations:
         parser.error("--num_train_steps must be a multiple of --evaluations")
     return args
