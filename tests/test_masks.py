@@ -122,6 +122,88 @@ def test_topk_mask_of_a_matrix_with_many_ties(mode, count):
     assert threshold == np.float32(reference.threshold(scores, mask))
 
 
+LARGE = (96, 130)
+
+
+def _large(kind):
+    """Scores of which the search needs its sample, its pivots and its rows."""
+    random = np.random.default_rng(0)
+    normal = random.standard_normal(LARGE)
+    ones = np.full(LARGE, 1.0, np.float32).view(np.int32)
+    scores = {
+        "normal": normal,
+        "heavy tails": random.standard_cauchy(LARGE),
+        "columns of very different sizes": normal * np.geomspace(1e-12, 1e12, LARGE[1]),
+        "sorted, so that neighbours share a row": np.sort(normal.ravel()).reshape(LARGE),
+        "sparse": np.where(random.random(LARGE) < 0.01, normal, 0.0),
+        "two clusters": np.where(random.random(LARGE) < 0.1, 1e6 + normal, normal),
+        "adjacent floats": (ones + random.integers(0, 40_000, LARGE)).astype("i4").view("f4"),
+        "denormals": normal * 1e-42,
+        "half NaN": np.where(random.random(LARGE) < 0.5, np.nan, normal),
+        "a NaN with every score": np.where(np.arange(LARGE[1]) % 2, np.nan, normal),
+        "infinities": np.where(random.random(LARGE) < 0.3, np.inf * np.sign(normal), normal),
+        "misleading sample": np.where(np.arange(normal.size).reshape(LARGE) % 7, normal, 9.0),
+    }
+    return scores[kind].astype(np.float32)
+
+
+LARGE_KINDS = [
+    "normal",
+    "heavy tails",
+    "columns of very different sizes",
+    "sorted, so that neighbours share a row",
+    "sparse",
+    "two clusters",
+    "adjacent floats",
+    "denormals",
+    "half NaN",
+    "a NaN with every score",
+    "infinities",
+    "misleading sample",
+]
+
+
+@every_mode
+@pytest.mark.parametrize("kind", LARGE_KINDS)
+def test_topk_mask_of_a_large_matrix(mode, kind):
+    scores = _large(kind)
+    for count in (0, 1, 2, 300, 1_248, 6_240, 11_000, scores.size - 1, scores.size):
+        mask, threshold = topk(mode, scores, count)
+        np.testing.assert_array_equal(mask, reference.topk_mask(scores, count), str(count))
+        assert threshold == reference.threshold(scores, mask)
+
+
+# ---- topk_masks
+
+
+@every_mode
+@pytest.mark.parametrize("has_gpu", [False, True])  # one after the other, or all together
+def test_topk_masks_choose_from_each_tensor_by_itself(mode, has_gpu, monkeypatch):
+    devices = ["GPU"] if has_gpu else []
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: devices)
+    select = MODES[mode](masks.topk_masks)  # compiled here, as the devices say
+    scores = [_large("normal"), _large("sparse").T, np.zeros((5, 3), np.float32)]
+    scores += [_large("heavy tails"), np.arange(7, dtype=np.float32), _large("half NaN")]
+    for counts in ([1_248, 6_000, 4, 0, 3, 12_000], [12_480, 12_480, 15, 12_479, 7, 12_480]):
+        chosen, thresholds = select([tf.constant(s) for s in scores], tf.constant(counts, tf.int64))
+        assert thresholds.shape == (6,) and thresholds.dtype == tf.float32
+        for tensor, count, mask, threshold in zip(scores, counts, chosen, thresholds):
+            assert mask.shape == tensor.shape
+            np.testing.assert_array_equal(mask, reference.topk_mask(tensor, count))
+            assert threshold == reference.threshold(tensor, mask.numpy())
+
+
+@every_mode
+@pytest.mark.parametrize("minimums", [None, (2_000, 0, 10)])
+def test_global_topk_masks_of_large_tensors(mode, minimums):
+    select = MODES[mode](functools.partial(masks.global_topk_masks, minimums=minimums))
+    scores = [_large("normal"), _large("sorted, so that neighbours share a row"), np.ones(40, "f4")]
+    for count in (2_010, 2_400, 12_480, 24_999):
+        chosen, _ = select([tf.constant(s) for s in scores], tf.constant(count, tf.int64))
+        for mask, want in zip(chosen, reference.global_topk_masks(scores, count, minimums)):
+            np.testing.assert_array_equal(mask, want)
+
+
 @every_mode
 @properties
 @hypothesis.given(case=scores_and_counts())

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-_LOWEST = np.int32(-(2**31))
-_HIGHEST = np.int32(2**31 - 1)
-_SIGN = np.int32(2**31 - 1)  # all bits but the sign
-_INFINITY = np.int32(0x7F800000)  # the bits of +inf
+from tf_movprune import cuts
 
 
 def kept_count(size: int, sparsity: tf.Tensor) -> tf.Tensor:
@@ -35,59 +31,73 @@ def kept_count(size: int, sparsity: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(tf.cast(kept, tf.int64), 0, size)
 
 
-def _order_keys(scores: tf.Tensor) -> tf.Tensor:
-    """int32 keys in the order of the float32 `scores`; -0 equals +0, and NaN comes below -inf."""
-    bits = tf.bitcast(scores, tf.int32)
-    magnitude = tf.bitwise.bitwise_and(bits, _SIGN)
-    keys = tf.where(bits < 0, -magnitude, magnitude)
-    return tf.where(magnitude > _INFINITY, _LOWEST, keys)
-
-
-def _count(mask: tf.Tensor) -> tf.Tensor:
-    """int64 number of true entries. int32 sums are exact, and cheaper, below 2^31 entries."""
-    accumulator = tf.int32 if mask.shape.num_elements() < 2**31 else tf.int64
-    return tf.cast(tf.reduce_sum(tf.cast(mask, accumulator)), tf.int64)
-
-
-def _bisect(low: tf.Tensor, high: tf.Tensor, go_low) -> tf.Tensor:
-    """The largest integer of [low, high) at which `go_low` is false; it must be so at `low`.
-
-    A while loop, not 32 unrolled passes: those take XLA half a minute to compile.
-    """
-
-    def body(low, high):
-        middle = tf.bitwise.bitwise_and(low, high) + tf.bitwise.right_shift(
-            tf.bitwise.bitwise_xor(low, high), 1
-        )
-        too_high = go_low(middle)
-        return tf.where(too_high, low, middle), tf.where(too_high, middle, high)
-
-    # `high > low` at the start, so that `high - 1` cannot overflow.
-    low, _ = tf.while_loop(lambda low, high: low < high - 1, body, (low, high))
-    return low
-
-
 def topk_mask(scores: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Marks exactly the `count` highest scores.
-
-    Ties go to the lower flat index, so the count is exact even where all scores are equal.
-    Selection bisects on an order-preserving integer key: no sort, fixed shapes, and the same bits
-    eagerly, in a graph and under XLA.
+    """Marks exactly the `count` highest scores: `topk_masks` of one tensor.
 
     Args:
       scores: float32 tensor of any static shape; larger means more important. NaN ranks lowest.
-      count: int64 scalar in [0, size of scores]. No selection is done where it is the size.
+      count: int64 scalar in [0, size of scores].
 
     Returns:
       mask: bool tensor of the shape of `scores`.
-      threshold: float32 scalar, the lowest score that is kept; -inf where all are, +inf where
-        none is. Of the scores equal to it some may be masked.
+      threshold: float32 scalar.
+    """
+    (mask,), thresholds = _select([[scores]], tf.reshape(count, [1]))
+    return mask, thresholds[0]
+
+
+def topk_masks(scores: Sequence[tf.Tensor], counts: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Marks exactly the highest scores of each of several tensors.
+
+    Ties go to the lower flat index, so the counts are exact even where all scores are equal.
+    Selection searches for the cut among order-preserving integer keys: scores are not sorted,
+    shapes are fixed, and the bits are the same eagerly, in a graph and under XLA.
+
+    Args:
+      scores: float32 tensors of static shapes; larger means more important. NaN ranks lowest.
+      counts: int64 tensor, how many to mark of each tensor, in [0, its size]. No selection is done
+        where all are marked of all.
+
+    Returns:
+      masks: a bool tensor of the shape of each of `scores`.
+      thresholds: float32 tensor, the lowest score of each that is kept; -inf where all are, +inf
+        where none is. Of the scores equal to it some may be masked.
 
     Reference:
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683, eq. 4.
     """
-    (mask,), threshold = global_topk_masks([scores], count)
-    return mask, threshold
+    _check_static(scores)
+    if tf.config.list_physical_devices("GPU"):  # where each turn of a loop is a round trip
+        return _select([[tensor] for tensor in scores], counts)
+    by_size: dict[int, list[int]] = {}
+    for i, tensor in enumerate(scores):
+        by_size.setdefault(tensor.shape.num_elements(), []).append(i)
+    found: dict[int, tuple[tf.Tensor, tf.Tensor]] = {}
+    for members in by_size.values():
+        rows = [tf.reshape(scores[i], [-1]) for i in members]
+        results = _select_each(rows, tf.gather(counts, members))
+        found.update(zip(members, zip(*map(tf.unstack, results))))
+    masks = [tf.reshape(found[i][0], tensor.shape) for i, tensor in enumerate(scores)]
+    return masks, tf.stack([found[i][1] for i in range(len(scores))])
+
+
+def _select_each(rows: list[tf.Tensor], counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Masks and thresholds of rows of one size, of one after the other.
+
+    So each stays in the cache of a CPU, and the compiler sees but one program.
+    """
+
+    def select(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        one = tf.switch_case(i, [lambda row=row: tf.identity(row) for row in rows])
+        masks, thresholds = _select([[one]], tf.reshape(counts[i], [1]))
+        return masks[0], thresholds[0]
+
+    mask = tf.TensorSpec(rows[0].shape, tf.bool)
+    return tf.map_fn(
+        select,
+        tf.range(len(rows)),
+        fn_output_signature=(mask, tf.TensorSpec([], tf.float32)),
+    )
 
 
 def global_topk_masks(
@@ -110,83 +120,57 @@ def global_topk_masks(
       threshold: float32 scalar, the lowest score that is kept but for the minimums; -inf where
         all are kept, +inf where none is.
     """
-    sizes = [tensor.shape.num_elements() for tensor in scores]
-    if None in sizes:
-        shape = scores[sizes.index(None)].shape
-        raise ValueError(f"scores must have a static shape, got {shape}.")
-    shapes = [tensor.shape for tensor in scores]
-    minimums = [min(m, size) for m, size in zip(minimums or [0] * len(sizes), sizes)]
-    count = tf.maximum(count, sum(minimums))
+    minimums = minimums or [0] * len(scores)
+    masks, thresholds = _select([scores], tf.reshape(count, [1]), minimums)
+    return masks, thresholds[0]
+
+
+def _select(
+    groups: Sequence[Sequence[tf.Tensor]],
+    counts: tf.Tensor,
+    minimums: Sequence[int] = (),
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Masks of all tensors of all groups, and the threshold of each group."""
+    scores = [tensor for group in groups for tensor in group]
+    _check_static(scores)
+    sizes = [sum(tensor.shape.num_elements() for tensor in group) for group in groups]
+    minimums = [min(*pair) for pair in zip(minimums, (s.shape.num_elements() for s in scores))]
+    counts = tf.maximum(counts, sum(minimums))
 
     def select() -> tuple[list[tf.Tensor], tf.Tensor]:
-        keys = [_order_keys(tf.reshape(tensor, [-1])) for tensor in scores]
-        masks, cut = _select_topk(keys, count)
+        rows = [[cuts.Scores(tf.reshape(tensor, [-1])) for tensor in group] for group in groups]
+        masks, thresholds = cuts.select(rows, counts)
         if any(minimums):
-            kept = [_count(mask) for mask in masks]
-            short = tf.reduce_any([k < m for k, m in zip(kept, minimums)])
-            masks, cut = tf.cond(
-                short,
-                lambda: _select_topk(_reserve(keys, minimums), count),
-                lambda: (masks, cut),
+            kept = [cuts.count_true(mask) for mask in masks[0]]
+            masks, thresholds = tf.cond(
+                tf.reduce_any([k < minimum for k, minimum in zip(kept, minimums)]),
+                lambda: cuts.select([_reserve(rows[0], minimums)], counts),
+                lambda: (masks, thresholds),
             )
-        return masks, _score_of(cut, count)
+        thresholds = tf.where(counts == sizes, -np.inf, thresholds)
+        return [mask for group in masks for mask in group], thresholds
 
-    masks, threshold = tf.cond(
-        count < sum(sizes),
+    masks, thresholds = tf.cond(
+        tf.reduce_any(counts < sizes),
         select,
-        lambda: ([tf.ones([n], tf.bool) for n in sizes], tf.constant(-np.inf, tf.float32)),
+        lambda: (
+            [tf.ones([tensor.shape.num_elements()], tf.bool) for tensor in scores],
+            tf.fill([len(sizes)], tf.constant(-np.inf, tf.float32)),
+        ),
     )
-    return [tf.reshape(mask, shape) for mask, shape in zip(masks, shapes)], threshold
+    return [tf.reshape(mask, tensor.shape) for mask, tensor in zip(masks, scores)], thresholds
 
 
-def _select_topk(keys: list[tf.Tensor], count: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Masks of the `count` highest keys, fewer than all, and the lowest key that is kept."""
-    size = sum(k.shape.num_elements() for k in keys)
-
-    def total(marked: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-        return tf.add_n([_count(marked(k)) for k in keys])
-
-    # No key is _HIGHEST, so nothing reaches it: those bits are a NaN, which has the lowest key.
-    cut = _bisect(
-        tf.constant(_LOWEST), tf.constant(_HIGHEST), lambda key: total(lambda k: k >= key) < count
-    )
-    wanted = count - total(lambda k: k > cut)
-
-    # Of the tied scores the first `wanted` stay. Without a surplus there is nothing to search.
-    index_type = np.int32 if size < 2**31 - 1 else np.int64
-    starts = np.cumsum([0, *(k.shape.num_elements() for k in keys)]).astype(index_type)
-    indices = [tf.range(start, end) for start, end in itertools.pairwise(starts)]
-
-    def tied_before(end: tf.Tensor) -> tf.Tensor:
-        return tf.add_n([_count((k == cut) & (i < end)) for k, i in zip(keys, indices)])
-
-    end = _bisect(
-        tf.where(total(lambda k: k == cut) > wanted, index_type(0), index_type(size)),
-        tf.constant(size + 1, index_type),
-        lambda end: tied_before(end) > wanted,
-    )
-    return [(k > cut) | ((k == cut) & (i < end)) for k, i in zip(keys, indices)], cut
+def _check_static(scores: Sequence[tf.Tensor]) -> None:
+    for tensor in scores:
+        if tensor.shape.num_elements() is None:
+            raise ValueError(f"scores must have a static shape, got {tensor.shape}.")
 
 
-def _reserve(keys: list[tf.Tensor], counts: list[int]) -> list[tf.Tensor]:
-    """The keys, where the `counts` highest of each tensor are above all others."""
-    reserved = []
-    for k, count in zip(keys, counts):
-        if count == k.shape.num_elements():
-            first = tf.ones(k.shape, tf.bool)
-        elif count:
-            (first,), _ = _select_topk([k], tf.constant(count, tf.int64))
-        else:
-            first = tf.zeros(k.shape, tf.bool)
-        reserved.append(tf.where(first, _HIGHEST - 1, k))
-    return reserved
-
-
-def _score_of(key: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
-    """The float32 score of the lowest key that is kept, of `count`."""
-    bits = tf.where(key < 0, tf.bitwise.bitwise_or(-key, _LOWEST), key)
-    threshold = tf.where(key == _LOWEST, -np.inf, tf.bitcast(bits, tf.float32))
-    return tf.where((count > 0) & (key <= _INFINITY), threshold, np.inf)  # or reserved ones only
+def _reserve(rows: list[cuts.Scores], counts: list[int]) -> list[cuts.Scores]:
+    """The scores, where the `counts` highest of each tensor rank above all others."""
+    first, _ = cuts.select([[row] for row in rows], tf.constant(counts, tf.int64))
+    return [cuts.Scores(row.values, mask) for row, (mask,) in zip(rows, first)]
 
 
 def threshold_mask(scores: tf.Tensor, threshold: tf.Tensor, minimum: int) -> tf.Tensor:
@@ -210,7 +194,7 @@ def threshold_mask(scores: tf.Tensor, threshold: tf.Tensor, minimum: int) -> tf.
     """
     mask = tf.sigmoid(scores) > tf.cast(threshold, scores.dtype)
     return tf.cond(
-        _count(mask) < minimum,
+        cuts.count_true(mask) < minimum,
         lambda: topk_mask(scores, tf.constant(minimum, tf.int64))[0],
         lambda: mask,
     )

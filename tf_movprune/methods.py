@@ -157,11 +157,9 @@ class _TopK(PruningMethod):
             count = masks.kept_count(sum(sizes), value)
             chosen, threshold = masks.global_topk_masks(importances, count, minimums)
             return [(mask, threshold) for mask in chosen]
-        counts = [
-            tf.maximum(masks.kept_count(size, value), minimum)
-            for size, minimum in zip(sizes, minimums)
-        ]
-        return [masks.topk_mask(*pair) for pair in zip(importances, counts)]
+        counts = [masks.kept_count(size, value) for size in sizes]
+        chosen, thresholds = masks.topk_masks(importances, tf.maximum(counts, minimums))
+        return list(zip(chosen, tf.unstack(thresholds)))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,371 @@
+"""The exact cut between the highest scores and the rest, without sorting them.
+
+Each pass over the scores counts how many reach four pivots. The first pivots come from a sorted
+sample, the next from interpolation, and after three or four passes a bracket of a few scores is
+left. A last pass reads those out, one to a row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+_LOWEST = np.int32(-(2**31))  # the key of NaN, which ranks below all numbers
+_RESERVED = np.int32(2**31 - 2)  # above the key of +inf
+_NONE = np.int32(2**31 - 1)  # above the keys of all scores: those bits are a NaN
+_SIGN = np.int32(2**31 - 1)  # all bits but the sign
+_INFINITY = np.int32(0x7F800000)  # the bits of +inf
+
+_SAMPLE = 2048
+_PIVOTS = 4  # counts below 256 of each fit into an int32 together
+_ROW = 64  # scores of which at most one can be read out
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """float32 scores of rank 1 and static size, seen as integer keys in their order.
+
+    Args:
+      values: the scores.
+      first: bool tensor of the same shape, marks scores that rank above all others.
+    """
+
+    values: tf.Tensor
+    first: tf.Tensor | None = None
+
+    @property
+    def size(self) -> int:
+        return self.values.shape.num_elements()
+
+    def keys(self, zero: tf.Tensor | int = 0) -> tf.Tensor:
+        """int32 keys; -0 equals +0, and NaN comes below -inf.
+
+        In a loop, `zero` is a 0 of which the compiler does not know. Keys that do not change are
+        else computed before the loop and written to memory, which costs more than to compute them
+        in each pass.
+        """
+        keys = _keys_of_bits(tf.bitwise.bitwise_xor(tf.bitcast(self.values, tf.int32), zero))
+        return keys if self.first is None else tf.where(self.first, _RESERVED, keys)
+
+
+def select(
+    groups: Sequence[Sequence[Scores]], counts: tf.Tensor
+) -> tuple[list[list[tf.Tensor]], tf.Tensor]:
+    """Marks the `counts` highest scores of each group; ties go to the earlier ones.
+
+    Args:
+      groups: scores that are chosen from together.
+      counts: int64 tensor, one number to each group, in [0, its size].
+
+    Returns:
+      masks: bool tensors like the scores of the `groups`.
+      thresholds: float32 tensor, the lowest score of each group that is kept; +inf where none is,
+        or only first ones are.
+    """
+    bracket, lowest = _find_cuts(groups, counts)
+    cuts = tf.unstack(tf.cast(bracket.low, tf.int32))
+    ends = tf.unstack(_ends_of_tied(groups, cuts, bracket, counts))
+    masks = []
+    for group, cut, end in zip(groups, cuts, ends):
+        end = tf.cast(end, _index_type(group))
+        pairs = zip((s.keys() for s in group), _indices(group))
+        masks.append([(keys > cut) | ((keys == cut) & (i < end)) for keys, i in pairs])
+    return masks, _scores_of(lowest)
+
+
+class _Bracket(NamedTuple):
+    """Two int64 keys to each group, and how many scores reach them: enough, and too few."""
+
+    low: tf.Tensor
+    high: tf.Tensor
+    reach_low: tf.Tensor
+    reach_high: tf.Tensor
+
+    @property
+    def inside(self) -> tf.Tensor:
+        return self.reach_low - self.reach_high
+
+    @property
+    def is_open(self) -> tf.Tensor:
+        return self.high - self.low > 1
+
+    def narrow(self, pivots: tf.Tensor, reached: tf.Tensor, counts: tf.Tensor) -> _Bracket:
+        """By pivots in rising order and how many scores reach them, [groups, pivots] int64."""
+        bracket = self
+        for pivot, reach in zip(tf.unstack(pivots, axis=1), tf.unstack(reached, axis=1)):
+            is_inside = (bracket.low < pivot) & (pivot < bracket.high)
+            is_low, is_high = is_inside & (reach >= counts), is_inside & (reach < counts)
+            bracket = _Bracket(
+                tf.where(is_low, pivot, bracket.low),
+                tf.where(is_high, pivot, bracket.high),
+                tf.where(is_low, reach, bracket.reach_low),
+                tf.where(is_high, reach, bracket.reach_high),
+            )
+        return bracket
+
+
+def _find_cuts(groups: Sequence[Sequence[Scores]], counts: tf.Tensor) -> tuple[_Bracket, tf.Tensor]:
+    """Brackets whose low ends are the cuts, and the lowest keys that reach those.
+
+    Exactly `counts` reach the cut, unless more are tied there; then the bracket is closed.
+    """
+    sizes = tf.constant([_size(group) for group in groups], tf.int64)
+    whole = _Bracket(
+        tf.fill(sizes.shape, tf.constant(_LOWEST, tf.int64)),
+        tf.fill(sizes.shape, tf.constant(_NONE, tf.int64)),
+        sizes,
+        tf.zeros_like(sizes),
+    )
+    # Nothing to search for where all or none are kept.
+    is_none, is_all = counts == 0, counts == sizes
+    whole = whole._replace(
+        low=tf.where(is_none, whole.high - 1, whole.low),
+        high=tf.where(is_all, whole.low + 1, whole.high),
+        reach_low=tf.where(is_none, whole.reach_high, whole.reach_low),
+    )
+
+    def reach(pivots: tf.Tensor, zero: tf.Tensor) -> tf.Tensor:
+        pairs = zip(groups, tf.unstack(tf.cast(pivots, tf.int32)))
+        return tf.stack(
+            [tf.add_n([_reach(s.keys(zero), pivot) for s in group]) for group, pivot in pairs]
+        )
+
+    def search(few, bracket, turn, *_):
+        """Narrows each bracket to a `few` scores, and reads those out."""
+
+        def body(bracket, turn):
+            pivots = tf.cond(
+                turn == 0,
+                lambda: _sampled_pivots(groups, counts),
+                lambda: _interpolated_pivots(bracket, counts, sizes, turn),
+            )
+            return bracket.narrow(pivots, reach(pivots, _hidden_zero(turn)), counts), turn + 1
+
+        bracket, turn = tf.while_loop(
+            lambda bracket, turn: tf.reduce_any(bracket.is_open & (bracket.inside > few)),
+            body,
+            (bracket, turn),
+        )
+        lows, highs = (tf.unstack(tf.cast(e, tf.int32)) for e in (bracket.low, bracket.high))
+        rows = _stack(
+            [
+                [_read_out(s.keys(_hidden_zero(turn)), low, high) for s in group]
+                for group, low, high in zip(groups, lows, highs)
+            ]
+        )
+        found = tf.cast(tf.reduce_sum(tf.cast(rows != 0, tf.int32), axis=1), tf.int64)
+        return tf.ones_like(few), bracket, turn, ~bracket.is_open | (found == bracket.inside), rows
+
+    # Should two of the few share a row, once more, down to one.
+    few = tf.constant([int(math.sqrt(_size(g) / _ROW) / 4) + 1 for g in groups], tf.int64)
+    longest = max(sum(_rows(s.size, _ROW) for s in group) for group in groups)
+    nothing = tf.zeros([len(groups), longest], tf.int32)
+    _, bracket, _, _, rows = tf.while_loop(
+        lambda few, bracket, turn, complete, rows: ~tf.reduce_all(complete),
+        search,
+        (few, whole, tf.constant(0), tf.zeros(sizes.shape, tf.bool), nothing),
+    )
+    return _cut_inside(bracket, rows, counts, sizes)
+
+
+def _cut_inside(
+    bracket: _Bracket, rows: tf.Tensor, counts: tf.Tensor, sizes: tf.Tensor
+) -> tuple[_Bracket, tf.Tensor]:
+    """What `_find_cuts` returns, by the scores inside each bracket as `_read_out` gives them."""
+    lows = tf.cast(bracket.low, tf.int32)[:, None]
+    keys = tf.where(rows == 0, _LOWEST, rows - 1 + lows)  # no pivot is as low
+    above = bracket.reach_high[:, None]
+
+    def body(bracket, turn):
+        pivots = _interpolated_pivots(bracket, counts, sizes, turn)
+        reached = [
+            tf.reduce_sum(tf.cast(keys >= pivot[:, None], tf.int32), axis=1)
+            for pivot in tf.unstack(tf.cast(pivots, tf.int32), axis=1)
+        ]
+        reached = above + tf.cast(tf.stack(reached, axis=1), tf.int64)
+        return bracket.narrow(pivots, reached, counts), turn + 1
+
+    bracket, _ = tf.while_loop(
+        lambda bracket, turn: tf.reduce_any(bracket.is_open & (bracket.reach_low > counts)),
+        body,
+        (bracket, tf.constant(1)),
+    )
+    cuts = tf.cast(bracket.low, tf.int32)
+    lowest = tf.reduce_min(tf.where(keys >= cuts[:, None], keys, _NONE), axis=1)
+    return bracket, tf.where(bracket.is_open, lowest, cuts)
+
+
+def _sampled_pivots(groups: Sequence[Sequence[Scores]], counts: tf.Tensor) -> tf.Tensor:
+    """Pivots around each cut, near and far, by a sample of each group: [groups, pivots] int64."""
+    samples = [_sample(group) for group in groups]
+    sizes = [sum(s.size for s in group) for group in samples]
+    rows = tf.sort(_stack([[s.keys() for s in group] for group in samples], _LOWEST), axis=1)
+    rows = tf.pad(rows, [[0, 0], [0, 1]], constant_values=_NONE - 1)
+
+    size = tf.constant(sizes, tf.float64)
+    share = tf.cast(counts, tf.float64) / [float(_size(group)) for group in groups]
+    deviation = tf.sqrt(size * share * (1 - share))
+    distances = tf.constant([4.0, 0.7, -0.7, -4.0], tf.float64)
+    ranks = tf.round((size * share)[:, None] + deviation[:, None] * distances + tf.sign(distances))
+    ranks = tf.clip_by_value(ranks, 0, size[:, None])
+    # The key of a sample that so many of its keys reach.
+    keys = tf.gather(rows, max(sizes) - tf.cast(ranks, tf.int32), batch_dims=1)
+    return tf.cast(keys, tf.int64) + tf.constant([0, 0, 1, 1], tf.int64)
+
+
+def _sample(group: Sequence[Scores]) -> list[Scores]:
+    """Some thousand scores of a group, at a stride out of step with its rows and columns."""
+    size = _size(group)
+    stride = max(1, size // _SAMPLE)
+    while math.gcd(stride, size) > 1:
+        stride += 1
+    return [
+        Scores(s.values[::stride], None if s.first is None else s.first[::stride]) for s in group
+    ]
+
+
+def _interpolated_pivots(
+    bracket: _Bracket, counts: tf.Tensor, sizes: tf.Tensor, turn: tf.Tensor
+) -> tf.Tensor:
+    """Pivots around each cut, near and far, as if scores were evenly spread in its bracket.
+
+    In every fourth turn they divide the keys of the bracket evenly, whatever the scores.
+
+    Returns:
+      int64 tensor [groups, pivots], rising.
+    """
+    inside = tf.cast(tf.maximum(bracket.inside, 1), tf.float64)
+    share = tf.cast(bracket.reach_low - counts, tf.float64) / inside
+    noise, bend = tf.sqrt(inside), inside * inside / tf.cast(sizes, tf.float64)
+    near, far = (0.2 * noise + 0.1 * bend) / inside, (noise + bend) / inside
+    shares = share[:, None] + tf.stack([-far, -near, near, far], axis=1)
+
+    low, high = (_scores_of(tf.cast(end, tf.int32)) for end in (bracket.low, bracket.high))
+    is_finite = (tf.abs(low) < np.inf) & (tf.abs(high) < np.inf) & (turn % 4 < 3)
+    low, high = tf.cast(low, tf.float64)[:, None], tf.cast(high, tf.float64)[:, None]
+    by_score = tf.cast(low + shares * (high - low), tf.float32)
+    by_score = tf.cast(_keys_of_bits(tf.bitcast(by_score, tf.int32)), tf.int64)
+
+    even = tf.constant([[0.2, 0.4, 0.6, 0.8]], tf.float64)
+    width = tf.cast(bracket.high - bracket.low, tf.float64)[:, None]
+    by_key = bracket.low[:, None] + tf.cast(even * width, tf.int64)
+
+    pivots = tf.where(is_finite[:, None], by_score, by_key)
+    return tf.maximum(tf.minimum(pivots, bracket.high[:, None] - 1), bracket.low[:, None] + 1)
+
+
+def _reach(keys: tf.Tensor, pivots: tf.Tensor) -> tf.Tensor:
+    """How many keys reach each of the pivots, which are int32: int64 tensor like `pivots`."""
+    size = keys.shape.num_elements()
+    length = _row_length(size, 255)
+    rows = tf.reshape(keys, [-1, length])
+    shifts = [8 * i for i in range(_PIVOTS)]
+    packed = tf.add_n(
+        [
+            tf.bitwise.left_shift(tf.cast(rows >= pivot, tf.int32), shift)
+            for pivot, shift in zip(tf.unstack(pivots), shifts)
+        ]
+    )
+    packed = tf.reduce_sum(packed, axis=1)[:, None]
+    counts = tf.bitwise.bitwise_and(tf.bitwise.right_shift(packed, shifts), 255)
+    if size >= 2**31:
+        counts = tf.cast(counts, tf.int64)
+    return tf.cast(tf.reduce_sum(counts, axis=0), tf.int64)
+
+
+def _read_out(keys: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
+    """The sum over each row of `1 + key - low`, of the keys in [low, high): int32."""
+    rows = tf.reshape(keys, [-1, _row_length(keys.shape.num_elements(), _ROW)])
+    offsets = tf.where((rows >= low) & (rows < high), rows - low + 1, 0)  # may wrap around
+    return tf.reduce_sum(offsets, axis=1)
+
+
+def _ends_of_tied(
+    groups: Sequence[Sequence[Scores]],
+    cuts: Sequence[tf.Tensor],
+    bracket: _Bracket,
+    counts: tf.Tensor,
+) -> tf.Tensor:
+    """The index in each group before which scores at the cut stay: int64."""
+    sizes = tf.constant([_size(group) for group in groups], tf.int64)
+    wanted = counts - bracket.reach_high
+
+    def body(low, high):
+        middle = low + (high - low) // 2
+        taken = []
+        for group, cut, end in zip(groups, cuts, tf.unstack(middle)):
+            end = tf.cast(end, _index_type(group))
+            pairs = zip((s.keys(_hidden_zero(end)) for s in group), _indices(group))
+            taken.append(tf.add_n([count_true((keys == cut) & (i < end)) for keys, i in pairs]))
+        is_late = tf.stack(taken) > wanted
+        return tf.where(is_late, low, middle), tf.where(is_late, middle, high)
+
+    # The greatest end before which no more than `wanted` are tied. Without a surplus, the last.
+    low = tf.where(bracket.reach_low > counts, tf.zeros_like(sizes), sizes)
+    low, _ = tf.while_loop(lambda low, high: tf.reduce_any(high - low > 1), body, (low, sizes + 1))
+    return low
+
+
+def _indices(group: Sequence[Scores]) -> list[tf.Tensor]:
+    """The index of each score in its group."""
+    starts = np.cumsum([0, *(s.size for s in group)])
+    of_type = _index_type(group)
+    return [tf.range(a, a + s.size, dtype=of_type) for a, s in zip(starts, group)]
+
+
+def _index_type(group: Sequence[Scores]) -> tf.DType:
+    return tf.int32 if _size(group) < 2**31 - 1 else tf.int64
+
+
+def count_true(mask: tf.Tensor) -> tf.Tensor:
+    """int64 number of true entries. int32 sums are exact, and cheaper, below 2^31 entries."""
+    accumulator = tf.int32 if mask.shape.num_elements() < 2**31 else tf.int64
+    return tf.cast(tf.reduce_sum(tf.cast(mask, accumulator)), tf.int64)
+
+
+def _keys_of_bits(bits: tf.Tensor) -> tf.Tensor:
+    magnitude = tf.bitwise.bitwise_and(bits, _SIGN)
+    keys = tf.where(bits < 0, -magnitude, magnitude)
+    return tf.where(magnitude > _INFINITY, _LOWEST, keys)
+
+
+def _scores_of(keys: tf.Tensor) -> tf.Tensor:
+    """float32 scores of int32 keys: -inf for that of NaN, +inf for those above that of +inf."""
+    bits = tf.where(keys < 0, tf.bitwise.bitwise_or(-keys, _LOWEST), keys)
+    scores = tf.where(keys == _LOWEST, -np.inf, tf.bitcast(bits, tf.float32))
+    return tf.where(keys > _INFINITY, np.inf, scores)
+
+
+def _stack(groups: Sequence[Sequence[tf.Tensor]], padding: int | np.int32 = 0) -> tf.Tensor:
+    """Tensors of rank 1, those of each group joined to one row: [groups, longest]."""
+    rows = [tf.concat(group, axis=0) for group in groups]
+    longest = max(row.shape.num_elements() for row in rows)
+    return tf.stack(
+        [
+            tf.pad(row, [[0, longest - row.shape.num_elements()]], constant_values=padding)
+            for row in rows
+        ]
+    )
+
+
+def _hidden_zero(number: tf.Tensor) -> tf.Tensor:
+    """0, of which the compiler does not know: the sign of a number that is not negative."""
+    return tf.cast(number < 0, tf.int32)
+
+
+def _size(group: Sequence[Scores]) -> int:
+    return sum(scores.size for scores in group)
+
+
+def _rows(size: int, limit: int) -> int:
+    return size // _row_length(size, limit)
+
+
+def _row_length(size: int, limit: int) -> int:
+    """The greatest divisor of `size` up to a limit."""
+    return next(length for length in range(min(size, limit), 0, -1) if size % length == 0)
