@@ -101,11 +101,16 @@ def _model_inputs(ids: tf.Tensor, labels: tf.Tensor):
 
 
 def evaluation_batches(data: Sentences, batch_size: int = 100):
-    """All sentences once, sorted by length, as (inputs, labels) of NumPy arrays."""
+    """All sentences once, sorted by length, as (inputs, labels) of NumPy arrays.
+
+    Each batch is padded to one of `LENGTHS`.
+    """
     order = sorted(range(len(data)), key=lambda i: len(data.ids[i]))
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        ids = np.zeros([len(rows), max(len(data.ids[i]) for i in rows)], np.int32)
+        longest = max(len(data.ids[i]) for i in rows)
+        length = next((length for length in LENGTHS if length >= longest), longest)
+        ids = np.zeros([len(rows), length], np.int32)
         for row, i in zip(ids, rows):
             row[: len(data.ids[i])] = data.ids[i]
         yield {"input_ids": ids, "attention_mask": (ids != 0).astype(np.int32)}, data.labels[rows]
