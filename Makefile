@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint bench bench-accuracy clean
 
 .venv/installed: requirements.txt setup.py
 	$(PYTHON) -m venv .venv
@@ -29,6 +29,9 @@ lint: .venv/installed
 	$(BIN)/mypy
 
 bench: .venv/installed
+	$(BIN)/python -m benchmarks.speed $(ARGS)
+
+bench-accuracy: .venv/installed
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
 clean:

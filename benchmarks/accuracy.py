@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import copy
 import dataclasses
 import datetime
 import json
@@ -37,8 +38,8 @@ RESULTS = pathlib.Path("benchmarks/accuracy.jsonl")
 class Recipe:
     """A method, how its scores learn, and from where to where in the run the schedule rises.
 
-    `score_sgd` is the rate of plain gradient descent on the scores; `score_adam` their rate under
-    the optimizer of the weights.
+    `score_sgd` is the rate of plain gradient descent on the scores: from a start at 1, rate 1e3 is
+    a start at 1e-3 and rate 1. `score_adam` is their rate under the optimizer of the weights.
     """
 
     method: tf_movprune.PruningMethod | None = None
@@ -50,13 +51,13 @@ class Recipe:
     distil: bool = False
 
 
-def from_magnitudes(scale: float = 1e-3, scope: str = "local") -> tf_movprune.HardMovement:
-    return tf_movprune.HardMovement(tf_movprune.MagnitudeScores(scale), scope)
-
-
-MOVEMENT = Recipe(from_magnitudes(), score_sgd=1.0)  # as ShortRun has it
+START = tf_movprune.MagnitudeScores()
+MOVEMENT = Recipe(tf_movprune.HardMovement(START), score_sgd=1e3)  # as ShortRun has it
+GLOBAL = Recipe(tf_movprune.HardMovement(START, scope="global"), score_sgd=1e3)
+TARGET = Recipe(
+    tf_movprune.SoftMovement(100.0, target=True, score_initializer=START), score_sgd=1e3
+)
 SOFT = Recipe(tf_movprune.SoftMovement(100.0), score_adam=1e-2)
-TARGET = Recipe(tf_movprune.SoftMovement(100.0, target=True), score_adam=1e-2)
 
 
 def changed(recipe: Recipe, **changes) -> Recipe:
@@ -69,24 +70,31 @@ RECIPES = {
     "magnitude-global": Recipe(tf_movprune.Magnitude(scope="global")),
     "movement": MOVEMENT,
     "movement-distil": changed(MOVEMENT, distil=True),
-    "movement-global": changed(MOVEMENT, method=from_magnitudes(scope="global")),
+    "movement-global": GLOBAL,
+    "movement-global-distil": changed(GLOBAL, distil=True),
+    "movement-soft": TARGET,
+    "movement-soft-distil": changed(TARGET, distil=True),
     # the paper's settings
     "hard": Recipe(tf_movprune.HardMovement()),  # at any score rate
     "hard-distil": Recipe(tf_movprune.HardMovement(), distil=True),
     "soft": SOFT,
     "soft-distil": changed(SOFT, distil=True),
-    "soft-target": TARGET,
-    "soft-target-distil": changed(TARGET, distil=True),
     "l0": Recipe(tf_movprune.L0(125.0), score_adam=1e-1),
-    # one setting of "movement" changed
-    "movement-scale-3e-4": changed(MOVEMENT, method=from_magnitudes(3e-4)),
-    "movement-scale-3e-3": changed(MOVEMENT, method=from_magnitudes(3e-3)),
-    "movement-adam": Recipe(from_magnitudes(1.0), score_adam=1e-2),
+    # one setting of another recipe changed
+    "movement-scale-3e-4": changed(MOVEMENT, score_sgd=1 / 3e-4),
+    "movement-scale-3e-3": changed(MOVEMENT, score_sgd=1 / 3e-3),
+    "movement-adam": changed(MOVEMENT, score_sgd=None, score_adam=1e-2),
     "movement-begin-0": changed(MOVEMENT, begin=0.0),
     "movement-end-0.5": changed(MOVEMENT, end=0.5),
     "movement-end-0.85": changed(MOVEMENT, end=0.85),
     "movement-lr-1.6e-4": changed(MOVEMENT, learning_rate=1.6e-4),
     "magnitude-lr-1.6e-4": Recipe(tf_movprune.Magnitude(), learning_rate=1.6e-4),
+    "movement-soft-lambda-1000": changed(
+        TARGET, method=tf_movprune.SoftMovement(1000.0, score_initializer=START)
+    ),
+    "movement-soft-lambda-3000": changed(
+        TARGET, method=tf_movprune.SoftMovement(3000.0, score_initializer=START)
+    ),
 }
 
 
@@ -99,9 +107,32 @@ def schedule_of(recipe: Recipe, steps: int, sparsity: float):
     return None
 
 
-def run(recipe: Recipe, data, folder, settings: Settings, sparsity: float, teacher: str) -> dict:
+def classifier(folder: str, seed: int, layers: int) -> transformers.TFPreTrainedModel:
+    """MiniLM with its first layers only, or with each of its layers several times in a row."""
+    model = load_classifier(folder, seed)
+    original = model.config.num_hidden_layers
+    if layers == original:
+        return model
+    config = copy.deepcopy(model.config)
+    config.num_hidden_layers = layers
+    keras.utils.set_random_seed(seed)
+    other = type(model)(config)
+    other(other.dummy_inputs)
+    for part in ("embeddings", "pooler"):
+        getattr(other.bert, part).set_weights(getattr(model.bert, part).get_weights())
+    other.classifier.set_weights(model.classifier.get_weights())
+    for i, layer in enumerate(other.bert.encoder.layer):
+        source = i if layers < original else i * original // layers
+        layer.set_weights(model.bert.encoder.layer[source].get_weights())
+    other.bert.embeddings.trainable = False
+    return other
+
+
+def run(
+    recipe: Recipe, data, folder, layers, settings: Settings, sparsity: float, teacher: str
+) -> dict:
     settings = dataclasses.replace(settings, learning_rate=recipe.learning_rate)
-    model = trained = load_classifier(folder, settings.seed)
+    model = trained = classifier(folder, settings.seed, layers)
     callbacks, score_optimizer = [], None
     if recipe.method is not None:
         multiplier = recipe.score_adam and recipe.score_adam / recipe.learning_rate
@@ -133,21 +164,32 @@ def run(recipe: Recipe, data, folder, settings: Settings, sparsity: float, teach
     return result
 
 
+def key_of(result: dict) -> tuple:
+    """Task, recipe, steps, sparsity, seed, layers and batch size; the first lines lack the last."""
+    return tuple(result["key"]) + (6, 32)[len(result["key"]) - 5 :]
+
+
 def table(results: list[dict]) -> str:
     """Markdown: a line to each task, length, sparsity and recipe, with all its seeds."""
     found = collections.defaultdict(dict)
     remaining = collections.defaultdict(list)
     for result in results:
-        task, recipe, steps, sparsity, seed = result["key"]
-        key = (task, steps, 1.0 if recipe == "dense" else 1 - sparsity, recipe)
+        task, recipe, steps, sparsity, seed, layers, batch_size = key_of(result)
+        key = (task, layers, batch_size, steps, 1 - sparsity, recipe)
         found[key][seed] = result["test_accuracy"]
-        remaining[key].append(result.get("remaining", key[2]))
-    lines = ["| task | steps | remaining | recipe | seeds | mean |", "|---|---|---|---|---|---|"]
-    for key in sorted(found, key=lambda k: (k[0], k[1], -k[2], -np.mean([*found[k].values()]))):
-        task, steps, _, recipe = key
+        remaining[key].append(result.get("remaining", 1 - sparsity))
+    lines = [
+        "| task | layers × batch | steps | remaining | recipe | seeds | mean |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for key in sorted(found, key=lambda k: (*k[:4], -k[4], -np.mean([*found[k].values()]))):
+        task, layers, batch_size, steps, _, recipe = key
         seeds = ", ".join(f"{100 * value:.1f}" for _, value in sorted(found[key].items()))
         mean, left = 100 * np.mean([*found[key].values()]), np.mean(remaining[key])
-        lines.append(f"| {task} | {steps} | {left:.1%} | `{recipe}` | {seeds} | {mean:.1f} % |")
+        lines.append(
+            f"| {task} | {layers} × {batch_size} | {steps} | {left:.1%} | `{recipe}` "
+            f"| {seeds} | {mean:.1f} % |"
+        )
     return "\n".join(lines)
 
 
@@ -160,6 +202,8 @@ def main() -> None:
     parser.add_argument("--recipe", nargs="+", default=["movement", "magnitude"], choices=RECIPES)
     parser.add_argument("--seed", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--num_train_steps", type=int, default=1500)
+    parser.add_argument("--layers", type=int, default=6, help="of the encoder: 2, 6 or 12")
+    parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--final_sparsity", type=float, default=0.9)
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print the results, and train nothing")
@@ -170,26 +214,34 @@ def main() -> None:
     if args.table:
         print(table(results))
         return
-    done = {tuple(result["key"]) for result in results}
+    done = {key_of(result) for result in results}
     folder = str(minilm_folder(pathlib.Path("runs/cache")))
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     splits = load_task(args.task, args.data_dir)
     data = {name: tokenize(tokenizer, *split) for name, split in splits.items()}
     task = "sst2" if args.data_dir else args.task
-    teacher = f"runs/teachers/{task}-{args.num_train_steps}"
+    teacher = f"runs/teachers/{task}-{args.num_train_steps}-{args.layers}-{args.batch_size}"
+
+    def key(name: str, seed: int) -> tuple:
+        sparsity = 0.0 if name == "dense" else args.final_sparsity
+        return task, name, args.num_train_steps, sparsity, seed, args.layers, args.batch_size
 
     def has_to_run(name: str, seed: int) -> bool:
-        return (task, name, args.num_train_steps, args.final_sparsity, seed) not in done
+        return key(name, seed) not in done
 
     runs = [(n, seed) for seed in args.seed for n in args.recipe if has_to_run(n, seed)]
     if any(RECIPES[name].distil for name, _ in runs) and not pathlib.Path(teacher).exists():
         runs = [("dense", 0), *(run for run in runs if run != ("dense", 0))]  # is their teacher
     for name, seed in runs:
         keras.backend.clear_session()
-        settings = Settings(args.num_train_steps, seed=seed)
-        result = run(RECIPES[name], data, folder, settings, args.final_sparsity, teacher)
+        settings = Settings(
+            args.num_train_steps, batch_size=args.batch_size, seed=seed, evaluations=5
+        )
+        result = run(
+            RECIPES[name], data, folder, args.layers, settings, args.final_sparsity, teacher
+        )
         result = {
-            "key": [task, name, args.num_train_steps, args.final_sparsity, seed],
+            "key": key(name, seed),
             **result,
             "date": datetime.date.today().isoformat(),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}",

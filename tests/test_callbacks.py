@@ -281,7 +281,16 @@ def test_refreshing_is_compiled_once(steps_per_execution):
     model = compiled(cubic(), steps_per_execution=steps_per_execution)
     update = tf_movprune.UpdatePruningStep()
     fit(model, update=update, validation_data=data(2))
-    assert update._compiled_refresh.experimental_get_tracing_count() == 1
+    refresh = update._compiled_refresh
+    assert refresh.experimental_get_tracing_count() == 1
+    fit(model, update=update)  # and not again where training goes on
+    assert update._compiled_refresh is refresh
+    assert refresh.experimental_get_tracing_count() == 1
+    model.compile("sgd", "mse")  # brings an optimizer with a step of its own
+    with pytest.warns(UserWarning, match="weights will come back"):
+        recorder, _ = fit(model, update=update)
+    assert update._compiled_refresh is not refresh
+    assert recorder.steps[0] == 0 and recorder.kept[-1] == [16, 8]
 
 
 @pytest.mark.parametrize("steps_per_execution", [1, 3])

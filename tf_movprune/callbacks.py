@@ -50,6 +50,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
             raise ValueError(f"num_train_steps must be at least 1, got {num_train_steps}.")
         self.num_train_steps = num_train_steps
         self._is_training = False
+        self._compiled_for: tuple = ()
 
     def on_train_begin(self, logs=None):
         self._layers = built_layers(self.model)
@@ -59,7 +60,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._is_training, self._window = False, 1
         self._sparsity = overall_sparsity(self._layers.values())
         self._progress_marker = keras.metrics.Mean(name="sparsity")
-        self._compiled_refresh = self._compile_refresh()
+        optimizer = self.model.optimizer
+        if self._compiled_for != (optimizer, *self._layers.values()):
+            self._compiled_for = (optimizer, *self._layers.values())
+            self._compiled_refresh = self._compile_refresh()
 
     def _begin_training(self, epoch: int) -> None:
         """The first point at which the length of the run is known."""

@@ -95,18 +95,17 @@ class _Bracket(NamedTuple):
         return self.high - self.low > 1
 
     def narrow(self, pivots: tf.Tensor, reached: tf.Tensor, counts: tf.Tensor) -> _Bracket:
-        """By pivots in rising order and how many scores reach them, [groups, pivots] int64."""
-        bracket = self
-        for pivot, reach in zip(tf.unstack(pivots, axis=1), tf.unstack(reached, axis=1)):
-            is_inside = (bracket.low < pivot) & (pivot < bracket.high)
-            is_low, is_high = is_inside & (reach >= counts), is_inside & (reach < counts)
-            bracket = _Bracket(
-                tf.where(is_low, pivot, bracket.low),
-                tf.where(is_high, pivot, bracket.high),
-                tf.where(is_low, reach, bracket.reach_low),
-                tf.where(is_high, reach, bracket.reach_high),
-            )
-        return bracket
+        """By pivots and how many scores reach them, [groups, pivots] int64."""
+        low, high, reach_low, reach_high = (end[:, None] for end in self)
+        is_inside = (low < pivots) & (pivots < high)
+        is_low = is_inside & (reached >= counts[:, None])
+        is_high = is_inside & (reached < counts[:, None])
+        return _Bracket(
+            tf.reduce_max(tf.where(is_low, pivots, low), axis=1),
+            tf.reduce_min(tf.where(is_high, pivots, high), axis=1),
+            tf.reduce_min(tf.where(is_low, reached, reach_low), axis=1),
+            tf.reduce_max(tf.where(is_high, reached, reach_high), axis=1),
+        )
 
 
 def _find_cuts(groups: Sequence[Sequence[Scores]], counts: tf.Tensor) -> tuple[_Bracket, tf.Tensor]:

@@ -7,9 +7,11 @@ from typing import Any
 
 from tf_movprune._keras import keras
 from tf_movprune.arguments import check_integer
-from tf_movprune.methods import HardMovement, MagnitudeScores
+from tf_movprune.methods import HardMovement, MagnitudeScores, PruningMethod
 from tf_movprune.optimizers import MovementAdamW, create_optimizer
 from tf_movprune.schedules import CubicSparsity
+
+_START = 1e-3  # movement that is worth as much as the magnitude of an average weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,28 +20,32 @@ class ShortRun:
 
     The paper trains for 55,000 steps and more, the first thousands of them dense. From zero the
     scores of a short run are still noise when the first weights have to go, and what goes first is
-    large. So scores start in the order of the weights' magnitudes, small enough for movement to
-    overrule it within some tens of steps. And they learn by plain gradient descent, which keeps how
-    *much* a weight matters where Adam keeps little but the sign, and needs no optimizer slots.
+    large. So scores start in the order of the weights' magnitudes, and movement overrules it within
+    some tens of steps. And they learn by plain gradient descent, which keeps how *much* a weight
+    matters where Adam keeps little but the sign, and needs no optimizer slots.
 
         recipe = tf_movprune.ShortRun(num_train_steps=1500, final_sparsity=0.9)
         model = tf_movprune.prune_low_movement(model, recipe.schedule, recipe.method)
         model.compile(optimizer=recipe.create_optimizer(8e-5), ...)
 
-    `docs/short_runs.md` has the measurements. They are of a 6-layer BERT, batches of 32 and a
-    gradient clip of 1.
+    `docs/short_runs.md` has the measurements, of BERTs with 2 to 12 layers, batches of 32 and 128
+    and a gradient clip of 1.
 
     Args:
       num_train_steps: optimizer steps of the whole run, at least 10.
       final_sparsity: fraction of zeros at the end, in [0, 1).
+      method: one that a sparsity schedule drives: `HardMovement()`,
+        `HardMovement(scope="global")`, `SoftMovement(100.0, target=True)`, or `Magnitude()` to
+        compare with. Scores that would start from zeros start from `MagnitudeScores`.
 
     Raises:
-      TypeError: `num_train_steps` is not an integer.
-      ValueError: an argument is out of its range.
+      TypeError: `num_train_steps` is not an integer, or `method` not a method.
+      ValueError: an argument is out of its range, or the method takes another schedule.
     """
 
     num_train_steps: int
     final_sparsity: float = 0.9
+    method: PruningMethod = HardMovement()  # noqa: RUF009  frozen
 
     def __post_init__(self) -> None:
         check_integer("num_train_steps", self.num_train_steps, example=1500)
@@ -49,6 +55,25 @@ class ShortRun:
                 "be time to prune."
             )
         _ = self.schedule  # raises here what is wrong with final_sparsity
+        if not isinstance(self.method, PruningMethod):
+            raise TypeError(
+                f"method must be an object such as tf_movprune.HardMovement(), got {self.method!r}."
+            )
+        if self.method.schedule_value != "sparsity":
+            raise ValueError(
+                f"A short run reaches a given sparsity, but {self.method} takes no sparsity "
+                "schedule. Use HardMovement, or SoftMovement with target=True."
+            )
+        if self.method.has_scores and self.method.score_initializer == "zeros":
+            start = MagnitudeScores(_START * self._unit)
+            config = {**self.method.get_config(), "score_initializer": start}
+            method = type(self.method).from_config(config)
+            object.__setattr__(self, "method", method)
+
+    @property
+    def _unit(self) -> float:
+        """Of the scores: near 1 for a sigmoid; elsewhere only their order counts."""
+        return 1 / _START if self.method.has_penalty else 1.0
 
     @property
     def schedule(self) -> CubicSparsity:
@@ -59,22 +84,20 @@ class ShortRun:
             end_step=self.num_train_steps * 7 // 10,
         )
 
-    @property
-    def method(self) -> HardMovement:
-        """Hard movement from scores of 1e-3 times the relative magnitude of the weights."""
-        return HardMovement(MagnitudeScores(scale=1e-3))
-
     def create_optimizer(self, learning_rate: float, **kwargs: Any) -> MovementAdamW:
-        """AdamW for the weights and SGD at rate 1 for the scores; warm-up over a tenth of the run.
+        """AdamW for the weights, SGD for the scores; warm-up over a tenth of the run.
+
+        It is for the method's own `score_learning_rate_multiplier`, which is the default.
 
         Args:
           learning_rate: peak rate of the weights.
           **kwargs: of `create_optimizer`.
         """
+        rate = self._unit / self.method.score_learning_rate_multiplier
         return create_optimizer(
             learning_rate,
             self.num_train_steps,
             self.num_train_steps // 10,
-            score_optimizer=keras.optimizers.SGD(1.0),
+            score_optimizer=keras.optimizers.SGD(rate),
             **kwargs,
         )

@@ -1,0 +1,397 @@
+"""Speed and memory of pruning beside dense fine-tuning, in one run, interleaved: `make bench`.
+
+    python -m benchmarks.speed                    # all of it, about twenty minutes on two cores
+    python -m benchmarks.speed --only step refresh
+    python -m benchmarks.speed --shape tiny --rounds 3 --lengths 16   # to see whether it runs
+
+Prints a table of targets and measurements, and exits with 1 where one is missed. Every number is a
+ratio of medians of measurements that took turns in the same process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import datetime
+import json
+import os
+import pathlib
+import platform
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import tensorflow as tf
+import tf_keras as keras
+
+import tf_movprune
+from benchmarks import models
+from tf_movprune import masks
+
+PARTS = ("step", "refresh", "memory", "scaling", "others")
+STEPS = 10_000  # of the schedules: long, so that masks are refreshed at a sparsity that rises
+BATCH = 32
+
+
+# ---- variants
+
+
+def cubic(kind: type, final: float, frequency: int = 1):
+    return kind(final, begin_step=0, end_step=STEPS, frequency=frequency)
+
+
+def prune(model: keras.Model, variant: str) -> keras.optimizers.Optimizer:
+    """Prunes a model in one of several ways, and returns the optimizer to train it with."""
+    sparsity = cubic(tf_movprune.CubicSparsity, 0.9, 10 if variant == "every 10th" else 1)
+    hard = tf_movprune.HardMovement(tf_movprune.MagnitudeScores(1e-3))
+    score_optimizer = keras.optimizers.SGD(1.0) if variant == "plain SGD" else None
+    if variant in ("hard", "every 10th", "plain SGD"):
+        tf_movprune.prune_low_movement(model, sparsity, hard)
+    elif variant == "soft":
+        threshold = cubic(tf_movprune.CubicThreshold, 0.1)
+        tf_movprune.prune_low_movement(model, threshold, tf_movprune.SoftMovement(100.0))
+    elif variant == "magnitude":
+        tf_movprune.prune_low_movement(model, sparsity, tf_movprune.Magnitude())
+    elif variant != "dense":
+        raise ValueError(f"Unknown variant {variant!r}.")
+    return tf_movprune.create_optimizer(3e-5, 2 * STEPS, 100, score_optimizer=score_optimizer)
+
+
+class Trainer:
+    """What `fit` does in each step: the callback, then the compiled train function."""
+
+    def __init__(self, model: keras.Model, callbacks, batch, **compile_arguments):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(loss=loss, **compile_arguments)
+        dataset = tf.data.Dataset.from_tensors(batch).cache().repeat()
+        self.callbacks = keras.callbacks.CallbackList(
+            callbacks, model=model, epochs=1, steps=2 * STEPS, verbose=0
+        )
+        self.model, self.iterator, self.steps = model, iter(dataset), 0
+        self.callbacks.on_train_begin()
+        self.callbacks.on_epoch_begin(0)
+        self.function = model.make_train_function()
+
+    def step(self) -> None:
+        self.callbacks.on_train_batch_begin(self.steps)
+        logs = self.function(self.iterator)
+        float(logs["loss"])
+        self.callbacks.on_train_batch_end(self.steps, logs)
+        self.steps += 1
+
+
+def trainer(shape: str, length: int, variant: str, **compile_arguments) -> Trainer:
+    model = models.bert_classifier(shape)
+    optimizer = prune(model, variant)
+    callbacks = [] if variant == "dense" else [tf_movprune.UpdatePruningStep()]
+    compile_arguments = {"jit_compile": True, **compile_arguments}
+    batch = models.random_batch(BATCH, length)
+    return Trainer(model, callbacks, batch, optimizer=optimizer, **compile_arguments)
+
+
+# ---- measuring
+
+
+def seconds(function: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    function()
+    return time.perf_counter() - start
+
+
+def interleaved(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """The median seconds of each function, all of them called in turn in each round."""
+    times = collections.defaultdict(list)
+    for _ in range(rounds):
+        for name, function in functions.items():
+            times[name].append(seconds(function))
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
+class Table:
+    """Rows of a measurement and its target."""
+
+    def __init__(self):
+        self.rows: list[dict] = []
+
+    def add(self, what: str, measured: float, target: float | None = None, unit: str = ""):
+        row = {"what": what, "measured": measured, "target": target, "unit": unit}
+        self.rows.append(row)
+        print(self.line(row), flush=True)
+
+    @staticmethod
+    def line(row: dict) -> str:
+        target = "" if row["target"] is None else f"≤ {row['target']:g}{row['unit']}"
+        mark = " **missed**" if Table.is_missed(row) else ""
+        return f"| {row['what']} | {target} | {row['measured']:.2f}{row['unit']}{mark} |"
+
+    @staticmethod
+    def is_missed(row: dict) -> bool:
+        """To the two digits that are printed."""
+        return row["target"] is not None and round(row["measured"], 2) > row["target"]
+
+    def __str__(self) -> str:
+        head = ["| what | target | measured |", "|---|---|---|"]
+        return "\n".join(head + [self.line(row) for row in self.rows])
+
+    @property
+    def missed(self) -> list[str]:
+        return [row["what"] for row in self.rows if self.is_missed(row)]
+
+
+def measure_steps(table: Table, shape: str, lengths: list[int], rounds: int) -> None:
+    targets = {"hard": 1.06, "soft": 1.06, "every 10th": 1.04, "plain SGD": 1.04, "magnitude": None}
+    for length in sorted(lengths, reverse=True):
+        is_longest = length == max(lengths)
+        variants = ["dense", *(targets if is_longest else ["hard"])]
+        trainers, first = {}, {}
+        for variant in variants:
+            trainers[variant] = trainer(shape, length, variant)
+            first[variant] = seconds(trainers[variant].step)
+        steps = {variant: t.step for variant, t in trainers.items() if variant != "every 10th"}
+        if is_longest:  # nine steps without a refresh, and one with it
+            sparse = trainers["every 10th"]
+            sparse.step()
+            steps["without refresh"] = sparse.step
+        times = interleaved(steps, rounds)
+        where = f"step at {BATCH} × {length} / dense step"
+        for variant in variants[1:]:
+            if variant == "every 10th":
+                time_of = 0.9 * times["without refresh"] + 0.1 * times["hard"]
+            else:
+                time_of = times[variant]
+            target = targets[variant] if is_longest else 1.10
+            name = "hard, refresh at every 10th step" if variant == "every 10th" else variant
+            table.add(f"{name}: {where}", time_of / times["dense"], target)
+        ratio = first["hard"] / first["dense"]
+        table.add(f"first step at {BATCH} × {length}, compilation: hard / dense", ratio, 1.5)
+
+
+def refreshes(shape: str) -> tuple[dict[str, Callable], list[np.ndarray]]:
+    """Refreshes of all matrices, by name, of scores as movement makes them: heavy-tailed."""
+    random = np.random.RandomState(0)
+    shapes = models.kernel_shapes(shape)
+    arrays = [
+        (1e-3 * random.standard_t(4, size) * random.uniform(0.2, 1, (1, size[1]))).astype("float32")
+        for size in shapes
+    ]
+    scores = [tf.Variable(array) for array in arrays]
+    chosen = [tf.Variable(tf.ones(size, tf.bool)) for size in shapes]
+    sparsity = tf.Variable(0.9, dtype=tf.float64)
+    total = sum(array.size for array in arrays)
+
+    def assign(found) -> None:
+        for variable, mask in zip(chosen, found):
+            variable.assign(mask)
+
+    def local():
+        counts = tf.stack([masks.kept_count(array.size, sparsity) for array in arrays])
+        assign(masks.topk_masks([tf.convert_to_tensor(s) for s in scores], counts)[0])
+
+    def together():
+        tensors = [tf.convert_to_tensor(s) for s in scores]
+        assign(masks.global_topk_masks(tensors, masks.kept_count(total, sparsity))[0])
+
+    def by_top_k():
+        for variable, tensor in zip(chosen, scores):
+            flat = tf.reshape(tensor, [-1])
+            count = flat.shape[0] // 10
+            indices = tf.math.top_k(flat, count, sorted=False).indices
+            mask = tf.scatter_nd(indices[:, None], tf.ones([count], tf.bool), flat.shape)
+            variable.assign(tf.reshape(mask, tensor.shape))
+
+    compiled = {
+        "local": tf.function(local, jit_compile=True),
+        "global": tf.function(together, jit_compile=True),
+        "top_k": tf.function(by_top_k),
+    }
+    return compiled, arrays
+
+
+def measure_refreshes(table: Table, shape: str, rounds: int) -> None:
+    compiled, arrays = refreshes(shape)
+    row = np.concatenate([array.ravel() for array in arrays])
+
+    def partition_each():
+        for array in arrays:
+            np.partition(array.ravel(), int(0.9 * array.size))
+
+    functions = {
+        **compiled,
+        "partition": partition_each,
+        "partition of all": lambda: np.partition(row, int(0.9 * row.size)),
+    }
+    for function in compiled.values():
+        function()
+    times = interleaved(functions, rounds)
+    beside = "NumPy `partition` of"
+    local, together = times["local"], times["global"]
+    table.add(f"local refresh / {beside} the same scores", local / times["partition"], 0.5)
+    table.add(f"global refresh / {beside} all scores", together / times["partition of all"], 0.5)
+    table.add(
+        f"`tf.math.top_k` of each matrix / {beside} the same", times["top_k"] / times["partition"]
+    )
+
+
+def measure_memory(table: Table, shape: str, length: int) -> None:
+    """Of each masked weight: by the sizes of tensors, and by the peak of a process of its own."""
+    weights = sum(rows * columns for rows, columns in models.kernel_shapes(shape))
+    found = {
+        variant: json.loads(
+            subprocess.run(
+                [
+                    *(sys.executable, "-m", "benchmarks.speed"),
+                    *("--shape", shape, "--lengths", str(length), "--memory_of", variant),
+                ],
+                check=True,
+                capture_output=True,
+                text=True,
+            ).stdout.splitlines()[-1]
+        )
+        for variant in ("dense", "hard", "plain SGD")
+    }
+    for variant, tensors, peak in (("hard", 13, 16), ("plain SGD", 5, 8)):
+        for name, key, target in (("tensors", "tensors", tensors), ("peak RSS", "peak", peak)):
+            extra = (found[variant][key] - found["dense"][key]) / weights
+            table.add(f"memory of a masked weight, {variant}, {name}", extra, target, " bytes")
+
+
+def memory_of(variant: str, shape: str, length: int) -> dict[str, int]:
+    trained = trainer(shape, length, variant)
+    for _ in range(3):
+        trained.step()
+    variables = {v.ref(): v for v in [*trained.model.variables, *trained.model.optimizer.variables]}
+    return {
+        "tensors": sum(
+            v.dtype.size * v.shape.num_elements() for v in map(_read, variables.values())
+        ),
+        "peak": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }
+
+
+def _read(variable):
+    return getattr(variable, "_variable", variable)  # of an AutoCastVariable
+
+
+def measure_scaling(table: Table, largest: str, figure: pathlib.Path) -> None:
+    """Local refreshes of models from 1 to 340 million weights, drawn."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    points = []
+    for shape in ("minilm", "bert-base", "bert-large"):
+        compiled, arrays = refreshes(shape)
+        count = sum(array.size for array in arrays)
+        del arrays
+        compiled["local"]()
+        points.append((count, interleaved({"local": compiled["local"]}, 7)["local"]))
+        print(f"{count:,} weights: {1e3 * points[-1][1]:.0f} ms", flush=True)
+        if shape == largest:
+            break
+    counts, times = zip(*points)
+    _, axes = plt.subplots(figsize=(6, 4), constrained_layout=True)
+    axes.loglog(counts, 1e3 * np.array(times), "o-", label="one exact local refresh")
+    axes.loglog(counts, 1e3 * times[0] / counts[0] * np.array(counts), "--", label="linear")
+    axes.set(xlabel="weights", ylabel="milliseconds")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    plt.savefig(figure, dpi=110)
+    growth = (times[-1] / times[0]) / (counts[-1] / counts[0])
+    table.add(f"time for each weight, {counts[-1]:,} weights / {counts[0]:,}", growth)
+
+
+def measure_others(table: Table, shape: str, length: int, rounds: int) -> None:
+    """What has no target: tfmot, no XLA, several steps to an execution, half precision."""
+    from tensorflow_model_optimization.python.core.sparsity.keras import (
+        prune,
+        pruning_callbacks,
+        pruning_schedule,
+    )
+
+    def functional(kind: str) -> Trainer:
+        keras.utils.set_random_seed(0)
+        model, callbacks = models.functional_classifier(shape, length), []
+        if kind == "tfmot":
+            schedule = pruning_schedule.PolynomialDecay(0.0, 0.9, 0, STEPS, frequency=1)
+            model = prune.prune_low_magnitude(model, schedule)
+            callbacks = [pruning_callbacks.UpdatePruningStep()]
+        elif kind != "dense":
+            model = tf_movprune.prune_low_movement(model, cubic(tf_movprune.CubicSparsity, 0.9))
+            callbacks = [tf_movprune.UpdatePruningStep()]
+        inputs, labels = models.random_batch(BATCH, length)
+        # tfmot's masks are updated under conditions with assertions, which XLA cannot compile.
+        return Trainer(
+            model, callbacks, (inputs["input_ids"], labels), optimizer=keras.optimizers.Adam(3e-5)
+        )
+
+    def compare(name: str, trainers: dict[str, Trainer]) -> None:
+        for each in trainers.values():
+            each.step()
+        times = interleaved({kind: each.step for kind, each in trainers.items()}, rounds)
+        for kind in list(trainers)[1:]:
+            table.add(f"{kind}: {name} / dense", times[kind] / times["dense"])
+
+    where = f"step at {BATCH} × {length}"
+    kinds = ("dense", "hard", "tfmot")
+    compare(f"Functional model, graph mode, {where}", {kind: functional(kind) for kind in kinds})
+    for name, arguments in (
+        ("graph mode without XLA", {"jit_compile": False}),
+        ("steps_per_execution=16", {"steps_per_execution": 16}),
+    ):
+        kinds = ("dense", "hard")
+        trainers = {kind: trainer(shape, length, kind, **arguments) for kind in kinds}
+        compare(f"{name}, {where}", trainers)
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        trainers = {kind: trainer(shape, length, kind) for kind in ("dense", "hard")}
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    compare(f"mixed_bfloat16, {where}", trainers)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", default=PARTS, choices=PARTS)
+    parser.add_argument("--shape", default="minilm", choices=models.SHAPES)
+    parser.add_argument("--lengths", nargs="+", type=int, default=[128, 64])
+    parser.add_argument("--largest", default="bert-large", choices=models.SHAPES)
+    parser.add_argument("--rounds", type=int, default=9, help="of which the median is taken")
+    parser.add_argument("--output_dir", type=pathlib.Path, default=pathlib.Path("runs/speed"))
+    parser.add_argument("--memory_of", help=argparse.SUPPRESS)  # in a process of its own
+    args = parser.parse_args()
+    if args.memory_of:
+        print(json.dumps(memory_of(args.memory_of, args.shape, args.lengths[0])))
+        return 0
+
+    args.output_dir.mkdir(parents=True, exist_ok=True)
+    table, longest = Table(), max(args.lengths)
+    if "refresh" in args.only:
+        measure_refreshes(table, args.shape, args.rounds)
+    if "step" in args.only:
+        measure_steps(table, args.shape, args.lengths, args.rounds)
+    if "memory" in args.only:
+        measure_memory(table, args.shape, longest)
+    if "scaling" in args.only:
+        measure_scaling(table, args.largest, args.output_dir / "scaling.png")
+    if "others" in args.only:
+        measure_others(table, args.shape, min(args.lengths), args.rounds)
+
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}"
+    text = f"{table}\n\n{args.shape}, {datetime.date.today().isoformat()}, {machine}, seed 0.\n"
+    print("\n" + text)
+    (args.output_dir / "speed.md").write_text(text)
+    if table.missed:
+        print("Missed: " + "; ".join(table.missed))
+    return 1 if table.missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
