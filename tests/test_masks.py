@@ -7,17 +7,12 @@ import reference
 import tensorflow as tf
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from modes import MODES, every_mode, without_sorting
 
 from tf_movprune import masks
 
-MODES = {
-    "eager": lambda function: function,
-    "function": tf.function,
-    "jit": functools.partial(tf.function, jit_compile=True),
-}
 TOPK = {mode: compiled(masks.topk_mask) for mode, compiled in MODES.items()}
 
-every_mode = pytest.mark.parametrize("mode", MODES)
 properties = hypothesis.settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
 POSITIVE_NAN, NEGATIVE_NAN = np.array([0x7FC00000, 0xFFC00001], np.uint32).view(np.float32)
@@ -113,7 +108,7 @@ def test_topk_mask_of_one_element(mode, score):
     assert topk(mode, [score], 1)[0].tolist() == [True]
 
 
-@every_mode
+@without_sorting
 @pytest.mark.parametrize("count", [0, 1, 4_000, 38_550, 77_099, 77_100])
 def test_topk_mask_of_a_matrix_with_many_ties(mode, count):
     scores = np.random.default_rng(0).normal(size=(300, 257)).round(1).astype(np.float32)
@@ -163,7 +158,7 @@ LARGE_KINDS = [
 ]
 
 
-@every_mode
+@without_sorting
 @pytest.mark.parametrize("kind", LARGE_KINDS)
 def test_topk_mask_of_a_large_matrix(mode, kind):
     scores = _large(kind)
@@ -176,7 +171,7 @@ def test_topk_mask_of_a_large_matrix(mode, kind):
 # ---- topk_masks
 
 
-@every_mode
+@without_sorting
 @pytest.mark.parametrize("has_gpu", [False, True])  # one after the other, or all together
 def test_topk_masks_choose_from_each_tensor_by_itself(mode, has_gpu, monkeypatch):
     devices = ["GPU"] if has_gpu else []
@@ -193,7 +188,7 @@ def test_topk_masks_choose_from_each_tensor_by_itself(mode, has_gpu, monkeypatch
             assert threshold == reference.threshold(tensor, mask.numpy())
 
 
-@every_mode
+@without_sorting
 @pytest.mark.parametrize("minimums", [None, (2_000, 0, 10)])
 def test_global_topk_masks_of_large_tensors(mode, minimums):
     select = MODES[mode](functools.partial(masks.global_topk_masks, minimums=minimums))

@@ -10,6 +10,7 @@ import tensorflow as tf
 import tf_keras as keras
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from modes import MODES, every_mode
 from tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule import (
     PruningSchedule,
 )
@@ -17,12 +18,6 @@ from tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule i
 import tf_movprune
 from tf_movprune import masks
 
-MODES = {
-    "eager": lambda function: function,
-    "function": tf.function,
-    "jit": functools.partial(tf.function, jit_compile=True),
-}
-every_mode = pytest.mark.parametrize("mode", MODES)
 properties = hypothesis.settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
 

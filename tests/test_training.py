@@ -109,3 +109,59 @@ def test_skipped_steps_of_loss_scaling_keep_the_rates_together():
     np.testing.assert_allclose(
         inner.score_optimizer.learning_rate / 1.0, inner.learning_rate / 1e-2
     )
+
+
+def _classifier(length=8):
+    keras.utils.set_random_seed(0)
+    return keras.Sequential(
+        [
+            keras.layers.Dense(32, "tanh", input_shape=(length,), name="first"),
+            keras.layers.Dense(32, "tanh", name="second"),
+            keras.layers.Dense(2, dtype="float32", name="logits"),
+        ]
+    )
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_half_precision_keeps_the_masks_of_float32(policy, jit_compile):
+    kept = {}
+    for name in ("float32", policy):
+        keras.mixed_precision.set_global_policy(name)
+        try:
+            model = _classifier()
+            recipe = tf_movprune.ShortRun(40, 0.75)
+            model = tf_movprune.prune_low_movement(model, recipe.schedule, recipe.method)
+            optimizer = recipe.create_optimizer(1e-2)
+            if name == "mixed_float16":
+                optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+            model.compile(optimizer, loss, jit_compile=jit_compile)
+            fit(model, epochs=5)
+        finally:
+            keras.mixed_precision.set_global_policy("float32")
+        assert model(X).dtype == tf.float32
+        layers = list(tf_movprune.pruned_layers(model).values())
+        assert [layer.scores[0].dtype for layer in layers] == [tf.float32] * 2
+        kept[name] = [layer.masks[0].numpy() for layer in layers]
+    for full, half in zip(*kept.values()):
+        assert half.sum() == full.sum() == full.size // 4
+        shared = (full & half).sum() / full.sum()
+        assert shared > 0.8  # a quarter by chance
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_rising_sparsity_does_not_trace_again(jit_compile):
+    model = pruned_model(jit_compile=jit_compile)
+    traces, sparsities = [], []
+
+    def note(batch, logs):
+        traces.append(model.train_function.experimental_get_tracing_count())
+        sparsities.append(float(logs["sparsity"]))
+
+    data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8, drop_remainder=True)
+    watch = keras.callbacks.LambdaCallback(on_train_batch_end=note)
+    callbacks = [tf_movprune.UpdatePruningStep(), watch]
+    model.fit(data, epochs=2, verbose=0, callbacks=callbacks)
+    assert len(set(sparsities)) > 4
+    assert len(traces) == 16 and len(set(traces)) == 1  # all in the first step

@@ -21,6 +21,7 @@ _NONE = np.int32(2**31 - 1)  # above the keys of all scores: those bits are a Na
 _SIGN = np.int32(2**31 - 1)  # all bits but the sign
 _INFINITY = np.int32(0x7F800000)  # the bits of +inf
 
+_SORTED = 2048  # scores of a group that are sorted: it takes a compiler less time
 _SAMPLE = 2048
 _PIVOTS = 4  # counts below 256 of each fit into an int32 together
 _ROW = 64  # scores of which at most one can be read out
@@ -67,6 +68,8 @@ def select(
       thresholds: float32 tensor, the lowest score of each group that is kept; +inf where none is,
         or only first ones are.
     """
+    if max(_size(group) for group in groups) <= _SORTED:
+        return _select_sorted(groups, counts)
     bracket, lowest = _find_cuts(groups, counts)
     cuts = tf.unstack(tf.cast(bracket.low, tf.int32))
     ends = tf.unstack(_ends_of_tied(groups, cuts, bracket, counts))
@@ -75,6 +78,21 @@ def select(
         end = tf.cast(end, _index_type(group))
         pairs = zip((s.keys() for s in group), _indices(group))
         masks.append([(keys > cut) | ((keys == cut) & (i < end)) for keys, i in pairs])
+    return masks, _scores_of(lowest)
+
+
+def _select_sorted(
+    groups: Sequence[Sequence[Scores]], counts: tf.Tensor
+) -> tuple[list[list[tf.Tensor]], tf.Tensor]:
+    """What `select` returns."""
+    keys = _stack([[s.keys() for s in group] for group in groups], _LOWEST)
+    order = tf.argsort(keys, axis=1, direction="DESCENDING", stable=True)
+    chosen = tf.argsort(order, axis=1) < tf.cast(counts, tf.int32)[:, None]
+    lowest = tf.reduce_min(tf.where(chosen, keys, _NONE), axis=1)
+    masks = [
+        tf.split(row[: _size(group)], [s.size for s in group])
+        for row, group in zip(tf.unstack(chosen), groups)
+    ]
     return masks, _scores_of(lowest)
 
 

@@ -1,0 +1,39 @@
+"""Ways to run a function of tensors: eagerly, in a graph, and under XLA."""
+
+import functools
+from unittest import mock
+
+import pytest
+import tensorflow as tf
+
+from tf_movprune import cuts
+
+
+def _searched(compiled):
+    """Selects from small tensors as from large ones, which are not sorted."""
+
+    def compiled_and_searched(function):
+        function = compiled(function)
+
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            with mock.patch.object(cuts, "_SORTED", 0):
+                return function(*args, **kwargs)
+
+        return call
+
+    return compiled_and_searched
+
+
+_jit = functools.partial(tf.function, jit_compile=True)
+
+MODES = {
+    "eager": lambda function: function,
+    "function": tf.function,
+    "jit": _jit,
+    "function, searched": _searched(tf.function),
+    "jit, searched": _searched(_jit),
+}
+
+every_mode = pytest.mark.parametrize("mode", MODES)
+without_sorting = pytest.mark.parametrize("mode", ["eager", "function", "jit"])  # of large tensors
