@@ -285,7 +285,7 @@ def measure_scaling(table: Table, largest: str, figure: pathlib.Path) -> None:
     import matplotlib.pyplot as plt
 
     points = []
-    for shape in ("minilm", "bert-base", "bert-large"):
+    for shape in models.SHAPES:  # from small to large
         compiled, arrays = refreshes(shape)
         count = sum(array.size for array in arrays)
         del arrays

@@ -333,6 +333,31 @@ def test_soft_movement_reaches_its_target(final_lambda):
         assert float(first.penalty_weight) == pytest.approx(final_lambda / 2)
 
 
+def test_soft_movement_reaches_its_target_in_a_convolutional_regression():
+    keras.utils.set_random_seed(3)
+    images = np.random.RandomState(3).standard_normal([96, 8, 8, 3]).astype("float32")
+    means = images[:, 2:6, 2:6].mean(axis=(1, 2))
+    model = keras.Sequential(
+        [
+            keras.layers.Conv2D(16, 3, activation="relu", input_shape=(8, 8, 3)),
+            keras.layers.Conv2D(16, 3, activation="relu"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(32, activation="relu"),
+            keras.layers.Dense(3),
+        ]
+    )
+    schedule = tf_movprune.CubicSparsity(0.9, begin_step=4, end_step=30, frequency=3)
+    method = tf_movprune.SoftMovement(50.0, target=True)
+    model = tf_movprune.prune_low_movement(model, schedule, method)
+    model.compile(keras.optimizers.Adam(1e-3), "mse")
+    history = model.fit(
+        images, means, 8, 3, verbose=0, callbacks=[tf_movprune.UpdatePruningStep()]
+    ).history
+    assert history["sparsity"][-1] == pytest.approx(0.9, abs=0.005)
+    assert tf_movprune.summarize_sparsity(model).sparsity == pytest.approx(0.9, abs=0.005)
+    assert np.std([layer.masks[0].numpy().mean() for layer in wrappers(model)]) > 0.01
+
+
 def test_l0_closes_gates():
     model = pruned(None, tf_movprune.L0(20.0), score_learning_rate_multiplier=30.0)
     first = wrappers(model)[0]

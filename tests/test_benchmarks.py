@@ -1,0 +1,86 @@
+"""The scripts behind the documentation's numbers, on less."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+pytest.importorskip("transformers")
+pytest.importorskip("tensorflow_datasets")
+
+from benchmarks import accuracy, accuracy_figure, models, speed
+
+
+def test_every_committed_result_has_a_row_and_every_recipe_a_meaning():
+    results = [json.loads(line) for line in accuracy.RESULTS.read_text().splitlines()]
+    keys = [accuracy.key_of(result) for result in results]
+    assert len(set(keys)) == len(keys) and all(len(key) == 7 for key in keys)
+    assert {key[1] for key in keys} <= set(accuracy.RECIPES)
+    table = accuracy.table(results)
+    assert "| sst2 | 6 × 32 | 1500 | 10.0% | `movement` | 84.2, 83.9 | 84.1 % |" in table
+
+
+def test_figure(tmp_path, monkeypatch):
+    lines = [
+        {"key": ["sst2", "dense", 600, 0.0, 0], "test_accuracy": 0.9, "remaining": 1.0},
+        {"key": ["sst2", "movement", 600, 0.9, 0], "test_accuracy": 0.8, "remaining": 0.1},
+        {"key": ["sst2", "movement", 600, 0.97, 0], "test_accuracy": 0.7, "remaining": 0.03},
+    ]
+    results = tmp_path / "results.jsonl"
+    results.write_text("\n".join(json.dumps(line) for line in lines))
+    arguments = ["figure", "--results", str(results), "--output", str(tmp_path / "figure.png")]
+    monkeypatch.setattr(sys, "argv", arguments)
+    accuracy_figure.main()
+    assert (tmp_path / "figure.png").stat().st_size > 10_000
+    monkeypatch.setattr(sys, "argv", [*arguments, "--num_train_steps", "7"])
+    with pytest.raises(SystemExit):
+        accuracy_figure.main()
+
+
+@pytest.mark.parametrize("layers", [1, 12])
+def test_models_of_other_depths_have_the_original_layers(layers, monkeypatch):
+    original = models.bert_classifier("tiny", vocab_size=40)
+    original.config.num_hidden_layers = 2
+    monkeypatch.setattr(accuracy, "load_classifier", lambda folder, seed: original)
+    other = accuracy.classifier("", 0, layers)
+    assert len(other.bert.encoder.layer) == layers
+    assert other.bert.embeddings.trainable is False
+    for i, layer in enumerate(other.bert.encoder.layer):
+        source = original.bert.encoder.layer[i * 2 // layers]
+        for got, want in zip(layer.get_weights(), source.get_weights(), strict=True):
+            assert (got == want).all()
+
+
+def test_a_missed_target_is_marked():
+    table = speed.Table()
+    table.add("quick", 1.004, 1.0)  # 1.00 as it is printed
+    table.add("slow", 1.2, 1.0)
+    table.add("beside them", 9.0)
+    assert table.missed == ["slow"]
+    assert [line for line in str(table).splitlines() if "missed" in line] == [
+        "| slow | ≤ 1 | 1.20 **missed** |"
+    ]
+
+
+def test_measurements_take_turns():
+    calls = []
+    times = speed.interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, 3)
+    assert calls == ["a", "b"] * 3 and set(times) == {"a", "b"}
+
+
+@pytest.mark.slow
+def test_speed_of_a_tiny_model(tmp_path):
+    run = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks.speed", "--shape", "tiny", "--rounds", "2"),
+            *("--lengths", "16", "8", "--largest", "tiny", "--output_dir", str(tmp_path)),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode in (0, 1), run.stderr  # 1 where a target is missed, as tiny models do
+    table = (tmp_path / "speed.md").read_text()
+    for what in ("hard: step at 32 × 16", "local refresh", "memory of a masked weight", "tfmot"):
+        assert what in table
+    assert (tmp_path / "scaling.png").exists()
