@@ -89,6 +89,7 @@ RECIPES = {
     "movement-end-0.85": changed(MOVEMENT, end=0.85),
     "movement-lr-1.6e-4": changed(MOVEMENT, learning_rate=1.6e-4),
     "magnitude-lr-1.6e-4": Recipe(tf_movprune.Magnitude(), learning_rate=1.6e-4),
+    # a threshold schedule: how much remains follows from lambda, not from --final_sparsity
     "movement-soft-lambda-1000": changed(
         TARGET, method=tf_movprune.SoftMovement(1000.0, score_initializer=START)
     ),

@@ -46,7 +46,8 @@ def main() -> None:
         result = json.loads(line)
         task, recipe, steps, sparsity, _, layers, batch_size = key_of(result)
         if (task, steps, layers, batch_size) == (args.task, args.num_train_steps, 6, 32):
-            points[recipe][sparsity].append((result["remaining"], result["test_accuracy"]))
+            remaining = result.get("remaining", 1 - sparsity)  # the first lines lack it
+            points[recipe][sparsity].append((remaining, result["test_accuracy"]))
     if not points:
         parser.error(f"{args.results} has no runs of {args.num_train_steps} steps on {args.task}")
 

@@ -293,6 +293,16 @@ def test_refreshing_is_compiled_once(steps_per_execution):
     assert recorder.steps[0] == 0 and recorder.kept[-1] == [16, 8]
 
 
+def test_another_schedule_is_compiled_anew():
+    model = compiled(cubic())
+    update = tf_movprune.UpdatePruningStep()
+    fit(model, update=update)
+    for layer in tf_movprune.pruned_layers(model).values():
+        layer.pruning_schedule = tf_movprune.CubicSparsity(0.875, begin_step=12, end_step=20)
+    recorder, _ = fit(model, update=update)
+    assert recorder.kept[-1] == [FIRST // 8, SECOND // 8]
+
+
 @pytest.mark.parametrize("steps_per_execution", [1, 3])
 def test_refreshing_is_compiled_before_the_first_batch(steps_per_execution):
     """Keras warns of callbacks that take longer than a batch."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from modes import MODES, every_mode, without_sorting
 
-from tf_movprune import masks
+from tf_movprune import cuts, masks
 
 TOPK = {mode: compiled(masks.topk_mask) for mode, compiled in MODES.items()}
 
@@ -166,6 +166,35 @@ def test_topk_mask_of_a_large_matrix(mode, kind):
         mask, threshold = topk(mode, scores, count)
         np.testing.assert_array_equal(mask, reference.topk_mask(scores, count), str(count))
         assert threshold == reference.threshold(scores, mask)
+
+
+@without_sorting
+@pytest.mark.parametrize("size", [2_049, 12_289, 12_480])  # a prime: rows have to be padded
+def test_topk_mask_of_sizes_without_divisors(mode, size):
+    normal = np.random.default_rng(0).standard_normal(size).astype(np.float32)
+    for scores in (normal, np.where(np.arange(size) % 2, np.nan, normal)):
+        for count in (1, 100, size // 2, size - 1):
+            mask, _ = topk(mode, scores, count)
+            np.testing.assert_array_equal(mask, reference.topk_mask(scores, count))
+
+
+def test_an_empty_tensor_beside_a_large_one():
+    scores = [np.zeros((0, 4), np.float32), _large("normal")]
+    chosen, _ = masks.global_topk_masks([tf.constant(s) for s in scores], tf.constant(5, tf.int64))
+    assert chosen[0].shape == (0, 4)
+    np.testing.assert_array_equal(chosen[1], reference.topk_mask(scores[1], 5))
+
+
+@pytest.mark.parametrize("sorted_up_to", [0, 2048])
+def test_no_score_is_chosen_of_those_that_rank_first_where_none_is_asked_for(
+    sorted_up_to, monkeypatch
+):
+    monkeypatch.setattr(cuts, "_SORTED", sorted_up_to)
+    scores = cuts.Scores(tf.constant([1.0, 2.0, 3.0]), tf.constant([False, True, True]))
+    for count, kept in ((0, []), (1, [1]), (2, [1, 2])):
+        ((mask,),), thresholds = cuts.select([[scores]], tf.constant([count], tf.int64))
+        assert np.flatnonzero(mask).tolist() == kept
+        assert thresholds[0] == np.inf
 
 
 # ---- topk_masks

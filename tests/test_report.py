@@ -145,7 +145,7 @@ def test_short_run_of_soft_movement_is_that_of_global_selection():
         update = tf_movprune.UpdatePruningStep()
         model.fit(inputs, labels, 8, verbose=0, shuffle=False, callbacks=[update])
         pruned = list(tf_movprune.pruned_layers(model).values())
-        unit = 1e3 if method.has_scores and not method.has_penalty else 1.0
+        unit = 1.0 if method.has_penalty else 1e3
         scores.append([unit * layer._scaled_scores(0).numpy() for layer in pruned])
         kept.append([layer.masks[0].numpy() for layer in pruned])
     for hard, soft in zip(*scores):

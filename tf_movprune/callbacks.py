@@ -11,7 +11,13 @@ import tensorflow as tf
 from tf_movprune import checks
 from tf_movprune._keras import keras
 from tf_movprune.arguments import check_integer
-from tf_movprune.refresh import built_layers, groups, overall_sparsity, refresh_masks
+from tf_movprune.refresh import (
+    built_layers,
+    groups,
+    overall_sparsity,
+    refresh_masks,
+    settings_of,
+)
 from tf_movprune.wrapper import PruneLowMovement
 
 
@@ -60,9 +66,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._is_training, self._window = False, 1
         self._sparsity = overall_sparsity(self._layers.values())
         self._progress_marker = keras.metrics.Mean(name="sparsity")
-        optimizer = self.model.optimizer
-        if self._compiled_for != (optimizer, *self._layers.values()):
-            self._compiled_for = (optimizer, *self._layers.values())
+        layers = list(self._layers.values())
+        compile_for = (self.model.optimizer, layers, [settings_of(layer) for layer in layers])
+        if self._compiled_for != compile_for:
+            self._compiled_for = compile_for
             self._compiled_refresh = self._compile_refresh()
 
     def _begin_training(self, epoch: int) -> None:

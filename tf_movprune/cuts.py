@@ -1,4 +1,4 @@
-"""The exact cut between the highest scores and the rest, without sorting them.
+"""The exact cut between the highest scores and the rest, without sorting more than a few.
 
 Each pass over the scores counts how many reach four pivots. The first pivots come from a sorted
 sample, the next from interpolation, and after three or four passes a bracket of a few scores is
@@ -66,7 +66,7 @@ def select(
     Returns:
       masks: bool tensors like the scores of the `groups`.
       thresholds: float32 tensor, the lowest score of each group that is kept; +inf where none is,
-        or only first ones are.
+        or only first ones are. Of no meaning where all are kept.
     """
     if max(_size(group) for group in groups) <= _SORTED:
         return _select_sorted(groups, counts)
@@ -141,7 +141,7 @@ def _find_cuts(groups: Sequence[Sequence[Scores]], counts: tf.Tensor) -> tuple[_
     # Nothing to search for where all or none are kept.
     is_none, is_all = counts == 0, counts == sizes
     whole = whole._replace(
-        low=tf.where(is_none, whole.high - 1, whole.low),
+        low=tf.where(is_none, whole.high, whole.low),
         high=tf.where(is_all, whole.low + 1, whole.high),
         reach_low=tf.where(is_none, whole.reach_high, whole.reach_low),
     )
@@ -278,9 +278,7 @@ def _interpolated_pivots(
 
 def _reach(keys: tf.Tensor, pivots: tf.Tensor) -> tf.Tensor:
     """How many keys reach each of the pivots, which are int32: int64 tensor like `pivots`."""
-    size = keys.shape.num_elements()
-    length = _row_length(size, 255)
-    rows = tf.reshape(keys, [-1, length])
+    rows = _in_rows(keys, 255, _LOWEST)  # which no pivot is as low as
     shifts = [8 * i for i in range(_PIVOTS)]
     packed = tf.add_n(
         [
@@ -290,16 +288,15 @@ def _reach(keys: tf.Tensor, pivots: tf.Tensor) -> tf.Tensor:
     )
     packed = tf.reduce_sum(packed, axis=1)[:, None]
     counts = tf.bitwise.bitwise_and(tf.bitwise.right_shift(packed, shifts), 255)
-    if size >= 2**31:
+    if keys.shape.num_elements() >= 2**31:
         counts = tf.cast(counts, tf.int64)
     return tf.cast(tf.reduce_sum(counts, axis=0), tf.int64)
 
 
 def _read_out(keys: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
     """The sum over each row of `1 + key - low`, of the keys in [low, high): int32."""
-    rows = tf.reshape(keys, [-1, _row_length(keys.shape.num_elements(), _ROW)])
-    offsets = tf.where((rows >= low) & (rows < high), rows - low + 1, 0)  # may wrap around
-    return tf.reduce_sum(offsets, axis=1)
+    offsets = tf.where((keys >= low) & (keys < high), keys - low + 1, 0)  # may wrap around
+    return tf.reduce_sum(_in_rows(offsets, _ROW, 0), axis=1)
 
 
 def _ends_of_tied(
@@ -379,10 +376,20 @@ def _size(group: Sequence[Scores]) -> int:
     return sum(scores.size for scores in group)
 
 
+def _in_rows(values: tf.Tensor, limit: int, padding: int | np.int32) -> tf.Tensor:
+    """A tensor of rank 1 in rows of at most `limit`."""
+    size = values.shape.num_elements()
+    length = _row_length(size, limit)
+    if size % length:
+        values = tf.pad(values, [[0, -size % length]], constant_values=padding)
+    return tf.reshape(values, [-1, length])
+
+
 def _rows(size: int, limit: int) -> int:
-    return size // _row_length(size, limit)
+    return math.ceil(size / _row_length(size, limit))
 
 
 def _row_length(size: int, limit: int) -> int:
-    """The greatest divisor of `size` up to a limit."""
-    return next(length for length in range(min(size, limit), 0, -1) if size % length == 0)
+    """The greatest divisor of `size` up to a limit, or the limit where all of them are small."""
+    divisors = (n for n in range(limit, limit // 4, -1) if size % n == 0)
+    return next(divisors, limit)

@@ -50,8 +50,8 @@ def topk_masks(scores: Sequence[tf.Tensor], counts: tf.Tensor) -> tuple[list[tf.
     """Marks exactly the highest scores of each of several tensors.
 
     Ties go to the lower flat index, so the counts are exact even where all scores are equal.
-    Selection searches for the cut among order-preserving integer keys: scores are not sorted,
-    shapes are fixed, and the bits are the same eagerly, in a graph and under XLA.
+    Selection searches for the cut among order-preserving integer keys: large tensors are not
+    sorted, shapes are fixed, and the bits are the same eagerly, in a graph and under XLA.
 
     Args:
       scores: float32 tensors of static shapes; larger means more important. NaN ranks lowest.
@@ -97,6 +97,7 @@ def _select_each(rows: list[tf.Tensor], counts: tf.Tensor) -> tuple[tf.Tensor, t
         select,
         tf.range(len(rows)),
         fn_output_signature=(mask, tf.TensorSpec([], tf.float32)),
+        parallel_iterations=1,
     )
 
 
@@ -169,35 +170,44 @@ def _check_static(scores: Sequence[tf.Tensor]) -> None:
 
 def _reserve(rows: list[cuts.Scores], counts: list[int]) -> list[cuts.Scores]:
     """The scores, where the `counts` highest of each tensor rank above all others."""
-    first, _ = cuts.select([[row] for row in rows], tf.constant(counts, tf.int64))
-    return [cuts.Scores(row.values, mask) for row, (mask,) in zip(rows, first)]
+    first, _ = topk_masks([row.values for row in rows], tf.constant(counts, tf.int64))
+    return [cuts.Scores(row.values, mask) for row, mask in zip(rows, first)]
 
 
 def threshold_mask(scores: tf.Tensor, threshold: tf.Tensor, minimum: int) -> tf.Tensor:
-    """Marks the scores whose sigmoid is above a threshold, and never fewer than the `minimum`.
+    """`threshold_masks` of one tensor."""
+    return threshold_masks([scores], threshold, [minimum])[0]
+
+
+def threshold_masks(
+    scores: Sequence[tf.Tensor], threshold: tf.Tensor, minimums: Sequence[int]
+) -> list[tf.Tensor]:
+    """Marks the scores whose sigmoid is above a threshold, and never fewer than the `minimums`.
 
         mask = sigmoid(scores) > threshold
 
-    Where that marks too few, the `minimum` highest scores are marked, ties by the lower index.
+    Where that marks too few, the highest scores of the tensor are marked, ties by the lower index.
 
     Args:
-      scores: float32 tensor of any static shape.
+      scores: float32 tensors of any static shapes.
       threshold: scalar in [0, 1).
-      minimum: number of scores in [0, size of scores].
+      minimums: number of scores of each tensor, in [0, its size].
 
     Returns:
-      bool tensor of the shape of `scores`.
+      A bool tensor to each of `scores`.
 
     Reference:
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683, section 3; the minimum is that of
       the authors' code.
     """
-    mask = tf.sigmoid(scores) > tf.cast(threshold, scores.dtype)
-    return tf.cond(
-        cuts.count_true(mask) < minimum,
-        lambda: topk_mask(scores, tf.constant(minimum, tf.int64))[0],
-        lambda: mask,
+    masks = [tf.sigmoid(tensor) > tf.cast(threshold, tensor.dtype) for tensor in scores]
+    is_short = [cuts.count_true(mask) < minimum for mask, minimum in zip(masks, minimums)]
+    least = tf.cond(
+        tf.reduce_any(is_short),
+        lambda: topk_masks(scores, tf.constant(minimums, tf.int64))[0],
+        lambda: masks,
     )
+    return [tf.where(short, *pair) for short, *pair in zip(is_short, least, masks)]
 
 
 _LOW, _HIGH, _TEMPERATURE = -0.1, 1.1, 2 / 3  # l, r and b of the hard concrete distribution

@@ -279,10 +279,8 @@ class SoftMovement(PruningMethod):
             chosen, threshold = masks.global_topk_masks(importances, count, minimums)
             return [(mask, tf.sigmoid(threshold)) for mask in chosen]
         threshold = tf.cast(value, tf.float32)
-        return [
-            (masks.threshold_mask(importance, threshold, minimum), threshold)
-            for importance, minimum in zip(importances, minimums)
-        ]
+        chosen = masks.threshold_masks(importances, threshold, minimums)
+        return [(mask, threshold) for mask in chosen]
 
     def mask_kernel(self, kernel, scores, mask, seed=None):
         return masks.straight_through(kernel, scores, mask)

@@ -36,7 +36,8 @@ class ShortRun:
       final_sparsity: fraction of zeros at the end, in [0, 1).
       method: one that a sparsity schedule drives: `HardMovement()`,
         `HardMovement(scope="global")`, `SoftMovement(100.0, target=True)`, or `Magnitude()` to
-        compare with. Scores that would start from zeros start from `MagnitudeScores`.
+        compare with. Where its `score_initializer` is "zeros", the default, scores start from
+        `MagnitudeScores` instead.
 
     Raises:
       TypeError: `num_train_steps` is not an integer, or `method` not a method.
@@ -64,11 +65,10 @@ class ShortRun:
                 f"A short run reaches a given sparsity, but {self.method} takes no sparsity "
                 "schedule. Use HardMovement, or SoftMovement with target=True."
             )
-        if self.method.has_scores and self.method.score_initializer == "zeros":
-            start = MagnitudeScores(_START * self._unit)
-            config = {**self.method.get_config(), "score_initializer": start}
-            method = type(self.method).from_config(config)
-            object.__setattr__(self, "method", method)
+        config = self.method.get_config()
+        if config.get("score_initializer") == "zeros":
+            config["score_initializer"] = MagnitudeScores(_START * self._unit)
+            object.__setattr__(self, "method", type(self.method).from_config(config))
 
     @property
     def _unit(self) -> float:

@@ -101,10 +101,15 @@ def groups(wrappers: Iterable[PruneLowMovement]) -> list[Group]:
     """The groups of some layers, in the order of their first layers."""
     found: dict[str, Group] = {}
     for wrapper in wrappers:
-        schedule, method = wrapper.pruning_schedule, wrapper.method
-        key = [serialize_schedule(schedule), serialize_method(method), wrapper.block_size]
-        found.setdefault(repr(key), Group(schedule, method, [])).layers.append(wrapper)
+        group = Group(wrapper.pruning_schedule, wrapper.method, [])
+        found.setdefault(settings_of(wrapper), group).layers.append(wrapper)
     return list(found.values())
+
+
+def settings_of(wrapper: PruneLowMovement) -> str:
+    """What a refresh depends on besides variables: equal in layers of one group only."""
+    schedule, method = wrapper.pruning_schedule, wrapper.method
+    return repr([serialize_schedule(schedule), serialize_method(method), wrapper.block_size])
 
 
 def _is_due(schedule: PruningSchedule, step: tf.Tensor, window: int) -> tf.Tensor:
