@@ -59,13 +59,16 @@ def main() -> None:
         if recipe in points:
             means = sorted(tuple(np.mean(runs, axis=0)) for runs in points[recipe].values())
             remaining, accuracies = 100 * np.array(means).T
-            axes.plot(remaining, accuracies, line, marker="o", color=color, label=label)
+            face = "white" if "distil" in recipe else color
+            style = {"color": color, "markerfacecolor": face, "label": label}
+            axes.plot(remaining, accuracies, line, marker="o", **style)
     axes.set(
         xscale="log",
         xlabel="remaining weights of the encoder, %",
         ylabel="test accuracy, %",
         title=f"{args.task}, {args.num_train_steps} steps of 32 examples, MiniLM-L6",
     )
+    axes.margins(x=0.1)
     ticks = [3, 5, 10, 20, 50, 100]
     axes.set_xticks(ticks, [f"{tick}" for tick in ticks])
     axes.minorticks_off()
