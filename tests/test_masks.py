@@ -120,8 +120,8 @@ def test_topk_mask_of_a_matrix_with_many_ties(mode, count):
 LARGE = (96, 130)
 
 
-def _large(kind):
-    """Scores of which the search needs its sample, its pivots and its rows."""
+def _large_scores():
+    """By kind, scores of which the search needs its sample, its pivots and its rows."""
     random = np.random.default_rng(0)
     normal = random.standard_normal(LARGE)
     ones = np.full(LARGE, 1.0, np.float32).view(np.int32)
@@ -129,7 +129,7 @@ def _large(kind):
         "normal": normal,
         "heavy tails": random.standard_cauchy(LARGE),
         "columns of very different sizes": normal * np.geomspace(1e-12, 1e12, LARGE[1]),
-        "sorted, so that neighbours share a row": np.sort(normal.ravel()).reshape(LARGE),
+        "sorted: neighbours share a row": np.sort(normal.ravel()).reshape(LARGE),
         "sparse": np.where(random.random(LARGE) < 0.01, normal, 0.0),
         "two clusters": np.where(random.random(LARGE) < 0.1, 1e6 + normal, normal),
         "adjacent floats": (ones + random.integers(0, 40_000, LARGE)).astype("i4").view("f4"),
@@ -139,29 +139,16 @@ def _large(kind):
         "infinities": np.where(random.random(LARGE) < 0.3, np.inf * np.sign(normal), normal),
         "misleading sample": np.where(np.arange(normal.size).reshape(LARGE) % 7, normal, 9.0),
     }
-    return scores[kind].astype(np.float32)
+    return {kind: array.astype(np.float32) for kind, array in scores.items()}
 
 
-LARGE_KINDS = [
-    "normal",
-    "heavy tails",
-    "columns of very different sizes",
-    "sorted, so that neighbours share a row",
-    "sparse",
-    "two clusters",
-    "adjacent floats",
-    "denormals",
-    "half NaN",
-    "a NaN with every score",
-    "infinities",
-    "misleading sample",
-]
+BY_KIND = _large_scores()
 
 
 @without_sorting
-@pytest.mark.parametrize("kind", LARGE_KINDS)
+@pytest.mark.parametrize("kind", BY_KIND)
 def test_topk_mask_of_a_large_matrix(mode, kind):
-    scores = _large(kind)
+    scores = BY_KIND[kind]
     for count in (0, 1, 2, 300, 1_248, 6_240, 11_000, scores.size - 1, scores.size):
         mask, threshold = topk(mode, scores, count)
         np.testing.assert_array_equal(mask, reference.topk_mask(scores, count), str(count))
@@ -179,7 +166,7 @@ def test_topk_mask_of_sizes_without_divisors(mode, size):
 
 
 def test_an_empty_tensor_beside_a_large_one():
-    scores = [np.zeros((0, 4), np.float32), _large("normal")]
+    scores = [np.zeros((0, 4), np.float32), BY_KIND["normal"]]
     chosen, _ = masks.global_topk_masks([tf.constant(s) for s in scores], tf.constant(5, tf.int64))
     assert chosen[0].shape == (0, 4)
     np.testing.assert_array_equal(chosen[1], reference.topk_mask(scores[1], 5))
@@ -206,8 +193,8 @@ def test_topk_masks_choose_from_each_tensor_by_itself(mode, has_gpu, monkeypatch
     devices = ["GPU"] if has_gpu else []
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: devices)
     select = MODES[mode](masks.topk_masks)  # compiled here, as the devices say
-    scores = [_large("normal"), _large("sparse").T, np.zeros((5, 3), np.float32)]
-    scores += [_large("heavy tails"), np.arange(7, dtype=np.float32), _large("half NaN")]
+    scores = [BY_KIND["normal"], BY_KIND["sparse"].T, np.zeros((5, 3), np.float32)]
+    scores += [BY_KIND["heavy tails"], np.arange(7, dtype=np.float32), BY_KIND["half NaN"]]
     for counts in ([1_248, 6_000, 4, 0, 3, 12_000], [12_480, 12_480, 15, 12_479, 7, 12_480]):
         chosen, thresholds = select([tf.constant(s) for s in scores], tf.constant(counts, tf.int64))
         assert thresholds.shape == (6,) and thresholds.dtype == tf.float32
@@ -221,7 +208,7 @@ def test_topk_masks_choose_from_each_tensor_by_itself(mode, has_gpu, monkeypatch
 @pytest.mark.parametrize("minimums", [None, (2_000, 0, 10)])
 def test_global_topk_masks_of_large_tensors(mode, minimums):
     select = MODES[mode](functools.partial(masks.global_topk_masks, minimums=minimums))
-    scores = [_large("normal"), _large("sorted, so that neighbours share a row"), np.ones(40, "f4")]
+    scores = [BY_KIND["normal"], BY_KIND["sorted: neighbours share a row"], np.ones(40, "f4")]
     for count in (2_010, 2_400, 12_480, 24_999):
         chosen, _ = select([tf.constant(s) for s in scores], tf.constant(count, tf.int64))
         for mask, want in zip(chosen, reference.global_topk_masks(scores, count, minimums)):

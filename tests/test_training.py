@@ -111,11 +111,11 @@ def test_skipped_steps_of_loss_scaling_keep_the_rates_together():
     )
 
 
-def _classifier(length=8):
+def _classifier():
     keras.utils.set_random_seed(0)
     return keras.Sequential(
         [
-            keras.layers.Dense(32, "tanh", input_shape=(length,), name="first"),
+            keras.layers.Dense(32, "tanh", input_shape=(8,), name="first"),
             keras.layers.Dense(32, "tanh", name="second"),
             keras.layers.Dense(2, dtype="float32", name="logits"),
         ]

@@ -23,7 +23,6 @@ _INFINITY = np.int32(0x7F800000)  # the bits of +inf
 
 _SORTED = 2048  # scores of a group that are sorted: it takes a compiler less time
 _SAMPLE = 2048
-_PIVOTS = 4  # counts below 256 of each fit into an int32 together
 _ROW = 64  # scores of which at most one can be read out
 
 
@@ -279,7 +278,7 @@ def _interpolated_pivots(
 def _reach(keys: tf.Tensor, pivots: tf.Tensor) -> tf.Tensor:
     """How many keys reach each of the pivots, which are int32: int64 tensor like `pivots`."""
     rows = _in_rows(keys, 255, _LOWEST)  # which no pivot is as low as
-    shifts = [8 * i for i in range(_PIVOTS)]
+    shifts = [8 * i for i in range(pivots.shape[0])]  # counts of four fit into an int32 together
     packed = tf.add_n(
         [
             tf.bitwise.left_shift(tf.cast(rows >= pivot, tf.int32), shift)
