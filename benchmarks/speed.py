@@ -193,7 +193,7 @@ def refreshes(shape: str) -> tuple[dict[str, Callable], list[np.ndarray]]:
             variable.assign(mask)
 
     def local():
-        counts = tf.stack([masks.kept_count(array.size, sparsity) for array in arrays])
+        counts = masks.kept_count([array.size for array in arrays], sparsity)
         assign(masks.topk_masks([tf.convert_to_tensor(s) for s in scores], counts)[0])
 
     def together():
@@ -209,8 +209,8 @@ def refreshes(shape: str) -> tuple[dict[str, Callable], list[np.ndarray]]:
             variable.assign(tf.reshape(mask, tensor.shape))
 
     compiled = {
-        "local": tf.function(local, jit_compile=True),
-        "global": tf.function(together, jit_compile=True),
+        "local": tf.function(local, jit_compile=True, autograph=False),
+        "global": tf.function(together, jit_compile=True, autograph=False),
         "top_k": tf.function(by_top_k),
     }
     return compiled, arrays

@@ -22,7 +22,6 @@ _SIGN = np.int32(2**31 - 1)  # all bits but the sign
 _INFINITY = np.int32(0x7F800000)  # the bits of +inf
 
 _SORTED = 2048  # scores of a group that are sorted: it takes a compiler less time
-_SAMPLE = 2048
 _ROW = 64  # scores of which at most one can be read out
 
 
@@ -145,71 +144,40 @@ def _find_cuts(groups: Sequence[Sequence[Scores]], counts: tf.Tensor) -> tuple[_
         reach_low=tf.where(is_none, whole.reach_high, whole.reach_low),
     )
 
-    def reach(pivots: tf.Tensor, zero: tf.Tensor) -> tf.Tensor:
-        pairs = zip(groups, tf.unstack(tf.cast(pivots, tf.int32)))
-        return tf.stack(
-            [tf.add_n([_reach(s.keys(zero), pivot) for s in group]) for group, pivot in pairs]
+    def narrow(bracket, turn, few, is_read, keys):
+        pivots = tf.cond(
+            turn == 0,
+            lambda: _sampled_pivots(groups, counts),
+            lambda: _interpolated_pivots(bracket, counts, sizes, turn),
         )
-
-    def search(few, bracket, turn, *_):
-        """Narrows each bracket to a `few` scores, and reads those out."""
-
-        def body(bracket, turn):
-            pivots = tf.cond(
-                turn == 0,
-                lambda: _sampled_pivots(groups, counts),
-                lambda: _interpolated_pivots(bracket, counts, sizes, turn),
-            )
-            return bracket.narrow(pivots, reach(pivots, _hidden_zero(turn)), counts), turn + 1
-
-        bracket, turn = tf.while_loop(
-            lambda bracket, turn: tf.reduce_any(bracket.is_open & (bracket.inside > few)),
-            body,
-            (bracket, turn),
+        reached = tf.cond(
+            is_read,
+            lambda: _reach_of_read(keys, bracket, pivots),
+            lambda: _reach_of_all(groups, pivots, _hidden_zero(turn)),
         )
-        lows, highs = (tf.unstack(tf.cast(e, tf.int32)) for e in (bracket.low, bracket.high))
-        rows = _stack(
-            [
-                [_read_out(s.keys(_hidden_zero(turn)), low, high) for s in group]
-                for group, low, high in zip(groups, lows, highs)
-            ]
-        )
-        found = tf.cast(tf.reduce_sum(tf.cast(rows != 0, tf.int32), axis=1), tf.int64)
-        return tf.ones_like(few), bracket, turn, ~bracket.is_open | (found == bracket.inside), rows
+        return bracket.narrow(pivots, reached, counts), turn + 1, few, is_read, keys
 
-    # Should two of the few share a row, once more, down to one.
-    few = tf.constant([int(math.sqrt(_size(g) / _ROW) / 4) + 1 for g in groups], tf.int64)
+    def read_out(bracket, turn, few, is_read, keys):
+        keys = _read_out_all(groups, bracket, _hidden_zero(turn))
+        found = tf.reduce_sum(tf.cast(keys > _LOWEST, tf.int32), axis=1)
+        is_complete = ~bracket.is_open | (tf.cast(found, tf.int64) == bracket.inside)
+        # Should two of the few share a row, once more, down to one.
+        return bracket, turn + 1, tf.ones_like(few), tf.reduce_all(is_complete), keys
+
+    def body(bracket, turn, few, is_read, keys):
+        state = bracket, turn, few, is_read, keys
+        is_few = tf.reduce_all(~bracket.is_open | (bracket.inside <= few))
+        return tf.cond(is_few & ~is_read, lambda: read_out(*state), lambda: narrow(*state))
+
+    few = tf.constant([int(math.sqrt(_size(g) / _ROW) / 2) + 1 for g in groups], tf.int64)
     longest = max(sum(_rows(s.size, _ROW) for s in group) for group in groups)
-    nothing = tf.zeros([len(groups), longest], tf.int32)
-    _, bracket, _, _, rows = tf.while_loop(
-        lambda few, bracket, turn, complete, rows: ~tf.reduce_all(complete),
-        search,
-        (few, whole, tf.constant(0), tf.zeros(sizes.shape, tf.bool), nothing),
-    )
-    return _cut_inside(bracket, rows, counts, sizes)
-
-
-def _cut_inside(
-    bracket: _Bracket, rows: tf.Tensor, counts: tf.Tensor, sizes: tf.Tensor
-) -> tuple[_Bracket, tf.Tensor]:
-    """What `_find_cuts` returns, by the scores inside each bracket as `_read_out` gives them."""
-    lows = tf.cast(bracket.low, tf.int32)[:, None]
-    keys = tf.where(rows == 0, _LOWEST, rows - 1 + lows)  # no pivot is as low
-    above = bracket.reach_high[:, None]
-
-    def body(bracket, turn):
-        pivots = _interpolated_pivots(bracket, counts, sizes, turn)
-        reached = [
-            tf.reduce_sum(tf.cast(keys >= pivot[:, None], tf.int32), axis=1)
-            for pivot in tf.unstack(tf.cast(pivots, tf.int32), axis=1)
-        ]
-        reached = above + tf.cast(tf.stack(reached, axis=1), tf.int64)
-        return bracket.narrow(pivots, reached, counts), turn + 1
-
-    bracket, _ = tf.while_loop(
-        lambda bracket, turn: tf.reduce_any(bracket.is_open & (bracket.reach_low > counts)),
+    nothing = tf.fill([len(groups), longest], _LOWEST)
+    bracket, _, _, _, keys = tf.while_loop(
+        lambda bracket, turn, few, is_read, keys: tf.reduce_any(
+            bracket.is_open & (~is_read | (bracket.reach_low > counts))
+        ),
         body,
-        (bracket, tf.constant(1)),
+        (whole, tf.constant(0), few, tf.constant(False), nothing),
     )
     cuts = tf.cast(bracket.low, tf.int32)
     lowest = tf.reduce_min(tf.where(keys >= cuts[:, None], keys, _NONE), axis=1)
@@ -235,9 +203,12 @@ def _sampled_pivots(groups: Sequence[Sequence[Scores]], counts: tf.Tensor) -> tf
 
 
 def _sample(group: Sequence[Scores]) -> list[Scores]:
-    """Some thousand scores of a group, at a stride out of step with its rows and columns."""
+    """As many scores as the root of a group's size, at a stride out of step with its columns.
+
+    To sort more would cost more than the pass that they save.
+    """
     size = _size(group)
-    stride = max(1, size // _SAMPLE)
+    stride = math.isqrt(size)
     while math.gcd(stride, size) > 1:
         stride += 1
     return [
@@ -290,6 +261,41 @@ def _reach(keys: tf.Tensor, pivots: tf.Tensor) -> tf.Tensor:
     if keys.shape.num_elements() >= 2**31:
         counts = tf.cast(counts, tf.int64)
     return tf.cast(tf.reduce_sum(counts, axis=0), tf.int64)
+
+
+def _reach_of_all(
+    groups: Sequence[Sequence[Scores]], pivots: tf.Tensor, zero: tf.Tensor
+) -> tf.Tensor:
+    """How many scores of each group reach its pivots: int64 tensor like `pivots`."""
+    pairs = zip(groups, tf.unstack(tf.cast(pivots, tf.int32)))
+    return tf.stack(
+        [tf.add_n([_reach(s.keys(zero), pivot) for s in group]) for group, pivot in pairs]
+    )
+
+
+def _reach_of_read(keys: tf.Tensor, bracket: _Bracket, pivots: tf.Tensor) -> tf.Tensor:
+    """The same by the keys that `_read_out_all` found."""
+    keys = tf.cast(keys, tf.int64)[:, None, :]
+    is_reached = (keys >= pivots[:, :, None]) & (keys < bracket.high[:, None, None])
+    reached = tf.reduce_sum(tf.cast(is_reached, tf.int32), axis=2)
+    return bracket.reach_high[:, None] + tf.cast(reached, tf.int64)
+
+
+def _read_out_all(
+    groups: Sequence[Sequence[Scores]], bracket: _Bracket, zero: tf.Tensor
+) -> tf.Tensor:
+    """The keys inside each bracket, in rows with `_LOWEST` for nothing: int32 [groups, longest].
+
+    Where two share a row their sum stands for them.
+    """
+    lows, highs = (tf.cast(end, tf.int32) for end in (bracket.low, bracket.high))
+    sums = _stack(
+        [
+            [_read_out(s.keys(zero), low, high) for s in group]
+            for group, low, high in zip(groups, tf.unstack(lows), tf.unstack(highs))
+        ]
+    )
+    return tf.where(sums == 0, _LOWEST, sums - 1 + lows[:, None])
 
 
 def _read_out(keys: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:

@@ -10,24 +10,24 @@ import tensorflow as tf
 from tf_movprune import cuts
 
 
-def kept_count(size: int, sparsity: tf.Tensor) -> tf.Tensor:
+def kept_count(size: int | Sequence[int], sparsity: tf.Tensor) -> tf.Tensor:
     """Number of weights that stay: `floor((1 - sparsity) * size)`.
 
     Computed in float64, with a guard of the rounding error of `sparsity`, so that a sparsity of
     0.9 keeps 100 of 1,000 weights although `1 - 0.9` is a little less than 0.1.
 
     Args:
-      size: number of weights, below 2^53.
+      size: number of weights, below 2^53, or several such numbers.
       sparsity: float32 or float64 scalar in [0, 1].
 
     Returns:
-      int64 scalar in [0, size].
+      int64 tensor of the shape of `size`, in [0, size].
     """
-    sparsity = tf.convert_to_tensor(sparsity)
+    sparsity, size = tf.convert_to_tensor(sparsity), np.asarray(size, np.int64)
     # A sparsity from [0.5, 1) is off by up to a quarter of its type's epsilon.
     off = np.finfo(sparsity.dtype.as_numpy_dtype).eps / 4 + np.finfo(np.float64).eps
-    guard = min(size * float(off), 0.01)
-    kept = tf.floor((1.0 - tf.cast(sparsity, tf.float64)) * float(size) + guard)
+    guard = np.minimum(size * float(off), 0.01)
+    kept = tf.floor((1.0 - tf.cast(sparsity, tf.float64)) * size.astype(np.float64) + guard)
     return tf.clip_by_value(tf.cast(kept, tf.int64), 0, size)
 
 

@@ -157,8 +157,8 @@ class _TopK(PruningMethod):
             count = masks.kept_count(sum(sizes), value)
             chosen, threshold = masks.global_topk_masks(importances, count, minimums)
             return [(mask, threshold) for mask in chosen]
-        counts = [masks.kept_count(size, value) for size in sizes]
-        chosen, thresholds = masks.topk_masks(importances, tf.maximum(counts, minimums))
+        counts = tf.maximum(masks.kept_count(sizes, value), minimums)
+        chosen, thresholds = masks.topk_masks(importances, counts)
         return list(zip(chosen, tf.unstack(thresholds)))
 
 
