@@ -11,7 +11,6 @@ ratio of medians of measurements that took turns in the same process.
 from __future__ import annotations
 
 import argparse
-import collections
 import datetime
 import json
 import os
@@ -19,7 +18,6 @@ import pathlib
 import platform
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -30,6 +28,7 @@ import tf_keras as keras
 
 import tf_movprune
 from benchmarks import models
+from benchmarks.measuring import Table, draw_scores, interleaved, seconds
 from tf_movprune import masks
 
 PARTS = ("step", "refresh", "memory", "scaling", "others")
@@ -98,52 +97,6 @@ def trainer(shape: str, length: int, variant: str, **compile_arguments) -> Train
 # ---- measuring
 
 
-def seconds(function: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def interleaved(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """The median seconds of each function, all of them called in turn in each round."""
-    times = collections.defaultdict(list)
-    for _ in range(rounds):
-        for name, function in functions.items():
-            times[name].append(seconds(function))
-    return {name: float(np.median(values)) for name, values in times.items()}
-
-
-class Table:
-    """Rows of a measurement and its target."""
-
-    def __init__(self):
-        self.rows: list[dict] = []
-
-    def add(self, what: str, measured: float, target: float | None = None, unit: str = ""):
-        row = {"what": what, "measured": measured, "target": target, "unit": unit}
-        self.rows.append(row)
-        print(self.line(row), flush=True)
-
-    @staticmethod
-    def line(row: dict) -> str:
-        target = "" if row["target"] is None else f"≤ {row['target']:g}{row['unit']}"
-        mark = " **missed**" if Table.is_missed(row) else ""
-        return f"| {row['what']} | {target} | {row['measured']:.2f}{row['unit']}{mark} |"
-
-    @staticmethod
-    def is_missed(row: dict) -> bool:
-        """To the two digits that are printed."""
-        return row["target"] is not None and round(row["measured"], 2) > row["target"]
-
-    def __str__(self) -> str:
-        head = ["| what | target | measured |", "|---|---|---|"]
-        return "\n".join(head + [self.line(row) for row in self.rows])
-
-    @property
-    def missed(self) -> list[str]:
-        return [row["what"] for row in self.rows if self.is_missed(row)]
-
-
 def measure_steps(table: Table, shape: str, lengths: list[int], rounds: int) -> None:
     targets = {"hard": 1.06, "soft": 1.06, "every 10th": 1.04, "plain SGD": 1.04, "magnitude": None}
     trainer(shape, min(lengths), "dense").step()  # what only the first program of a process pays
@@ -179,10 +132,7 @@ def refreshes(shape: str) -> tuple[dict[str, Callable], list[np.ndarray]]:
     """Refreshes of all matrices, by name, of scores as movement makes them: heavy-tailed."""
     random = np.random.RandomState(0)
     shapes = models.kernel_shapes(shape)
-    arrays = [
-        (1e-3 * random.standard_t(4, size) * random.uniform(0.2, 1, (1, size[1]))).astype("float32")
-        for size in shapes
-    ]
+    arrays = [draw_scores(random, size) for size in shapes]
     scores = [tf.Variable(array) for array in arrays]
     chosen = [tf.Variable(tf.ones(size, tf.bool)) for size in shapes]
     sparsity = tf.Variable(0.9, dtype=tf.float64)
