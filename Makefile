@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-all lint bench bench-accuracy clean
+.PHONY: demo test test-all lint bench bench-accuracy bench-gpu clean
 
 .venv/installed: requirements.txt setup.py
 	$(PYTHON) -m venv .venv
@@ -33,6 +33,9 @@ bench: .venv/installed
 
 bench-accuracy: .venv/installed
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)
+
+bench-gpu: .venv/installed
+	$(BIN)/python -m benchmarks.gpu_step $(ARGS)
 
 clean:
 	rm -rf .venv build dist *.egg-info runs

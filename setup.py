@@ -19,10 +19,11 @@ EXTRAS = {
         "safetensors>=0.4.3",
         "ai-edge-litert>=1.2",
     ],
+    "gpu-benchmark": ["jax>=0.6"],
     "test": ["pytest>=8", "pytest-cov>=5", "pytest-xdist>=3.6", "hypothesis>=6.100"],
     "lint": ["ruff>=0.6", "mypy>=1.11"],
 }
-EXTRAS["test"] += EXTRAS["examples"] + EXTRAS["tensorboard"]
+EXTRAS["test"] += EXTRAS["examples"] + EXTRAS["tensorboard"] + EXTRAS["gpu-benchmark"]
 
 setup(
     name="tf_movprune",

@@ -1,15 +1,17 @@
 """The scripts behind the documentation's numbers, on less."""
 
+import gzip
 import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 pytest.importorskip("transformers")
 pytest.importorskip("tensorflow_datasets")
 
-from benchmarks import accuracy, accuracy_figure, models, speed
+from benchmarks import accuracy, accuracy_figure, gpu_step, models, speed
 
 
 def test_every_committed_result_has_a_row_and_every_recipe_a_meaning():
@@ -67,6 +69,51 @@ def test_measurements_take_turns():
     calls = []
     times = speed.interleaved({name: lambda name=name: calls.append(name) for name in "ab"}, 3)
     assert calls == ["a", "b"] * 3 and set(times) == {"a", "b"}
+
+
+def test_exported_train_steps_are_those_of_tensorflow(tmp_path):
+    pytest.importorskip("jax")
+    block = "import sys; sys.modules.update(tensorflow=None, tf_keras=None, tf_movprune=None); "
+    main = "import sys; from benchmarks import gpu_step; sys.exit(gpu_step.main())"
+    sizes = "--shape tiny --batch_size 4 --length 16 --policies float32 --dropout 0"
+
+    def run(code, *arguments):
+        command = [sys.executable, "-c", code, *arguments, "--output_dir", str(tmp_path)]
+        return subprocess.run(command, capture_output=True, text=True)
+
+    export = run(main, "export", *sizes.split(), "--reference_steps", "3")
+    assert export.returncode == 0, export.stderr
+    text = gzip.decompress((tmp_path / "float32-hard-refresh.mlir.gz").read_bytes()).decode()
+    assert 'dense<"0x' not in text  # of a large model, gigabytes
+    ran = run(block + main, "run", "--allow_cpu", "--rounds", "2", "--copy_mib", "16")
+    # A target is missed, as tiny models do; but an exception exits with 1 as well.
+    assert ran.returncode == 1 and "Missed: refresh / reading" in ran.stdout, ran.stderr
+    assert "hard, refresh at each 10th step: step / dense" in (tmp_path / "gpu_step.md").read_text()
+
+    for variant in ("dense", "hard"):
+        with np.load(tmp_path / f"float32-{variant}-reference.npz") as reference:
+            want = dict(reference)
+        with np.load(tmp_path / f"float32-{variant}-results.npz") as results:
+            got = dict(results)
+        assert got.keys() == want.keys() and len(got["losses"]) == 3
+        kinds = ["kernel:0", "bias:0"]
+        kinds += ["movement_scores:0", "mask:0", "threshold:0"] if variant == "hard" else []
+        assert all(any(name.endswith(kind) for name in got) for kind in kinds)
+        for name, value in want.items():
+            if value.dtype == bool:
+                assert 0 < value.sum() < value.size
+                np.testing.assert_array_equal(got[name], value)
+            else:  # a weight moves by up to 2e-4
+                assert np.isfinite(value).all()
+                np.testing.assert_allclose(got[name], value, rtol=1e-6, atol=2e-7)
+
+
+def test_a_training_that_went_another_way_is_refused():
+    want = {"losses": np.array([0.7, 0.6]), "kernel": np.ones(3), "mask": np.array([True, False])}
+    gpu_step.compare({**want, "losses": np.array([0.701, 0.6])}, want, "rounded")
+    for other in ([0.7, 0.62], [0.7, np.nan]):
+        with pytest.raises(ValueError, match="Expected losses"):
+            gpu_step.compare({**want, "losses": np.array(other)}, want, "other")
 
 
 @pytest.mark.slow
