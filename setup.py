@@ -11,6 +11,7 @@ TRANSFORMERS = "transformers>=4.46,<4.55"  # later releases cannot load into, or
 EXTRAS = {
     "transformers": [TRANSFORMERS],
     "tensorboard": ["tensorboard>=2.18"],
+    "compress": ["zstandard>=0.22", "safetensors>=0.4.3"],
     "examples": [
         TRANSFORMERS,
         "tensorflow-datasets>=4.9.6",
@@ -23,7 +24,8 @@ EXTRAS = {
     "test": ["pytest>=8", "pytest-cov>=5", "pytest-xdist>=3.6", "hypothesis>=6.100"],
     "lint": ["ruff>=0.6", "mypy>=1.11"],
 }
-EXTRAS["test"] += EXTRAS["examples"] + EXTRAS["tensorboard"] + EXTRAS["gpu-benchmark"]
+for extra in ("examples", "tensorboard", "gpu-benchmark", "compress"):
+    EXTRAS["test"] += EXTRAS[extra]
 
 setup(
     name="tf_movprune",

@@ -64,3 +64,16 @@ def test_tfmot_schedule_of_the_comparison():
     x = np.ones([12, 8], np.float32)
     pruned.fit(x, x[:, :1], 2, verbose=0, callbacks=[tf_movprune.UpdatePruningStep()])
     assert tf_movprune.summarize_sparsity(tf_movprune.strip_pruning(pruned)).sparsity == 0.5
+
+
+def test_compressed_example(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("zstandard")
+    monkeypatch.chdir(tmp_path)
+    plain = keras.Sequential([keras.layers.Dense(8, input_shape=(8,)), keras.layers.Dense(1)])
+    namespace = {"tf_movprune": tf_movprune, "plain": plain}
+    exec(SNIPPETS[3], namespace)
+    assert len(namespace["weights"]) == 4
+    for weight, array in zip(plain.get_weights(), namespace["weights"].values()):
+        np.testing.assert_array_equal(weight, array)
+    printed = capsys.readouterr().out
+    assert "compressed int8" in printed and "model.movprune: int8" in printed

@@ -2,6 +2,7 @@
 
 from tf_movprune.caching import cache_teacher_logits
 from tf_movprune.callbacks import PruningSummaries, UpdatePruningStep
+from tf_movprune.compressed import CompressedReport, export_compressed, load_compressed
 from tf_movprune.distillation import Distiller
 from tf_movprune.export import ExportReport, export_saved_model, export_tflite
 from tf_movprune.methods import (
@@ -19,6 +20,7 @@ from tf_movprune.recipes import ShortRun
 from tf_movprune.refresh import update_masks
 from tf_movprune.report import summarize_sparsity
 from tf_movprune.schedules import CubicSparsity, CubicThreshold
+from tf_movprune.sizes import SizeReport, size_report
 from tf_movprune.traversal import pruned_layers
 from tf_movprune.wrapper import PruneLowMovement
 
@@ -26,6 +28,7 @@ __version__ = "0.1.0.dev0"
 
 __all__ = [
     "L0",
+    "CompressedReport",
     "CubicSparsity",
     "CubicThreshold",
     "Distiller",
@@ -38,15 +41,19 @@ __all__ = [
     "PruningMethod",
     "PruningSummaries",
     "ShortRun",
+    "SizeReport",
     "SoftMovement",
     "UpdatePruningStep",
     "cache_teacher_logits",
     "create_optimizer",
+    "export_compressed",
     "export_saved_model",
     "export_tflite",
+    "load_compressed",
     "prune_low_movement",
     "prune_scope",
     "pruned_layers",
+    "size_report",
     "strip_pruning",
     "summarize_sparsity",
     "update_masks",

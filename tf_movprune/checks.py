@@ -10,10 +10,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_movprune import masks
-from tf_movprune._keras import PruningSchedule, keras
+from tf_movprune._keras import PruningSchedule, check_keras_object, keras
 from tf_movprune.optimizers import LinearWarmupDecay
 from tf_movprune.refresh import groups
 from tf_movprune.schedules import value_at, value_name
+from tf_movprune.traversal import pruned_layers
 from tf_movprune.wrapper import PruneLowMovement
 
 
@@ -183,3 +184,13 @@ def _kept(layers: Iterable[PruneLowMovement]) -> int:
 
 def _total(layers: Iterable[PruneLowMovement]) -> int:
     return sum(mask.shape.num_elements() for layer in layers for mask in layer.masks)
+
+
+def check_stripped(model: keras.Model) -> None:
+    """Raises TypeError where `model` is no Keras model, ValueError where it is still pruned."""
+    check_keras_object(model, keras.Model, "a tf_keras model")
+    if pruned_layers(model):
+        raise ValueError(
+            f"{model.name!r} still has pruning wrappers. Export what "
+            "tf_movprune.strip_pruning(model) returns."
+        )

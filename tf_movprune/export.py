@@ -15,8 +15,9 @@ import tensorflow as tf
 
 from tf_movprune._keras import ExportArchive, keras
 from tf_movprune.arguments import check_integer
+from tf_movprune.checks import check_stripped
 from tf_movprune.selection import is_hugging_face
-from tf_movprune.traversal import is_graph_network, pruned_layers
+from tf_movprune.traversal import is_graph_network
 
 _QUANTIZATIONS = {"none": "float32", "dynamic": "dynamic-range int8"}
 
@@ -217,14 +218,7 @@ def _interpreter(path: pathlib.Path) -> Any:
 
 
 def _signature(model: keras.Model, seq_len: int | None, batch_size: int | None) -> _Signature:
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"Expected a tf_keras model, got {type(model).__name__}.")
-    if pruned_layers(model):
-        raise ValueError(
-            f"{model.name!r} still has pruning wrappers. Export what "
-            "tf_movprune.strip_pruning(model) returns."
-        )
-
+    check_stripped(model)
     for name, size in (("seq_len", seq_len), ("batch_size", batch_size)):
         if size is not None and check_integer(name, size, example=128) < 1:
             raise ValueError(f"{name} must be at least 1, or None for any size, got {size}.")

@@ -23,12 +23,12 @@ def kept_count(size: int | Sequence[int], sparsity: tf.Tensor) -> tf.Tensor:
     Returns:
       int64 tensor of the shape of `size`, in [0, size].
     """
-    sparsity, size = tf.convert_to_tensor(sparsity), np.asarray(size, np.int64)
+    sparsity, sizes = tf.convert_to_tensor(sparsity), np.asarray(size, np.int64)
     # A sparsity from [0.5, 1) is off by up to a quarter of its type's epsilon.
     off = np.finfo(sparsity.dtype.as_numpy_dtype).eps / 4 + np.finfo(np.float64).eps
-    guard = np.minimum(size * float(off), 0.01)
-    kept = tf.floor((1.0 - tf.cast(sparsity, tf.float64)) * size.astype(np.float64) + guard)
-    return tf.clip_by_value(tf.cast(kept, tf.int64), 0, size)
+    guard = np.minimum(sizes * float(off), 0.01)
+    kept = tf.floor((1.0 - tf.cast(sparsity, tf.float64)) * sizes.astype(np.float64) + guard)
+    return tf.clip_by_value(tf.cast(kept, tf.int64), 0, sizes)
 
 
 def topk_mask(scores: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -13,7 +13,7 @@ from tf_movprune.wrapper import PruneLowMovement, is_prunable
 
 # The dense layers that Sanh et al. prune, in BERT and its relatives: query, key, value, attention
 # output, intermediate and output of each encoder layer. Not embeddings, pooler or head.
-_ENCODER_LAYER = re.compile(
+ENCODER_LAYER = re.compile(
     r"(^|\.)(encoder|transformer)\.(layer|layers|albert_layer_groups)\.\d+\."
 )
 
@@ -50,7 +50,7 @@ def _default_layers(layer: Layer, prefix: str, seen: set[int]) -> dict[str, Laye
         return {
             prefix + path: dense
             for path, dense in walk(layer, is_prunable)
-            if isinstance(dense, keras.layers.Dense) and _ENCODER_LAYER.search(path)
+            if isinstance(dense, keras.layers.Dense) and ENCODER_LAYER.search(path)
         }
     found: dict[str, Layer] = {}
     for name, child in children(layer):

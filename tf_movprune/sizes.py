@@ -1,0 +1,87 @@
+"""How many bytes a stripped model takes, in one format and another."""
+
+from __future__ import annotations
+
+import dataclasses
+import gzip
+
+import numpy as np
+
+from tf_movprune._keras import keras
+from tf_movprune.coding import VALUES, NamedWeight, encode, stored_as
+from tf_movprune.compressed import PARTS, named_weights, part_sizes
+
+
+@dataclasses.dataclass(frozen=True)
+class SizeReport:
+    """Bytes by format and part of the model. Printing it gives a table.
+
+    Formats: `dense`; `bitmap`, one bit for each element and the values of the non-zeros; `gzip`,
+    the dense form after `gzip -6`; `compressed`, what `export_compressed` takes without its header;
+    and the `bound` of that. Each is followed by what values are stored as, such as `dense int8`;
+    biases and LayerNorm stay float32.
+    """
+
+    bytes: dict[str, dict[str, int]]
+
+    def total(self, name: str) -> int:
+        """Bytes of the whole model in one format."""
+        return sum(self.bytes[name].values())
+
+    def as_dict(self) -> dict[str, dict[str, int]]:
+        """`{format: {"embeddings": ..., "encoder": ..., "other": ..., "all": ...}}`."""
+        return {name: {**parts, "all": self.total(name)} for name, parts in self.bytes.items()}
+
+    def __str__(self) -> str:
+        columns = (*PARTS, "all")
+        header = f"{'bytes':18}" + "".join(f" {column:>13}" for column in columns) + "  smaller"
+        largest = self.total("dense float32")
+        lines = [
+            f"{name:18}"
+            + "".join(f" {sizes[column]:>13,}" for column in columns)
+            + f" {largest / sizes['all']:>7.1f}x"
+            for name, sizes in self.as_dict().items()
+        ]
+        return "\n".join([header, *lines])
+
+
+def size_report(model: keras.Model) -> SizeReport:
+    """What the weights of a model take in each format, by part.
+
+    Args:
+      model: a built model without pruning wrappers.
+
+    Returns:
+      A `SizeReport`; print it.
+
+    Raises:
+      ImportError: zstandard or safetensors is missing.
+      TypeError: not a Keras model.
+      ValueError: the model is still pruned or not built, or int8 or float16 cannot hold a weight.
+    """
+    weights = named_weights(model)
+    sizes: dict[str, dict[str, int]] = {}
+    for values in reversed(VALUES):
+        for name in ("dense", "bitmap", "gzip"):
+            sizes[f"{name} {values}"] = dict.fromkeys(PARTS, 0)
+        for part in PARTS:
+            data = bytearray()
+            for weight in (weight for weight in weights if weight.part == part):
+                dense, bitmap = _plain_bytes(weight, values)
+                data += dense
+                sizes[f"bitmap {values}"][part] += bitmap
+            sizes[f"dense {values}"][part] = len(data)
+            sizes[f"gzip {values}"][part] = len(gzip.compress(data, 6)) if data else 0
+        compressed = part_sizes(weights, [encode(weight, values) for weight in weights])
+        sizes[f"compressed {values}"] = {part: size.bytes for part, size in compressed.items()}
+        sizes[f"bound {values}"] = {part: round(size.bound) for part, size in compressed.items()}
+    names = ("dense", "gzip", "bitmap", "compressed", "bound")
+    return SizeReport({f"{n} {v}": sizes[f"{n} {v}"] for n in names for v in reversed(VALUES)})
+
+
+def _plain_bytes(weight: NamedWeight, values: str) -> tuple[bytes, int]:
+    """A weight's dense bytes, scales included, and how many its sparse form would take."""
+    stored, scales, _ = stored_as(weight, values)
+    scale_bytes = b"" if scales is None else scales.tobytes()
+    bitmap = -(-stored.size // 8) + int(np.count_nonzero(stored)) * stored.itemsize
+    return stored.tobytes() + scale_bytes, bitmap + len(scale_bytes)
