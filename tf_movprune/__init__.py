@@ -2,6 +2,7 @@
 
 from tf_movprune.caching import cache_teacher_logits
 from tf_movprune.callbacks import PruningSummaries, UpdatePruningStep
+from tf_movprune.compact import compact, load_compacted
 from tf_movprune.compressed import CompressedReport, export_compressed, load_compressed
 from tf_movprune.distillation import Distiller
 from tf_movprune.export import ExportReport, export_saved_model, export_tflite
@@ -45,10 +46,12 @@ __all__ = [
     "SoftMovement",
     "UpdatePruningStep",
     "cache_teacher_logits",
+    "compact",
     "create_optimizer",
     "export_compressed",
     "export_saved_model",
     "export_tflite",
+    "load_compacted",
     "load_compressed",
     "prune_low_movement",
     "prune_scope",

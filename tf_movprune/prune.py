@@ -12,7 +12,7 @@ from tf_movprune.guards import guard_saving, unguard_saving
 from tf_movprune.methods import HardMovement, PruningMethod
 from tf_movprune.selection import by_path, chosen_layers, is_hugging_face
 from tf_movprune.serialization import SERIALIZABLE
-from tf_movprune.traversal import pruned_layers, replace_layers
+from tf_movprune.traversal import forget_compilation, pruned_layers, replace_layers
 from tf_movprune.wrapper import PruneLowMovement, is_prunable
 
 
@@ -121,7 +121,7 @@ def prune_low_movement(
         for path in chosen_paths
     }
     pruned = replace_layers(to_prune, wrappers)
-    _forget_compilation(pruned)
+    forget_compilation(pruned)
     guard_saving(pruned)
     return pruned
 
@@ -179,7 +179,7 @@ def strip_pruning(model: Any) -> Any:
     """
     check_keras_object(model)
     if isinstance(model, Distiller):
-        _forget_compilation(model)
+        forget_compilation(model)
         model = model.student
     wrappers = pruned_layers(model).values()
     if not wrappers:
@@ -189,7 +189,7 @@ def strip_pruning(model: Any) -> Any:
         )
     checks.warn_if_behind(model.name, wrappers)
     stripped = replace_layers(model, {id(wrapper): wrapper.fold_masks() for wrapper in wrappers})
-    _forget_compilation(stripped)
+    forget_compilation(stripped)
     unguard_saving(stripped)
     return stripped
 
@@ -198,14 +198,6 @@ def prune_scope():
     """Scope in which saved pruned models load; everything in it is registered anyway."""
     classes = (PruneLowMovement, *SERIALIZABLE)
     return keras.saving.custom_object_scope({cls.__name__: cls for cls in classes})
-
-
-def _forget_compilation(model: Layer) -> None:
-    """Compiled functions were traced before the change, and the optimizer knows other variables."""
-    if isinstance(model, keras.Model):
-        model._reset_compile_cache()
-        model._is_compiled = False
-        model.optimizer = None
 
 
 def _check_types(schedule: Any, method: Any) -> None:

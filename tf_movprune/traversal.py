@@ -150,3 +150,11 @@ def _set_attribute(layer: Layer, name: str, value: Any, olds: list) -> None:
     layer._self_tracked_trackables = kept[:place] + new + kept[place:]
     for later in later_names:
         vars(layer)[later] = vars(layer).pop(later)
+
+
+def forget_compilation(model: Layer) -> None:
+    """Compiled functions were traced before the change, and the optimizer knows other variables."""
+    if isinstance(model, keras.Model):
+        model._reset_compile_cache()
+        model._is_compiled = False
+        model.optimizer = None

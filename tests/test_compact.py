@@ -1,0 +1,333 @@
+"""Smaller models with the same outputs."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras as keras
+
+import tf_movprune
+
+TOLERANCE = 1e-5
+
+
+def outputs_of(model, inputs):
+    outputs = model(inputs, training=False)
+    return np.asarray(getattr(outputs, "logits", outputs))
+
+
+def draw(model, seed=0):
+    """Weights and biases of a size at which every one of them counts."""
+    random = np.random.RandomState(seed)
+    model.set_weights([random.normal(0, 0.3, weight.shape) for weight in model.get_weights()])
+
+
+def zero(variable, rows=slice(None), columns=slice(None)):
+    array = variable.numpy()
+    array[rows, columns] = 0
+    variable.assign(array)
+
+
+# ---- dense layers that follow each other
+
+
+def sequential(activation="gelu", between=(), use_bias=True):
+    return keras.Sequential(
+        [
+            keras.Input([8]),
+            keras.layers.Dense(12, activation, use_bias=use_bias, name="first"),
+            *between,
+            keras.layers.Dense(10, "relu", use_bias=use_bias, name="second"),
+            keras.layers.Dense(3, name="third"),
+        ]
+    )
+
+
+def functional():
+    inputs = keras.Input([8])
+    hidden = keras.layers.Dense(12, "gelu", name="first")(inputs)
+    hidden = keras.layers.Dropout(0.1)(hidden)
+    hidden = keras.layers.Dense(10, "relu", name="second")(hidden)
+    return keras.Model(inputs, keras.layers.Dense(3, name="third")(hidden))
+
+
+INPUTS = tf.constant(np.random.RandomState(1).normal(size=[4, 8]), tf.float32)
+
+
+@pytest.mark.parametrize("make", [sequential, functional])
+def test_neurons_that_nothing_reads_go_and_constant_ones_are_folded(make):
+    model = make()
+    draw(model)
+    zero(model.get_layer("second").kernel, rows=[0, 5])
+    zero(model.get_layer("first").kernel, columns=[1, 5, 7])
+    zero(model.get_layer("third").kernel, rows=[9])
+    expected = outputs_of(model, INPUTS)
+    smaller = tf_movprune.compact(model)
+    assert type(smaller) is type(model)
+    assert [smaller.get_layer(name).units for name in ("first", "second", "third")] == [8, 9, 3]
+    np.testing.assert_allclose(outputs_of(smaller, INPUTS), expected, rtol=0, atol=TOLERANCE)
+    np.testing.assert_array_equal(outputs_of(model, INPUTS), expected)
+
+
+def test_what_is_removed_can_be_all_that_reads_another():
+    model = sequential()
+    draw(model)
+    kernel = model.get_layer("second").kernel
+    zero(kernel, rows=[4], columns=slice(1, None))  # only neuron 0 of the second reads it
+    zero(model.get_layer("third").kernel, rows=[0])
+    expected = outputs_of(model, INPUTS)
+    smaller = tf_movprune.compact(model)
+    assert [layer.units for layer in smaller.layers] == [11, 9, 3]
+    np.testing.assert_allclose(outputs_of(smaller, INPUTS), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_one_neuron_stays():
+    model = sequential()
+    draw(model)
+    zero(model.get_layer("second").kernel)
+    expected = outputs_of(model, INPUTS)
+    smaller = tf_movprune.compact(model)
+    assert [layer.units for layer in smaller.layers] == [1, 1, 3]
+    np.testing.assert_allclose(outputs_of(smaller, INPUTS), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_without_a_bias_to_fold_into_only_what_adds_nothing_goes():
+    model = sequential("sigmoid", use_bias=False)  # sigmoid(0) is not 0
+    draw(model)
+    zero(model.get_layer("first").kernel, columns=[1])
+    zero(model.get_layer("second").kernel, rows=[2], columns=slice(None))
+    zero(model.get_layer("second").kernel, columns=[6])  # relu(0) is
+    expected = outputs_of(model, INPUTS)
+    smaller = tf_movprune.compact(model)
+    assert [layer.units for layer in smaller.layers] == [11, 9, 3]
+    np.testing.assert_allclose(outputs_of(smaller, INPUTS), expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("activation", "between"),
+    [
+        ("softmax", ()),
+        ("linear", (keras.layers.LayerNormalization(),)),
+        ("linear", (keras.layers.Activation("softmax"),)),
+        (lambda x: x / (1 + tf.reduce_sum(x**2, axis=-1, keepdims=True)), ()),
+    ],
+)
+def test_neurons_that_depend_on_each_other_stay(activation, between):
+    model = sequential(activation, between)
+    draw(model)
+    zero(model.get_layer("second").kernel, rows=[0, 5])
+    with pytest.warns(UserWarning, match="nothing was removed"):
+        assert tf_movprune.compact(model) is model
+
+
+@pytest.mark.parametrize("kind", ["two readers", "an output", "used twice"])
+def test_neurons_that_others_see_stay(kind):
+    inputs = keras.Input([8])
+    first, second = keras.layers.Dense(8, "relu"), keras.layers.Dense(3)
+    hidden = first(inputs)
+    outputs = [second(hidden)]
+    if kind == "two readers":
+        outputs.append(keras.layers.Dense(2)(hidden))
+    elif kind == "an output":
+        outputs.append(hidden)
+    else:
+        outputs.append(keras.layers.Add()([first(hidden), inputs]))
+    model = keras.Model(inputs, outputs)
+    zero(second.kernel, rows=[0, 5])
+    with pytest.warns(UserWarning, match="nothing was removed"):
+        tf_movprune.compact(model)
+
+
+# ---- Keras attention
+
+
+class Encoder(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.attention = keras.layers.MultiHeadAttention(4, 6, value_dim=5)
+        self.head = keras.layers.Dense(2)
+
+    def call(self, inputs):
+        return self.head(self.attention(inputs, inputs))
+
+
+def attention_model(kind):
+    if kind == "subclassed":
+        model = Encoder()
+        model(tf.zeros([1, 3, 8]))
+        return model, model.attention
+    inputs = keras.Input([None, 8])
+    attention = keras.layers.MultiHeadAttention(4, 6, value_dim=5)
+    return keras.Model(inputs, keras.layers.Dense(2)(attention(inputs, inputs))), attention
+
+
+@pytest.mark.parametrize("kind", ["subclassed", "functional"])
+def test_heads_of_keras_attention(kind):
+    model, attention = attention_model(kind)
+    draw(model)
+    weights = attention.get_weights()
+    weights[6][1] = 0  # [heads, value_dim, out]
+    weights[4][:, 2] = 0  # [in, heads, value_dim]
+    attention.set_weights(weights)
+    inputs = tf.random.stateless_normal([2, 7, 8], [0, 1])
+    expected = outputs_of(model, inputs)
+    smaller = tf_movprune.compact(model)
+    (remaining,) = (m for m in smaller.submodules if hasattr(m, "_num_heads"))
+    assert remaining._num_heads == 2
+    np.testing.assert_allclose(outputs_of(smaller, inputs), expected, rtol=0, atol=TOLERANCE)
+
+
+# ---- Hugging Face
+
+
+def hugging_face_model(kind):
+    transformers = pytest.importorskip("transformers")
+    if kind == "DistilBert":
+        config = transformers.DistilBertConfig(
+            vocab_size=50, dim=16, n_layers=2, n_heads=4, hidden_dim=24, max_position_embeddings=20
+        )
+    else:
+        config = getattr(transformers, f"{kind}Config")(
+            vocab_size=50,
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=24,
+            max_position_embeddings=20,
+        )
+    keras.utils.set_random_seed(0)
+    model = getattr(transformers, f"TF{kind}ForSequenceClassification")(config)
+    model(model.dummy_inputs)
+    random = np.random.RandomState(0)
+    for weight in model.weights:
+        if "layer_norm" not in weight.name.lower():
+            weight.assign(random.normal(0, 0.2, weight.shape))
+    return model
+
+
+def layers_of(model):
+    """(query, value, output, first, second) of each encoder layer."""
+    main = getattr(model, model.base_model_prefix)
+    if hasattr(main, "transformer"):
+        for layer in main.transformer.layer:
+            a = layer.attention
+            yield a.q_lin, a.v_lin, a.out_lin, layer.ffn.lin1, layer.ffn.lin2
+    else:
+        for layer in main.encoder.layer:
+            a = layer.attention.self_attention
+            output = layer.attention.dense_output.dense
+            yield a.query, a.value, output, layer.intermediate.dense, layer.bert_output.dense
+
+
+def empty_some(model):
+    """Heads 1 (never read) and 3 (reads nothing) of layer 0, all of layer 1; 10 and 24 neurons."""
+    (_, value, output, first, second), (_, _, last, _, nothing) = layers_of(model)
+    zero(output.kernel, rows=slice(4, 8))
+    zero(value.kernel, columns=slice(12, 16))
+    zero(second.kernel, rows=slice(0, 6))
+    zero(first.kernel, columns=slice(6, 10))
+    zero(last.kernel)
+    zero(nothing.kernel)
+
+
+KINDS = ["Bert", "Roberta", "Electra", "DistilBert"]
+TOKENS = {
+    "input_ids": tf.constant([[5, 9, 3, 7, 2], [8, 2, 4, 1, 1]]),
+    "attention_mask": tf.constant([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_hugging_face_encoders_shrink_and_give_the_same(kind):
+    model = hugging_face_model(kind)
+    empty_some(model)
+    expected = outputs_of(model, TOKENS)
+    names = [weight.name for weight in model.weights]
+    assert tf_movprune.compact(model) is model
+    (query, _, output, first, second), (last_query, _, _, last, _) = layers_of(model)
+    assert query.units == 8 and output.kernel.shape == (8, 16)
+    assert first.units == 14 and second.kernel.shape == (14, 16)
+    assert last_query.units == 4 and last.units == 1
+    assert [weight.name for weight in model.weights] == names
+    assert model.config.pruned_heads == {0: [1, 3], 1: [1, 2, 3]}
+    assert model.config.intermediate_sizes == [14, 1]
+    np.testing.assert_allclose(outputs_of(model, TOKENS), expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("safe_serialization", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_compacted_model_is_saved_and_loaded(kind, safe_serialization, tmp_path):
+    model = hugging_face_model(kind)
+    empty_some(model)
+    tf_movprune.compact(model)
+    model.save_pretrained(tmp_path, safe_serialization=safe_serialization)
+    loaded = tf_movprune.load_compacted(tmp_path)
+    assert type(loaded) is type(model)
+    for old, new in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(new, old)
+    np.testing.assert_array_equal(outputs_of(loaded, TOKENS), outputs_of(model, TOKENS))
+
+
+def test_a_compacted_model_trains_is_exported_and_is_compacted_again(tmp_path):
+    model = hugging_face_model("Bert")
+    empty_some(model)
+    tf_movprune.compact(model)
+    before = model.get_weights()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile("adam", loss, jit_compile=True)
+    model.fit(dict(TOKENS), tf.constant([0, 1]), verbose=0)
+    (query, _, output, *_), _ = layers_of(model)
+    place = [weight.name for weight in model.weights].index(query.kernel.name)
+    assert not np.allclose(query.kernel, before[place])
+    report = tf_movprune.export_tflite(model, tmp_path / "model.tflite", seq_len=5, quantize="none")
+    assert report.max_abs_diff < TOLERANCE
+    zero(output.kernel, rows=slice(4, 8))  # the head that was number 2
+    expected = outputs_of(model, TOKENS)
+    tf_movprune.compact(model)
+    assert model.config.pruned_heads == {0: [1, 2, 3], 1: [1, 2, 3]}
+    np.testing.assert_allclose(outputs_of(model, TOKENS), expected, rtol=0, atol=TOLERANCE)
+    model.save_pretrained(tmp_path)
+    loaded = tf_movprune.load_compacted(tmp_path)
+    np.testing.assert_array_equal(outputs_of(loaded, TOKENS), outputs_of(model, TOKENS))
+
+
+def test_unstructured_zeros_remove_nothing():
+    model = hugging_face_model("Bert")
+    for dense in layers_of(model):
+        for layer in dense:
+            array = layer.kernel.numpy()
+            array[np.random.RandomState(0).uniform(size=array.shape) < 0.5] = 0
+            layer.kernel.assign(array)
+    with pytest.warns(UserWarning, match="No head and no neuron"):
+        tf_movprune.compact(model)
+    assert not hasattr(model.config, "intermediate_sizes")
+
+
+def test_a_pruned_model_is_stripped_first():
+    schedule = tf_movprune.CubicSparsity(0.5, begin_step=0, end_step=10)
+    pruned = tf_movprune.prune_low_movement(sequential(), schedule)
+    with pytest.raises(ValueError, match="strip_pruning"):
+        tf_movprune.compact(pruned)
+
+
+def test_models_that_are_not_built_and_folders_without_a_model(tmp_path):
+    with pytest.raises(ValueError, match="Call it once"):
+        tf_movprune.compact(Encoder())
+    with pytest.raises(TypeError, match="tf_keras model"):
+        tf_movprune.compact("model")
+    with pytest.raises(ValueError, match="save_pretrained"):
+        tf_movprune.load_compacted(tmp_path)
+    model = hugging_face_model("Bert")
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="from_pretrained"):
+        tf_movprune.load_compacted(tmp_path)
+
+
+@pytest.mark.parametrize("safe_serialization", [False, True])
+def test_weights_of_another_size_than_the_configuration_says(safe_serialization, tmp_path):
+    model = hugging_face_model("Bert")
+    empty_some(model)
+    tf_movprune.compact(model)
+    model.config.intermediate_sizes = [13, 1]
+    model.save_pretrained(tmp_path, safe_serialization=safe_serialization)
+    with pytest.raises(ValueError, match="not those of the configuration"):
+        tf_movprune.load_compacted(tmp_path)

@@ -1,0 +1,303 @@
+"""Physical removal of the attention heads and neurons that pruning left empty."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pathlib
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_movprune._keras import Layer, keras
+from tf_movprune.checks import check_stripped
+from tf_movprune.junctions import Attention, Hidden, Junction, find
+from tf_movprune.kernels import build_attention
+from tf_movprune.selection import is_hugging_face
+from tf_movprune.traversal import forget_compilation, replace_layers
+
+_SIZES = "intermediate_sizes"  # in a Hugging Face configuration: one to each encoder layer
+
+
+def compact(model: keras.Model) -> keras.Model:
+    """Removes empty heads and neurons: a smaller dense model with the same outputs.
+
+    A neuron between two dense layers goes where nothing reads it, and where it reads nothing: then
+    it is a constant, which is added to the next bias. So do attention heads. At least one head and
+    one neuron of each layer stay. Zeros here and there are no reason to remove anything.
+
+    Looked at are the encoder layers of Hugging Face's BERT, RoBERTa, ELECTRA and DistilBERT; every
+    Keras `MultiHeadAttention`; and, in Sequential and Functional models, dense layers that follow
+    each other with nothing between them but dropout and activations that Keras knows.
+
+    Sequential and Functional models are cloned around the layers that do not change, others are
+    changed in place. The configuration of a Hugging Face model then says what was removed, as
+    `pruned_heads` and `intermediate_sizes`; `load_compacted` loads what its `save_pretrained`
+    writes.
+
+    Args:
+      model: a built model without pruning wrappers.
+
+    Returns:
+      The smaller model, of the same class and not compiled. Its outputs are equal up to rounding.
+
+    Raises:
+      TypeError: not a Keras model.
+      ValueError: the model is still pruned, or not built.
+
+    Warns where there is nothing to remove.
+    """
+    check_stripped(model)
+    if not (model.built and model.weights):
+        raise ValueError(
+            f"{model.name!r} has no weights. Call it once on example inputs before compacting it."
+        )
+    units = [_Units(junction) for junction in find(model)]
+    weights = _Weights(units)
+    while any([unit.fold_empty(weights) for unit in units]):
+        pass  # what went may have been all that read something else
+    if all(unit.is_whole for unit in units):
+        warnings.warn(
+            f"No head and no neuron of {model.name!r} is empty, and nothing was removed. Single "
+            "zeros, and blocks of them, leave all heads and neurons something to do.",
+            stacklevel=2,
+        )
+        return model
+    if is_hugging_face(model):
+        _record(model.config, list(_encoder_layers(units)))
+    return _rebuilt(model, units, weights)
+
+
+def load_compacted(path: str | os.PathLike[str]) -> keras.Model:
+    """Loads a Hugging Face TF model that was compacted and then saved.
+
+    Args:
+      path: the folder that `save_pretrained` wrote.
+
+    Returns:
+      The model, as it was saved.
+
+    Raises:
+      ValueError: no compacted TF model is there, or its weights are not those that its
+        configuration describes.
+    """
+    import transformers
+    from transformers import modeling_tf_utils
+
+    folder = pathlib.Path(path)
+    files = [folder / name for name in ("tf_model.h5", "model.safetensors")]
+    weights = next((file for file in files if file.is_file()), None)
+    if weights is None or not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder} has no config.json, or neither tf_model.h5 nor model.safetensors. Pass the "
+            "folder that save_pretrained of a compacted TF model wrote."
+        )
+    config = transformers.AutoConfig.from_pretrained(folder)
+    if not hasattr(config, _SIZES) or not config.architectures:
+        raise ValueError(
+            f"The configuration in {folder} has no {_SIZES}, or no architectures: it is not that "
+            "of a compacted model. Load it with from_pretrained."
+        )
+    model = resized(getattr(transformers, "TF" + config.architectures[0])(config))
+    try:
+        if weights.suffix == ".h5":
+            model.load_weights(str(weights))
+        else:
+            missing, unexpected, mismatched = modeling_tf_utils.load_tf_weights(
+                model, str(weights), ignore_mismatched_sizes=False
+            )
+            if missing or unexpected or mismatched:
+                raise ValueError(f"missing {missing}, unexpected {unexpected}, {mismatched}")
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        raise ValueError(
+            f"The weights in {weights} are not those of the configuration beside it: {error}"
+        ) from error
+    return model
+
+
+def resized(model: keras.Model) -> keras.Model:
+    """Gives a Hugging Face model the heads and neurons of its configuration, with any weights."""
+    if not model.built:
+        model(model.dummy_inputs)
+    if not hasattr(model.config, _SIZES):
+        return model
+    units = [_Units(junction) for junction in find(model)]
+    weights = _Weights(units)
+    sizes = getattr(model.config, _SIZES)
+    for layer, (heads, neurons) in enumerate(_encoder_layers(units)):
+        heads.keep(_remaining_heads(model.config, layer), weights)
+        neurons.keep(np.arange(sizes[layer]), weights)
+    return _rebuilt(model, units, weights)
+
+
+# ---- what a configuration says
+
+
+def _encoder_layers(units: Sequence[_Units]) -> Iterator[tuple[_Units, _Units]]:
+    """The heads and the neurons of each encoder layer of a Hugging Face model."""
+    for heads, neurons in itertools.pairwise(units):
+        if isinstance(heads.junction, Attention) and heads.junction.attributes:
+            yield heads, neurons
+
+
+def _remaining_heads(config: Any, layer: int) -> np.ndarray:
+    return np.setdiff1d(np.arange(config.num_attention_heads), config.pruned_heads.get(layer, []))
+
+
+def _record(config: Any, layers: Sequence[tuple[_Units, _Units]]) -> None:
+    every = np.arange(config.num_attention_heads)
+    removed = {}
+    for layer, (heads, _) in enumerate(layers):
+        stay = _remaining_heads(config, layer)[heads.kept]
+        removed[layer] = np.setdiff1d(every, stay).tolist()
+    config.pruned_heads = {layer: heads for layer, heads in removed.items() if heads}
+    setattr(config, _SIZES, [len(neurons.kept) for _, neurons in layers])
+
+
+# ---- heads and neurons as columns and rows of matrices
+
+
+class _Matrix:
+    """The kernel of a layer as [in, out], and its bias or None: NumPy arrays."""
+
+    def __init__(self, layer: Layer, inputs: int, outputs: int):
+        self.kernel = np.array(layer.kernel).reshape(inputs, outputs)
+        self.bias = None if layer.bias is None else np.array(layer.bias).reshape(-1)
+
+    def write(self, layer: Layer) -> None:
+        layer.kernel.assign(self.kernel.reshape(layer.kernel.shape))
+        if self.bias is not None:
+            layer.bias.assign(self.bias.reshape(layer.bias.shape))
+
+
+class _Weights(dict[int, _Matrix]):
+    """The matrices of layers, by the ids of these."""
+
+    def __init__(self, units: Sequence[_Units]):
+        super().__init__()
+        for unit in units:
+            for layer in unit.sources:
+                width = int(np.prod(layer.kernel.shape[-unit.axes :]))
+                self[id(layer)] = _Matrix(layer, -1, width)
+            height = int(np.prod(unit.reader.kernel.shape[: unit.axes]))
+            self[id(unit.reader)] = _Matrix(unit.reader, height, -1)
+
+
+class _Units:
+    """The heads or neurons of a junction, and which of them are kept."""
+
+    def __init__(self, junction: Junction):
+        self.junction = junction
+        self.kept = np.arange(junction.size)
+        if isinstance(junction, Hidden):
+            self.sources, self.reader, self.value = [junction.first], junction.second, 0
+        else:
+            self.sources = [junction.query, junction.key, junction.value]
+            self.reader, self.value = junction.output, 2
+        is_einsum = isinstance(self.reader, keras.layers.EinsumDense)
+        self.axes = 2 if is_einsum else 1  # [heads, size of a head], or both in one
+
+    @property
+    def is_whole(self) -> bool:
+        return len(self.kept) == self.junction.size
+
+    def keep(self, stay: np.ndarray, weights: _Weights) -> None:
+        """Cuts the matrices down to the units at some of the places in `kept`."""
+        for layer in self.sources:
+            matrix = weights[id(layer)]
+            matrix.kernel = self._blocks(matrix.kernel)[:, stay].reshape(len(matrix.kernel), -1)
+            if matrix.bias is not None:
+                matrix.bias = matrix.bias.reshape(len(self.kept), -1)[stay].reshape(-1)
+        matrix = weights[id(self.reader)]
+        columns = matrix.kernel.shape[1]
+        matrix.kernel = self._blocks(matrix.kernel.T)[:, stay].reshape(columns, -1).T
+        self.kept = self.kept[stay]
+
+    def fold_empty(self, weights: _Weights) -> bool:
+        """Removes the units that do nothing; the constant ones go into the reader's bias.
+
+        Returns:
+          Whether there were any.
+        """
+        reads = self._blocks(weights[id(self.sources[self.value])].kernel).any(axis=(0, 2))
+        rows = self._blocks(weights[id(self.reader)].kernel.T)
+        is_read = rows.any(axis=(0, 2))
+        bias = weights[id(self.reader)].bias
+        constants = np.einsum("ous,us->uo", rows.astype(np.float64), self._constants(weights))
+        can_fold = (bias is not None) | ~constants.any(axis=1)
+        stays = is_read & (reads | ~can_fold)
+        if not stays.any():
+            stays[0] = True
+        if stays.all():
+            return False
+        if bias is not None:
+            bias += constants[is_read & ~stays].sum(axis=0).astype(bias.dtype)
+        self.keep(np.flatnonzero(stays), weights)
+        return True
+
+    def _constants(self, weights: _Weights) -> np.ndarray:
+        """What each unit is where it reads nothing: float64 [units, size]."""
+        matrix = weights[id(self.sources[self.value])]
+        bias = matrix.bias
+        if bias is None:
+            bias = np.zeros(matrix.kernel.shape[1], matrix.kernel.dtype)
+        if isinstance(self.junction, Hidden):
+            bias = self.junction.activation(tf.constant(bias)[None])[0].numpy()
+        # The weights of each head's attention sum to one: its output is the bias of its values.
+        return bias.astype(np.float64).reshape(len(self.kept), -1)
+
+    def _blocks(self, matrix: np.ndarray) -> np.ndarray:
+        """[rows, units, size of a unit]."""
+        return matrix.reshape(len(matrix), len(self.kept), -1)
+
+
+# ---- smaller layers
+
+
+def _rebuilt(model: keras.Model, units: Sequence[_Units], weights: _Weights) -> keras.Model:
+    replacements: dict[int, Layer] = {}
+    layers = {id(layer): layer for unit in units for layer in (*unit.sources, unit.reader)}
+    for key, layer in layers.items():
+        if isinstance(layer, keras.layers.Dense):
+            matrix = weights[key]
+            if matrix.kernel.shape == tuple(layer.kernel.shape):
+                matrix.write(layer)
+            else:
+                replacements[key] = _smaller_dense(layer, matrix)
+    for unit in units:
+        attention = unit.junction
+        if isinstance(attention, Hidden) or unit.is_whole:
+            continue
+        if attention.attributes is None:
+            smaller = _smaller_attention(attention, len(unit.kept), weights)
+            replacements[id(attention.owner)] = smaller
+        else:
+            for name, per_head in attention.attributes.items():
+                setattr(attention.owner, name, per_head * len(unit.kept))
+    rebuilt = replace_layers(model, replacements)
+    forget_compilation(rebuilt)
+    return rebuilt
+
+
+def _smaller_dense(layer: keras.layers.Dense, matrix: _Matrix) -> keras.layers.Dense:
+    inputs, units = matrix.kernel.shape
+    smaller = keras.layers.Dense.from_config({**layer.get_config(), "units": units})
+    scope = layer.kernel.name.rpartition("/")[0]
+    with tf.name_scope(scope + "/" if scope else ""):
+        smaller.build([None, inputs])
+    matrix.write(smaller)
+    return smaller
+
+
+def _smaller_attention(
+    attention: Attention, heads: int, weights: _Weights
+) -> keras.layers.MultiHeadAttention:
+    old = attention.owner
+    smaller = keras.layers.MultiHeadAttention.from_config({**old.get_config(), "num_heads": heads})
+    build_attention(smaller)
+    for name in ("_query_dense", "_key_dense", "_value_dense", "_output_dense"):
+        weights[id(getattr(old, name))].write(getattr(smaller, name))
+    return smaller

@@ -1,0 +1,199 @@
+"""Where a model has heads and neurons that can be removed without touching anything else."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from tf_movprune._keras import Layer, keras
+from tf_movprune.traversal import is_graph_network, walk
+
+_ELEMENTWISE = [
+    getattr(keras.activations, name)
+    for name in (
+        *("elu", "exponential", "gelu", "hard_sigmoid", "linear", "mish", "relu"),
+        *("selu", "sigmoid", "softplus", "softsign", "swish", "tanh"),
+    )
+]
+_ELEMENTWISE_LAYERS = (
+    keras.layers.Dropout,
+    keras.layers.ELU,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.LeakyReLU,
+    keras.layers.ReLU,
+    keras.layers.SpatialDropout1D,
+    keras.layers.ThresholdedReLU,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Hidden:
+    """The neurons between two dense layers.
+
+    Attributes:
+      first: the layer whose outputs they are.
+      second: the one layer that reads them.
+      activation: what happens to them on the way, to each by itself.
+    """
+
+    first: keras.layers.Dense
+    second: keras.layers.Dense
+    activation: Callable[[tf.Tensor], tf.Tensor]
+
+    @property
+    def size(self) -> int:
+        return self.first.units
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Attention:
+    """The heads of an attention layer.
+
+    Attributes:
+      owner: the layer that computes attention.
+      query, key, value, output: `Dense` or `EinsumDense`, with one block of columns, and of the
+        output rows, to each head.
+      size: the number of heads.
+      attributes: of the owner, by name, how much each head adds to them. None for Keras's own
+        attention, which is made anew.
+    """
+
+    owner: Layer
+    query: Layer
+    key: Layer
+    value: Layer
+    output: Layer
+    size: int
+    attributes: Mapping[str, int] | None = None
+
+
+Junction = Attention | Hidden
+
+
+def find(model: Layer) -> list[Junction]:
+    """The junctions of a model; those of Hugging Face encoders in the order of their layers."""
+    layers = [model, *(layer for _, layer in walk(model, lambda layer: False))]
+    found: list[Junction] = []
+    for layer in layers:
+        if type(layer) is keras.layers.MultiHeadAttention and layer.built:
+            found.append(_of_keras_attention(layer))
+        elif type(layer).__module__.startswith("transformers."):
+            found.extend(_of_encoder_layer(layer))
+    uses = _uses(layers)
+    for layer in layers:
+        if isinstance(layer, keras.Sequential):
+            found.extend(_of_chain(layer.layers, uses))
+        elif is_graph_network(layer):
+            found.extend(_of_graph(layer, uses))
+    return found
+
+
+def _of_keras_attention(layer: keras.layers.MultiHeadAttention) -> Attention:
+    dense = (layer._query_dense, layer._key_dense, layer._value_dense, layer._output_dense)
+    return Attention(layer, *dense, layer._num_heads)
+
+
+# ---- Hugging Face
+
+
+def _of_encoder_layer(layer: Layer) -> tuple[Attention, Hidden] | tuple[()]:
+    """Of a layer of BERT, RoBERTa or ELECTRA, or of DistilBERT; else nothing."""
+    attention: Any = getattr(layer, "attention", None)
+    inner: Any = getattr(attention, "self_attention", None)
+    config = getattr(inner or attention, "config", None)
+    if getattr(config, "hidden_act", getattr(config, "activation", None)) == "glu":
+        return ()
+    if hasattr(inner, "attention_head_size") and hasattr(layer, "bert_output"):
+        per_head = {"num_attention_heads": 1, "all_head_size": inner.attention_head_size}
+        dense = (inner.query, inner.key, inner.value, attention.dense_output.dense)
+        heads = Attention(inner, *dense, inner.num_attention_heads, per_head)
+        first, second = layer.intermediate.dense, layer.bert_output.dense
+        return heads, Hidden(first, second, layer.intermediate.intermediate_act_fn)
+    if hasattr(attention, "q_lin") and hasattr(getattr(layer, "ffn", None), "lin1"):
+        per_head = {"n_heads": 1, "dim": attention.dim // attention.n_heads}
+        dense = (attention.q_lin, attention.k_lin, attention.v_lin, attention.out_lin)
+        heads = Attention(attention, *dense, attention.n_heads, per_head)
+        return heads, Hidden(layer.ffn.lin1, layer.ffn.lin2, layer.ffn.activation)
+    return ()
+
+
+# ---- Sequential and Functional models
+
+
+def _uses(layers: list[Layer]) -> collections.Counter[int]:
+    """How often each layer is called in the graphs among some layers, by its id."""
+    uses: collections.Counter[int] = collections.Counter()
+    for layer in layers:
+        if isinstance(layer, keras.Sequential):
+            uses.update(map(id, layer.layers))
+        elif is_graph_network(layer):
+            uses.update(id(node.layer) for node in _nodes(layer))
+    return uses
+
+
+def _of_chain(layers: list[Layer], uses: Mapping[int, int]) -> Iterator[Hidden]:
+    for i, layer in enumerate(layers):
+        hidden = _hidden(layers[i:], uses)
+        if hidden is not None and layer is not layers[-1]:
+            yield hidden
+
+
+def _of_graph(model: keras.Model, uses: Mapping[int, int]) -> Iterator[Hidden]:
+    readers: dict[int, list[Any]] = collections.defaultdict(list)
+    for node in _nodes(model):
+        for parent in node.parent_nodes:
+            readers[id(parent)].append(node)
+    outputs = {id(layer) for layer, *_ in model._output_coordinates}
+    for node in _nodes(model):
+        path = [node]
+        while len(readers[id(path[-1])]) == 1 and id(path[-1].layer) not in outputs:
+            path.extend(readers[id(path[-1])])
+        hidden = _hidden([node.layer for node in path], uses)
+        if hidden is not None:
+            yield hidden
+
+
+def _hidden(path: list[Layer], uses: Mapping[int, int]) -> Hidden | None:
+    """The neurons of a dense layer, by the layers that follow it with one reader each."""
+    first = path[0]
+    between: list[Callable] = []
+    if not _is_dense(first, uses) or first.activation not in _ELEMENTWISE:
+        return None
+    for layer in path[1:]:
+        if _is_dense(layer, uses):
+            return Hidden(first, layer, _Chain([first.activation, *between]))
+        if not _is_elementwise(layer):
+            return None
+        between.append(layer)
+    return None
+
+
+def _is_dense(layer: Layer, uses: Mapping[int, int]) -> bool:
+    return type(layer) is keras.layers.Dense and layer.built and uses[id(layer)] == 1
+
+
+def _is_elementwise(layer: Layer) -> bool:
+    if type(layer) is keras.layers.Activation:
+        return layer.activation in _ELEMENTWISE
+    return type(layer) in _ELEMENTWISE_LAYERS
+
+
+class _Chain:
+    """Functions and layers, one after the other, as in inference."""
+
+    def __init__(self, functions: list[Callable]):
+        self._functions = functions
+
+    def __call__(self, values: tf.Tensor) -> tf.Tensor:
+        for function in self._functions:
+            values = function(values)
+        return values
+
+
+def _nodes(model: keras.Model) -> list[Any]:
+    return [node for nodes in model._nodes_by_depth.values() for node in nodes]
