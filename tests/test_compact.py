@@ -322,6 +322,17 @@ def test_models_that_are_not_built_and_folders_without_a_model(tmp_path):
         tf_movprune.load_compacted(tmp_path)
 
 
+@pytest.mark.parametrize("kind", ["Bert", "DistilBert"])
+def test_a_compacted_model_from_a_compressed_file(kind, tmp_path):
+    pytest.importorskip("zstandard")
+    model = hugging_face_model(kind)
+    empty_some(model)
+    tf_movprune.compact(model)
+    tf_movprune.export_compressed(model, tmp_path / "model", values="float32")
+    loaded = tf_movprune.load_compressed(tmp_path / "model", type(model))
+    np.testing.assert_array_equal(outputs_of(loaded, TOKENS), outputs_of(model, TOKENS))
+
+
 @pytest.mark.parametrize("safe_serialization", [False, True])
 def test_weights_of_another_size_than_the_configuration_says(safe_serialization, tmp_path):
     model = hugging_face_model("Bert")

@@ -30,6 +30,7 @@ from tf_movprune.coding import (
     libraries,
     scales_of,
 )
+from tf_movprune.compact import resized
 from tf_movprune.selection import ENCODER_LAYER, default_layers, is_hugging_face
 from tf_movprune.traversal import walk
 
@@ -362,9 +363,7 @@ def _new_model(cls: Any, info: dict[str, Any] | None, path: str | pathlib.Path) 
             f"{path} holds {held}, got the class {cls.__name__}. Pass the class of the model that "
             "was written, or a built model."
         )
-    model = cls(cls.config_class.from_dict(info["config"]))
-    model(model.dummy_inputs)
-    return model
+    return resized(cls(cls.config_class.from_dict(info["config"])))
 
 
 def _assign(model: keras.Model, arrays: dict[str, np.ndarray], path: str | pathlib.Path) -> None:
