@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import h5py
 import numpy as np
 import tensorflow as tf
 
@@ -103,19 +104,27 @@ def load_compacted(path: str | os.PathLike[str]) -> keras.Model:
         )
     model = resized(getattr(transformers, "TF" + config.architectures[0])(config))
     try:
-        if weights.suffix == ".h5":
-            model.load_weights(str(weights))
-        else:
-            missing, unexpected, mismatched = modeling_tf_utils.load_tf_weights(
-                model, str(weights), ignore_mismatched_sizes=False
-            )
-            if missing or unexpected or mismatched:
-                raise ValueError(f"missing {missing}, unexpected {unexpected}, {mismatched}")
+        missing, unexpected, mismatched = modeling_tf_utils.load_tf_weights(
+            model, str(weights), ignore_mismatched_sizes=False
+        )
+        empty = _without_weights(model, weights)
+        missing, unexpected = set(missing) - empty, set(unexpected) - empty
+        if missing or unexpected or mismatched:
+            raise ValueError(f"missing {missing}, unexpected {unexpected}, {mismatched}")
     except (ValueError, tf.errors.InvalidArgumentError) as error:
         raise ValueError(
             f"The weights in {weights} are not those of the configuration beside it: {error}"
         ) from error
     return model
+
+
+def _without_weights(model: keras.Model, path: pathlib.Path) -> set[str]:
+    """Names of layers without weights, to which Keras gives other numbers in each process."""
+    names = {layer.name for layer in model.layers if not layer.weights}
+    if path.suffix == ".h5":
+        with h5py.File(path) as file:
+            names |= {name for name in file if not len(file[name].attrs.get("weight_names", ()))}
+    return names
 
 
 def resized(model: keras.Model) -> keras.Model:
