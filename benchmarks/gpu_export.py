@@ -14,7 +14,7 @@ import tf_keras as keras
 
 import tf_movprune
 from benchmarks import models, speed
-from benchmarks.measuring import draw
+from benchmarks.measuring import IN_A_ROW, draw
 from tf_movprune import refresh
 from tf_movprune.wrapper import is_scores
 
@@ -206,7 +206,7 @@ def copier(entries: int) -> Callable[[], object]:
     vector = tf.random.normal([entries])
 
     def copies():
-        for _ in range(10):
+        for _ in range(IN_A_ROW):
             copied = copy(vector)
         copied[:1].numpy()
 

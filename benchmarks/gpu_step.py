@@ -33,12 +33,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 
-from benchmarks.measuring import Table, draw, interleaved
+from benchmarks.measuring import IN_A_ROW, Table, draw, interleaved
 
 POLICIES = ("float32", "mixed_bfloat16")
 STEP_TARGET = {"mixed_bfloat16": 1.05}
 REFRESH_TARGET = 4.0  # times what it takes to read the scores once
-IN_A_ROW = 10
 MANIFEST = "programs.json"
 LOSS_TOLERANCE = 0.01  # relative, of a GPU's loss to a CPU's
 SMALL = 4096  # entries of the largest variable whose results are compared: of tiny models, all
@@ -275,11 +274,7 @@ def run_with_tensorflow(args, device: str) -> list[str]:
 
 def report(table: Table, device: str, of_sizes: list, args) -> list[str]:
     shape, batch_size, length = of_sizes
-    text = f"{table}\n\n{shape}, {batch_size} × {length}, {device}.\n"
-    print("\n" + text)
-    (args.output_dir / "gpu_step.md").write_text(text)
-    if table.missed:
-        print("Missed: " + "; ".join(table.missed))
+    table.report(args.output_dir / "gpu_step.md", f"{shape}, {batch_size} × {length}, {device}.")
     return table.missed
 
 

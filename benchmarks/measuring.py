@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import collections
+import pathlib
 import time
 import zlib
 from collections.abc import Callable, Sequence
 
 import numpy as np
+
+IN_A_ROW = 10  # calls to a measurement on a GPU, where only the last is waited for
 
 
 def seconds(function: Callable[[], object]) -> float:
@@ -75,6 +78,14 @@ class Table:
     def __str__(self) -> str:
         head = ["| what | target | measured |", "|---|---|---|"]
         return "\n".join(head + [self.line(row) for row in self.rows])
+
+    def report(self, file: pathlib.Path, circumstances: str) -> None:
+        """Prints the table and writes it into a file; says what is missed."""
+        text = f"{self}\n\n{circumstances}\n"
+        print("\n" + text)
+        file.write_text(text)
+        if self.missed:
+            print("Missed: " + "; ".join(self.missed))
 
     @property
     def missed(self) -> list[str]:

@@ -355,11 +355,8 @@ def main() -> int:
         measure_others(table, args.shape, min(args.lengths), args.rounds)
 
     machine = f"{platform.machine()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}"
-    text = f"{table}\n\n{args.shape}, {datetime.date.today().isoformat()}, {machine}, seed 0.\n"
-    print("\n" + text)
-    (args.output_dir / "speed.md").write_text(text)
-    if table.missed:
-        print("Missed: " + "; ".join(table.missed))
+    today = datetime.date.today().isoformat()
+    table.report(args.output_dir / "speed.md", f"{args.shape}, {today}, {machine}, seed 0.")
     return 1 if table.missed else 0
 
 

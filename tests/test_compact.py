@@ -119,7 +119,7 @@ def test_neurons_that_depend_on_each_other_stay(activation, between):
         assert tf_movprune.compact(model) is model
 
 
-@pytest.mark.parametrize("kind", ["two readers", "an output", "used twice"])
+@pytest.mark.parametrize("kind", ["two readers", "an output", "used twice", "used on two inputs"])
 def test_neurons_that_others_see_stay(kind):
     inputs = keras.Input([8])
     first, second = keras.layers.Dense(8, "relu"), keras.layers.Dense(3)
@@ -129,8 +129,11 @@ def test_neurons_that_others_see_stay(kind):
         outputs.append(keras.layers.Dense(2)(hidden))
     elif kind == "an output":
         outputs.append(hidden)
-    else:
+    elif kind == "used twice":
         outputs.append(keras.layers.Add()([first(hidden), inputs]))
+    else:  # each use has one reader
+        inputs = [inputs, keras.Input([8])]
+        outputs.append(keras.layers.Dense(2)(first(inputs[1])))
     model = keras.Model(inputs, outputs)
     zero(second.kernel, rows=[0, 5])
     with pytest.warns(UserWarning, match="nothing was removed"):

@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 import tf_keras as keras
+from berts import stripped_bert
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -41,24 +42,8 @@ def network(seed=0, name=None, width=48):
 
 @pytest.fixture(scope="module")
 def bert():
-    transformers = pytest.importorskip("transformers")
-    keras.utils.set_random_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=99,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=40,
-        initializer_range=0.3,
-        num_labels=3,
-    )
-    model = transformers.TFBertForSequenceClassification(config)
-    model(np.ones([1, 4], np.int32))
-    schedule = tf_movprune.CubicSparsity(0.9, begin_step=0, end_step=2)
-    tf_movprune.prune_low_movement(model, schedule, tf_movprune.Magnitude())
-    tf_movprune.update_masks(model, 2)
-    return tf_movprune.strip_pruning(model)
+    pytest.importorskip("transformers")
+    return stripped_bert(num_labels=3)
 
 
 def arrays_of(model):

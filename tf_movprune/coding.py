@@ -44,14 +44,14 @@ def stored_as(weight: NamedWeight, values: str) -> tuple[np.ndarray, np.ndarray 
     if array.dtype != np.float32 or array.ndim < 2 or values == "float32":
         return array, None, 0
     with np.errstate(over="ignore"):
-        half = array.astype(np.float16)
-    if not np.isfinite(array if values == "int8" else half).all():
+        rounded = array.astype(np.float16) if values == "float16" else array
+    if not np.isfinite(rounded).all():
         raise ValueError(
             f"{weight.name!r} has values that are not finite or too large for {values}. Pass "
             'values="float32".'
         )
     if values == "float16":
-        return half, None, 0
+        return rounded, None, 0
     axis = 0 if weight.part == "embeddings" else array.ndim - 1
     scales = scales_of(array, axis)
     steps = np.divide(array, scales, out=np.zeros_like(array), where=scales > 0)

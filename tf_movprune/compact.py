@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tf_movprune._keras import Layer, keras
 from tf_movprune.checks import check_stripped
-from tf_movprune.junctions import Attention, Hidden, Junction, find
+from tf_movprune.junctions import Attention, Hidden, Junction, find, of_keras_attention
 from tf_movprune.kernels import build_attention
 from tf_movprune.selection import is_hugging_face
 from tf_movprune.traversal import forget_compilation, replace_layers
@@ -202,10 +202,11 @@ class _Units:
         self.junction = junction
         self.kept = np.arange(junction.size)
         if isinstance(junction, Hidden):
-            self.sources, self.reader, self.value = [junction.first], junction.second, 0
+            self.sources, self.reader = [junction.first], junction.second
         else:
             self.sources = [junction.query, junction.key, junction.value]
-            self.reader, self.value = junction.output, 2
+            self.reader = junction.output
+        self.value = self.sources[-1]  # the outputs of which are passed on
         is_einsum = isinstance(self.reader, keras.layers.EinsumDense)
         self.axes = 2 if is_einsum else 1  # [heads, size of a head], or both in one
 
@@ -231,7 +232,7 @@ class _Units:
         Returns:
           Whether there were any.
         """
-        reads = self._blocks(weights[id(self.sources[self.value])].kernel).any(axis=(0, 2))
+        reads = self._blocks(weights[id(self.value)].kernel).any(axis=(0, 2))
         rows = self._blocks(weights[id(self.reader)].kernel.T)
         is_read = rows.any(axis=(0, 2))
         bias = weights[id(self.reader)].bias
@@ -249,12 +250,15 @@ class _Units:
 
     def _constants(self, weights: _Weights) -> np.ndarray:
         """What each unit is where it reads nothing: float64 [units, size]."""
-        matrix = weights[id(self.sources[self.value])]
+        matrix = weights[id(self.value)]
         bias = matrix.bias
         if bias is None:
             bias = np.zeros(matrix.kernel.shape[1], matrix.kernel.dtype)
         if isinstance(self.junction, Hidden):
-            bias = self.junction.activation(tf.constant(bias)[None])[0].numpy()
+            values = tf.constant(bias)[None]
+            for activation in self.junction.activations:
+                values = activation(values)
+            bias = values[0].numpy()
         # The weights of each head's attention sum to one: its output is the bias of its values.
         return bias.astype(np.float64).reshape(len(self.kept), -1)
 
@@ -304,9 +308,9 @@ def _smaller_dense(layer: keras.layers.Dense, matrix: _Matrix) -> keras.layers.D
 def _smaller_attention(
     attention: Attention, heads: int, weights: _Weights
 ) -> keras.layers.MultiHeadAttention:
-    old = attention.owner
-    smaller = keras.layers.MultiHeadAttention.from_config({**old.get_config(), "num_heads": heads})
+    config = {**attention.owner.get_config(), "num_heads": heads}
+    smaller = keras.layers.MultiHeadAttention.from_config(config)
     build_attention(smaller)
-    for name in ("_query_dense", "_key_dense", "_value_dense", "_output_dense"):
-        weights[id(getattr(old, name))].write(getattr(smaller, name))
+    for old_dense, dense in zip(attention.layers, of_keras_attention(smaller).layers):
+        weights[id(old_dense)].write(dense)
     return smaller

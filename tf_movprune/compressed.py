@@ -216,7 +216,7 @@ def named_weights(model: keras.Model) -> list[NamedWeight]:
         )
     parts: dict[int, str] = {}
     pruned = {id(layer) for layer in default_layers(model).values()}
-    for path, layer in walk(model, leaf=lambda layer: False):
+    for path, layer in walk(model):
         part = None
         if ENCODER_LAYER.search(f"{path}.") or id(layer) in pruned:
             part = "encoder"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -38,12 +38,12 @@ class Hidden:
     Attributes:
       first: the layer whose outputs they are.
       second: the one layer that reads them.
-      activation: what happens to them on the way, to each by itself.
+      activations: what happens to them on the way, one after the other, to each by itself.
     """
 
     first: keras.layers.Dense
     second: keras.layers.Dense
-    activation: Callable[[tf.Tensor], tf.Tensor]
+    activations: Sequence[Callable[[tf.Tensor], tf.Tensor]]
 
     @property
     def size(self) -> int:
@@ -71,17 +71,21 @@ class Attention:
     size: int
     attributes: Mapping[str, int] | None = None
 
+    @property
+    def layers(self) -> tuple[Layer, Layer, Layer, Layer]:
+        return self.query, self.key, self.value, self.output
+
 
 Junction = Attention | Hidden
 
 
 def find(model: Layer) -> list[Junction]:
     """The junctions of a model; those of Hugging Face encoders in the order of their layers."""
-    layers = [model, *(layer for _, layer in walk(model, lambda layer: False))]
+    layers = [model, *(layer for _, layer in walk(model))]
     found: list[Junction] = []
     for layer in layers:
         if type(layer) is keras.layers.MultiHeadAttention and layer.built:
-            found.append(_of_keras_attention(layer))
+            found.append(of_keras_attention(layer))
         elif type(layer).__module__.startswith("transformers."):
             found.extend(_of_encoder_layer(layer))
     uses = _uses(layers)
@@ -93,7 +97,8 @@ def find(model: Layer) -> list[Junction]:
     return found
 
 
-def _of_keras_attention(layer: keras.layers.MultiHeadAttention) -> Attention:
+def of_keras_attention(layer: keras.layers.MultiHeadAttention) -> Attention:
+    """The heads of a built layer."""
     dense = (layer._query_dense, layer._key_dense, layer._value_dense, layer._output_dense)
     return Attention(layer, *dense, layer._num_heads)
 
@@ -113,12 +118,12 @@ def _of_encoder_layer(layer: Layer) -> tuple[Attention, Hidden] | tuple[()]:
         dense = (inner.query, inner.key, inner.value, attention.dense_output.dense)
         heads = Attention(inner, *dense, inner.num_attention_heads, per_head)
         first, second = layer.intermediate.dense, layer.bert_output.dense
-        return heads, Hidden(first, second, layer.intermediate.intermediate_act_fn)
+        return heads, Hidden(first, second, [layer.intermediate.intermediate_act_fn])
     if hasattr(attention, "q_lin") and hasattr(getattr(layer, "ffn", None), "lin1"):
         per_head = {"n_heads": 1, "dim": attention.dim // attention.n_heads}
         dense = (attention.q_lin, attention.k_lin, attention.v_lin, attention.out_lin)
         heads = Attention(attention, *dense, attention.n_heads, per_head)
-        return heads, Hidden(layer.ffn.lin1, layer.ffn.lin2, layer.ffn.activation)
+        return heads, Hidden(layer.ffn.lin1, layer.ffn.lin2, [layer.ffn.activation])
     return ()
 
 
@@ -137,9 +142,9 @@ def _uses(layers: list[Layer]) -> collections.Counter[int]:
 
 
 def _of_chain(layers: list[Layer], uses: Mapping[int, int]) -> Iterator[Hidden]:
-    for i, layer in enumerate(layers):
+    for i in range(len(layers)):
         hidden = _hidden(layers[i:], uses)
-        if hidden is not None and layer is not layers[-1]:
+        if hidden is not None:
             yield hidden
 
 
@@ -161,15 +166,15 @@ def _of_graph(model: keras.Model, uses: Mapping[int, int]) -> Iterator[Hidden]:
 def _hidden(path: list[Layer], uses: Mapping[int, int]) -> Hidden | None:
     """The neurons of a dense layer, by the layers that follow it with one reader each."""
     first = path[0]
-    between: list[Callable] = []
     if not _is_dense(first, uses) or first.activation not in _ELEMENTWISE:
         return None
+    activations = [first.activation]
     for layer in path[1:]:
         if _is_dense(layer, uses):
-            return Hidden(first, layer, _Chain([first.activation, *between]))
+            return Hidden(first, layer, activations)
         if not _is_elementwise(layer):
             return None
-        between.append(layer)
+        activations.append(layer)
     return None
 
 
@@ -181,18 +186,6 @@ def _is_elementwise(layer: Layer) -> bool:
     if type(layer) is keras.layers.Activation:
         return layer.activation in _ELEMENTWISE
     return type(layer) in _ELEMENTWISE_LAYERS
-
-
-class _Chain:
-    """Functions and layers, one after the other, as in inference."""
-
-    def __init__(self, functions: list[Callable]):
-        self._functions = functions
-
-    def __call__(self, values: tf.Tensor) -> tf.Tensor:
-        for function in self._functions:
-            values = function(values)
-        return values
 
 
 def _nodes(model: keras.Model) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -156,7 +155,8 @@ def overall_sparsity(wrappers: Iterable[PruneLowMovement]) -> tf.Tensor:
         for mask in wrapper.masks:
             by_shape.setdefault((block, *mask.shape), []).append(mask)
     remaining, total = tf.constant(0, tf.int64), 0
-    for (block, *shape), masks in by_shape.items():
-        remaining += block * tf.math.count_nonzero(tf.stack(masks))
-        total += block * len(masks) * math.prod(shape)
+    for (block, *_), masks in by_shape.items():
+        stacked = tf.stack(masks)
+        remaining += block * tf.math.count_nonzero(stacked)
+        total += block * stacked.shape.num_elements()
     return tf.cast((total - remaining) / total, tf.float32)

@@ -53,7 +53,9 @@ def _layers_in(name: str, value: Any) -> Iterator[tuple[str, Layer]]:
             yield from _layers_in(f"{name}.{i}", item)
 
 
-def walk(root: Layer, leaf: Callable[[Layer], bool]) -> Iterator[tuple[str, Layer]]:
+def walk(
+    root: Layer, leaf: Callable[[Layer], bool] = lambda layer: False
+) -> Iterator[tuple[str, Layer]]:
     """All layers below `root`, each once and under its first path, depth first.
 
     Nothing below a layer for which `leaf` is true is visited.
