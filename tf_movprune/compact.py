@@ -32,7 +32,9 @@ def compact(model: keras.Model) -> keras.Model:
 
     Looked at are the encoder layers of Hugging Face's BERT, RoBERTa, ELECTRA and DistilBERT; every
     Keras `MultiHeadAttention`; and, in Sequential and Functional models, dense layers that follow
-    each other with nothing between them but dropout and activations that Keras knows.
+    each other with nothing between them but dropout and activations that Keras knows. Whether other
+    layers use the same dense layer in code of their own is not seen. Attention scores as outputs,
+    and `head_mask`, have as many heads as remain.
 
     Sequential and Functional models are cloned around the layers that do not change, others are
     changed in place. The configuration of a Hugging Face model then says what was removed, as
