@@ -90,12 +90,12 @@ RECIPES = {
     "movement-lr-1.6e-4": changed(MOVEMENT, learning_rate=1.6e-4),
     "magnitude-lr-1.6e-4": Recipe(tf_movprune.Magnitude(), learning_rate=1.6e-4),
     # a threshold schedule: how much remains follows from lambda, not from --final_sparsity
-    "movement-soft-lambda-1000": changed(
-        TARGET, method=tf_movprune.SoftMovement(1000.0, score_initializer=START)
-    ),
-    "movement-soft-lambda-3000": changed(
-        TARGET, method=tf_movprune.SoftMovement(3000.0, score_initializer=START)
-    ),
+    **{
+        f"movement-soft-lambda-{weight}": changed(
+            TARGET, method=tf_movprune.SoftMovement(float(weight), score_initializer=START)
+        )
+        for weight in (1000, 4000, 6000)
+    },
 }
 
 

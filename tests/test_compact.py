@@ -50,12 +50,18 @@ def functional():
     return keras.Model(inputs, keras.layers.Dense(3, name="third")(hidden))
 
 
+def without_input_layer():
+    layers = [type(layer).from_config(layer.get_config()) for layer in sequential().layers]
+    return keras.Sequential(layers)
+
+
 INPUTS = tf.constant(np.random.RandomState(1).normal(size=[4, 8]), tf.float32)
 
 
-@pytest.mark.parametrize("make", [sequential, functional])
+@pytest.mark.parametrize("make", [sequential, functional, without_input_layer])
 def test_neurons_that_nothing_reads_go_and_constant_ones_are_folded(make):
     model = make()
+    model(INPUTS)
     draw(model)
     zero(model.get_layer("second").kernel, rows=[0, 5])
     zero(model.get_layer("first").kernel, columns=[1, 5, 7])
@@ -140,6 +146,64 @@ def test_neurons_that_others_see_stay(kind):
         tf_movprune.compact(model)
 
 
+class Holder(keras.Model):
+    """A graph, and other layers that share a part of it."""
+
+    def __init__(self, *parts):
+        super().__init__()
+        self.parts = parts
+
+    def call(self, inputs):
+        return sum(tf.reduce_sum(part(inputs), -1) for part in self.parts)
+
+
+@pytest.mark.parametrize("kind", ["a layer of its own", "wrapped"])
+def test_neurons_that_others_use_in_their_own_code_stay(kind):
+    network = sequential()
+    zero(network.get_layer("second").kernel, rows=[0, 5])
+    first = network.get_layer("first")
+    model = Holder(network, first if kind == "wrapped" else keras.layers.TimeDistributed(first))
+    if kind == "wrapped":
+        model(INPUTS)
+    else:
+        network(INPUTS), model.parts[1](INPUTS[None])
+        model.built = True
+    with pytest.warns(UserWarning, match="nothing was removed"):
+        tf_movprune.compact(model)
+
+
+def test_dropout_of_whole_channels_is_passed():
+    inputs = keras.Input([3, 8])
+    hidden = keras.layers.Dense(12, "sigmoid")(inputs)
+    hidden = keras.layers.SpatialDropout1D(0.5)(hidden)
+    model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+    draw(model)
+    zero(model.layers[1].kernel, columns=[2, 3])
+    inputs = tf.random.stateless_normal([2, 3, 8], [0, 1])
+    smaller = tf_movprune.compact(model)
+    assert smaller.layers[1].units == 10
+    np.testing.assert_allclose(
+        outputs_of(smaller, inputs), outputs_of(model, inputs), rtol=0, atol=TOLERANCE
+    )
+
+
+def test_mixed_precision():
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        model = sequential()
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    draw(model)
+    zero(model.get_layer("second").kernel, rows=[0, 5])
+    smaller = tf_movprune.compact(model)
+    first = smaller.get_layer("first")
+    assert (first.units, first.compute_dtype, first.kernel.dtype) == (10, "bfloat16", tf.float32)
+    # Sums of fewer terms are rounded in another order.
+    np.testing.assert_allclose(
+        *(outputs_of(m, INPUTS).astype(np.float32) for m in (smaller, model)), rtol=0, atol=0.05
+    )
+
+
 # ---- Keras attention
 
 
@@ -179,6 +243,31 @@ def test_heads_of_keras_attention(kind):
     np.testing.assert_allclose(outputs_of(smaller, inputs), expected, rtol=0, atol=TOLERANCE)
 
 
+def test_attention_keeps_its_names_and_what_is_frozen():
+    model, attention = attention_model("subclassed")
+    attention._key_dense.trainable = False
+    names = [[w.name for w in weights] for weights in (model.weights, model.trainable_weights)]
+    zero_heads(attention)
+    tf_movprune.compact(model)
+    assert model.attention is not attention
+    assert names == [
+        [w.name for w in weights] for weights in (model.weights, model.trainable_weights)
+    ]
+
+
+def zero_heads(attention):
+    zero(attention._output_dense.kernel, rows=slice(1, 3))
+
+
+def test_attention_of_which_a_graph_shows_the_scores_keeps_its_heads():
+    inputs = keras.Input([3, 8])
+    attention = keras.layers.MultiHeadAttention(4, 6)
+    model = keras.Model(inputs, attention(inputs, inputs, return_attention_scores=True))
+    zero_heads(attention)
+    with pytest.warns(UserWarning, match="nothing was removed"):
+        tf_movprune.compact(model)
+
+
 # ---- Hugging Face
 
 
@@ -202,7 +291,7 @@ def hugging_face_model(kind):
     model(model.dummy_inputs)
     random = np.random.RandomState(0)
     for weight in model.weights:
-        if "layer_norm" not in weight.name.lower():
+        if "norm" not in weight.name.lower():
             weight.assign(random.normal(0, 0.2, weight.shape))
     return model
 
@@ -289,6 +378,101 @@ def test_a_compacted_model_trains_is_exported_and_is_compacted_again(tmp_path):
     np.testing.assert_allclose(outputs_of(model, TOKENS), expected, rtol=0, atol=TOLERANCE)
     model.save_pretrained(tmp_path)
     loaded = tf_movprune.load_compacted(tmp_path)
+    np.testing.assert_array_equal(outputs_of(loaded, TOKENS), outputs_of(model, TOKENS))
+
+
+def tiny_config(kind, **changes):
+    transformers = pytest.importorskip("transformers")
+    return getattr(transformers, f"{kind}Config")(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=24,
+        max_position_embeddings=20,
+        **changes,
+    )
+
+
+def test_models_that_share_a_configuration():
+    transformers = pytest.importorskip("transformers")
+    config = tiny_config("Bert")
+    model, other = (transformers.TFBertModel(config) for _ in range(2))
+    model(model.dummy_inputs)
+    zero(model.bert.encoder.layer[0].bert_output.dense.kernel, rows=slice(0, 4))
+    tf_movprune.compact(model)
+    assert model.config.intermediate_sizes == model.bert.config.intermediate_sizes == [20]
+    assert not hasattr(config, "intermediate_sizes") and other.config is config
+
+
+class Regression(keras.Model):
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder, self.head = encoder, keras.layers.Dense(1)
+
+    def call(self, inputs):
+        return self.head(self.encoder(inputs).pooler_output)
+
+
+def test_an_encoder_inside_another_model(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    model = Regression(transformers.TFBertModel(tiny_config("Bert")))
+    model.encoder(dict(TOKENS))  # or its weights have the names of the model around it
+    model(dict(TOKENS))
+    zero(model.encoder.bert.encoder.layer[0].bert_output.dense.kernel, rows=slice(0, 4))
+    expected = outputs_of(model, dict(TOKENS))
+    tf_movprune.compact(model)
+    np.testing.assert_allclose(outputs_of(model, dict(TOKENS)), expected, rtol=0, atol=TOLERANCE)
+    model.encoder.save_pretrained(tmp_path)
+    loaded = tf_movprune.load_compacted(tmp_path)
+    np.testing.assert_array_equal(
+        loaded(TOKENS).pooler_output, model.encoder(dict(TOKENS)).pooler_output
+    )
+
+
+def test_encoders_and_decoders_with_cross_attention():
+    transformers = pytest.importorskip("transformers")
+    encoder = transformers.TFBertModel(tiny_config("Bert"))
+    decoder = transformers.TFBertLMHeadModel(
+        tiny_config("Bert", is_decoder=True, add_cross_attention=True)
+    )
+    model = transformers.TFEncoderDecoderModel(encoder=encoder, decoder=decoder)
+    inputs = {"input_ids": TOKENS["input_ids"], "decoder_input_ids": TOKENS["input_ids"]}
+    model(inputs)
+    for layer in (encoder.bert.encoder.layer[0], decoder.bert.encoder.layer[0]):
+        zero(layer.attention.dense_output.dense.kernel, rows=slice(4, 8))
+        zero(layer.bert_output.dense.kernel, rows=slice(0, 4))
+    expected = outputs_of(model, inputs)
+    tf_movprune.compact(model)
+    assert encoder.bert.encoder.layer[0].intermediate.dense.units == 20
+    assert decoder.bert.config.intermediate_sizes == [20]
+    np.testing.assert_allclose(outputs_of(model, inputs), expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("kind", ["ConvBert", "RemBert"])
+def test_encoders_that_only_resemble_bert_stay(kind):
+    transformers = pytest.importorskip("transformers")
+    model = getattr(transformers, f"TF{kind}Model")(tiny_config(kind))
+    model(model.dummy_inputs)
+    for weight in model.weights:
+        weight.assign(tf.zeros_like(weight))
+    with pytest.warns(UserWarning, match="nothing was removed"):
+        tf_movprune.compact(model)
+
+
+def test_a_class_of_ones_own_is_named_for_loading(tmp_path):
+    transformers = pytest.importorskip("transformers")
+
+    class TFMine(transformers.TFBertForSequenceClassification):
+        pass
+
+    model = TFMine(tiny_config("Bert"))
+    model(model.dummy_inputs)
+    zero(model.bert.encoder.layer[0].bert_output.dense.kernel, rows=slice(0, 4))
+    tf_movprune.compact(model).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"transformers has no TFMine\..* as model_class"):
+        tf_movprune.load_compacted(tmp_path)
+    loaded = tf_movprune.load_compacted(tmp_path, TFMine)
     np.testing.assert_array_equal(outputs_of(loaded, TOKENS), outputs_of(model, TOKENS))
 
 

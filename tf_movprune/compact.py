@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import itertools
 import os
 import pathlib
@@ -17,8 +19,7 @@ from tf_movprune._keras import Layer, keras
 from tf_movprune.checks import check_stripped
 from tf_movprune.junctions import Attention, Hidden, Junction, find, of_keras_attention
 from tf_movprune.kernels import build_attention
-from tf_movprune.selection import is_hugging_face
-from tf_movprune.traversal import forget_compilation, replace_layers
+from tf_movprune.traversal import forget_compilation, replace_layers, walk
 
 _SIZES = "intermediate_sizes"  # in a Hugging Face configuration: one to each encoder layer
 
@@ -30,16 +31,17 @@ def compact(model: keras.Model) -> keras.Model:
     it is a constant, which is added to the next bias. So do attention heads. At least one head and
     one neuron of each layer stay. Zeros here and there are no reason to remove anything.
 
-    Looked at are the encoder layers of Hugging Face's BERT, RoBERTa, ELECTRA and DistilBERT; every
-    Keras `MultiHeadAttention`; and, in Sequential and Functional models, dense layers that follow
-    each other with nothing between them but dropout and activations that Keras knows. Whether other
-    layers use the same dense layer in code of their own is not seen. Attention scores as outputs,
-    and `head_mask`, have as many heads as remain.
+    Looked at are the encoder layers of Hugging Face's BERT, RoBERTa (also CamemBERT, XLM-RoBERTa),
+    ELECTRA and DistilBERT; every Keras `MultiHeadAttention`, unless a graph asks it for its
+    attention scores; and, in Sequential and Functional models, dense layers that follow each other
+    with nothing between them but dropout and activations that Keras knows, and that nothing else in
+    the model holds. Attention scores that code of your own asks for (`output_attentions`,
+    `return_attention_scores`), and a `head_mask`, have as many heads as remain.
 
     Sequential and Functional models are cloned around the layers that do not change, others are
-    changed in place. The configuration of a Hugging Face model then says what was removed, as
-    `pruned_heads` and `intermediate_sizes`; `load_compacted` loads what its `save_pretrained`
-    writes.
+    changed in place. A Hugging Face model gets a copy of its configuration that says what was
+    removed, as `pruned_heads` and `intermediate_sizes`; `load_compacted` loads what its
+    `save_pretrained` writes.
 
     Args:
       model: a built model without pruning wrappers.
@@ -69,23 +71,25 @@ def compact(model: keras.Model) -> keras.Model:
             stacklevel=2,
         )
         return model
-    if is_hugging_face(model):
-        _record(model.config, list(_encoder_layers(units)))
+    _record(model, units)
     return _rebuilt(model, units, weights)
 
 
-def load_compacted(path: str | os.PathLike[str]) -> keras.Model:
+def load_compacted(
+    path: str | os.PathLike[str], model_class: type[keras.Model] | None = None
+) -> keras.Model:
     """Loads a Hugging Face TF model that was compacted and then saved.
 
     Args:
       path: the folder that `save_pretrained` wrote.
+      model_class: class of the model, where it is not one of `transformers`.
 
     Returns:
       The model, as it was saved.
 
     Raises:
-      ValueError: no compacted TF model is there, or its weights are not those that its
-        configuration describes.
+      ValueError: no compacted TF model is there, its class is not known, or its weights are not
+        those that its configuration describes.
     """
     import transformers
     from transformers import modeling_tf_utils
@@ -96,7 +100,8 @@ def load_compacted(path: str | os.PathLike[str]) -> keras.Model:
     if weights is None or not (folder / "config.json").is_file():
         raise ValueError(
             f"{folder} has no config.json, or neither tf_model.h5 nor model.safetensors. Pass the "
-            "folder that save_pretrained of a compacted TF model wrote."
+            "folder that save_pretrained of a compacted TF model wrote, in one file: with a larger "
+            "max_shard_size where it was split."
         )
     config = transformers.AutoConfig.from_pretrained(folder)
     if not hasattr(config, _SIZES) or not config.architectures:
@@ -104,7 +109,11 @@ def load_compacted(path: str | os.PathLike[str]) -> keras.Model:
             f"The configuration in {folder} has no {_SIZES}, or no architectures: it is not that "
             "of a compacted model. Load it with from_pretrained."
         )
-    model = resized(getattr(transformers, "TF" + config.architectures[0])(config))
+    name = "TF" + config.architectures[0].removeprefix("TF")
+    model_class = model_class or getattr(transformers, name, None)
+    if model_class is None:
+        raise ValueError(f"transformers has no {name}. Pass the class of the model as model_class.")
+    model = resized(model_class(config))
     try:
         missing, unexpected, mismatched = modeling_tf_utils.load_tf_weights(
             model, str(weights), ignore_mismatched_sizes=False
@@ -138,7 +147,7 @@ def resized(model: keras.Model) -> keras.Model:
     units = [_Units(junction) for junction in find(model)]
     weights = _Weights(units)
     sizes = getattr(model.config, _SIZES)
-    for layer, (heads, neurons) in enumerate(_encoder_layers(units)):
+    for layer, (_, heads, neurons) in enumerate(_encoder_layers(units)):
         heads.keep(_remaining_heads(model.config, layer), weights)
         neurons.keep(np.arange(sizes[layer]), weights)
     return _rebuilt(model, units, weights)
@@ -147,25 +156,40 @@ def resized(model: keras.Model) -> keras.Model:
 # ---- what a configuration says
 
 
-def _encoder_layers(units: Sequence[_Units]) -> Iterator[tuple[_Units, _Units]]:
-    """The heads and the neurons of each encoder layer of a Hugging Face model."""
+def _encoder_layers(units: Sequence[_Units]) -> Iterator[tuple[Any, _Units, _Units]]:
+    """The configuration, the heads and the neurons of each encoder layer of Hugging Face."""
     for heads, neurons in itertools.pairwise(units):
         if isinstance(heads.junction, Attention) and heads.junction.attributes:
-            yield heads, neurons
+            yield heads.junction.owner.config, heads, neurons
 
 
 def _remaining_heads(config: Any, layer: int) -> np.ndarray:
     return np.setdiff1d(np.arange(config.num_attention_heads), config.pruned_heads.get(layer, []))
 
 
-def _record(config: Any, layers: Sequence[tuple[_Units, _Units]]) -> None:
-    every = np.arange(config.num_attention_heads)
-    removed = {}
-    for layer, (heads, _) in enumerate(layers):
-        stay = _remaining_heads(config, layer)[heads.kept]
-        removed[layer] = np.setdiff1d(every, stay).tolist()
-    config.pruned_heads = {layer: heads for layer, heads in removed.items() if heads}
-    setattr(config, _SIZES, [len(neurons.kept) for _, neurons in layers])
+def _record(model: keras.Model, units: Sequence[_Units]) -> None:
+    """Says in the configurations of encoders what was removed from their layers."""
+    encoders: dict[int, tuple[Any, list[tuple[_Units, _Units]]]] = {}
+    for config, heads, neurons in _encoder_layers(units):
+        encoders.setdefault(id(config), (config, []))[1].append((heads, neurons))
+    for config, members in encoders.values():
+        described = copy.deepcopy(config)  # other models may have been made from the same one
+        every = np.arange(config.num_attention_heads)
+        removed = {}
+        for i, (heads, _) in enumerate(members):
+            stay = _remaining_heads(config, i)[heads.kept]
+            removed[i] = np.setdiff1d(every, stay).tolist()
+        described.pruned_heads = {i: heads for i, heads in removed.items() if heads}
+        setattr(described, _SIZES, [len(neurons.kept) for _, neurons in members])
+        _replace_config(model, config, described)
+
+
+def _replace_config(model: keras.Model, old: Any, new: Any) -> None:
+    for layer in (model, *(layer for _, layer in walk(model))):
+        for owner in (layer, getattr(layer, "config", None)):  # configurations may hold others
+            for name, value in list(getattr(owner, "__dict__", {}).items()):
+                if value is old:
+                    setattr(owner, name, new)
 
 
 # ---- heads and neurons as columns and rows of matrices
@@ -203,11 +227,7 @@ class _Units:
     def __init__(self, junction: Junction):
         self.junction = junction
         self.kept = np.arange(junction.size)
-        if isinstance(junction, Hidden):
-            self.sources, self.reader = [junction.first], junction.second
-        else:
-            self.sources = [junction.query, junction.key, junction.value]
-            self.reader = junction.output
+        self.sources, self.reader = junction.sources, junction.reader
         self.value = self.sources[-1]  # the outputs of which are passed on
         is_einsum = isinstance(self.reader, keras.layers.EinsumDense)
         self.axes = 2 if is_einsum else 1  # [heads, size of a head], or both in one
@@ -293,6 +313,8 @@ def _rebuilt(model: keras.Model, units: Sequence[_Units], weights: _Weights) -> 
             for name, per_head in attention.attributes.items():
                 setattr(attention.owner, name, per_head * len(unit.kept))
     rebuilt = replace_layers(model, replacements)
+    if not rebuilt.built:  # a Sequential model that was made without an Input
+        rebuilt.build((None, *model._build_input_shape[1:]))
     forget_compilation(rebuilt)
     return rebuilt
 
@@ -300,8 +322,7 @@ def _rebuilt(model: keras.Model, units: Sequence[_Units], weights: _Weights) -> 
 def _smaller_dense(layer: keras.layers.Dense, matrix: _Matrix) -> keras.layers.Dense:
     inputs, units = matrix.kernel.shape
     smaller = keras.layers.Dense.from_config({**layer.get_config(), "units": units})
-    scope = layer.kernel.name.rpartition("/")[0]
-    with tf.name_scope(scope + "/" if scope else ""):
+    with _scope_of(layer.kernel, 1):
         smaller.build([None, inputs])
     matrix.write(smaller)
     return smaller
@@ -312,7 +333,17 @@ def _smaller_attention(
 ) -> keras.layers.MultiHeadAttention:
     config = {**attention.owner.get_config(), "num_heads": heads}
     smaller = keras.layers.MultiHeadAttention.from_config(config)
-    build_attention(smaller)
-    for old_dense, dense in zip(attention.layers, of_keras_attention(smaller).layers):
+    with _scope_of(attention.query.kernel, 3):
+        build_attention(smaller)
+    new = of_keras_attention(smaller)
+    pairs = zip((*attention.sources, attention.reader), (*new.sources, new.reader))
+    for old_dense, dense in pairs:
         weights[id(old_dense)].write(dense)
+        dense.trainable = old_dense.trainable
     return smaller
+
+
+def _scope_of(variable: tf.Variable, levels: int) -> contextlib.AbstractContextManager[Any]:
+    """The name scope a number of levels above a variable."""
+    scope = "/".join(variable.name.split("/")[:-levels])
+    return tf.name_scope(scope + "/") if scope else contextlib.nullcontext()

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune._keras import Layer, keras
-from tf_movprune.traversal import is_graph_network, walk
+from tf_movprune.traversal import children, is_graph_network, walk
 
 _ELEMENTWISE = [
     getattr(keras.activations, name)
@@ -20,15 +20,23 @@ _ELEMENTWISE = [
     )
 ]
 _ELEMENTWISE_LAYERS = (
-    keras.layers.Dropout,
     keras.layers.ELU,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
     keras.layers.LeakyReLU,
     keras.layers.ReLU,
-    keras.layers.SpatialDropout1D,
     keras.layers.ThresholdedReLU,
 )
+_NOISE_LAYERS = (
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.SpatialDropout1D,
+)
+# Encoder layers of Hugging Face that are laid out as in BERT, or in DistilBERT. Others resemble
+# them and compute something else.
+_LIKE_BERT = {
+    f"TF{name}Layer" for name in ("Bert", "Camembert", "Electra", "Roberta", "XLMRoberta")
+}
+_LIKE_DISTILBERT = {"TFTransformerBlock"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,7 +46,8 @@ class Hidden:
     Attributes:
       first: the layer whose outputs they are.
       second: the one layer that reads them.
-      activations: what happens to them on the way, one after the other, to each by itself.
+      activations: what happens to them on the way in inference, one after the other, to each by
+        itself.
     """
 
     first: keras.layers.Dense
@@ -48,6 +57,14 @@ class Hidden:
     @property
     def size(self) -> int:
         return self.first.units
+
+    @property
+    def sources(self) -> tuple[Layer, ...]:
+        return (self.first,)
+
+    @property
+    def reader(self) -> Layer:
+        return self.second
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -72,8 +89,12 @@ class Attention:
     attributes: Mapping[str, int] | None = None
 
     @property
-    def layers(self) -> tuple[Layer, Layer, Layer, Layer]:
-        return self.query, self.key, self.value, self.output
+    def sources(self) -> tuple[Layer, ...]:
+        return self.query, self.key, self.value
+
+    @property
+    def reader(self) -> Layer:
+        return self.output
 
 
 Junction = Attention | Hidden
@@ -82,10 +103,12 @@ Junction = Attention | Hidden
 def find(model: Layer) -> list[Junction]:
     """The junctions of a model; those of Hugging Face encoders in the order of their layers."""
     layers = [model, *(layer for _, layer in walk(model))]
+    shows_scores = _layers_that_return_scores(layers)
     found: list[Junction] = []
     for layer in layers:
-        if type(layer) is keras.layers.MultiHeadAttention and layer.built:
-            found.append(of_keras_attention(layer))
+        if type(layer) is keras.layers.MultiHeadAttention:
+            if layer.built and id(layer) not in shows_scores:
+                found.append(of_keras_attention(layer))
         elif type(layer).__module__.startswith("transformers."):
             found.extend(_of_encoder_layer(layer))
     uses = _uses(layers)
@@ -95,6 +118,17 @@ def find(model: Layer) -> list[Junction]:
         elif is_graph_network(layer):
             found.extend(_of_graph(layer, uses))
     return found
+
+
+def _layers_that_return_scores(layers: list[Layer]) -> set[int]:
+    """Ids of attention layers in whose outputs, in a graph, the number of heads shows."""
+    return {
+        id(node.layer)
+        for layer in layers
+        if is_graph_network(layer)
+        for node in _nodes(layer)
+        if node.call_kwargs.get("return_attention_scores")
+    }
 
 
 def of_keras_attention(layer: keras.layers.MultiHeadAttention) -> Attention:
@@ -107,37 +141,41 @@ def of_keras_attention(layer: keras.layers.MultiHeadAttention) -> Attention:
 
 
 def _of_encoder_layer(layer: Layer) -> tuple[Attention, Hidden] | tuple[()]:
-    """Of a layer of BERT, RoBERTa or ELECTRA, or of DistilBERT; else nothing."""
+    """Of a built encoder layer of a known kind; else nothing."""
+    kind = type(layer).__name__
     attention: Any = getattr(layer, "attention", None)
-    inner: Any = getattr(attention, "self_attention", None)
-    config = getattr(inner or attention, "config", None)
-    if getattr(config, "hidden_act", getattr(config, "activation", None)) == "glu":
-        return ()
-    if hasattr(inner, "attention_head_size") and hasattr(layer, "bert_output"):
+    if kind in _LIKE_BERT and layer.bert_output.dense.built:
+        inner = attention.self_attention
         per_head = {"num_attention_heads": 1, "all_head_size": inner.attention_head_size}
         dense = (inner.query, inner.key, inner.value, attention.dense_output.dense)
         heads = Attention(inner, *dense, inner.num_attention_heads, per_head)
-        first, second = layer.intermediate.dense, layer.bert_output.dense
-        return heads, Hidden(first, second, [layer.intermediate.intermediate_act_fn])
-    if hasattr(attention, "q_lin") and hasattr(getattr(layer, "ffn", None), "lin1"):
+        hidden = Hidden(
+            layer.intermediate.dense,
+            layer.bert_output.dense,
+            [layer.intermediate.intermediate_act_fn],
+        )
+    elif kind in _LIKE_DISTILBERT and layer.ffn.lin2.built:
         per_head = {"n_heads": 1, "dim": attention.dim // attention.n_heads}
         dense = (attention.q_lin, attention.k_lin, attention.v_lin, attention.out_lin)
         heads = Attention(attention, *dense, attention.n_heads, per_head)
-        return heads, Hidden(layer.ffn.lin1, layer.ffn.lin2, [layer.ffn.activation])
-    return ()
+        hidden = Hidden(layer.ffn.lin1, layer.ffn.lin2, [layer.ffn.activation])
+    else:
+        return ()
+    is_gated = hidden.second.kernel.shape[0] != hidden.size  # such as "glu": neurons act in pairs
+    return () if is_gated else (heads, hidden)
 
 
 # ---- Sequential and Functional models
 
 
 def _uses(layers: list[Layer]) -> collections.Counter[int]:
-    """How often each layer is called in the graphs among some layers, by its id."""
+    """In how many places each layer is used, by its id: in graphs, and as part of others."""
     uses: collections.Counter[int] = collections.Counter()
     for layer in layers:
-        if isinstance(layer, keras.Sequential):
-            uses.update(map(id, layer.layers))
-        elif is_graph_network(layer):
+        if is_graph_network(layer) and not isinstance(layer, keras.Sequential):
             uses.update(id(node.layer) for node in _nodes(layer))
+        else:
+            uses.update(id(child) for _, child in children(layer))
     return uses
 
 
@@ -172,9 +210,10 @@ def _hidden(path: list[Layer], uses: Mapping[int, int]) -> Hidden | None:
     for layer in path[1:]:
         if _is_dense(layer, uses):
             return Hidden(first, layer, activations)
-        if not _is_elementwise(layer):
+        if _is_elementwise(layer):
+            activations.append(layer)
+        elif type(layer) not in _NOISE_LAYERS:
             return None
-        activations.append(layer)
     return None
 
 

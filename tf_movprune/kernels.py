@@ -47,7 +47,7 @@ def build_attention(layer: keras.layers.MultiHeadAttention) -> None:
     """Makes the kernels of an attention layer whose input shapes its configuration brought."""
     if knows_its_inputs(layer):
         shapes = (layer._query_shape, layer._value_shape, layer._key_shape)
-        with tf.init_scope(), tf.name_scope(layer.name):
+        with tf.init_scope():
             layer(*(tf.zeros([size or 1 for size in shape]) for shape in shapes))
 
 
