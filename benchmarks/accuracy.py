@@ -49,6 +49,8 @@ class Recipe:
     end: float = 0.7
     learning_rate: float = 8e-5
     distil: bool = False
+    heads: float | None = None
+    """Fraction of the heads that go. Then the sparsity is that of the neurons."""
 
 
 START = tf_movprune.MagnitudeScores()
@@ -74,6 +76,11 @@ RECIPES = {
     "movement-global-distil": changed(GLOBAL, distil=True),
     "movement-soft": TARGET,
     "movement-soft-distil": changed(TARGET, distil=True),
+    # whole heads and neurons: a smaller dense model
+    "magnitude-structure": Recipe(tf_movprune.Magnitude(), heads=0.5),
+    "movement-structure": changed(MOVEMENT, heads=0.5),
+    "movement-structure-distil": changed(MOVEMENT, heads=0.5, distil=True),
+    "movement-structure-distil-end-0.5": changed(MOVEMENT, heads=0.5, distil=True, end=0.5),
     # the paper's settings
     "hard": Recipe(tf_movprune.HardMovement()),  # at any score rate
     "hard-distil": Recipe(tf_movprune.HardMovement(), distil=True),
@@ -99,13 +106,27 @@ RECIPES = {
 }
 
 
+HEADS = "*.attention.*"
+
+
 def schedule_of(recipe: Recipe, steps: int, sparsity: float):
     span = {"begin_step": int(recipe.begin * steps), "end_step": int(recipe.end * steps)}
+    if recipe.heads is not None:
+        return {
+            HEADS: tf_movprune.CubicSparsity(recipe.heads, **span),
+            "*": tf_movprune.CubicSparsity(sparsity, **span),
+        }
     if recipe.method.schedule_value == "threshold":
         return tf_movprune.CubicThreshold(0.1, **span)
     if recipe.method.schedule_value == "sparsity":
         return tf_movprune.CubicSparsity(sparsity, **span)
     return None
+
+
+def block_size_of(recipe: Recipe):
+    if recipe.heads is None:
+        return (1, 1)
+    return {HEADS: tf_movprune.HEADS, "*": tf_movprune.NEURONS}
 
 
 def classifier(folder: str, seed: int, layers: int) -> transformers.TFPreTrainedModel:
@@ -143,6 +164,7 @@ def run(
             model,
             schedule_of(recipe, settings.num_train_steps, sparsity),
             recipe.method,
+            block_size=block_size_of(recipe),
             score_learning_rate_multiplier=multiplier,
         )
         callbacks.append(tf_movprune.UpdatePruningStep())

@@ -80,8 +80,8 @@ def test_multiplier_scales_the_rate_and_not_the_gradient(multiplier):
     )
     layer(np.ones([1, 8], np.float32))
     magnitude = np.abs(layer.layer.kernel)
-    np.testing.assert_allclose(layer.importances()[0], 2 * magnitude / magnitude.mean(), rtol=1e-5)
-    before = layer.importances()[0]
+    np.testing.assert_allclose(layer.importance(0), 2 * magnitude / magnitude.mean(), rtol=1e-5)
+    before = layer.importance(0)
     tf_movprune.update_masks(layer, 0)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(np.ones([1, 8], np.float32)))
@@ -89,7 +89,7 @@ def test_multiplier_scales_the_rate_and_not_the_gradient(multiplier):
     np.testing.assert_allclose(gradient, layer.layer.kernel, rtol=1e-6)
     layer.scores[0].assign_sub(0.01 * gradient)
     np.testing.assert_allclose(
-        before - layer.importances()[0], multiplier * 0.01 * gradient, rtol=1e-2, atol=1e-5
+        before - layer.importance(0), multiplier * 0.01 * gradient, rtol=1e-2, atol=1e-5
     )
 
 

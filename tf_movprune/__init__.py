@@ -21,14 +21,25 @@ from tf_movprune.recipes import ShortRun
 from tf_movprune.refresh import update_masks
 from tf_movprune.report import summarize_sparsity
 from tf_movprune.schedules import CubicSparsity, CubicThreshold
+from tf_movprune.shared_masks import HEADS, NEURONS
 from tf_movprune.sizes import SizeReport, size_report
 from tf_movprune.traversal import pruned_layers
 from tf_movprune.wrapper import PruneLowMovement
 
 __version__ = "0.1.0.dev0"
 
+BLOCKS_FLOAT32 = (4, 1)
+"""A block size that LiteRT runs natively in float32, on Keras kernels [in, out]."""
+
+BLOCKS_INT8 = (16, 1)
+"""A block size that LiteRT runs natively in int8, on Keras kernels [in, out]."""
+
 __all__ = [
+    "BLOCKS_FLOAT32",
+    "BLOCKS_INT8",
+    "HEADS",
     "L0",
+    "NEURONS",
     "CompressedReport",
     "CubicSparsity",
     "CubicThreshold",

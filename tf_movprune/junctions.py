@@ -228,4 +228,6 @@ def _is_elementwise(layer: Layer) -> bool:
 
 
 def _nodes(model: keras.Model) -> list[Any]:
-    return [node for nodes in model._nodes_by_depth.values() for node in nodes]
+    # A Sequential model without a known input shape has none yet.
+    by_depth = getattr(model, "_nodes_by_depth", {})
+    return [node for nodes in by_depth.values() for node in nodes]

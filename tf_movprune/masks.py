@@ -323,6 +323,27 @@ def expand_blocks(blocks: tf.Tensor, block_size: tuple[int, int]) -> tf.Tensor:
     return tf.repeat(tf.repeat(blocks, block_size[0], axis=0), block_size[1], axis=1)
 
 
+def expand_units(units: tf.Tensor, shape: Sequence[int], axis: int) -> tf.Tensor:
+    """Repeats each entry over its unit; the gradient of an entry is the sum over its unit.
+
+    Args:
+      units: tensor `[units]`.
+      shape: of a variable in which unit follows unit along `axis`, a whole number of entries each.
+
+    Returns:
+      Tensor of that shape.
+    """
+    repeated = tf.repeat(units, shape[axis] // units.shape[0])
+    repeated = tf.reshape(repeated, [-1 if i == axis else 1 for i in range(len(shape))])
+    return tf.broadcast_to(repeated, shape)
+
+
+def keep_one(mask: tf.Tensor, importance: tf.Tensor) -> tf.Tensor:
+    """The mask `[n]`; where it is all false, with its most important entry."""
+    highest = tf.equal(tf.range(mask.shape[0]), tf.argmax(importance, output_type=tf.int32))
+    return mask | (highest & ~tf.reduce_any(mask))
+
+
 def mean_blocks(values: tf.Tensor, block_size: tuple[int, int]) -> tf.Tensor:
     """The mean of each block: `[rows, columns] -> [rows / r, columns / c]`."""
     if block_size == (1, 1):

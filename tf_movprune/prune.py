@@ -12,6 +12,7 @@ from tf_movprune.guards import guard_saving, unguard_saving
 from tf_movprune.methods import HardMovement, PruningMethod
 from tf_movprune.selection import by_path, chosen_layers, is_hugging_face
 from tf_movprune.serialization import SERIALIZABLE
+from tf_movprune.structure import Settings, shared_masks
 from tf_movprune.traversal import forget_compilation, pruned_layers, replace_layers
 from tf_movprune.wrapper import PruneLowMovement, is_prunable
 
@@ -21,7 +22,7 @@ def prune_low_movement(
     pruning_schedule: PruningSchedule | Mapping[str, PruningSchedule | None] | None = None,
     method: PruningMethod | Mapping[str, PruningMethod] | None = None,
     *,
-    block_size: tuple[int, int] = (1, 1),
+    block_size: tuple[int, int] | str | Mapping[str, tuple[int, int] | str] = (1, 1),
     pruning_policy: PruningPolicy | None = None,
     score_learning_rate_multiplier: float | None = None,
     **kwargs: Any,
@@ -48,7 +49,14 @@ def prune_low_movement(
         sparsity, the threshold of `SoftMovement`; None for `L0`, which takes no schedule.
       method: how masks are chosen, or a mapping from patterns to methods; `HardMovement()` unless
         given. Layers with equal methods, schedules and block sizes are selected together.
-      block_size: rows and columns of the blocks that stay or go as one, on kernels [in, out].
+      block_size: rows and columns of the blocks that stay or go as one, on kernels [in, out]:
+        `BLOCKS_FLOAT32` and `BLOCKS_INT8` are those that LiteRT runs natively. `HEADS` and
+        `NEURONS` prune attention heads and the neurons between two dense layers, each with one
+        score over all its weights and biases, in all its layers; at least one stays of each layer,
+        and `minimum_remaining` of the method where that is more. Layers that have a part in them
+        and would not be pruned, such as the output layer, are wrapped too. Or a mapping from
+        patterns to these, such as `{"*.attention.*": HEADS, "*": NEURONS}`; blocks of (1, 1) where
+        none matches.
       pruning_policy: tfmot `PruningPolicy`; overrides the default choice of layers.
       score_learning_rate_multiplier: learning rate of the scores over that of the optimizer, for
         any optimizer. `HardMovement` has 1 by default, since from zero only the order of the
@@ -60,19 +68,18 @@ def prune_low_movement(
 
     Raises:
       TypeError: an argument is not of its type, or the model is a Keras 3 model.
-      ValueError: nothing can be pruned, the model is pruned already, or a pattern matches nothing.
+      ValueError: nothing can be pruned, the model is pruned already, a pattern matches nothing, or
+        there are no heads or neurons where such should be pruned.
 
     Reference:
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683.
     """
     chosen: Any = HardMovement() if method is None else method
-    options: dict[str, Any] = {
-        "block_size": block_size,
-        "score_learning_rate_multiplier": score_learning_rate_multiplier,
-    }
+    options: dict[str, Any] = {"score_learning_rate_multiplier": score_learning_rate_multiplier}
     _check_types(pruning_schedule, chosen)
     if isinstance(to_prune, (list, tuple)):
-        _refuse_patterns("A list of layers", pruning_schedule, chosen)
+        _refuse_patterns("A list of layers", pruning_schedule, chosen, block_size)
+        options["block_size"] = block_size
         return _prune_list(to_prune, pruning_schedule, chosen, pruning_policy, options)
     check_keras_object(to_prune)
     if isinstance(to_prune, Distiller):
@@ -88,8 +95,10 @@ def prune_low_movement(
     if is_prunable(to_prune):
         if pruning_policy is not None:
             raise TypeError("A single layer takes no pruning_policy: it is what is pruned.")
-        _refuse_patterns("A single layer", pruning_schedule, chosen)
-        return PruneLowMovement(to_prune, pruning_schedule, chosen, **options, **kwargs)
+        _refuse_patterns("A single layer", pruning_schedule, chosen, block_size)
+        settings = {to_prune.name: Settings(pruning_schedule, chosen, block_size)}
+        wrappers = _wrappers(to_prune, settings, {to_prune.name: to_prune}, {**options, **kwargs})
+        return wrappers[id(to_prune)]
     if kwargs:
         raise TypeError(f"Unexpected arguments for a model: {', '.join(kwargs)}.")
 
@@ -114,16 +123,31 @@ def prune_low_movement(
         if path in schedules or method.schedule_value is None
     ]
     _check_use_of_methods(methods, chosen_paths)
-    wrappers = {
-        id(layers[path]): PruneLowMovement(
-            layers[path], schedules.get(path), methods[path], **options
-        )
+    block_sizes = by_path(layers, block_size, "block_size")
+    settings = {
+        path: Settings(schedules.get(path), methods[path], block_sizes.get(path, (1, 1)))
         for path in chosen_paths
     }
+    wrappers = _wrappers(to_prune, settings, layers, options)
     pruned = replace_layers(to_prune, wrappers)
     forget_compilation(pruned)
     guard_saving(pruned)
     return pruned
+
+
+def _wrappers(
+    model: Layer,
+    settings: dict[str, Settings],
+    layers: Mapping[str, Layer],
+    options: dict[str, Any],
+) -> dict[int, PruneLowMovement]:
+    """Wrappers by the ids of the layers inside them, from settings by path."""
+    masks, more = shared_masks(model, settings, layers)
+    chosen = {path: (layers[path], setting) for path, setting in settings.items()}
+    return {
+        id(layer): PruneLowMovement(layer, *setting, shared_masks=masks.get(path, ()), **options)
+        for path, (layer, setting) in {**chosen, **more}.items()
+    }
 
 
 def _check_use_of_methods(methods: Mapping[str, PruningMethod], chosen: list[str]) -> None:
@@ -224,5 +248,5 @@ def _check_types(schedule: Any, method: Any) -> None:
 def _refuse_patterns(what: str, *settings: Any) -> None:
     if any(isinstance(value, Mapping) for value in settings):
         raise TypeError(
-            f"{what} takes one PruningSchedule and one method, got a mapping of patterns."
+            f"{what} takes one PruningSchedule, method and block_size, got a mapping of patterns."
         )

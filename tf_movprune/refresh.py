@@ -7,10 +7,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from tf_movprune import masks
 from tf_movprune._keras import Layer, PruningSchedule
 from tf_movprune.methods import PruningMethod
 from tf_movprune.schedules import final_value
-from tf_movprune.serialization import serialize_method, serialize_schedule
+from tf_movprune.serialization import serialize_method, settings_key
 from tf_movprune.traversal import pruned_layers
 from tf_movprune.wrapper import PruneLowMovement
 
@@ -108,8 +109,7 @@ def groups(wrappers: Iterable[PruneLowMovement]) -> list[Group]:
 
 def settings_of(wrapper: PruneLowMovement) -> str:
     """What a refresh depends on besides variables: equal in layers of one group only."""
-    schedule, method = wrapper.pruning_schedule, wrapper.method
-    return repr([serialize_schedule(schedule), serialize_method(method), wrapper.block_size])
+    return settings_key(wrapper.pruning_schedule, wrapper.method, wrapper.block_size)
 
 
 def _is_due(schedule: PruningSchedule, step: tf.Tensor, window: int) -> tf.Tensor:
@@ -127,16 +127,24 @@ def _is_due(schedule: PruningSchedule, step: tf.Tensor, window: int) -> tf.Tenso
 def _refresh(group: Group, step: tf.Tensor, wrappers: Sequence[PruneLowMovement]) -> bool:
     method, layers = group.method, group.layers
     value = tf.convert_to_tensor(group.schedule(step)[1])
-    importances = [importance for layer in layers for importance in layer.importances()]
-    variables = [pair for layer in layers for pair in zip(layer.masks, layer.thresholds)]
-    for (mask, threshold), new in zip(variables, method.select(importances, value)):
-        mask.assign(new[0])
-        threshold.assign(new[1])
+    places: dict[
+        int, tuple[PruneLowMovement, int]
+    ] = {}  # of each mask once, however many layers share it
+    for layer in layers:
+        for i, mask in enumerate(layer.masks):
+            places.setdefault(id(mask), (layer, i))
+    importances = [layer.importance(i) for layer, i in places.values()]
+    selected = method.select(importances, value)
+    for (layer, i), importance, (mask, threshold) in zip(places.values(), importances, selected):
+        if layer.shared_masks:
+            mask = masks.keep_one(mask, importance)
+        layer.masks[i].assign(mask)
+        layer.thresholds[i].assign(threshold)
     if method.has_penalty:
         progress = tf.math.divide_no_nan(value, final_value(group.schedule))
         config = serialize_method(method)
         matrices = sum(
-            len(layer.masks) for layer in wrappers if serialize_method(layer.method) == config
+            layer.penalties for layer in wrappers if serialize_method(layer.method) == config
         )
         weight = method.penalty_weight(tf.cast(progress, tf.float32)) / matrices
         for layer in layers:
@@ -150,13 +158,17 @@ def _refresh(group: Group, step: tf.Tensor, wrappers: Sequence[PruneLowMovement]
 def overall_sparsity(wrappers: Iterable[PruneLowMovement]) -> tf.Tensor:
     """Fraction of zeros over all matrices of some layers: float32 scalar."""
     by_shape: dict[tuple, list[tf.Tensor]] = {}  # counted together: a compiler has less to do
+    remaining, total = tf.constant(0, tf.int64), 0
     for wrapper in wrappers:
+        if wrapper.shared_masks:
+            remaining += tf.add_n(wrapper.remaining())
+            total += sum(k.shape.num_elements() for k in wrapper.get_prunable_weights())
+            continue
         block = wrapper.block_size[0] * wrapper.block_size[1]
         for mask in wrapper.masks:
             by_shape.setdefault((block, *mask.shape), []).append(mask)
-    remaining, total = tf.constant(0, tf.int64), 0
-    for (block, *_), masks in by_shape.items():
-        stacked = tf.stack(masks)
+    for (block, *_), alike in by_shape.items():
+        stacked = tf.stack(alike)
         remaining += block * tf.math.count_nonzero(stacked)
         total += block * stacked.shape.num_elements()
     return tf.cast((total - remaining) / total, tf.float32)

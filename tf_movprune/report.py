@@ -116,11 +116,13 @@ def summarize_sparsity(model: Layer) -> SparsityReport:
                 path,
                 name,
                 kernel,
-                np.count_nonzero(mask) * int(np.prod(wrapper.block_size)),
+                remaining,
                 group_of[id(wrapper)],
             )
             for path, wrapper in wrappers.items()
-            for (name, kernel), mask in zip(_named(wrapper.get_prunable_weights()), wrapper.masks)
+            for (name, kernel), remaining in zip(
+                _named(wrapper.get_prunable_weights()), wrapper.remaining()
+            )
         ]
     else:
         weights = [

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import numbers
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tf_movprune import masks
@@ -34,6 +37,7 @@ from tf_movprune.serialization import (
     serialize_method,
     serialize_schedule,
 )
+from tf_movprune.shared_masks import SharedMask
 
 SCORES_NAME = "movement_scores"
 """Last part of the name of every score variable; optimizers recognise scores by it."""
@@ -57,6 +61,9 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
     - `threshold`: float32 scalar. The lowest importance that is kept; of `SoftMovement` the cut on
       the sigmoid of the scores; -inf before the first refresh.
 
+    Heads and neurons, whose weights lie in several layers, have these once to all of them, with one
+    entry to a head or neuron. Their biases are masked too.
+
     Methods with a penalty add it to the layer's losses, times the variable `penalty_weight`; those
     with noise have a `noise_seed`.
 
@@ -67,10 +74,12 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         the method asks for. None for methods that take none.
       method: a `PruningMethod`.
       block_size: rows and columns of the blocks that are kept or masked as one, on kernels of
-        shape [in, out].
+        shape [in, out]; `HEADS` or `NEURONS` with `shared_masks`.
       score_learning_rate_multiplier: learning rate of the scores over the optimizer's own rate;
         the method's default unless given. The gradient that the optimizer sees, and clips, is
         that of the scores themselves.
+      shared_masks: the masks of heads and neurons of which the layer has a part; made by
+        `prune_low_movement`.
       **kwargs: of `tf_keras.layers.Layer`.
 
     Raises:
@@ -83,8 +92,9 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         layer: Layer,
         pruning_schedule: PruningSchedule | None = None,
         method: PruningMethod | None = None,
-        block_size: tuple[int, int] = (1, 1),
+        block_size: tuple[int, int] | str = (1, 1),
         score_learning_rate_multiplier: float | None = None,
+        shared_masks: Sequence[SharedMask] = (),
         **kwargs: Any,
     ):
         method = HardMovement() if method is None else method
@@ -92,17 +102,16 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             pruning_schedule = EveryStep()
         if score_learning_rate_multiplier is None:
             score_learning_rate_multiplier = getattr(method, "score_learning_rate_multiplier", 1.0)
-        _check_arguments(
-            layer, pruning_schedule, method, block_size, score_learning_rate_multiplier
-        )
+        _check_arguments(layer, pruning_schedule, method, score_learning_rate_multiplier)
+        _check_block_size(block_size, shared_masks, method)
         kwargs.setdefault("name", f"prune_low_movement_{layer.name}")
         kwargs.setdefault("dtype", layer.dtype_policy)
         kwargs.setdefault("trainable", layer.trainable)
         super().__init__(layer, **kwargs)
         self.pruning_schedule = pruning_schedule
         self.method = method
-        rows, columns = block_size
-        self.block_size = (int(rows), int(columns))
+        self.block_size: Any = block_size if shared_masks else tuple(map(int, block_size))
+        self.__dict__["shared_masks"] = list(shared_masks)  # not tracked: their variables are
         self.score_learning_rate_multiplier = float(score_learning_rate_multiplier)
         self.supports_masking = layer.supports_masking
         self.stateful = getattr(layer, "stateful", False)
@@ -124,16 +133,28 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             self.layer.built = True
         if isinstance(self.layer, keras.layers.MultiHeadAttention) and not self.layer.weights:
             build_attention(self.layer)
-        vars(self)["_found_slots"] = find_slots(self.layer)  # not tracked: `layer` is
+        self._find_kernels()
         self.scores, self.masks, self.thresholds = [], [], []
-        for slot in self._slots:
-            self._add_variables(slot.kernel)
+        if self.shared_masks:
+            self._share_variables()
+        else:
+            for i, kernel in enumerate(self.get_prunable_weights()):
+                self._add_variables(kernel, i)
         if self.method.has_penalty:
             self.penalty_weight = self._add_state("penalty_weight", (), tf.float32)
-            self.add_loss(self._penalty)
+            if self._own_scores:
+                self.add_loss(self._penalty)
         if self.method.has_noise:
             self.noise_seed = self._add_state("noise_seed", (2,), tf.int64)  # int32 has no GPU
         super().build(input_shape)
+
+    def _find_kernels(self) -> None:
+        found = find_slots(self.layer)
+        untracked = self.__dict__
+        untracked["_found_slots"] = found  # kernels first, then biases of heads and neurons
+        untracked["_kernel_count"] = len(found)
+        untracked["_maskings"] = []  # of each slot: places in `masks`, and how these are expanded
+        untracked["_own_scores"] = []  # places in `scores` of those that this wrapper made
 
     @property
     def _slots(self) -> list[Slot]:
@@ -144,16 +165,52 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             )
         return self._found_slots
 
-    def _add_variables(self, kernel: tf.Variable) -> None:
+    def _add_variables(self, kernel: tf.Variable, index: int) -> None:
         shape = masks.block_shape(kernel.shape, self.block_size)
         with tf.name_scope(f"{kernel.name.split(':')[0]}/"):
             if self.method.has_scores:
-                self.scores.append(self._add_scores(kernel, shape))
-            self.masks.append(
-                self.add_weight("mask", shape, tf.bool, initializer="ones", trainable=False)
-            )
-            lowest = keras.initializers.Constant(-float("inf"))
-            self.thresholds.append(self._add_state("threshold", (), tf.float32, lowest))
+                self.scores.append(self._add_scores(shape, lambda: kernel, self.block_size))
+                self._own_scores.append(index)
+            self.masks.append(self._add_mask(shape))
+            self.thresholds.append(self._add_threshold())
+        expand = functools.partial(masks.expand_blocks, block_size=self.block_size)
+        self._maskings.append([(index, expand)])
+
+    def _share_variables(self) -> None:
+        slots = {(id(slot.owner), slot.name): slot for slot in self._slots}
+        maskings: dict[tuple[int, str], list[Any]] = {key: [] for key in slots}
+        for index, shared in enumerate(self.shared_masks):
+            parts = shared.parts_in(self.layer)
+            if not shared.is_made:
+                self._make_variables(shared, parts[0].variable, index)
+            for part in parts:
+                key = id(part.owner), part.name
+                slots.setdefault(key, Slot(part.owner, part.name))
+                shape = tuple(part.variable.shape)
+                expand = functools.partial(masks.expand_units, shape=shape, axis=part.axis)
+                maskings.setdefault(key, []).append((index, expand))
+        self._slots[:] = slots.values()
+        self._maskings[:] = maskings.values()
+        # Assigned as lists, from which Keras tracks what another wrapper made.
+        if self.method.has_scores:
+            self.scores = [shared.scores for shared in self.shared_masks]
+        self.masks = [shared.mask for shared in self.shared_masks]
+        self.thresholds = [shared.threshold for shared in self.shared_masks]
+
+    def _make_variables(self, shared: SharedMask, first: tf.Variable, index: int) -> None:
+        with tf.name_scope(f"{first.name.split(':')[0]}/"):
+            if self.method.has_scores:
+                shared.scores = self._add_scores((shared.size,), shared.matrix, shared.block_size)
+                self._own_scores.append(index)
+            shared.mask = self._add_mask((shared.size,))
+            shared.threshold = self._add_threshold()
+
+    def _add_mask(self, shape: tuple[int, ...]) -> tf.Variable:
+        return self.add_weight("mask", shape, tf.bool, initializer="ones", trainable=False)
+
+    def _add_threshold(self) -> tf.Variable:
+        lowest = keras.initializers.Constant(-float("inf"))
+        return self._add_state("threshold", (), tf.float32, lowest)
 
     def _add_state(self, name, shape, dtype, initializer="zeros") -> tf.Variable:
         return self.add_weight(
@@ -165,14 +222,20 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             experimental_autocast=False,
         )
 
-    def _add_scores(self, kernel: tf.Variable, shape: tuple[int, ...]) -> tf.Variable:
+    def _add_scores(
+        self,
+        shape: tuple[int, ...],
+        kernel: Callable[[], tf.Tensor],
+        block_size: tuple[int, int],
+    ) -> tf.Variable:
         initializer = self.method.score_initializer
 
         # All in the initializer, which Keras skips for a value that a checkpoint brings.
         def start(shape, dtype=None, **kwargs):
             if hasattr(initializer, "from_kernel"):
-                weights = tf.cast(tf.convert_to_tensor(kernel), tf.float32)
-                scores = masks.mean_blocks(initializer.from_kernel(weights), self.block_size)
+                weights = tf.cast(tf.convert_to_tensor(kernel()), tf.float32)
+                scores = masks.mean_blocks(initializer.from_kernel(weights), block_size)
+                scores = tf.reshape(scores, shape)
             elif isinstance(initializer, numbers.Real):
                 scores = tf.fill(shape, tf.cast(initializer, tf.float32))
             else:
@@ -220,15 +283,16 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
                 lambda: self._masked_kernels(False),
             )
         kernels = []
-        for i, slot in enumerate(self._slots):
-            scores, seed = None, None
-            if self.method.has_scores:
-                scores = masks.expand_blocks(self._scaled_scores(i), self.block_size)
+        for i, (slot, maskings) in enumerate(zip(self._slots, self._maskings)):
+            seed = None
             if self.method.has_noise and training:
                 seed = tf.random.experimental.stateless_fold_in(self.noise_seed, i)
-            mask = masks.expand_blocks(tf.convert_to_tensor(self.masks[i]), self.block_size)
             kernel = tf.convert_to_tensor(slot.kernel)
-            kernels.append(self.method.mask_kernel(kernel, scores, mask, seed))
+            for index, expand in maskings:
+                scores = expand(self._scaled_scores(index)) if self.method.has_scores else None
+                mask = expand(tf.convert_to_tensor(self.masks[index]))
+                kernel = self.method.mask_kernel(kernel, scores, mask, seed)
+            kernels.append(kernel)
         return kernels
 
     def _scaled_scores(self, index: int) -> tf.Tensor:
@@ -236,7 +300,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         return masks.scale_scores(self.scores[index], self.score_learning_rate_multiplier)
 
     def _penalty(self) -> tf.Tensor:
-        penalties = [self.method.penalty(self._scaled_scores(i)) for i in range(len(self.scores))]
+        penalties = [self.method.penalty(self._scaled_scores(i)) for i in self._own_scores]
         return self.penalty_weight * tf.add_n(penalties)
 
     def reset_states(self, *args, **kwargs):
@@ -252,18 +316,35 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
 
     def get_prunable_weights(self) -> list[tf.Variable]:
         """The unmasked kernels, in the layer's own order."""
-        return [slot.kernel for slot in self._slots]
+        return [slot.kernel for slot in self._slots[: self._kernel_count]]
 
-    def importances(self) -> list[tf.Tensor]:
-        """Importance of the blocks of each kernel, as the method sees it: float32 tensors."""
-        return [
-            self.method.importance(
-                tf.cast(tf.convert_to_tensor(slot.kernel), tf.float32),
-                self._scaled_scores(i) if self.method.has_scores else None,
-                self.block_size,
-            )
-            for i, slot in enumerate(self._slots)
-        ]
+    def importance(self, index: int) -> tf.Tensor:
+        """Importance, as the method sees it, of all that one of `masks` decides: float32 tensor."""
+        if self.shared_masks:
+            shared = self.shared_masks[index]
+            kernel, block_size = shared.matrix(), shared.block_size
+        else:
+            kernel, block_size = self._slots[index].kernel, self.block_size
+        scores = self._scaled_scores(index) if self.method.has_scores else None
+        weights = tf.cast(tf.convert_to_tensor(kernel), tf.float32)
+        importance = self.method.importance(weights, scores, block_size)
+        return tf.reshape(importance, self.masks[index].shape)
+
+    @property
+    def penalties(self) -> int:
+        """How many of `scores` this wrapper adds to the loss; shared ones, one of them does."""
+        return len(self._own_scores) if self.method.has_penalty else 0
+
+    def remaining(self) -> list[tf.Tensor]:
+        """How many weights of each kernel the masks keep: int64 scalars."""
+        counts = []
+        for kernel, maskings in zip(self.get_prunable_weights(), self._maskings):
+            sizes = [self.masks[index].shape.num_elements() for index, _ in maskings]
+            kept = tf.constant(kernel.shape.num_elements() // int(np.prod(sizes)), tf.int64)
+            for index, _ in maskings:
+                kept *= tf.math.count_nonzero(self.masks[index])
+            counts.append(kept)
+        return counts
 
     @property
     def masks_are_refreshed(self) -> bool:
@@ -293,6 +374,13 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
     # ---- saving
 
     def get_config(self):
+        if self.shared_masks:
+            raise ValueError(
+                f"{self.name!r} shares masks of {self.block_size} with other layers, which a file "
+                "of the whole model does not keep. Use save_weights or tf.train.Checkpoint, and "
+                "load into a fresh model that is pruned in the same way; or save what "
+                "tf_movprune.strip_pruning returns."
+            )
         return {
             **super().get_config(),
             "pruning_schedule": serialize_schedule(self.pruning_schedule),
@@ -326,7 +414,7 @@ def _is_true(training: Any) -> bool:
     return not tf.is_tensor(training) and bool(training)
 
 
-def _check_arguments(layer, schedule, method, block_size, multiplier) -> None:
+def _check_arguments(layer, schedule, method, multiplier) -> None:
     if not is_prunable(layer):
         raise ValueError(
             f"Expected a layer with prunable weights, got {type(layer).__name__}. Known are the "
@@ -355,9 +443,24 @@ def _check_arguments(layer, schedule, method, block_size, multiplier) -> None:
             f"The penalty of {type(method).__name__} rises until the schedule ends, but "
             f"{type(schedule).__name__} has no end_step. Give it one."
         )
+    if not check_number("score_learning_rate_multiplier", multiplier, example=1.0) > 0:
+        raise ValueError(
+            f"score_learning_rate_multiplier must be greater than 0, got {multiplier}."
+        )
+
+
+def _check_block_size(block_size, shared_masks, method) -> None:
+    if shared_masks:
+        if method.has_noise:
+            raise ValueError(
+                f"{type(method).__name__} cannot prune {block_size}: its gates are drawn anew for "
+                "each matrix. Use tf_movprune.HardMovement, SoftMovement or Magnitude."
+            )
+        return
     expected = (
         "block_size must be two integers of at least 1, the rows and columns of a block, such as "
-        f"(4, 4), got {block_size!r}."
+        "(4, 4), or for models tf_movprune.HEADS, tf_movprune.NEURONS or a mapping from path "
+        f"patterns, got {block_size!r}."
     )
     if not isinstance(block_size, (tuple, list)) or len(block_size) != 2:
         raise TypeError(expected)
@@ -365,10 +468,6 @@ def _check_arguments(layer, schedule, method, block_size, multiplier) -> None:
         raise TypeError(expected)
     if min(block_size) < 1:
         raise ValueError(expected)
-    if not check_number("score_learning_rate_multiplier", multiplier, example=1.0) > 0:
-        raise ValueError(
-            f"score_learning_rate_multiplier must be greater than 0, got {multiplier}."
-        )
 
 
 def _mismatch(schedule: PruningSchedule, method: PruningMethod) -> str:
