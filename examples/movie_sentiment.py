@@ -107,13 +107,13 @@ def run(
         model = tf_movprune.strip_pruning(model)
     inputs = representative_inputs(data["test"], settings.lengths[-1])
     saved_model = tf_movprune.export_saved_model(
-        model, output / method / "saved_model", representative_inputs=inputs
+        model, output / method / "saved_model", inputs=inputs
     )
     tflite = tf_movprune.export_tflite(
         model,
         output / method / "model.tflite",
-        seq_len=settings.lengths[-1],
-        representative_inputs=inputs,
+        sequence_length=settings.lengths[-1],
+        inputs=inputs,
     )
     print(f"{saved_model}\n{tflite}")
     result = Result(

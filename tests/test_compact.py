@@ -369,7 +369,9 @@ def test_a_compacted_model_trains_is_exported_and_is_compacted_again(tmp_path):
     (query, _, output, *_), _ = layers_of(model)
     place = [weight.name for weight in model.weights].index(query.kernel.name)
     assert not np.allclose(query.kernel, before[place])
-    report = tf_movprune.export_tflite(model, tmp_path / "model.tflite", seq_len=5, quantize="none")
+    report = tf_movprune.export_tflite(
+        model, tmp_path / "model.tflite", sequence_length=5, quantization="none"
+    )
     assert report.max_abs_diff < TOLERANCE
     zero(output.kernel, rows=slice(4, 8))  # the head that was number 2
     expected = outputs_of(model, TOKENS)

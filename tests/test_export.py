@@ -38,10 +38,10 @@ def test_saved_model_of_bert(bert, tmp_path):
 
 def test_tflite_of_bert(bert, tmp_path):
     exact = tf_movprune.export_tflite(
-        bert, tmp_path / "f32.tflite", seq_len=12, quantize="none", representative_inputs=INPUTS
+        bert, tmp_path / "f32.tflite", sequence_length=12, quantization="none", inputs=INPUTS
     )
     small = tf_movprune.export_tflite(
-        bert, tmp_path / "int8.tflite", seq_len=12, representative_inputs=INPUTS
+        bert, tmp_path / "int8.tflite", sequence_length=12, inputs=INPUTS
     )
     assert exact.inputs["input_ids"] == (1, 12)
     assert exact.max_abs_diff < 1e-4
@@ -61,10 +61,10 @@ def test_tflite_with_open_shapes(bert, tmp_path):
     report = tf_movprune.export_tflite(
         bert,
         tmp_path / "open.tflite",
-        seq_len=None,
+        sequence_length=None,
         batch_size=None,
-        quantize="none",
-        representative_inputs=INPUTS,
+        quantization="none",
+        inputs=INPUTS,
     )
     assert report.inputs["input_ids"] == (None, None) and report.max_abs_diff < 1e-4
 
@@ -95,38 +95,72 @@ def test_names_of_keras_models(tmp_path):
     report = tf_movprune.export_saved_model(functional(), tmp_path / "a")
     assert report.inputs == {"left": (None, 4), "right": (None, None, 3)}
     assert report.outputs == {"first": (None, 2), "second": (None, 1)}
-    report = tf_movprune.export_tflite(functional(), tmp_path / "a.tflite", seq_len=6)
+    report = tf_movprune.export_tflite(functional(), tmp_path / "a.tflite", sequence_length=6)
     assert report.inputs == {"left": (1, 4), "right": (1, 6, 3)}
     report = tf_movprune.export_saved_model(subclassed(), tmp_path / "b", batch_size=4)
     assert list(report.inputs.values()) == [(4, 5)]
     assert report.outputs == {"output_0": (4, 3)}
 
 
-def test_a_difference_is_an_error_and_files_stay(bert, tmp_path):
+def test_a_difference_is_an_error_and_nothing_is_written(bert, tmp_path):
     path = tmp_path / "int8.tflite"
-    with pytest.raises(RuntimeError, match=r"another 'logits'.*largest difference.*raise atol"):
-        tf_movprune.export_tflite(bert, path, seq_len=12, atol=1e-9, representative_inputs=INPUTS)
-    assert path.stat().st_size > 0
-    report = tf_movprune.export_tflite(bert, path, seq_len=12, atol=1e-9, verify=False)
+    path.write_text("before")
+    with pytest.raises(
+        RuntimeError, match=r"was not written: its 'logits' .* by up to .*raise atol"
+    ):
+        tf_movprune.export_tflite(bert, path, sequence_length=12, atol=1e-9, inputs=INPUTS)
+    assert [file.name for file in tmp_path.iterdir()] == ["int8.tflite"]
+    assert path.read_text() == "before"
+    report = tf_movprune.export_tflite(bert, path, sequence_length=12, atol=1e-9, verify=False)
     assert report.max_abs_diff is None and "not verified" in str(report)
+    assert path.stat().st_size == report.bytes
+
+
+def test_a_saved_model_is_replaced_as_a_whole(tmp_path):
+    path = tmp_path / "saved"
+    model = subclassed()
+    tf_movprune.export_saved_model(model, path)
+    (path / "assets" / "mine.txt").write_text("x")
+    model.dense.bias.assign([np.nan, 0, 0])
+    with pytest.raises(RuntimeError, match="by up to nan"):
+        tf_movprune.export_saved_model(model, path)
+    assert (path / "assets" / "mine.txt").exists()
+    model.dense.bias.assign([1, 2, 3])
+    tf_movprune.export_saved_model(model, path)
+    assert not (path / "assets" / "mine.txt").exists()
+    assert [file.name for file in tmp_path.iterdir()] == ["saved"]
+    loaded = tf.saved_model.load(str(path)).signatures["serving_default"]
+    np.testing.assert_array_equal(
+        loaded(tf.zeros([1, 5]))["output_0"], np.array([[1, 2, 3]], np.float32)
+    )
+
+
+@pytest.mark.parametrize("export", [tf_movprune.export_tflite, tf_movprune.export_saved_model])
+def test_paths_that_cannot_be_written(export, tmp_path):
+    (tmp_path / "file.txt").write_text("mine")
+    with pytest.raises((OSError, tf.errors.OpError)):
+        export(subclassed(), tmp_path / "file.txt" / "x")
+    assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
 
 
 def test_nan_is_a_difference(tmp_path):
     model = subclassed()
     model.dense.bias.assign([np.nan, 0, 0])
-    with pytest.raises(RuntimeError, match="largest difference is nan"):
+    with pytest.raises(RuntimeError, match="by up to nan"):
         tf_movprune.export_saved_model(model, tmp_path / "nan")
 
 
 def test_without_litert(bert, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "ai_edge_litert", None)
-    report = tf_movprune.export_tflite(bert, tmp_path / "x.tflite", seq_len=8, quantize="none")
+    report = tf_movprune.export_tflite(
+        bert, tmp_path / "x.tflite", sequence_length=8, quantization="none"
+    )
     assert report.max_abs_diff < 1e-4
 
 
 def test_errors(bert, tmp_path):
-    with pytest.raises(ValueError, match=r"quantize must be one of .*'int4'"):
-        tf_movprune.export_tflite(bert, tmp_path / "x", quantize="int4")
+    with pytest.raises(ValueError, match=r"quantization must be one of .*'int4'"):
+        tf_movprune.export_tflite(bert, tmp_path / "x", quantization="int4")
     with pytest.raises(TypeError, match="Expected a tf_keras model, got str"):
         tf_movprune.export_saved_model("model", tmp_path / "x")
 
@@ -147,19 +181,19 @@ def test_errors(bert, tmp_path):
 
 @pytest.mark.parametrize("export", [tf_movprune.export_tflite, tf_movprune.export_saved_model])
 def test_sizes_that_do_not_fit(bert, tmp_path, export):
-    for name in ("seq_len", "batch_size"):
+    for name in ("sequence_length", "batch_size"):
         with pytest.raises(TypeError, match=f"{name} must be an integer such as 128, got '12'"):
             export(bert, tmp_path / "x", **{name: "12"})
         with pytest.raises(ValueError, match=f"{name} must be at least 1, or None .* got 0"):
             export(bert, tmp_path / "x", **{name: 0})
     with pytest.raises(ValueError, match=r"at most 40 .*max_position_embeddings is 40, got 41"):
-        export(bert, tmp_path / "x", seq_len=41)
+        export(bert, tmp_path / "x", sequence_length=41)
     x = keras.Input([None, 3], name="x")
     convolution = keras.Model(x, keras.layers.Conv1D(2, 5)(x))
     with pytest.raises(ValueError, match=r"cannot be called on .* x \(1, 4, 3\)\. Pass another"):
-        export(convolution, tmp_path / "x", seq_len=4, batch_size=1)
+        export(convolution, tmp_path / "x", sequence_length=4, batch_size=1)
     assert not list(tmp_path.iterdir())
-    assert export(convolution, tmp_path / "x", seq_len=5).max_abs_diff < 0.1
+    assert export(convolution, tmp_path / "x", sequence_length=5).max_abs_diff < 0.1
 
 
 def test_positions_of_roberta_begin_after_the_padding(tmp_path):
@@ -174,13 +208,13 @@ def test_positions_of_roberta_begin_after_the_padding(tmp_path):
     model = transformers.TFRobertaModel(config)
     model(np.full([1, 4], 5, np.int32))
     with pytest.raises(ValueError, match=r"at most 10 .*max_position_embeddings is 12, got 11"):
-        tf_movprune.export_tflite(model, tmp_path / "x", seq_len=11)
+        tf_movprune.export_tflite(model, tmp_path / "x", sequence_length=11)
     longest = {
         "input_ids": np.full([1, 10], 5),
         "attention_mask": np.ones([1, 10]),
         "token_type_ids": np.zeros([1, 10]),
     }
-    tf_movprune.export_tflite(model, tmp_path / "x", seq_len=10, representative_inputs=longest)
+    tf_movprune.export_tflite(model, tmp_path / "x", sequence_length=10, inputs=longest)
 
 
 class AllowAll:

@@ -5,7 +5,7 @@ from tf_movprune.callbacks import PruningSummaries, UpdatePruningStep
 from tf_movprune.compact import compact, load_compacted
 from tf_movprune.compressed import CompressedReport, export_compressed, load_compressed
 from tf_movprune.distillation import Distiller
-from tf_movprune.export import ExportReport, export_saved_model, export_tflite
+from tf_movprune.export import ExportReport, export_saved_model
 from tf_movprune.methods import (
     L0,
     HardMovement,
@@ -23,6 +23,7 @@ from tf_movprune.report import summarize_sparsity
 from tf_movprune.schedules import CubicSparsity, CubicThreshold
 from tf_movprune.shared_masks import HEADS, NEURONS
 from tf_movprune.sizes import SizeReport, size_report
+from tf_movprune.tflite import export_tflite
 from tf_movprune.traversal import pruned_layers
 from tf_movprune.wrapper import PruneLowMovement
 

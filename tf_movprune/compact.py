@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import math
 import os
 import pathlib
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import h5py
@@ -60,10 +61,7 @@ def compact(model: keras.Model) -> keras.Model:
         raise ValueError(
             f"{model.name!r} has no weights. Call it once on example inputs before compacting it."
         )
-    units = [_Units(junction) for junction in find(model)]
-    weights = _Weights(units)
-    while any([unit.fold_empty(weights) for unit in units]):
-        pass  # what went may have been all that read something else
+    units, weights = _folded(model)
     if all(unit.is_whole for unit in units):
         warnings.warn(
             f"No head and no neuron of {model.name!r} is empty, and nothing was removed. Single "
@@ -72,7 +70,48 @@ def compact(model: keras.Model) -> keras.Model:
         )
         return model
     _record(model, units)
-    return _rebuilt(model, units, weights)
+    smaller, _ = _rebuilt(model, units, weights)
+    forget_compilation(smaller)
+    return smaller
+
+
+@contextlib.contextmanager
+def compacted(
+    model: keras.Model, multiple: int = 1
+) -> Iterator[tuple[keras.Model, dict[str, tuple[int, int]]]]:
+    """What `compact` would return, for a while: what is changed in place is changed back.
+
+    Args:
+      model: built, without wrappers.
+      multiple: of the rows of kernels; only this many go together, so that blocks of rows stay
+        where they are.
+
+    Yields:
+      The smaller model, and how many `"heads"` and `"neurons"` of how many were removed.
+    """
+    units, weights = _folded(model, multiple)
+    removed = {}
+    for kind, cls in (("heads", Attention), ("neurons", Hidden)):
+        those = [unit for unit in units if isinstance(unit.junction, cls)]
+        total = sum(unit.junction.size for unit in those)
+        removed[kind] = (total - sum(len(unit.kept) for unit in those), total)
+    if all(unit.is_whole for unit in units):
+        yield model, removed
+        return
+    smaller, undo = _rebuilt(model, units, weights)
+    try:
+        yield smaller, removed
+    finally:
+        undo()
+
+
+def _folded(model: keras.Model, multiple: int = 1) -> tuple[list[_Units], _Weights]:
+    """The heads and neurons of a model that do something, and their matrices."""
+    units = [_Units(junction, multiple) for junction in find(model)]
+    weights = _Weights(units)
+    while any([unit.fold_empty(weights) for unit in units]):
+        pass  # what went may have been all that read something else
+    return units, weights
 
 
 def load_compacted(
@@ -150,7 +189,7 @@ def resized(model: keras.Model) -> keras.Model:
     for layer, (_, heads, neurons) in enumerate(_encoder_layers(units)):
         heads.keep(_remaining_heads(model.config, layer), weights)
         neurons.keep(np.arange(sizes[layer]), weights)
-    return _rebuilt(model, units, weights)
+    return _rebuilt(model, units, weights)[0]
 
 
 # ---- what a configuration says
@@ -224,8 +263,9 @@ class _Weights(dict[int, _Matrix]):
 class _Units:
     """The heads or neurons of a junction, and which of them are kept."""
 
-    def __init__(self, junction: Junction):
+    def __init__(self, junction: Junction, multiple: int = 1):
         self.junction = junction
+        self._multiple = multiple
         self.kept = np.arange(junction.size)
         self.sources, self.reader = junction.sources, junction.reader
         self.value = self.sources[-1]  # the outputs of which are passed on
@@ -263,12 +303,20 @@ class _Units:
         stays = is_read & (reads | ~can_fold)
         if not stays.any():
             stays[0] = True
+        stays = self._in_groups(stays)
         if stays.all():
             return False
         if bias is not None:
             bias += constants[is_read & ~stays].sum(axis=0).astype(bias.dtype)
         self.keep(np.flatnonzero(stays), weights)
         return True
+
+    def _in_groups(self, stays: np.ndarray) -> np.ndarray:
+        """Lets more units stay, so that others stay in the same block of `multiple` rows."""
+        rows = self.reader.kernel.shape.num_elements() // self.reader.kernel.shape[-1]
+        together = self._multiple // math.gcd(self._multiple, rows // self.junction.size)
+        group = np.arange(len(stays)) // together
+        return np.isin(group, group[stays])
 
     def _constants(self, weights: _Weights) -> np.ndarray:
         """What each unit is where it reads nothing: float64 [units, size]."""
@@ -292,31 +340,42 @@ class _Units:
 # ---- smaller layers
 
 
-def _rebuilt(model: keras.Model, units: Sequence[_Units], weights: _Weights) -> keras.Model:
+def _rebuilt(
+    model: keras.Model, units: Sequence[_Units], weights: _Weights
+) -> tuple[keras.Model, Callable[[], None]]:
+    """The model with smaller layers, and a function that takes back what it changed in place."""
     replacements: dict[int, Layer] = {}
+    attributes: list[tuple[Layer, str, Any, Any]] = []
     layers = {id(layer): layer for unit in units for layer in (*unit.sources, unit.reader)}
     for key, layer in layers.items():
-        if isinstance(layer, keras.layers.Dense):
-            matrix = weights[key]
-            if matrix.kernel.shape == tuple(layer.kernel.shape):
-                matrix.write(layer)
-            else:
-                replacements[key] = _smaller_dense(layer, matrix)
+        shape = tuple(layer.kernel.shape)
+        if isinstance(layer, keras.layers.Dense) and weights[key].kernel.shape != shape:
+            replacements[key] = _smaller_dense(layer, weights[key])
     for unit in units:
         attention = unit.junction
         if isinstance(attention, Hidden) or unit.is_whole:
             continue
+        owner = attention.owner
         if attention.attributes is None:
-            smaller = _smaller_attention(attention, len(unit.kept), weights)
-            replacements[id(attention.owner)] = smaller
-        else:
-            for name, per_head in attention.attributes.items():
-                setattr(attention.owner, name, per_head * len(unit.kept))
+            replacements[id(owner)] = _smaller_attention(attention, len(unit.kept), weights)
+            layers[id(owner)] = owner
+            continue
+        for name, per_head in attention.attributes.items():
+            attributes.append((owner, name, per_head * len(unit.kept), getattr(owner, name)))
     rebuilt = replace_layers(model, replacements)
+    for owner, name, value, _ in attributes:
+        setattr(owner, name, value)
     if not rebuilt.built:  # a Sequential model that was made without an Input
         rebuilt.build((None, *model._build_input_shape[1:]))
-    forget_compilation(rebuilt)
-    return rebuilt
+
+    def undo() -> None:
+        for owner, name, _, value in attributes:
+            setattr(owner, name, value)
+        originals = {id(smaller): layers[key] for key, smaller in replacements.items()}
+        if rebuilt is model:
+            replace_layers(model, originals)
+
+    return rebuilt, undo
 
 
 def _smaller_dense(layer: keras.layers.Dense, matrix: _Matrix) -> keras.layers.Dense:

@@ -5,15 +5,12 @@ docs/compressed_format.md has the format.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import json
-import os
 import pathlib
 import re
-import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -31,6 +28,7 @@ from tf_movprune.coding import (
     scales_of,
 )
 from tf_movprune.compact import resized
+from tf_movprune.files import replacing
 from tf_movprune.selection import ENCODER_LAYER, default_layers, is_hugging_face
 from tf_movprune.traversal import walk
 
@@ -156,7 +154,7 @@ def export_compressed(
     weights = named_weights(model)
     encoded = [encode(weight, values) for weight in weights]
     data = _file_of(encoded, _model_info(model))
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         temporary.write_bytes(data)
         _, arrays = _read(temporary)
         errors = [_compare(path, w, e.row, arrays[w.name]) for w, e in zip(weights, encoded)]
@@ -303,19 +301,6 @@ def _read(path: pathlib.Path) -> tuple[dict[str, Any] | None, dict[str, np.ndarr
     return table["model"], {
         row["name"]: decode(row, payloads[str(i)]) for i, row in enumerate(rows)
     }
-
-
-@contextlib.contextmanager
-def _replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A file beside `path` to write, which then takes its place, or is removed on any error."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
 
 
 def _compare(

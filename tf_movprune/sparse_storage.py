@@ -1,0 +1,293 @@
+"""Sparse storage of the matrices in a TFLite file, in the forms that LiteRT reads.
+
+The converter's own sparsity flag is not used: in TensorFlow 2.21 several of its combinations with
+quantization give wrong outputs, or files that do not load.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import flatbuffers
+import numpy as np
+from tensorflow.lite.python import schema_py_generated as schema
+
+SPARSE_STORAGES = ("none", "auto", "blocks", "csr")
+
+_SPARSE_FULLY_CONNECTED = 8  # version of the operator that LiteRT hands to its sparse kernels
+_CODES = schema.BuiltinOperator
+_DTYPES: dict[int, Any] = {
+    schema.TensorType.FLOAT32: np.dtype("float32"),
+    schema.TensorType.FLOAT16: np.dtype("float16"),
+    schema.TensorType.INT8: np.dtype("int8"),
+}
+
+
+class _Blocks(NamedTuple):
+    """What LiteRT's native kernel for a type of weights reads."""
+
+    width: int
+    min_sparsity: float
+    """Of the blocks; above it the kernel is faster than the dense one (x86, see docs/export.md)."""
+    max_inputs: int | None = None
+
+
+_NATIVE = {
+    np.dtype("float32"): _Blocks(4, 0.90),
+    # Its kernel counts the blocks of a row in one byte.
+    np.dtype("int8"): _Blocks(16, 0.95, max_inputs=255 * 16),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredMatrix:
+    """A constant matrix of a fully connected layer in a TFLite file.
+
+    Attributes:
+      name: of the tensor.
+      shape: [out, in].
+      dtype: of its values.
+      storage: `"dense"`, `"csr"` or `"blocks"`.
+      remaining: entries that are not zero.
+      bytes: of its values and indices.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    dtype: str
+    storage: str
+    remaining: int
+    bytes: int
+
+    @property
+    def sparsity(self) -> float:
+        """Fraction of zeros."""
+        return 1 - self.remaining / (self.shape[0] * self.shape[1])
+
+
+def store_sparsely(data: bytes, storage: str) -> tuple[bytes, list[StoredMatrix]]:
+    """Stores the matrices of fully connected layers sparsely where that pays.
+
+    - `"blocks"`: blocks of 4 inputs in float32, of 16 in int8, which LiteRT multiplies as they
+      are. Where at least 90 % of the blocks are zero (int8: 95 %), and they divide the inputs.
+    - `"csr"`: rows of non-zeros, which LiteRT unpacks when it loads the file: a smaller file, of
+      the same speed, which takes more memory. Where it is smaller. Not in int8: LiteRT refuses it.
+    - `"auto"`: blocks where these pay, else rows where they halve the matrix.
+
+    Args:
+      data: a TFLite file that was converted without the sparsity flag.
+      storage: one of `SPARSE_STORAGES`.
+
+    Returns:
+      The file, and what its matrices are stored as.
+    """
+    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
+    graph = model.subgraphs[0]
+    found = [_stored(model, graph, i, storage) for i in _matrices(model, graph)]
+    if all(matrix.storage == "dense" for matrix, _ in found):
+        return data, [matrix for matrix, _ in found]
+    for matrix, index in found:
+        if matrix.storage == "blocks":
+            _make_native(model, graph, index)
+        elif matrix.storage == "csr":
+            _unpack_first(model, graph, index)
+    for buffer in model.buffers:
+        buffer.__class__ = _AlignedBuffer
+    builder = flatbuffers.Builder(len(data))
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output()), [matrix for matrix, _ in found]
+
+
+class _AlignedBuffer(schema.BufferT):
+    """Starts at a multiple of 16 bytes, as the schema asks; its own `Pack` does not see to it."""
+
+    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802  its name in the schema
+        if self.data is not None:
+            builder.Prep(16, len(self.data))
+        return super().Pack(builder)
+
+
+# ---- which matrices
+
+
+def _code(model: Any, operator: Any) -> int:
+    code = model.operatorCodes[operator.opcodeIndex]
+    return max(code.builtinCode, code.deprecatedBuiltinCode)
+
+
+def _readers(graph: Any, tensor: int) -> list[Any]:
+    return [operator for operator in graph.operators if tensor in operator.inputs]
+
+
+def _matrices(model: Any, graph: Any) -> Iterator[int]:
+    """Constants that are nothing but the weights of fully connected layers, in their order."""
+    unpacked = {
+        operator.outputs[0]: operator.inputs[0]
+        for operator in graph.operators
+        if _code(model, operator) == _CODES.DEQUANTIZE
+    }
+    weights = [o.inputs[1] for o in graph.operators if _code(model, o) == _CODES.FULLY_CONNECTED]
+    of_buffers = Counter(tensor.buffer for g in model.subgraphs for tensor in g.tensors)
+    for used in dict.fromkeys(weights):
+        index = unpacked.get(used, used)
+        tensor = graph.tensors[index]
+        is_alone = index == used or len(_readers(graph, index)) == 1
+        has_data = model.buffers[tensor.buffer].data is not None
+        if (
+            (is_alone and has_data and of_buffers[tensor.buffer] == 1)
+            and tensor.type in _DTYPES
+            and _are_weights(model, _readers(graph, used), used)
+        ):
+            yield index
+
+
+def _are_weights(model: Any, readers: list[Any], tensor: int) -> bool:
+    return bool(readers) and all(
+        _code(model, reader) == _CODES.FULLY_CONNECTED
+        and reader.inputs[1] == tensor
+        and list(reader.inputs).count(tensor) == 1
+        for reader in readers
+    )
+
+
+# ---- how they are stored
+
+
+def _stored(model: Any, graph: Any, index: int, storage: str) -> tuple[StoredMatrix, int]:
+    """Encodes a tensor in place, as `storage` says and as it pays."""
+    tensor = graph.tensors[index]
+    buffer = model.buffers[tensor.buffer]
+    dtype = _DTYPES[tensor.type]
+    matrix = np.frombuffer(np.asarray(buffer.data, np.uint8).tobytes(), dtype)
+    matrix = matrix.reshape(tensor.shape)
+    dense, encoded, kind = len(buffer.data), None, "dense"
+    if storage in ("auto", "blocks"):
+        encoded, kind = _as_blocks(matrix), "blocks"
+    if encoded is None and storage in ("auto", "csr") and dtype != np.int8:
+        encoded, kind = _as_rows(matrix), "csr"
+        if encoded.bytes > (dense // 2 if storage == "auto" else dense - 1):
+            encoded = None
+    if encoded is None:
+        kind, size = "dense", dense
+    else:
+        size = encoded.bytes
+        buffer.data = np.frombuffer(encoded.values.tobytes(), np.uint8)
+        tensor.sparsity = encoded.parameters
+    remaining = int(np.count_nonzero(matrix))
+    return StoredMatrix(_text(tensor.name), matrix.shape, dtype.name, kind, remaining, size), index
+
+
+class _Encoded(NamedTuple):
+    values: np.ndarray
+    parameters: Any
+    bytes: int
+
+
+def _as_blocks(matrix: np.ndarray) -> _Encoded | None:
+    native = _NATIVE.get(matrix.dtype)
+    if native is None or matrix.shape[1] % native.width:
+        return None
+    if native.max_inputs is not None and matrix.shape[1] > native.max_inputs:
+        return None
+    blocks = matrix.reshape(matrix.shape[0], -1, native.width)
+    is_kept = np.any(blocks, axis=2)
+    if 1 - is_kept.mean() < native.min_sparsity:
+        return None
+    return _encoded(blocks[is_kept], is_kept, native.width)
+
+
+def _as_rows(matrix: np.ndarray) -> _Encoded:
+    is_kept = matrix != 0
+    return _encoded(matrix[is_kept], is_kept)
+
+
+def _encoded(values: np.ndarray, is_kept: np.ndarray, width: int | None = None) -> _Encoded:
+    """Rows are dense, columns are compressed, and a block, if any, is dense again."""
+    segments = np.concatenate([[0], np.cumsum(is_kept.sum(axis=1))])
+    indices = np.nonzero(is_kept)[1]
+    columns = schema.DimensionMetadataT()
+    columns.format = schema.DimensionType.SPARSE_CSR
+    columns.arraySegmentsType, columns.arraySegments, a = _vector(segments)
+    columns.arrayIndicesType, columns.arrayIndices, b = _vector(indices)
+    parameters = schema.SparsityParametersT()
+    parameters.traversalOrder, parameters.blockMap = [0, 1], []
+    parameters.dimMetadata = [_dense_dimension(len(is_kept)), columns]
+    if width is not None:
+        parameters.traversalOrder, parameters.blockMap = [0, 1, 2], [1]
+        parameters.dimMetadata.append(_dense_dimension(width))
+    return _Encoded(values, parameters, values.nbytes + a + b)
+
+
+def _dense_dimension(size: int) -> Any:
+    dimension = schema.DimensionMetadataT()
+    dimension.format, dimension.denseSize = schema.DimensionType.DENSE, size
+    return dimension
+
+
+def _vector(values: np.ndarray) -> tuple[int, Any, int]:
+    """The narrowest vector that holds some indices: its type, itself, and its bytes."""
+    kinds = schema.SparseIndexVector
+    types: dict[Any, tuple[int, Any]] = {
+        np.uint8: (kinds.Uint8Vector, schema.Uint8VectorT),
+        np.uint16: (kinds.Uint16Vector, schema.Uint16VectorT),
+        np.int32: (kinds.Int32Vector, schema.Int32VectorT),
+    }
+    dtype = next(t for t in types if values.max(initial=0) <= np.iinfo(t).max)
+    kind, cls = types[dtype]
+    vector = cls()
+    vector.values = values.astype(dtype)
+    return kind, vector, vector.values.nbytes
+
+
+# ---- what reads them
+
+
+def _make_native(model: Any, graph: Any, tensor: int) -> None:
+    """Gives the readers an operator code of their own.
+
+    LiteRT's delegate leaves an operator of this version alone. With the code of the other layers
+    either these would be left alone too, or the sparse values be read as dense ones.
+    """
+    code = _operator_code(model, _CODES.FULLY_CONNECTED, _SPARSE_FULLY_CONNECTED)
+    for operator in _readers(graph, tensor):
+        operator.opcodeIndex = code
+
+
+def _unpack_first(model: Any, graph: Any, tensor: int) -> None:
+    """Puts an operator before the readers that makes the matrix dense when the file is loaded."""
+    readers = _readers(graph, tensor)
+    source = graph.tensors[tensor]
+    dense = schema.TensorT()
+    for name in ("shape", "type", "quantization", "hasRank"):
+        setattr(dense, name, getattr(source, name))
+    dense.buffer = 0  # by convention the empty one
+    dense.name = _text(source.name) + "_dense"
+    graph.tensors.append(dense)
+    operator = schema.OperatorT()
+    operator.opcodeIndex = _operator_code(model, _CODES.DENSIFY, 1)
+    operator.inputs, operator.outputs = [tensor], [len(graph.tensors) - 1]
+    operator.builtinOptionsType = schema.BuiltinOptions.DensifyOptions
+    operator.builtinOptions = schema.DensifyOptionsT()
+    first = min(i for i, other in enumerate(graph.operators) if any(other is r for r in readers))
+    for reader in readers:
+        reader.inputs = [len(graph.tensors) - 1 if i == tensor else i for i in reader.inputs]
+    graph.operators.insert(first, operator)
+
+
+def _operator_code(model: Any, builtin: int, version: int) -> int:
+    for i, code in enumerate(model.operatorCodes):
+        if code.builtinCode == builtin and code.version == version:
+            return i
+    code = schema.OperatorCodeT()
+    code.builtinCode = builtin
+    code.deprecatedBuiltinCode = min(builtin, 127)
+    code.version = version
+    model.operatorCodes.append(code)
+    return len(model.operatorCodes) - 1
+
+
+def _text(name: Any) -> str:
+    return name.decode() if isinstance(name, bytes) else name

@@ -1,0 +1,162 @@
+"""TFLite files, without what is empty, checked against the models that they come from."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_movprune._keras import keras
+from tf_movprune.compact import compacted
+from tf_movprune.export import ExportReport, largest_difference, report_on
+from tf_movprune.files import replacing
+from tf_movprune.signatures import Signature, signature_of
+from tf_movprune.sparse_storage import SPARSE_STORAGES, store_sparsely
+
+# How a report calls them, and the difference that passes, over the largest output. Of int8 it only
+# finds what is broken: what is good enough depends on the task.
+_QUANTIZATIONS = {
+    "none": ("float32", 1e-4),
+    "float16": ("float16", 1e-2),
+    "dynamic": ("dynamic-range int8", 0.5),
+}
+_IMPOSSIBLE = {
+    ("dynamic", "csr"): "LiteRT cannot load rows of int8. Use quantization='none' or 'float16', or "
+    "sparse_storage='auto'",
+    ("float16", "blocks"): "LiteRT has no kernel for blocks of float16. Use quantization='none' or "
+    "'dynamic', or sparse_storage='auto'",
+}
+
+
+def export_tflite(
+    model: keras.Model,
+    path: str | pathlib.Path,
+    *,
+    sequence_length: int | None = 128,
+    batch_size: int | None = 1,
+    quantization: str = "dynamic",
+    shrink: bool = True,
+    sparse_storage: str = "none",
+    verify: bool = True,
+    atol: float | None = None,
+    inputs: Mapping[str, Any] | None = None,
+) -> ExportReport:
+    """Writes a TFLite file, runs it in LiteRT and compares its outputs with the model's.
+
+    docs/export.md has what each option buys. Zeros stay zeros in every format.
+
+    Args:
+      model: a built model without pruning wrappers. Subclassed models must have been called once.
+        It is left as it is.
+      path: file to write. What is there before is replaced, once the new file is verified.
+      sequence_length: size of the open axes but the first; None leaves them open.
+      batch_size: size of the first axis; None leaves it open.
+      quantization: `"dynamic"` stores matrices of 1,024 entries and more as int8 and quantizes
+        activations while it runs, four times smaller and about three times faster on x86;
+        `"float16"` halves the file, at the same speed; `"none"` keeps float32.
+      shrink: whether to leave out empty heads and neurons; see `compact`. With blocks, only whole
+        blocks of neurons.
+      sparse_storage: `"none"`; `"auto"`, sparse where it is not slower and pays; `"blocks"` that
+        LiteRT multiplies as they are; or `"csr"`, rows that it unpacks when it loads the file. See
+        `BLOCKS_FLOAT32` and `BLOCKS_INT8` for blocks, of which 90 % (int8: 95 %) must be zero.
+      verify: whether to run the file and compare, in `ai_edge_litert` where it is installed and
+        else in TensorFlow's own interpreter, with its default delegate.
+      atol: largest difference that passes. Unless given, over the larger of 1 and the largest
+        output: 1e-4 in float32, 0.01 in float16, and 0.5 in int8, which only finds what is broken.
+      inputs: arrays by input name to compare on; random ones unless given.
+
+    Returns:
+      An `ExportReport`.
+
+    Raises:
+      OSError: the file cannot be written. Nothing is left of it.
+      RuntimeError: the converted model's outputs differ. Nothing is left of it.
+      TypeError: not a Keras model, or a size is not an integer.
+      ValueError: the model is still pruned, its inputs are not known, it cannot take inputs of
+        these sizes, `inputs` are not what it takes; `quantization` or `sparse_storage` is not
+        known, or LiteRT cannot run the one with the other.
+
+    Warns where `sparse_storage` was asked for, and no matrix is sparse enough.
+    """
+    _check_choice("quantization", quantization, tuple(_QUANTIZATIONS))
+    _check_choice("sparse_storage", sparse_storage, SPARSE_STORAGES)
+    if (quantization, sparse_storage) in _IMPOSSIBLE:
+        raise ValueError(
+            f"sparse_storage {sparse_storage!r} does not go with quantization {quantization!r}: "
+            f"{_IMPOSSIBLE[quantization, sparse_storage]}."
+        )
+    signature = signature_of(model, sequence_length, batch_size)
+    examples = signature.example_inputs(inputs)
+    path = pathlib.Path(path)
+    with contextlib.ExitStack() as stack:
+        removed: dict[str, tuple[int, int]] = {}
+        smaller = model
+        if shrink:
+            rows = _block_width(quantization) if sparse_storage in ("auto", "blocks") else 1
+            smaller, removed = stack.enter_context(compacted(model, rows))
+        traced = signature_of(smaller, sequence_length, batch_size)
+        data = _convert(traced, quantization)
+    data, matrices = store_sparsely(data, sparse_storage)
+    if sparse_storage != "none" and all(matrix.storage == "dense" for matrix in matrices):
+        warnings.warn(
+            f"sparse_storage={sparse_storage!r} found no matrix that is sparse enough: all are "
+            "stored dense. Prune further, by BLOCKS_FLOAT32 or BLOCKS_INT8 where the file is to be "
+            "faster.",
+            stacklevel=2,
+        )
+    name, rtol = _QUANTIZATIONS[quantization]
+    with replacing(path) as temporary:
+        temporary.write_bytes(data)
+        difference = None
+        if verify:
+            outputs = _run(temporary, traced, examples)
+            difference = largest_difference(path, signature.run(examples), outputs, rtol, atol)
+        report = report_on(path, temporary, traced, difference)
+    return dataclasses.replace(report, quantization=name, removed=removed, matrices=tuple(matrices))
+
+
+def _block_width(quantization: str) -> int:
+    """How many inputs lie in a block that LiteRT runs natively; 1 where it runs none."""
+    return {"none": 4, "dynamic": 16}.get(quantization, 1)
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, got {value!r}.")
+
+
+def _convert(signature: Signature, quantization: str) -> bytes:
+    converter = tf.lite.TFLiteConverter.from_concrete_functions(
+        [signature.concrete], signature.model
+    )
+    if quantization != "none":
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantization == "float16":
+        converter.target_spec.supported_types = [tf.float16]
+    return converter.convert()
+
+
+def _run(
+    path: pathlib.Path, signature: Signature, inputs: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    interpreter = _interpreter(path)
+    by_name = {spec.name: spec for spec in signature.specs}
+    for detail in interpreter.get_input_details():
+        name = detail["name"].removeprefix("serving_default_").split(":")[0]
+        if name in by_name and not by_name[name].shape.is_fully_defined():
+            interpreter.resize_tensor_input(detail["index"], inputs[name].shape)
+    return interpreter.get_signature_runner()(**inputs)
+
+
+def _interpreter(path: pathlib.Path) -> Any:
+    try:
+        from ai_edge_litert import interpreter as litert
+    except ImportError:
+        litert = tf.lite
+    return litert.Interpreter(model_path=str(path))
