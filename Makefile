@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo test test-all lint bench bench-accuracy bench-gpu clean
+.PHONY: demo deploy test test-all lint bench bench-accuracy bench-deploy bench-gpu clean
 
 .venv/installed: requirements.txt setup.py
 	$(PYTHON) -m venv .venv
@@ -16,6 +16,9 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 demo: .venv/installed
 	$(BIN)/python -m examples.movie_sentiment $(ARGS)
+
+deploy: .venv/installed
+	$(BIN)/python -m examples.deploy $(ARGS)
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" --cov --cov-report=term $(ARGS)
@@ -33,6 +36,9 @@ bench: .venv/installed
 
 bench-accuracy: .venv/installed
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)
+
+bench-deploy: .venv/installed
+	$(BIN)/python -m benchmarks.deploy $(ARGS)
 
 bench-gpu: .venv/installed
 	$(BIN)/python -m benchmarks.gpu_step $(ARGS)

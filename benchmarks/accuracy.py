@@ -81,6 +81,9 @@ RECIPES = {
     "movement-structure": changed(MOVEMENT, heads=0.5),
     "movement-structure-distil": changed(MOVEMENT, heads=0.5, distil=True),
     "movement-structure-distil-end-0.5": changed(MOVEMENT, heads=0.5, distil=True, end=0.5),
+    "movement-structure-distil-lr-1.6e-4": changed(
+        MOVEMENT, heads=0.5, distil=True, end=0.5, learning_rate=1.6e-4
+    ),
     # the paper's settings
     "hard": Recipe(tf_movprune.HardMovement()),  # at any score rate
     "hard-distil": Recipe(tf_movprune.HardMovement(), distil=True),

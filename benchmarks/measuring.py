@@ -59,21 +59,39 @@ class Table:
     def __init__(self):
         self.rows: list[dict] = []
 
-    def add(self, what: str, measured: float, target: float | None = None, unit: str = ""):
-        row = {"what": what, "measured": measured, "target": target, "unit": unit}
+    def add(
+        self,
+        what: str,
+        measured: float,
+        target: float | None = None,
+        unit: str = "",
+        at_least: bool = False,
+    ):
+        """`target` is the most that is good, or the least."""
+        row = {
+            "what": what,
+            "measured": measured,
+            "target": target,
+            "unit": unit,
+            "at_least": at_least,
+        }
         self.rows.append(row)
         print(self.line(row), flush=True)
 
     @staticmethod
     def line(row: dict) -> str:
-        target = "" if row["target"] is None else f"≤ {row['target']:g}{row['unit']}"
+        sign = "≥" if row["at_least"] else "≤"
+        target = "" if row["target"] is None else f"{sign} {row['target']:g}{row['unit']}"
         mark = " **missed**" if Table.is_missed(row) else ""
         return f"| {row['what']} | {target} | {row['measured']:.2f}{row['unit']}{mark} |"
 
     @staticmethod
     def is_missed(row: dict) -> bool:
         """To the two digits that are printed."""
-        return row["target"] is not None and round(row["measured"], 2) > row["target"]
+        if row["target"] is None:
+            return False
+        measured = round(row["measured"], 2)
+        return measured < row["target"] if row["at_least"] else measured > row["target"]
 
     def __str__(self) -> str:
         head = ["| what | target | measured |", "|---|---|---|"]

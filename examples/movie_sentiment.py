@@ -16,7 +16,6 @@ import pathlib
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's remarks would tear the progress bars
 
-import numpy as np
 import tensorflow as tf
 import tf_keras as keras
 import transformers
@@ -25,7 +24,7 @@ import tf_movprune
 from examples import picture
 from examples.downloads import minilm_folder
 from examples.fine_tuning import Settings, accuracy, fit, load_classifier, optimizer_for
-from examples.sentiment_data import Sentences, load_task, tokenize
+from examples.sentiment_data import Sentences, load_task, padded, tokenize
 
 METHODS = ("dense", "movement", "magnitude")
 
@@ -68,6 +67,7 @@ def main(argv: list[str] | None = None) -> list[Result]:
     for method in METHODS:
         print(f"\n{method}: {settings.num_train_steps} steps of {settings.batch_size} sentences")
         result, kept = run(method, str(folder), data, settings, args.final_sparsity, output)
+        tokenizer.save_pretrained(output / method / "pretrained")
         results.append(result)
         matrices[method] = kept
 
@@ -105,7 +105,8 @@ def run(
     matrices = picture.matrices(model)
     if method != "dense":
         model = tf_movprune.strip_pruning(model)
-    inputs = representative_inputs(data["test"], settings.lengths[-1])
+    model.save_pretrained(output / method / "pretrained")
+    inputs = padded(data["test"].ids[0], settings.lengths[-1])
     saved_model = tf_movprune.export_saved_model(
         model, output / method / "saved_model", inputs=inputs
     )
@@ -128,18 +129,6 @@ def run(
     )
     print(f"test accuracy {result.test_accuracy:.3f}")
     return result, matrices
-
-
-def representative_inputs(data: Sentences, length: int) -> dict[str, np.ndarray]:
-    """One real sentence, padded to the fixed length of the TFLite file."""
-    ids = np.zeros([1, length], np.int32)
-    sentence = data.ids[0][:length]
-    ids[0, : len(sentence)] = sentence
-    return {
-        "input_ids": ids,
-        "attention_mask": (ids != 0).astype(np.int32),
-        "token_type_ids": np.zeros_like(ids),
-    }
 
 
 def table(results: list[Result]) -> str:

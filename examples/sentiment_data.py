@@ -114,3 +114,14 @@ def evaluation_batches(data: Sentences, batch_size: int = 100):
         for row, i in zip(ids, rows):
             row[: len(data.ids[i])] = data.ids[i]
         yield {"input_ids": ids, "attention_mask": (ids != 0).astype(np.int32)}, data.labels[rows]
+
+
+def padded(ids: np.ndarray, length: int) -> dict[str, np.ndarray]:
+    """One sentence as the inputs of a model of a fixed length, cut if it is longer."""
+    row = np.zeros([1, length], np.int32)
+    row[0, : len(ids)] = ids[:length]
+    return {
+        "input_ids": row,
+        "attention_mask": (np.arange(length)[None] < len(ids)).astype(np.int32),
+        "token_type_ids": np.zeros_like(row),
+    }

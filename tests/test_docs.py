@@ -54,6 +54,11 @@ def test_snippet(code, tmp_path, monkeypatch):
         "dataset": batches.batch(4),
     }
     exec(code, namespace)
+    if "compact(" in code:
+        (layer,) = namespace["plain"].bert.encoder.layer
+        assert layer.attention.self_attention.num_attention_heads == 1
+        assert layer.intermediate.dense.units == 8
+        return
     report = tf_movprune.summarize_sparsity(namespace.get("plain", namespace["model"]))
     if "CubicSparsity(0.9" in code:
         assert report.sparsity == pytest.approx(0.9, abs=0.01)

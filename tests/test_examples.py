@@ -8,7 +8,8 @@ import pytest
 transformers = pytest.importorskip("transformers")
 pytest.importorskip("tensorflow_datasets")
 
-from examples import movie_sentiment, sentiment_data  # noqa: E402
+import tf_movprune  # noqa: E402
+from examples import deploy, movie_sentiment, sentiment_data  # noqa: E402
 
 POSITIVE, NEGATIVE = ["good", "great", "fine", "superb"], ["bad", "awful", "poor", "dull"]
 
@@ -64,6 +65,42 @@ def test_demo(glue, tiny_bert, tmp_path, capsys):
     assert (tmp_path / "picture.png").stat().st_size > 20_000
     printed = capsys.readouterr().out
     assert "| movement | 10.0% |" in printed and "sparsity:" in printed
+
+
+@pytest.mark.slow
+def test_deploy(glue, tiny_bert, tmp_path, capsys):
+    model = transformers.TFAutoModelForSequenceClassification.from_pretrained(tiny_bert)
+    schedule = tf_movprune.CubicSparsity(0.9, begin_step=0, end_step=1)
+    tf_movprune.prune_low_movement(model, schedule, tf_movprune.Magnitude())
+    tf_movprune.update_masks(model, 1)
+    tf_movprune.strip_pruning(model).save_pretrained(tmp_path / "pruned")
+    transformers.AutoTokenizer.from_pretrained(tiny_bert).save_pretrained(tmp_path / "pruned")
+    formats = deploy.main(
+        f"--data_dir {glue} --model {tmp_path}/pruned --max_examples 30 --rounds 2 "
+        f"--dense {tiny_bert} --sequence_length 24 --output_dir {tmp_path}".split()
+    )
+    dense, by_name = formats[0], {f.name: f for f in formats}
+    assert len(by_name) == len(formats) == 8
+    pruned = by_name["TFLite float32"]
+    assert dense.bytes >= pruned.bytes > by_name["TFLite float32, sparse"].bytes
+    assert pruned.bytes > by_name["TFLite float16"].bytes > by_name["TFLite int8"].bytes
+    assert by_name["compressed int8"].bytes < by_name["compressed float32"].bytes
+    assert all(f.max_abs_diff < 1e-4 for f in formats if "float32" in f.name)
+    assert by_name["compressed float32"].accuracy == pruned.accuracy
+    assert (tmp_path / "formats.md").read_text().count("\n") == 10
+    with pytest.raises(SystemExit):
+        deploy.main(["--model", str(tmp_path)])
+    assert "Run `make demo` first" in capsys.readouterr().err
+
+
+def test_a_sentence_is_padded_or_cut():
+    inputs = sentiment_data.padded(np.array([5, 6, 7], np.int32), 4)
+    assert {name: x.tolist() for name, x in inputs.items()} == {
+        "input_ids": [[5, 6, 7, 0]],
+        "attention_mask": [[1, 1, 1, 0]],
+        "token_type_ids": [[0, 0, 0, 0]],
+    }
+    assert sentiment_data.padded(np.array([5, 6, 7], np.int32), 2)["input_ids"].tolist() == [[5, 6]]
 
 
 def test_batches_have_few_shapes_and_hold_what_they_should():

@@ -71,7 +71,7 @@ def test_compressed_example(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     plain = keras.Sequential([keras.layers.Dense(8, input_shape=(8,)), keras.layers.Dense(1)])
     namespace = {"tf_movprune": tf_movprune, "plain": plain}
-    exec(SNIPPETS[3], namespace)
+    exec(SNIPPETS[4], namespace)
     assert len(namespace["weights"]) == 4
     for weight, array in zip(plain.get_weights(), namespace["weights"].values()):
         np.testing.assert_array_equal(weight, array)

@@ -366,8 +366,58 @@ def test_weights_are_saved_and_restored(how, tmp_path):
 @pytest.mark.parametrize("name", ["model.keras", "model.h5", "saved"])
 def test_whole_models_are_refused(name, tmp_path):
     model = tf_movprune.prune_low_movement(chain(), SCHEDULE, block_size=NEURONS)
+    chain().save(tmp_path / name)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match=r"shares masks of neurons .* save_weights"):
         model.save(tmp_path / name)
+    with pytest.raises(ValueError, match=r"shares masks of neurons .* save_weights"):
+        model.get_config()
+    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    tf_movprune.update_masks(model, 4)
+    tf_movprune.strip_pruning(model).save(tmp_path / name)
+
+
+def test_mixed_precision_without_biases_and_with_a_frozen_layer():
+    policy = keras.mixed_precision.Policy("mixed_bfloat16")
+    inputs = keras.Input([6])
+    hidden = keras.layers.Dense(8, "relu", use_bias=False, trainable=False, dtype=policy)(inputs)
+    hidden = keras.layers.Dense(8, "relu", use_bias=False, dtype=policy)(hidden)
+    model = keras.Model(inputs, keras.layers.Dense(2, dtype="float32")(hidden))
+    model = tf_movprune.prune_low_movement(model, SCHEDULE, block_size=NEURONS)
+    first, second = shared_masks_of(model)
+    assert first.scores.dtype == tf.float32
+    with tf.GradientTape() as tape:
+        tf_movprune.update_masks(model, 4)
+        loss = loss_of(model, INPUTS[chain])
+    assert all(np.any(g) for g in tape.gradient(loss, [first.scores, second.scores]))
+    assert any(w is first.scores for w in model.layers[2].trainable_weights)
+    expected = logits_of(model, INPUTS[chain])
+    smaller = tf_movprune.compact(tf_movprune.strip_pruning(model))
+    assert [layer.units for layer in smaller.layers[1:]] == [4, 4, 2]
+    np.testing.assert_allclose(logits_of(smaller, INPUTS[chain]), expected, rtol=0, atol=0.01)
+
+
+def test_cross_attention_whose_scores_are_shown():
+    inputs = [keras.Input([5, 8]), keras.Input([7, 6])]
+    attention = keras.layers.MultiHeadAttention(4, 6, value_dim=5, use_bias=False)
+    model = keras.Model(inputs, attention(*inputs, return_attention_scores=True))
+    model = tf_movprune.prune_low_movement(
+        model, SCHEDULE, block_size=HEADS, pruning_policy=Everything()
+    )
+    tf_movprune.update_masks(model, 4)
+    (shared,) = shared_masks_of(model)
+    assert np.count_nonzero(shared.mask) == 2 and len(shared.parts) == 4
+    plain = tf_movprune.strip_pruning(model)
+    with pytest.warns(UserWarning, match="nothing was removed"):  # the heads are seen
+        tf_movprune.compact(plain)
+
+
+class Everything:
+    def allow_pruning(self, layer):
+        return True
+
+    def ensure_model_supports_pruning(self, model):
+        pass
 
 
 def test_attention_alone():
@@ -415,7 +465,7 @@ def test_members_with_different_settings():
             bert(), SCHEDULE, block_size={"*.attention.*": HEADS, "*intermediate*": NEURONS}
         )
     schedules = {"*query": tf_movprune.CubicSparsity(0.9, begin_step=0, end_step=4), "*": SCHEDULE}
-    with pytest.raises(ValueError, match=r"is pruned by 'heads' .* Give both the same"):
+    with pytest.raises(ValueError, match=r"is pruned by 'heads' .* or leave .* out of the sched"):
         tf_movprune.prune_low_movement(bert(), schedules, block_size=BY_PART)
 
 

@@ -268,6 +268,62 @@ def test_models_that_compaction_changes_in_place_are_changed_back(tmp_path):
     np.testing.assert_array_equal(model(x), expected)
 
 
+class Block(keras.layers.Layer):
+    """A layer that is changed in place, inside a graph that is cloned."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = keras.layers.MultiHeadAttention(4, 6)
+        self.feed_forward = keras.Sequential(
+            [keras.Input([5, 8]), keras.layers.Dense(16, "relu"), keras.layers.Dense(8)]
+        )
+
+    def call(self, inputs):
+        return self.feed_forward(self.attention(inputs, inputs))
+
+
+def test_composite_layers_in_a_graph_are_changed_back(tmp_path):
+    inputs = keras.Input([5, 8], name="x")
+    block = Block()
+    hidden = keras.layers.Dense(16, "relu")(block(inputs))
+    model = keras.Model(inputs, keras.layers.Dense(2)(hidden))
+    output = block.attention._output_dense.kernel
+    output.assign(output.numpy() * np.array([1, 0, 1, 0])[:, None, None])
+    for dense in (block.feed_forward.layers[1], model.layers[-1]):
+        dense.kernel.assign(dense.kernel.numpy() * (np.arange(16) % 4 > 0)[:, None])
+    block.feed_forward.note = "mine"
+    x = np.random.RandomState(0).normal(size=[1, 5, 8]).astype(np.float32)
+    expected, weights = model(x).numpy(), model.weights
+    parts = block.attention, block.feed_forward, hidden.node.layer
+    nodes = [len(layer._inbound_nodes) for layer in (*model.layers, *parts)]
+    report = tf_movprune.export_tflite(model, tmp_path / "x", quantization="none")
+    assert report.removed == {"heads": (2, 4), "neurons": (8, 32)}
+    assert parts == (block.attention, block.feed_forward, hidden.node.layer)
+    assert block.feed_forward.note == "mine" and block.attention._num_heads == 4
+    assert nodes == [len(layer._inbound_nodes) for layer in (*model.layers, *parts)]
+    assert all(a is b for a, b in zip(weights, model.weights, strict=True))
+    np.testing.assert_array_equal(model(x), expected)
+    keras.Model(model.input, model.layers[-2].output)(x)  # still one output to a layer
+
+
+class Unusual(keras.Model):
+    """Keras cannot trace it for a SavedModel: `self` has another name."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = keras.layers.Dense(2)
+
+    def call(this, inputs):  # noqa: N805
+        return this.dense(inputs)
+
+
+def test_a_file_has_a_signature_whatever_keras_can_trace(tmp_path):
+    model = Unusual()
+    model(np.ones([1, 3], np.float32))
+    tf_movprune.export_tflite(model, tmp_path / "x")
+    assert Interpreter(model_path=str(tmp_path / "x")).get_signature_list()
+
+
 def test_an_encoder_of_hugging_face(tmp_path):
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(

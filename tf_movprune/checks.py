@@ -167,7 +167,7 @@ def warn_if_behind(name: str, layers: Collection[PruneLowMovement]) -> None:
         target = value_at(schedule, end)
         minimum = getattr(method, "minimum_remaining", 0.0)
         # One more to a matrix may be the rounding of a method that counts in another way.
-        sizes = [mask.shape.num_elements() for layer in group for mask in layer.masks]
+        sizes = [mask.shape.num_elements() for mask in _masks(group)]
         allowed = (max(int(masks.kept_count(n, target)), int(minimum * n) + 1) for n in sizes)
         if kept > sum(allowed) + len(sizes):
             warnings.warn(
@@ -178,12 +178,17 @@ def warn_if_behind(name: str, layers: Collection[PruneLowMovement]) -> None:
             )
 
 
+def _masks(layers: Iterable[PruneLowMovement]) -> list[tf.Variable]:
+    """Each once, however many layers share it."""
+    return list({id(mask): mask for layer in layers for mask in layer.masks}.values())
+
+
 def _kept(layers: Iterable[PruneLowMovement]) -> int:
-    return sum(int(np.count_nonzero(mask)) for layer in layers for mask in layer.masks)
+    return sum(int(np.count_nonzero(mask)) for mask in _masks(layers))
 
 
 def _total(layers: Iterable[PruneLowMovement]) -> int:
-    return sum(mask.shape.num_elements() for layer in layers for mask in layer.masks)
+    return sum(mask.shape.num_elements() for mask in _masks(layers))
 
 
 def check_stripped(model: keras.Model) -> None:

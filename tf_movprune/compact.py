@@ -9,7 +9,7 @@ import math
 import os
 import pathlib
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import h5py
@@ -20,7 +20,7 @@ from tf_movprune._keras import Layer, keras
 from tf_movprune.checks import check_stripped
 from tf_movprune.junctions import Attention, Hidden, Junction, find, of_keras_attention
 from tf_movprune.kernels import build_attention
-from tf_movprune.traversal import forget_compilation, replace_layers, walk
+from tf_movprune.traversal import forget_compilation, replace_layers, unchanged, walk
 
 _SIZES = "intermediate_sizes"  # in a Hugging Face configuration: one to each encoder layer
 
@@ -62,15 +62,15 @@ def compact(model: keras.Model) -> keras.Model:
             f"{model.name!r} has no weights. Call it once on example inputs before compacting it."
         )
     units, weights = _folded(model)
-    if all(unit.is_whole for unit in units):
+    if all(unit.keeps_all for unit in units):
         warnings.warn(
             f"No head and no neuron of {model.name!r} is empty, and nothing was removed. Single "
             "zeros, and blocks of them, leave all heads and neurons something to do.",
             stacklevel=2,
         )
         return model
-    _record(model, units)
-    smaller, _ = _rebuilt(model, units, weights)
+    smaller = _rebuilt(model, units, weights)
+    _record(smaller, units)
     forget_compilation(smaller)
     return smaller
 
@@ -95,14 +95,11 @@ def compacted(
         those = [unit for unit in units if isinstance(unit.junction, cls)]
         total = sum(unit.junction.size for unit in those)
         removed[kind] = (total - sum(len(unit.kept) for unit in those), total)
-    if all(unit.is_whole for unit in units):
+    if all(unit.keeps_all for unit in units):
         yield model, removed
         return
-    smaller, undo = _rebuilt(model, units, weights)
-    try:
-        yield smaller, removed
-    finally:
-        undo()
+    with unchanged(model):
+        yield _rebuilt(model, units, weights), removed
 
 
 def _folded(model: keras.Model, multiple: int = 1) -> tuple[list[_Units], _Weights]:
@@ -189,7 +186,7 @@ def resized(model: keras.Model) -> keras.Model:
     for layer, (_, heads, neurons) in enumerate(_encoder_layers(units)):
         heads.keep(_remaining_heads(model.config, layer), weights)
         neurons.keep(np.arange(sizes[layer]), weights)
-    return _rebuilt(model, units, weights)[0]
+    return _rebuilt(model, units, weights)
 
 
 # ---- what a configuration says
@@ -273,7 +270,7 @@ class _Units:
         self.axes = 2 if is_einsum else 1  # [heads, size of a head], or both in one
 
     @property
-    def is_whole(self) -> bool:
+    def keeps_all(self) -> bool:
         return len(self.kept) == self.junction.size
 
     def keep(self, stay: np.ndarray, weights: _Weights) -> None:
@@ -340,12 +337,9 @@ class _Units:
 # ---- smaller layers
 
 
-def _rebuilt(
-    model: keras.Model, units: Sequence[_Units], weights: _Weights
-) -> tuple[keras.Model, Callable[[], None]]:
-    """The model with smaller layers, and a function that takes back what it changed in place."""
+def _rebuilt(model: keras.Model, units: Sequence[_Units], weights: _Weights) -> keras.Model:
+    """The model with smaller layers; what it held is left as it was, but no longer held."""
     replacements: dict[int, Layer] = {}
-    attributes: list[tuple[Layer, str, Any, Any]] = []
     layers = {id(layer): layer for unit in units for layer in (*unit.sources, unit.reader)}
     for key, layer in layers.items():
         shape = tuple(layer.kernel.shape)
@@ -353,29 +347,18 @@ def _rebuilt(
             replacements[key] = _smaller_dense(layer, weights[key])
     for unit in units:
         attention = unit.junction
-        if isinstance(attention, Hidden) or unit.is_whole:
+        if isinstance(attention, Hidden) or unit.keeps_all:
             continue
         owner = attention.owner
         if attention.attributes is None:
             replacements[id(owner)] = _smaller_attention(attention, len(unit.kept), weights)
-            layers[id(owner)] = owner
-            continue
-        for name, per_head in attention.attributes.items():
-            attributes.append((owner, name, per_head * len(unit.kept), getattr(owner, name)))
+        else:
+            for name, per_head in attention.attributes.items():
+                setattr(owner, name, per_head * len(unit.kept))
     rebuilt = replace_layers(model, replacements)
-    for owner, name, value, _ in attributes:
-        setattr(owner, name, value)
     if not rebuilt.built:  # a Sequential model that was made without an Input
         rebuilt.build((None, *model._build_input_shape[1:]))
-
-    def undo() -> None:
-        for owner, name, _, value in attributes:
-            setattr(owner, name, value)
-        originals = {id(smaller): layers[key] for key, smaller in replacements.items()}
-        if rebuilt is model:
-            replace_layers(model, originals)
-
-    return rebuilt, undo
+    return rebuilt
 
 
 def _smaller_dense(layer: keras.layers.Dense, matrix: _Matrix) -> keras.layers.Dense:

@@ -14,16 +14,15 @@ from collections.abc import Iterator
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A file or folder beside `path` to write, which then takes its place.
 
-    On any error it is removed, and what was at `path` before stays as it was.
+    On any error it is removed, and what was at `path` before stays as it was. Of a symbolic link,
+    what it points to is replaced.
     """
+    path = path.resolve()
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary
-        if path.is_dir() and temporary.is_dir():  # no system replaces a folder that is not empty
-            old = temporary.with_suffix(".old")
-            os.replace(path, old)
-            os.replace(temporary, path)
-            shutil.rmtree(old)
+        if path.is_dir() and temporary.is_dir():
+            _replace_folder(path, temporary)
         else:
             os.replace(temporary, path)
     except BaseException:
@@ -32,3 +31,15 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
+
+
+def _replace_folder(path: pathlib.Path, new: pathlib.Path) -> None:
+    """No system call does it where the folder is not empty."""
+    old = new.with_suffix(".old")
+    os.replace(path, old)
+    try:
+        os.replace(new, path)
+    except BaseException:
+        os.replace(old, path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)

@@ -15,12 +15,14 @@ from tf_movprune.wrapper import PruneLowMovement
 def guard_saving(model: Layer) -> None:
     """Makes `save_pretrained`, and saving without what was changed in place, raise."""
     _guard_save_pretrained(model)
+    _guard_shared_masks(model)
     _guard_configs(model)
 
 
 def unguard_saving(model: Layer) -> None:
     """Undoes `guard_saving`."""
     vars(model).pop("save_pretrained", None)
+    vars(model).pop("save", None)
     for layer in _unwrapped_layers(model):
         if getattr(vars(layer).get("get_config"), "func", None) is _complete_config:
             del vars(layer)["get_config"]
@@ -38,6 +40,17 @@ def _guard_save_pretrained(model: Layer) -> None:
             )
 
         vars(model)["save_pretrained"] = refuse
+
+
+def _guard_shared_masks(model: Layer) -> None:
+    """Refused before Keras opens the file, of which nothing would be left."""
+    sharing = [layer for layer in pruned_layers(model).values() if layer.shared_masks]
+    if sharing and isinstance(model, keras.Model):
+
+        def refuse(*args: Any, **kwargs: Any) -> None:
+            sharing[0].get_config()  # raises
+
+        vars(model)["save"] = refuse
 
 
 def _guard_configs(model: Layer) -> None:

@@ -100,10 +100,15 @@ class Attention:
 Junction = Attention | Hidden
 
 
-def find(model: Layer) -> list[Junction]:
-    """The junctions of a model; those of Hugging Face encoders in the order of their layers."""
+def find(model: Layer, *, to_remove: bool = True) -> list[Junction]:
+    """The junctions of a model; those of Hugging Face encoders in the order of their layers.
+
+    Args:
+      model: built, without wrappers.
+      to_remove: leave out those in which something cannot be removed, but for masking.
+    """
     layers = [model, *(layer for _, layer in walk(model))]
-    shows_scores = _layers_that_return_scores(layers)
+    shows_scores = _layers_that_return_scores(layers) if to_remove else set()
     found: list[Junction] = []
     for layer in layers:
         if type(layer) is keras.layers.MultiHeadAttention:

@@ -53,7 +53,8 @@ def prune_low_movement(
         `BLOCKS_FLOAT32` and `BLOCKS_INT8` are those that LiteRT runs natively. `HEADS` and
         `NEURONS` prune attention heads and the neurons between two dense layers, each with one
         score over all its weights and biases, in all its layers; at least one stays of each layer,
-        and `minimum_remaining` of the method where that is more. Layers that have a part in them
+        and `minimum_remaining` of the method where that is more. The sparsity of a schedule is then
+        the fraction of heads or neurons that go. Layers that have a part in them
         and would not be pruned, such as the output layer, are wrapped too. Or a mapping from
         patterns to these, such as `{"*.attention.*": HEADS, "*": NEURONS}`; blocks of (1, 1) where
         none matches.
@@ -123,7 +124,10 @@ def prune_low_movement(
         if path in schedules or method.schedule_value is None
     ]
     _check_use_of_methods(methods, chosen_paths)
-    block_sizes = by_path(layers, block_size, "block_size")
+    block_sizes = {
+        path: tuple(size) if isinstance(size, list) else size
+        for path, size in by_path(layers, block_size, "block_size").items()
+    }
     settings = {
         path: Settings(schedules.get(path), methods[path], block_sizes.get(path, (1, 1)))
         for path in chosen_paths
@@ -144,9 +148,14 @@ def _wrappers(
     """Wrappers by the ids of the layers inside them, from settings by path."""
     masks, more = shared_masks(model, settings, layers)
     chosen = {path: (layers[path], setting) for path, setting in settings.items()}
+    wrapped = {**chosen, **more}
+    # What is shared is made by the first of its wrappers: by one that is trained, if any is.
+    order = sorted(wrapped, key=lambda path: not wrapped[path][0].trainable)
     return {
-        id(layer): PruneLowMovement(layer, *setting, shared_masks=masks.get(path, ()), **options)
-        for path, (layer, setting) in {**chosen, **more}.items()
+        id(wrapped[path][0]): PruneLowMovement(
+            wrapped[path][0], *wrapped[path][1], shared_masks=masks.get(path, ()), **options
+        )
+        for path in order
     }
 
 

@@ -51,7 +51,7 @@ def shared_masks(
     paths.update((id(layer), path) for path, layer in layers.items())
     masks: dict[str, list[SharedMask]] = {path: [] for path in structured}
     more: dict[str, tuple[Layer, Settings]] = {}
-    for junction in find(model):
+    for junction in find(model, to_remove=False):
         kind = HEADS if isinstance(junction, Attention) else NEURONS
         members = {paths[id(layer)]: layer for layer in _wrapped_layers(junction)}
         asking = [p for p in members if p in settings and settings[p].block_size == kind]
@@ -73,7 +73,8 @@ def _check_equal(path: str, setting: Settings, other_path: str, other: Settings)
         raise ValueError(
             f"{path} is pruned by {setting}, and {other_path} has a part in the same "
             f"{setting.block_size}, but is pruned by {other}. Give both the same block_size, "
-            "schedule and method."
+            f"schedule and method; or leave {other_path} out of the schedules, to prune just the "
+            f"{setting.block_size} of which it has a part."
         )
 
 
@@ -96,7 +97,7 @@ def _parts(junction: Junction) -> Iterator[Part]:
 def _not_found(path: str, kind: str) -> str:
     if kind == HEADS:
         what = (
-            "Known are Keras's MultiHeadAttention, and the attention of Hugging Face's BERT, "
+            "Known are Keras's own MultiHeadAttention, and the attention of Hugging Face's BERT, "
             "RoBERTa, ELECTRA and DistilBERT encoders"
         )
     else:

@@ -132,9 +132,11 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 def _convert(signature: Signature, quantization: str) -> bytes:
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [signature.concrete], signature.model
-    )
+    # Not the model itself: Keras would trace all of it, and models that it cannot trace get a file
+    # without a signature.
+    module = tf.Module()
+    module.function, module.weights = signature.concrete, signature.model.variables
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([signature.concrete], module)
     if quantization != "none":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
     if quantization == "float16":

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+import copy
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 from tf_movprune._keras import Layer, keras
@@ -123,6 +125,35 @@ def replace_layers(root: Layer, replacements: dict[int, Layer]) -> Layer:
                 _set_attribute(layer, name, _rebuilt(value, replaced), olds)
 
     return replaced(root)
+
+
+@contextlib.contextmanager
+def unchanged(root: Layer) -> Iterator[None]:
+    """Puts all attributes of all layers of a model back, at the end, to what they are now."""
+    layers = [root, *(layer for _, layer in walk(root))]
+    states = [_state(layer) for layer in layers]
+    try:
+        yield
+    finally:
+        for layer, state in zip(layers, states):
+            vars(layer).clear()
+            vars(layer).update(state)
+
+
+def _state(layer: Layer) -> dict[str, Any]:
+    """The attributes of a layer, with copies of the lists and mappings in which Keras keeps books.
+
+    Nodes are among these: a layer gets more of them where a graph is cloned around it.
+    """
+    state = dict(vars(layer))
+    for name, value in state.items():
+        if _is_keras_internal(name) and isinstance(value, (list, dict, MutableMapping)):
+            copied: Any = copy.copy(value)
+            storage = getattr(value, "_storage", None)
+            if isinstance(storage, dict):  # mappings by identity copy no deeper
+                copied._storage = dict(storage)
+            state[name] = copied
+    return state
 
 
 def _rebuilt(value: Any, replaced: Callable[[Layer], Layer]) -> Any:
