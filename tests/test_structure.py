@@ -249,8 +249,7 @@ def test_scores_start_from_the_means_of_magnitudes():
 # ---- training, saving, removal
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("method", ["hard", "soft"])
+@pytest.mark.parametrize(("method", "jit_compile"), [("hard", True), ("soft", False)])
 def test_training_and_removal(method, jit_compile, tmp_path):
     methods = {
         "hard": tf_movprune.HardMovement(),

@@ -31,7 +31,7 @@ class _Blocks(NamedTuple):
 
     width: int
     min_sparsity: float
-    """Of the blocks; above it the kernel is faster than the dense one (x86, see docs/export.md)."""
+    """Of the blocks. In float32 the kernel is faster than the dense one from there on."""
     max_inputs: int | None = None
 
 
@@ -75,7 +75,8 @@ def store_sparsely(data: bytes, storage: str) -> tuple[bytes, list[StoredMatrix]
       are. Where at least 90 % of the blocks are zero (int8: 95 %), and they divide the inputs.
     - `"csr"`: rows of non-zeros, which LiteRT unpacks when it loads the file: a smaller file, of
       the same speed, which takes more memory. Where it is smaller. Not in int8: LiteRT refuses it.
-    - `"auto"`: blocks where these pay, else rows where they halve the matrix.
+    - `"auto"`: in float32 blocks where these are, else rows where they halve the matrix, in float16
+      too; int8 stays dense.
 
     Args:
       data: a TFLite file that was converted without the sparsity flag.
@@ -164,7 +165,8 @@ def _stored(model: Any, graph: Any, index: int, storage: str) -> tuple[StoredMat
     matrix = np.frombuffer(np.asarray(buffer.data, np.uint8).tobytes(), dtype)
     matrix = matrix.reshape(tensor.shape)
     dense, encoded, kind = len(buffer.data), None, "dense"
-    if storage in ("auto", "blocks"):
+    # CPUs with instructions for int8 multiply it faster when it is dense; see docs/export.md.
+    if storage == "blocks" or (storage == "auto" and dtype == np.float32):
         encoded, kind = _as_blocks(matrix), "blocks"
     if encoded is None and storage in ("auto", "csr") and dtype != np.int8:
         encoded, kind = _as_rows(matrix), "csr"

@@ -28,10 +28,12 @@ _QUANTIZATIONS = {
 }
 _IMPOSSIBLE = {
     ("dynamic", "csr"): "LiteRT cannot load rows of int8. Use quantization='none' or 'float16', or "
-    "sparse_storage='auto'",
+    "sparse_storage='blocks'",
     ("float16", "blocks"): "LiteRT has no kernel for blocks of float16. Use quantization='none' or "
     "'dynamic', or sparse_storage='auto'",
 }
+# Inputs in a block, where there may be blocks.
+_BLOCKS = {("none", "blocks"): 4, ("none", "auto"): 4, ("dynamic", "blocks"): 16}
 
 
 def export_tflite(
@@ -62,9 +64,10 @@ def export_tflite(
         `"float16"` halves the file, at the same speed; `"none"` keeps float32.
       shrink: whether to leave out empty heads and neurons; see `compact`. With blocks, only whole
         blocks of neurons.
-      sparse_storage: `"none"`; `"auto"`, sparse where it is not slower and pays; `"blocks"` that
-        LiteRT multiplies as they are; or `"csr"`, rows that it unpacks when it loads the file. See
-        `BLOCKS_FLOAT32` and `BLOCKS_INT8` for blocks, of which 90 % (int8: 95 %) must be zero.
+      sparse_storage: `"none"`; `"blocks"` that LiteRT multiplies as they are, of `BLOCKS_FLOAT32`
+        or `BLOCKS_INT8`, where at least 90 % (int8: 95 %) of them are zero; `"csr"`, rows that it
+        unpacks when it loads the file; or `"auto"`, blocks or rows where they are smaller and not
+        slower, and so never in int8.
       verify: whether to run the file and compare, in `ai_edge_litert` where it is installed and
         else in TensorFlow's own interpreter, with its default delegate.
       atol: largest difference that passes. Unless given, over the larger of 1 and the largest
@@ -82,7 +85,7 @@ def export_tflite(
         these sizes, `inputs` are not what it takes; `quantization` or `sparse_storage` is not
         known, or LiteRT cannot run the one with the other.
 
-    Warns where `sparse_storage` was asked for, and no matrix is sparse enough.
+    Warns where blocks or rows were asked for, and no matrix is sparse enough.
     """
     _check_choice("quantization", quantization, tuple(_QUANTIZATIONS))
     _check_choice("sparse_storage", sparse_storage, SPARSE_STORAGES)
@@ -98,12 +101,13 @@ def export_tflite(
         removed: dict[str, tuple[int, int]] = {}
         smaller = model
         if shrink:
-            rows = _block_width(quantization) if sparse_storage in ("auto", "blocks") else 1
+            rows = _BLOCKS.get((quantization, sparse_storage), 1)
             smaller, removed = stack.enter_context(compacted(model, rows))
         traced = signature_of(smaller, sequence_length, batch_size)
         data = _convert(traced, quantization)
     data, matrices = store_sparsely(data, sparse_storage)
-    if sparse_storage != "none" and all(matrix.storage == "dense" for matrix in matrices):
+    is_dense = all(matrix.storage == "dense" for matrix in matrices)
+    if sparse_storage in ("blocks", "csr") and is_dense:
         warnings.warn(
             f"sparse_storage={sparse_storage!r} found no matrix that is sparse enough: all are "
             "stored dense. Prune further, by BLOCKS_FLOAT32 or BLOCKS_INT8 where the file is to be "
@@ -119,11 +123,6 @@ def export_tflite(
             difference = largest_difference(path, signature.run(examples), outputs, rtol, atol)
         report = report_on(path, temporary, traced, difference)
     return dataclasses.replace(report, quantization=name, removed=removed, matrices=tuple(matrices))
-
-
-def _block_width(quantization: str) -> int:
-    """How many inputs lie in a block that LiteRT runs natively; 1 where it runs none."""
-    return {"none": 4, "dynamic": 16}.get(quantization, 1)
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
