@@ -12,7 +12,8 @@ from tf_movprune.guards import guard_saving, unguard_saving
 from tf_movprune.methods import HardMovement, PruningMethod
 from tf_movprune.selection import by_path, chosen_layers, is_hugging_face
 from tf_movprune.serialization import SERIALIZABLE
-from tf_movprune.structure import Settings, shared_masks
+from tf_movprune.settings import Settings
+from tf_movprune.structure import shared_masks
 from tf_movprune.traversal import forget_compilation, pruned_layers, replace_layers
 from tf_movprune.wrapper import PruneLowMovement, is_prunable
 
@@ -54,10 +55,9 @@ def prune_low_movement(
         `NEURONS` prune attention heads and the neurons between two dense layers, each with one
         score over all its weights and biases, in all its layers; at least one stays of each layer,
         and `minimum_remaining` of the method where that is more. The sparsity of a schedule is then
-        the fraction of heads or neurons that go. Layers that have a part in them
-        and would not be pruned, such as the output layer, are wrapped too. Or a mapping from
-        patterns to these, such as `{"*.attention.*": HEADS, "*": NEURONS}`; blocks of (1, 1) where
-        none matches.
+        the fraction of heads or neurons that go. Layers that have a part in them and would not be
+        pruned, such as the output layer, are wrapped too. Or a mapping from patterns to these, such
+        as `{"*.attention.*": HEADS, "*": NEURONS}`; blocks of (1, 1) where none matches.
       pruning_policy: tfmot `PruningPolicy`; overrides the default choice of layers.
       score_learning_rate_multiplier: learning rate of the scores over that of the optimizer, for
         any optimizer. `HardMovement` has 1 by default, since from zero only the order of the

@@ -11,7 +11,8 @@ from tf_movprune import masks
 from tf_movprune._keras import Layer, PruningSchedule
 from tf_movprune.methods import PruningMethod
 from tf_movprune.schedules import final_value
-from tf_movprune.serialization import serialize_method, settings_key
+from tf_movprune.serialization import serialize_method
+from tf_movprune.settings import Settings
 from tf_movprune.traversal import pruned_layers
 from tf_movprune.wrapper import PruneLowMovement
 
@@ -109,7 +110,7 @@ def groups(wrappers: Iterable[PruneLowMovement]) -> list[Group]:
 
 def settings_of(wrapper: PruneLowMovement) -> str:
     """What a refresh depends on besides variables: equal in layers of one group only."""
-    return settings_key(wrapper.pruning_schedule, wrapper.method, wrapper.block_size)
+    return Settings(wrapper.pruning_schedule, wrapper.method, wrapper.block_size).key
 
 
 def _is_due(schedule: PruningSchedule, step: tf.Tensor, window: int) -> tf.Tensor:
@@ -127,9 +128,8 @@ def _is_due(schedule: PruningSchedule, step: tf.Tensor, window: int) -> tf.Tenso
 def _refresh(group: Group, step: tf.Tensor, wrappers: Sequence[PruneLowMovement]) -> bool:
     method, layers = group.method, group.layers
     value = tf.convert_to_tensor(group.schedule(step)[1])
-    places: dict[
-        int, tuple[PruneLowMovement, int]
-    ] = {}  # of each mask once, however many layers share it
+    # Each mask once, however many layers share it.
+    places: dict[int, tuple[PruneLowMovement, int]] = {}
     for layer in layers:
         for i, mask in enumerate(layer.masks):
             places.setdefault(id(mask), (layer, i))

@@ -73,12 +73,6 @@ def deserialize_method(config: dict[str, Any] | methods.PruningMethod) -> method
     return cls.from_config(values)
 
 
-def settings_key(schedule: Any, method: methods.PruningMethod, block_size: Any) -> str:
-    """A string that is equal where schedule, method and block size are."""
-    described = None if schedule is None else serialize_schedule(schedule)
-    return repr([described, serialize_method(method), block_size])
-
-
 # Not with Keras's own functions: while it loads an H5 file or a SavedModel these are older ones,
 # which do not resolve registered names.
 

@@ -3,26 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
 
-from tf_movprune._keras import Layer, PruningSchedule
+from tf_movprune._keras import Layer
 from tf_movprune.junctions import Attention, Junction, find
-from tf_movprune.methods import PruningMethod
-from tf_movprune.serialization import settings_key
+from tf_movprune.settings import Settings
 from tf_movprune.shared_masks import HEADS, KINDS, NEURONS, Part, SharedMask
 from tf_movprune.traversal import walk
-
-
-class Settings(NamedTuple):
-    """How a layer is to be pruned."""
-
-    schedule: PruningSchedule | None
-    method: PruningMethod
-    block_size: Any
-
-    def __str__(self) -> str:
-        names = (type(value).__name__ for value in (self.method, self.schedule))
-        return f"{self.block_size!r} with {' and '.join(names)}"
 
 
 def shared_masks(
@@ -69,7 +55,7 @@ def shared_masks(
 
 
 def _check_equal(path: str, setting: Settings, other_path: str, other: Settings) -> None:
-    if settings_key(*setting) != settings_key(*other):
+    if setting.key != other.key:
         raise ValueError(
             f"{path} is pruned by {setting}, and {other_path} has a part in the same "
             f"{setting.block_size}, but is pruned by {other}. Give both the same block_size, "

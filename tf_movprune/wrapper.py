@@ -20,7 +20,6 @@ from tf_movprune._keras import (
     keras,
     register,
 )
-from tf_movprune.arguments import check_number
 from tf_movprune.kernels import (
     Slot,
     build_attention,
@@ -30,13 +29,14 @@ from tf_movprune.kernels import (
     replaced,
 )
 from tf_movprune.methods import HardMovement, PruningMethod
-from tf_movprune.schedules import EveryStep, end_of, value_name
+from tf_movprune.schedules import EveryStep
 from tf_movprune.serialization import (
     deserialize_method,
     deserialize_schedule,
     serialize_method,
     serialize_schedule,
 )
+from tf_movprune.settings import check_block_size, check_settings
 from tf_movprune.shared_masks import SharedMask
 
 SCORES_NAME = "movement_scores"
@@ -102,8 +102,9 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             pruning_schedule = EveryStep()
         if score_learning_rate_multiplier is None:
             score_learning_rate_multiplier = getattr(method, "score_learning_rate_multiplier", 1.0)
-        _check_arguments(layer, pruning_schedule, method, score_learning_rate_multiplier)
-        _check_block_size(block_size, shared_masks, method)
+        _check_layer(layer)
+        check_settings(pruning_schedule, method, score_learning_rate_multiplier)
+        check_block_size(block_size, method, is_shared=bool(shared_masks))
         kwargs.setdefault("name", f"prune_low_movement_{layer.name}")
         kwargs.setdefault("dtype", layer.dtype_policy)
         kwargs.setdefault("trainable", layer.trainable)
@@ -414,7 +415,7 @@ def _is_true(training: Any) -> bool:
     return not tf.is_tensor(training) and bool(training)
 
 
-def _check_arguments(layer, schedule, method, multiplier) -> None:
+def _check_layer(layer: Any) -> None:
     if not is_prunable(layer):
         raise ValueError(
             f"Expected a layer with prunable weights, got {type(layer).__name__}. Known are the "
@@ -426,61 +427,3 @@ def _check_arguments(layer, schedule, method, multiplier) -> None:
             f"The layer {layer.name!r} ({type(layer).__name__}) makes its kernels when it is first "
             "called. Call it, or the model, once on example inputs before pruning."
         )
-    if not isinstance(schedule, PruningSchedule):
-        raise TypeError(
-            "pruning_schedule must be a PruningSchedule, such as "
-            f"tf_movprune.CubicSparsity(0.9, begin_step=200, end_step=1800), got {schedule!r}."
-        )
-    if not isinstance(method, PruningMethod):
-        raise TypeError(
-            "method must be an object such as tf_movprune.HardMovement() or "
-            f"tf_movprune.Magnitude(), got {method!r}."
-        )
-    if value_name(schedule) != method.schedule_value:
-        raise ValueError(_mismatch(schedule, method))
-    if method.has_penalty and end_of(schedule) is None:
-        raise ValueError(
-            f"The penalty of {type(method).__name__} rises until the schedule ends, but "
-            f"{type(schedule).__name__} has no end_step. Give it one."
-        )
-    if not check_number("score_learning_rate_multiplier", multiplier, example=1.0) > 0:
-        raise ValueError(
-            f"score_learning_rate_multiplier must be greater than 0, got {multiplier}."
-        )
-
-
-def _check_block_size(block_size, shared_masks, method) -> None:
-    if shared_masks:
-        if method.has_noise:
-            raise ValueError(
-                f"{type(method).__name__} cannot prune {block_size}: its gates are drawn anew for "
-                "each matrix. Use tf_movprune.HardMovement, SoftMovement or Magnitude."
-            )
-        return
-    expected = (
-        "block_size must be two integers of at least 1, the rows and columns of a block, such as "
-        "(4, 4), or for models tf_movprune.HEADS, tf_movprune.NEURONS or a mapping from path "
-        f"patterns, got {block_size!r}."
-    )
-    if not isinstance(block_size, (tuple, list)) or len(block_size) != 2:
-        raise TypeError(expected)
-    if not all(isinstance(size, numbers.Integral) for size in block_size):
-        raise TypeError(expected)
-    if min(block_size) < 1:
-        raise ValueError(expected)
-
-
-def _mismatch(schedule: PruningSchedule, method: PruningMethod) -> str:
-    received = f"{type(method).__name__} with {type(schedule).__name__}"
-    if method.schedule_value is None:
-        return f"{type(method).__name__} takes no schedule, got {received}. Leave it out."
-    if method.schedule_value == "threshold":
-        return (
-            f"Soft movement needs a threshold schedule, got {received}. Use tf_movprune."
-            "CubicThreshold, or say with SoftMovement(target=True) that the schedule is the "
-            "overall sparsity to reach."
-        )
-    return (
-        f"A sparsity schedule is needed, got {received}. Use a schedule such as "
-        "tf_movprune.CubicSparsity, or the method tf_movprune.SoftMovement()."
-    )
