@@ -231,6 +231,9 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=6, help="of the encoder: 2, 6 or 12")
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--final_sparsity", type=float, default=0.9)
+    parser.add_argument(
+        "--teacher", help="folder of one; without it that of a dense run of as many steps"
+    )
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print the results, and train nothing")
     args = parser.parse_args()
@@ -246,7 +249,8 @@ def main() -> None:
     splits = load_task(args.task, args.data_dir)
     data = {name: tokenize(tokenizer, *split) for name, split in splits.items()}
     task = "sst2" if args.data_dir else args.task
-    teacher = f"runs/teachers/{task}-{args.num_train_steps}-{args.layers}-{args.batch_size}"
+    own = f"runs/teachers/{task}-{args.num_train_steps}-{args.layers}-{args.batch_size}"
+    teacher = args.teacher or own
 
     def key(name: str, seed: int) -> tuple:
         sparsity = 0.0 if name == "dense" else args.final_sparsity

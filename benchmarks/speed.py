@@ -11,6 +11,7 @@ ratio of medians of measurements that took turns in the same process.
 from __future__ import annotations
 
 import argparse
+import collections
 import datetime
 import json
 import os
@@ -18,20 +19,23 @@ import pathlib
 import platform
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
+import transformers
 
 import tf_movprune
 from benchmarks import models
 from benchmarks.measuring import Table, draw_scores, interleaved, seconds
+from examples.downloads import minilm_folder
+from examples.sentiment_data import load_task, tokenize, training_batches
 from tf_movprune import masks
 
-PARTS = ("step", "refresh", "memory", "scaling", "others")
+PARTS = ("step", "refresh", "memory", "scaling", "batches", "others")
 STEPS = 10_000  # of the schedules: more than are run
 BATCH = 32
 
@@ -63,10 +67,9 @@ def prune(model: keras.Model, variant: str) -> keras.optimizers.Optimizer:
 class Trainer:
     """What `fit` does in each step: the callback, then the compiled train function."""
 
-    def __init__(self, model: keras.Model, callbacks, batch, **compile_arguments):
+    def __init__(self, model: keras.Model, callbacks, dataset, **compile_arguments):
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         model.compile(loss=loss, **compile_arguments)
-        dataset = tf.data.Dataset.from_tensors(batch).cache().repeat()
         self.callbacks = keras.callbacks.CallbackList(
             callbacks, model=model, epochs=1, steps=2 * STEPS, verbose=0
         )
@@ -85,13 +88,23 @@ class Trainer:
         self.steps += 1
 
 
-def trainer(shape: str, length: int, variant: str, **compile_arguments) -> Trainer:
+def taking_turns(*batches) -> tf.data.Dataset:
+    """Endless: one batch, or several, which may be of different lengths."""
+    endless = [tf.data.Dataset.from_tensors(batch).cache().repeat() for batch in batches]
+    if len(endless) == 1:
+        return endless[0]
+    turns = tf.data.Dataset.range(len(endless)).repeat()
+    return tf.data.Dataset.choose_from_datasets(endless, turns)
+
+
+def trainer(shape: str, length: int | Sequence[int], variant: str, **compile_arguments) -> Trainer:
     model = models.bert_classifier(shape)
     optimizer = prune(model, variant)
     callbacks = [] if variant == "dense" else [tf_movprune.UpdatePruningStep()]
     compile_arguments = {"jit_compile": True, **compile_arguments}
-    batch = models.random_batch(BATCH, length)
-    return Trainer(model, callbacks, batch, optimizer=optimizer, **compile_arguments)
+    lengths = [length] if isinstance(length, int) else length
+    dataset = taking_turns(*(models.random_batch(BATCH, n) for n in lengths))
+    return Trainer(model, callbacks, dataset, optimizer=optimizer, **compile_arguments)
 
 
 # ---- measuring
@@ -266,6 +279,33 @@ def measure_scaling(table: Table, largest: str, figure: pathlib.Path) -> None:
     table.add(f"time for each weight, {counts[-1]:,} weights / {counts[0]:,}", growth)
 
 
+def measure_batches(table: Table, shape: str, rounds: int) -> None:
+    """What batches of like lengths save in one epoch of the demo's sentences."""
+    folder = minilm_folder(pathlib.Path("runs/cache"))
+    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
+    data = tokenize(tokenizer, *load_task("movie_reviews", None)["train"])
+    steps = len(data) // BATCH
+    batches = training_batches(data, BATCH, seed=0).take(steps)
+    counts = collections.Counter(inputs["input_ids"].shape[1] for inputs, _ in batches)
+    order = np.random.RandomState(0).permutation(len(data))[: steps * BATCH]
+    sizes = np.array([len(data.ids[i]) for i in order]).reshape(steps, BATCH)
+
+    lengths = sorted(counts)
+    trained = trainer(shape, lengths, "hard")
+    first = {length: seconds(trained.step) for length in lengths}
+    rows = [{length: seconds(trained.step) for length in lengths} for _ in range(rounds)]
+    times = {length: float(np.median([row[length] for row in rows])) for length in lengths}
+    longest = lengths[-1]
+    mean = sum(counts[length] * times[length] for length in lengths) / steps
+    what = f"batches of like lengths, {len(lengths)} programs"
+    table.add(f"{what}: mean step / step at {BATCH} × {longest}", mean / times[longest])
+    compilation = np.median([first[length] - times[length] for length in lengths[1:]])
+    name = f"compilation of the program for another length / step at {BATCH} × {longest}"
+    table.add(name, compilation / times[longest])
+    programs = len(set(sizes.max(axis=1)))
+    table.add("programs, where batches are padded to their longest sentence", programs)
+
+
 def measure_others(table: Table, shape: str, length: int, rounds: int) -> None:
     """What has no target: tfmot, no XLA, several steps to an execution, half precision."""
     from tensorflow_model_optimization.python.core.sparsity.keras import (
@@ -296,9 +336,8 @@ def measure_others(table: Table, shape: str, length: int, rounds: int) -> None:
             callbacks = [tf_movprune.UpdatePruningStep()]
         inputs, labels = models.random_batch(BATCH, length)
         # tfmot's masks are updated under conditions with assertions, which XLA cannot compile.
-        return Trainer(
-            model, callbacks, (inputs["input_ids"], labels), optimizer=keras.optimizers.Adam(3e-5)
-        )
+        dataset = taking_turns((inputs["input_ids"], labels))
+        return Trainer(model, callbacks, dataset, optimizer=keras.optimizers.Adam(3e-5))
 
     def compare(name: str, trainers: dict[str, Trainer]) -> None:
         for each in trainers.values():
@@ -351,6 +390,8 @@ def main() -> int:
         measure_memory(table, args.shape, longest)
     if "scaling" in args.only:
         measure_scaling(table, args.largest, args.output_dir / "scaling.png")
+    if "batches" in args.only:
+        measure_batches(table, args.shape, args.rounds)
     if "others" in args.only:
         measure_others(table, args.shape, min(args.lengths), args.rounds)
 

@@ -71,6 +71,7 @@ def test_measurements_take_turns():
     assert calls == ["a", "b"] * 3 and set(times) == {"a", "b"}
 
 
+@pytest.mark.slow
 def test_exported_train_steps_are_those_of_tensorflow(tmp_path):
     pytest.importorskip("jax")
     block = "import sys; sys.modules.update(tensorflow=None, tf_keras=None, tf_movprune=None); "

@@ -364,7 +364,7 @@ def test_a_compacted_model_trains_is_exported_and_is_compacted_again(tmp_path):
     tf_movprune.compact(model)
     before = model.get_weights()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("adam", loss, jit_compile=True)
+    model.compile("adam", loss)
     model.fit(dict(TOKENS), tf.constant([0, 1]), verbose=0)
     (query, _, output, *_), _ = layers_of(model)
     place = [weight.name for weight in model.weights].index(query.kernel.name)

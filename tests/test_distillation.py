@@ -369,7 +369,14 @@ TASKS = {
 }
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize(
+    "task",
+    [
+        "SequenceClassification",
+        "QuestionAnswering",
+        pytest.param("TokenClassification", marks=pytest.mark.slow),
+    ],
+)
 def test_hugging_face(task):
     student, teacher = bert(task), bert(task, 1)
     tf_movprune.prune_low_movement(student, schedule())

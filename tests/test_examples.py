@@ -49,6 +49,7 @@ def tiny_bert(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_demo(glue, tiny_bert, tmp_path, capsys):
     results = movie_sentiment.main(
         f"--quick --data_dir {glue} --model {tiny_bert} --learning_rate 3e-3 "

@@ -449,7 +449,7 @@ def test_seed_of_l0():
     ],
     ids=["soft", "target", "l0", "global"],
 )
-@pytest.mark.parametrize("format_", [".keras", ".h5"])
+@pytest.mark.parametrize("format_", [".keras", pytest.param(".h5", marks=pytest.mark.slow)])
 def test_saved_model_goes_on_to_the_same_bits(schedule, method, format_, tmp_path):
     def optimizer():
         return tf_movprune.create_optimizer(1e-2, 24, 3)
@@ -470,7 +470,9 @@ def test_saved_model_goes_on_to_the_same_bits(schedule, method, format_, tmp_pat
         np.testing.assert_array_equal(got, want)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("method", [tf_movprune.SoftMovement(40.0), tf_movprune.L0(20.0)])
 def test_mixed_precision(policy, method):
     keras.mixed_precision.set_global_policy(policy)
