@@ -49,6 +49,8 @@ class Recipe:
     end: float = 0.7
     learning_rate: float = 8e-5
     distil: bool = False
+    start_at_teacher: bool = False
+    """Whether the teacher's weights are pruned, and not those of MiniLM."""
     heads: float | None = None
     """Fraction of the heads that go. Then the sparsity is that of the neurons."""
 
@@ -83,6 +85,9 @@ RECIPES = {
     "movement-structure-distil-end-0.5": changed(MOVEMENT, heads=0.5, distil=True, end=0.5),
     "movement-structure-distil-lr-1.6e-4": changed(
         MOVEMENT, heads=0.5, distil=True, end=0.5, learning_rate=1.6e-4
+    ),
+    "movement-structure-distil-from-teacher": changed(
+        MOVEMENT, heads=0.5, distil=True, end=0.5, learning_rate=1.6e-4, start_at_teacher=True
     ),
     # the paper's settings
     "hard": Recipe(tf_movprune.HardMovement()),  # at any score rate
@@ -157,7 +162,8 @@ def run(
     recipe: Recipe, data, folder, layers, settings: Settings, sparsity: float, teacher: str
 ) -> dict:
     settings = dataclasses.replace(settings, learning_rate=recipe.learning_rate)
-    model = trained = classifier(folder, settings.seed, layers)
+    start = teacher if recipe.start_at_teacher else folder
+    model = trained = classifier(start, settings.seed, layers)
     callbacks, score_optimizer = [], None
     if recipe.method is not None:
         multiplier = recipe.score_adam and recipe.score_adam / recipe.learning_rate
