@@ -17,8 +17,10 @@ import json
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -207,22 +209,33 @@ def measure_refreshes(table: Table, shape: str, rounds: int) -> None:
 def measure_memory(table: Table, shape: str, length: int) -> None:
     """Of each masked weight: by the sizes of tensors, and by the peak of a process of its own."""
     weights = sum(rows * columns for rows, columns in models.kernel_shapes(shape))
-    found = {
-        variant: json.loads(
-            subprocess.run(
-                [
-                    *(sys.executable, "-m", "benchmarks.speed"),
-                    *("--shape", shape, "--lengths", str(length), "--memory_of", variant),
-                ],
-                check=True,
-                capture_output=True,
-                text=True,
-            ).stdout.splitlines()[-1]
-        )
-        for variant in ("dense", "hard", "plain SGD")
-    }
+
+    def run(variant: str, xla_flags: str = "") -> dict[str, int]:
+        arguments = ["--shape", shape, "--lengths", str(length), "--memory_of", variant]
+        printed = subprocess.run(
+            [sys.executable, "-m", "benchmarks.speed", *arguments],
+            env={**os.environ, "XLA_FLAGS": xla_flags},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        return json.loads(printed.splitlines()[-1])
+
+    def measure(variant: str) -> dict[str, int]:
+        with tempfile.TemporaryDirectory() as folder:
+            # Another process than that of the peak, which grows as it dumps.
+            run(variant, f"--xla_dump_to={folder} --xla_dump_hlo_module_re=.*run_step.*")
+            (report,) = pathlib.Path(folder).glob("*memory-usage-report.txt")
+            buffers = int(re.match(r"Total bytes used: (\d+)", report.read_text())[1])
+        return {**run(variant), "buffers": buffers}
+
+    found = {variant: measure(variant) for variant in ("dense", "hard", "plain SGD")}
     for variant, tensors, peak in (("hard", 13, 16), ("plain SGD", 5, 8)):
-        for name, key, target in (("variables", "tensors", tensors), ("peak RSS", "peak", peak)):
+        for name, key, target in (
+            ("variables", "tensors", tensors),
+            ("all buffers of XLA's step", "buffers", None),
+            ("peak RSS", "peak", peak),
+        ):
             extra = (found[variant][key] - found["dense"][key]) / weights
             table.add(f"memory of a masked weight, {variant}, {name}", extra, target, " bytes")
 

@@ -142,9 +142,8 @@ def _select(
         rows = [[cuts.Scores(tf.reshape(tensor, [-1])) for tensor in group] for group in groups]
         masks, thresholds = cuts.select(rows, counts)
         if any(minimums):
-            kept = [cuts.count_true(mask) for mask in masks[0]]
             masks, thresholds = tf.cond(
-                tf.reduce_any([k < minimum for k, minimum in zip(kept, minimums)]),
+                tf.reduce_any(cuts.count_true_of_each(masks[0]) < minimums),
                 lambda: cuts.select([_reserve(rows[0], minimums)], counts),
                 lambda: (masks, thresholds),
             )
@@ -200,14 +199,16 @@ def threshold_masks(
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683, section 3; the minimum is that of
       the authors' code.
     """
-    masks = [tf.sigmoid(tensor) > tf.cast(threshold, tensor.dtype) for tensor in scores]
-    is_short = [cuts.count_true(mask) < minimum for mask, minimum in zip(masks, minimums)]
-    least = tf.cond(
-        tf.reduce_any(is_short),
-        lambda: topk_masks(scores, tf.constant(minimums, tf.int64))[0],
-        lambda: masks,
-    )
-    return [tf.where(short, *pair) for short, *pair in zip(is_short, least, masks)]
+    threshold = tf.cast(threshold, tf.float64)
+    cut = tf.cast(tf.math.log(threshold / (1 - threshold)), tf.float32)  # costs less than sigmoids
+    masks = [tensor > cut for tensor in scores]
+    is_short = cuts.count_true_of_each(masks) < minimums
+
+    def complete() -> list[tf.Tensor]:
+        least, _ = topk_masks(scores, tf.constant(minimums, tf.int64))
+        return [tf.where(short, *pair) for short, *pair in zip(tf.unstack(is_short), least, masks)]
+
+    return tf.cond(tf.reduce_any(is_short), complete, lambda: masks)
 
 
 _LOW, _HIGH, _TEMPERATURE = -0.1, 1.1, 2 / 3  # l, r and b of the hard concrete distribution

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tf_movprune import masks
+from tf_movprune import cuts, masks
 from tf_movprune._keras import Layer, PruningSchedule
 from tf_movprune.methods import PruningMethod
 from tf_movprune.schedules import final_value
@@ -157,18 +157,16 @@ def _refresh(group: Group, step: tf.Tensor, wrappers: Sequence[PruneLowMovement]
 
 def overall_sparsity(wrappers: Iterable[PruneLowMovement]) -> tf.Tensor:
     """Fraction of zeros over all matrices of some layers: float32 scalar."""
-    by_shape: dict[tuple, list[tf.Tensor]] = {}  # counted together: a compiler has less to do
     remaining, total = tf.constant(0, tf.int64), 0
+    by_block: dict[int, list[tf.Variable]] = {}  # masks by the number of weights to an entry
     for wrapper in wrappers:
         if wrapper.shared_masks:
             remaining += tf.add_n(wrapper.remaining())
             total += sum(k.shape.num_elements() for k in wrapper.get_prunable_weights())
             continue
-        block = wrapper.block_size[0] * wrapper.block_size[1]
-        for mask in wrapper.masks:
-            by_shape.setdefault((block, *mask.shape), []).append(mask)
-    for (block, *_), alike in by_shape.items():
-        stacked = tf.stack(alike)
-        remaining += block * tf.math.count_nonzero(stacked)
-        total += block * stacked.shape.num_elements()
+        rows, columns = wrapper.block_size
+        by_block.setdefault(rows * columns, []).extend(wrapper.masks)
+    for block, alike in by_block.items():
+        remaining += block * tf.reduce_sum(cuts.count_true_of_each(alike))
+        total += block * sum(mask.shape.num_elements() for mask in alike)
     return tf.cast((total - remaining) / total, tf.float32)
