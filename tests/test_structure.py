@@ -313,6 +313,15 @@ def test_dense_layers_in_a_row_and_the_output_layer_that_reads_the_last_neurons(
     np.testing.assert_allclose(logits_of(smaller, INPUTS[chain]), expected, rtol=0, atol=1e-6)
 
 
+def test_fit_says_what_is_pruned(capsys):
+    model = tf_movprune.prune_low_movement(chain(), SCHEDULE, block_size=NEURONS)
+    model.compile("adam", "mse")
+    data = tf.data.Dataset.from_tensors((INPUTS[chain], tf.zeros([1, 3]))).repeat(6)
+    model.fit(data, callbacks=[tf_movprune.UpdatePruningStep()], verbose=2)
+    line = "Pruning 18 neurons in 2 layers. Sparsity by step: 0.00 at 0, 0.44 at 2, 0.50 at 4."
+    assert line in capsys.readouterr().out
+
+
 def test_soft_penalty_counts_shared_scores_once():
     schedule = tf_movprune.CubicThreshold(0.1, begin_step=0, end_step=4)
     method = tf_movprune.SoftMovement(36.0)

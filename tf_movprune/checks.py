@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,12 +26,15 @@ class Run(NamedTuple):
     description: str
 
 
-def describe_ramp(schedule: PruningSchedule, layers: Iterable[PruneLowMovement]) -> str:
-    """One line: what is pruned, and the sparsity at the begin, middle and end of the ramp."""
+def describe_ramp(schedule: PruningSchedule, layers: Sequence[PruneLowMovement]) -> str:
+    """One line: what a group prunes, and its sparsity at the begin, middle and end of the ramp."""
     begin, end = getattr(schedule, "begin_step", 0), getattr(schedule, "end_step", -1)
     steps = [begin, (begin + end) // 2, end] if end > begin else [begin]
-    sizes = [k.shape.num_elements() for layer in layers for k in layer.get_prunable_weights()]
-    what = f"Pruning {sum(sizes):,} weights in {len(sizes)} matrices."
+    if layers[0].shared_masks:
+        what = f"Pruning {_total(layers):,} {layers[0].block_size} in {len(_masks(layers))} layers."
+    else:
+        sizes = [k.shape.num_elements() for layer in layers for k in layer.get_prunable_weights()]
+        what = f"Pruning {sum(sizes):,} weights in {len(sizes)} matrices."
     name = value_name(schedule)
     if name is None:
         return what
