@@ -24,12 +24,13 @@ INPUTS = {
 
 
 def test_saved_model_of_bert(bert, tmp_path):
-    report = tf_movprune.export_saved_model(bert, tmp_path / "saved")
+    path = tmp_path / "new" / "saved"
+    report = tf_movprune.export_saved_model(bert, path)
     assert set(report.inputs) == set(INPUTS) and report.outputs == {"logits": (None, 2)}
     assert report.inputs["input_ids"] == (None, None)
     assert report.max_abs_diff < 1e-5
     assert 0 < report.gzip_bytes < report.bytes
-    loaded = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
+    loaded = tf.saved_model.load(str(path)).signatures["serving_default"]
     outputs = loaded(**{name: tf.constant(value) for name, value in INPUTS.items()})
     np.testing.assert_allclose(outputs["logits"], bert(INPUTS).logits, atol=1e-5)
     assert "serving" not in str(report) and "logits" in str(report)

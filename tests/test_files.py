@@ -32,6 +32,12 @@ def test_what_was_there_is_replaced_or_stays(kind, tmp_path):
     assert read(path) == "second" and list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_that_is_missing_is_named(tmp_path):
+    missing = pytest.raises(FileNotFoundError, match=r"No folder .*nowhere' for 'x'\. Make it")
+    with missing, replacing(tmp_path / "nowhere" / "x"):
+        pass
+
+
 @pytest.mark.parametrize("kind", ["file", "folder"])
 def test_links_stay_links(kind, tmp_path):
     write(tmp_path / "real", kind, "first")

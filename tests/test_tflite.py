@@ -243,6 +243,15 @@ def test_blocks_stay_aligned_where_neurons_go(tmp_path):
     assert report.removed["neurons"] == (gone, 64) and gone >= 4
 
 
+@pytest.mark.parametrize("storage", ["none", "auto"])
+def test_neurons_go_one_by_one_where_nothing_is_stored_in_blocks(storage, tmp_path):
+    model = dense_model(64, 64)
+    kernel = model.layers[2].kernel
+    kernel.assign(kernel.numpy() * (np.arange(64) % 2 > 0)[:, None])
+    report = export(model, tmp_path / "x", quantization="none", sparse_storage=storage)
+    assert report.removed["neurons"] == (32, 64)
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()

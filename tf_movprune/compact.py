@@ -77,19 +77,20 @@ def compact(model: keras.Model) -> keras.Model:
 
 @contextlib.contextmanager
 def compacted(
-    model: keras.Model, multiple: int = 1
+    model: keras.Model, rows: int = 1, min_sparsity: float = 0.0
 ) -> Iterator[tuple[keras.Model, dict[str, tuple[int, int]]]]:
     """What `compact` would return, for a while: what is changed in place is changed back.
 
     Args:
       model: built, without wrappers.
-      multiple: of the rows of kernels; only this many go together, so that blocks of rows stay
-        where they are.
+      rows: of a block. In kernels in which at least `min_sparsity` of the blocks that are left are
+        zero, only whole blocks go, so that the others stay what they are.
+      min_sparsity: fraction of the blocks.
 
     Yields:
       The smaller model, and how many `"heads"` and `"neurons"` of how many were removed.
     """
-    units, weights = _folded(model, multiple)
+    units, weights = _folded(model, rows, min_sparsity)
     removed = {}
     for kind, cls in (("heads", Attention), ("neurons", Hidden)):
         those = [unit for unit in units if isinstance(unit.junction, cls)]
@@ -102,9 +103,11 @@ def compacted(
         yield _rebuilt(model, units, weights), removed
 
 
-def _folded(model: keras.Model, multiple: int = 1) -> tuple[list[_Units], _Weights]:
+def _folded(
+    model: keras.Model, rows: int = 1, min_sparsity: float = 0.0
+) -> tuple[list[_Units], _Weights]:
     """The heads and neurons of a model that do something, and their matrices."""
-    units = [_Units(junction, multiple) for junction in find(model)]
+    units = [_Units(junction, rows, min_sparsity) for junction in find(model)]
     weights = _Weights(units)
     while any([unit.fold_empty(weights) for unit in units]):
         pass  # what went may have been all that read something else
@@ -260,9 +263,9 @@ class _Weights(dict[int, _Matrix]):
 class _Units:
     """The heads or neurons of a junction, and which of them are kept."""
 
-    def __init__(self, junction: Junction, multiple: int = 1):
+    def __init__(self, junction: Junction, rows: int = 1, min_sparsity: float = 0.0):
         self.junction = junction
-        self._multiple = multiple
+        self._rows, self._min_sparsity = rows, min_sparsity  # of blocks that are left whole
         self.kept = np.arange(junction.size)
         self.sources, self.reader = junction.sources, junction.reader
         self.value = self.sources[-1]  # the outputs of which are passed on
@@ -300,7 +303,7 @@ class _Units:
         stays = is_read & (reads | ~can_fold)
         if not stays.any():
             stays[0] = True
-        stays = self._in_groups(stays)
+        stays = self._in_blocks(stays, weights)
         if stays.all():
             return False
         if bias is not None:
@@ -308,12 +311,17 @@ class _Units:
         self.keep(np.flatnonzero(stays), weights)
         return True
 
-    def _in_groups(self, stays: np.ndarray) -> np.ndarray:
-        """Lets more units stay, so that others stay in the same block of `multiple` rows."""
-        rows = self.reader.kernel.shape.num_elements() // self.reader.kernel.shape[-1]
-        together = self._multiple // math.gcd(self._multiple, rows // self.junction.size)
-        group = np.arange(len(stays)) // together
-        return np.isin(group, group[stays])
+    def _in_blocks(self, stays: np.ndarray, weights: _Weights) -> np.ndarray:
+        """Lets more units stay, so that whole blocks of rows go; where there are enough blocks."""
+        kernel = weights[id(self.reader)].kernel
+        size = len(kernel) // len(stays)  # rows of a unit
+        if len(kernel) % self._rows:
+            return stays
+        group = np.arange(len(stays)) // (self._rows // math.gcd(self._rows, size))
+        in_blocks = np.isin(group, group[stays])
+        left = kernel[np.repeat(in_blocks, size)]
+        blocks = left.reshape(-1, self._rows, kernel.shape[1]).any(axis=1)
+        return in_blocks if 1 - blocks.mean() >= self._min_sparsity else stays
 
     def _constants(self, weights: _Weights) -> np.ndarray:
         """What each unit is where it reads nothing: float64 [units, size]."""

@@ -116,6 +116,7 @@ def export_saved_model(
     examples = signature.example_inputs(inputs)
     _ = signature.concrete  # raises here what is wrong with the sizes
     path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)  # as TensorFlow does
     with replacing(path) as temporary:
         archive = ExportArchive()
         archive.track(model)

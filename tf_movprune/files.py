@@ -16,8 +16,13 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
     On any error it is removed, and what was at `path` before stays as it was. Of a symbolic link,
     what it points to is replaced.
+
+    Raises:
+      FileNotFoundError: the folder for it does not exist.
     """
     path = path.resolve()
+    if not path.parent.exists():
+        raise FileNotFoundError(f"No folder {str(path.parent)!r} for {path.name!r}. Make it first.")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary

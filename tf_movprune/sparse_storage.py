@@ -26,7 +26,7 @@ _DTYPES: dict[int, Any] = {
 }
 
 
-class _Blocks(NamedTuple):
+class Blocks(NamedTuple):
     """What LiteRT's native kernel for a type of weights reads."""
 
     width: int
@@ -35,10 +35,10 @@ class _Blocks(NamedTuple):
     max_inputs: int | None = None
 
 
-_NATIVE = {
-    np.dtype("float32"): _Blocks(4, 0.90),
+NATIVE_BLOCKS = {
+    np.dtype("float32"): Blocks(4, 0.90),
     # Its kernel counts the blocks of a row in one byte.
-    np.dtype("int8"): _Blocks(16, 0.95, max_inputs=255 * 16),
+    np.dtype("int8"): Blocks(16, 0.95, max_inputs=255 * 16),
 }
 
 
@@ -189,7 +189,7 @@ class _Encoded(NamedTuple):
 
 
 def _as_blocks(matrix: np.ndarray) -> _Encoded | None:
-    native = _NATIVE.get(matrix.dtype)
+    native = NATIVE_BLOCKS.get(matrix.dtype)
     if native is None or matrix.shape[1] % native.width:
         return None
     if native.max_inputs is not None and matrix.shape[1] > native.max_inputs:

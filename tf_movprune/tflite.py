@@ -17,7 +17,7 @@ from tf_movprune.compact import compacted
 from tf_movprune.export import ExportReport, largest_difference, report_on
 from tf_movprune.files import replacing
 from tf_movprune.signatures import Signature, signature_of
-from tf_movprune.sparse_storage import SPARSE_STORAGES, store_sparsely
+from tf_movprune.sparse_storage import NATIVE_BLOCKS, SPARSE_STORAGES, store_sparsely
 
 # How a report calls them, and the difference that passes, over the largest output. Of int8 it only
 # finds what is broken: what is good enough depends on the task.
@@ -32,8 +32,12 @@ _IMPOSSIBLE = {
     ("float16", "blocks"): "LiteRT has no kernel for blocks of float16. Use quantization='none' or "
     "'dynamic', or sparse_storage='auto'",
 }
-# Inputs in a block, where there may be blocks.
-_BLOCKS = {("none", "blocks"): 4, ("none", "auto"): 4, ("dynamic", "blocks"): 16}
+# Of the matrices that may be stored in blocks.
+_IN_BLOCKS = {
+    ("none", "blocks"): np.dtype("float32"),
+    ("none", "auto"): np.dtype("float32"),
+    ("dynamic", "blocks"): np.dtype("int8"),
+}
 
 
 def export_tflite(
@@ -62,8 +66,8 @@ def export_tflite(
       quantization: `"dynamic"` stores matrices of 1,024 entries and more as int8 and quantizes
         activations while it runs, four times smaller and about three times faster on x86;
         `"float16"` halves the file, at the same speed; `"none"` keeps float32.
-      shrink: whether to leave out empty heads and neurons; see `compact`. With blocks, only whole
-        blocks of neurons.
+      shrink: whether to leave out empty heads and neurons; see `compact`. Beside matrices that are
+        stored in blocks, only whole blocks of them.
       sparse_storage: `"none"`; `"blocks"` that LiteRT multiplies as they are, of `BLOCKS_FLOAT32`
         or `BLOCKS_INT8`, where at least 90 % (int8: 95 %) of them are zero; `"csr"`, rows that it
         unpacks when it loads the file; or `"auto"`, blocks or rows where they are smaller and not
@@ -101,8 +105,9 @@ def export_tflite(
         removed: dict[str, tuple[int, int]] = {}
         smaller = model
         if shrink:
-            rows = _BLOCKS.get((quantization, sparse_storage), 1)
-            smaller, removed = stack.enter_context(compacted(model, rows))
+            dtype = _IN_BLOCKS.get((quantization, sparse_storage))
+            width, min_sparsity = NATIVE_BLOCKS[dtype][:2] if dtype else (1, 0.0)
+            smaller, removed = stack.enter_context(compacted(model, width, min_sparsity))
         traced = signature_of(smaller, sequence_length, batch_size)
         data = _convert(traced, quantization)
     data, matrices = store_sparsely(data, sparse_storage)
