@@ -238,7 +238,8 @@ def test_report_adds_up(tmp_path):
     assert report.times_smaller == 4 * model.count_params() / report.bytes
     lines = str(report).splitlines()
     assert lines[0].startswith(f"{tmp_path / 'x'}: int8, {report.bytes:,} bytes; largest error ")
-    assert [line.split()[0] for line in lines[2:]] == [*compressed.PARTS, "all"]
+    assert [line.split()[0] for line in lines[2:]] == [*compressed.PARTS, "header", "all"]
+    assert lines[5].split() == ["header", f"{header:,}"]
     assert f"{encoder.ratio:.3f}" in lines[3] and f"{encoder.times_smaller:.1f}x" in lines[3]
 
 

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tf_movprune.files import replacing
+from tf_movprune.files import check_place, replacing
 
 
 def write(path, kind, text):
@@ -32,10 +32,18 @@ def test_what_was_there_is_replaced_or_stays(kind, tmp_path):
     assert read(path) == "second" and list(tmp_path.iterdir()) == [path]
 
 
-def test_a_folder_that_is_missing_is_named(tmp_path):
-    missing = pytest.raises(FileNotFoundError, match=r"No folder .*nowhere' for 'x'\. Make it")
-    with missing, replacing(tmp_path / "nowhere" / "x"):
-        pass
+def test_places_that_cannot_be_written_are_named(tmp_path):
+    (tmp_path / "file").write_text("kept")
+    with pytest.raises(FileNotFoundError, match=r"No folder .*nowhere' for 'x'\. Make it first"):
+        check_place(tmp_path / "nowhere" / "x")
+    with pytest.raises(NotADirectoryError, match=r"file' is a file\. Pass a path in a folder"):
+        check_place(tmp_path / "file" / "x")
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        check_place(tmp_path)
+    with pytest.raises(NotADirectoryError, match="the path of a folder"):
+        check_place(tmp_path / "file", for_folder=True)
+    check_place(tmp_path / "file")
+    check_place(tmp_path, for_folder=True)
 
 
 @pytest.mark.parametrize("kind", ["file", "folder"])

@@ -250,6 +250,8 @@ def test_neurons_go_one_by_one_where_nothing_is_stored_in_blocks(storage, tmp_pa
     kernel.assign(kernel.numpy() * (np.arange(64) % 2 > 0)[:, None])
     report = export(model, tmp_path / "x", quantization="none", sparse_storage=storage)
     assert report.removed["neurons"] == (32, 64)
+    with pytest.warns(UserWarning, match="or try shrink=False"):
+        export(model, tmp_path / "x", quantization="none", sparse_storage="blocks")
 
 
 class Subclassed(keras.Model):

@@ -199,6 +199,6 @@ def check_stripped(model: keras.Model) -> None:
     check_keras_object(model, keras.Model, "a tf_keras model")
     if pruned_layers(model):
         raise ValueError(
-            f"{model.name!r} still has pruning wrappers. Export what "
+            f"{model.name!r} still has pruning wrappers. Use what "
             "tf_movprune.strip_pruning(model) returns."
         )

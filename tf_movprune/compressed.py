@@ -28,7 +28,7 @@ from tf_movprune.coding import (
     scales_of,
 )
 from tf_movprune.compact import resized
-from tf_movprune.files import replacing
+from tf_movprune.files import check_place, replacing
 from tf_movprune.selection import ENCODER_LAYER, default_layers, is_hugging_face
 from tf_movprune.traversal import walk
 
@@ -111,7 +111,10 @@ class CompressedReport:
             f"{'':10} {'remaining':>9} {'float32':>13} {'file':>13} {'bound':>13} {'/ bound':>7} "
             f"{'smaller':>8}",
         ]
+        header = self.bytes - sum(size.bytes for size in self.parts.values())
         for name, size in {**self.parts, "all": self.total}.items():
+            if name == "all":
+                lines.append(f"{'header':10} {'':>9} {'':>13} {header:>13,}")
             share = size.remaining / size.total if size.total else 0
             lines.append(
                 f"{name:10} {share:>9.2%} {size.dense:>13,} {size.bytes:>13,} {size.bound:>13,.0f} "
@@ -151,6 +154,7 @@ def export_compressed(
     """
     check_values(values)
     path = pathlib.Path(path)
+    check_place(path)
     weights = named_weights(model)
     encoded = [encode(weight, values) for weight in weights]
     data = _file_of(encoded, _model_info(model))

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_movprune._keras import ExportArchive, keras
-from tf_movprune.files import replacing
+from tf_movprune.files import check_place, replacing
 from tf_movprune.signatures import Signature, signature_of
 from tf_movprune.sparse_storage import StoredMatrix
 
@@ -108,7 +108,7 @@ def export_saved_model(
     Raises:
       OSError: the folder cannot be written. Nothing is left of it.
       RuntimeError: the reloaded model's outputs differ. Nothing is left of it.
-      TypeError: not a Keras model, or a size is not an integer.
+      TypeError: not a Keras model, a size is no integer, or `inputs` are no mapping.
       ValueError: the model is still pruned, its inputs are not known, it cannot take inputs of
         these sizes, or `inputs` are not what it takes.
     """
@@ -117,6 +117,7 @@ def export_saved_model(
     _ = signature.concrete  # raises here what is wrong with the sizes
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)  # as TensorFlow does
+    check_place(path, for_folder=True)
     with replacing(path) as temporary:
         archive = ExportArchive()
         archive.track(model)

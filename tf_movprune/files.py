@@ -10,19 +10,29 @@ import uuid
 from collections.abc import Iterator
 
 
+def check_place(path: pathlib.Path, *, for_folder: bool = False) -> None:
+    """Raises OSError where no file, or no folder, can be written to `path`, before work is done."""
+    path = path.resolve()
+    if not path.parent.exists():
+        raise FileNotFoundError(f"No folder {str(path.parent)!r} for {path.name!r}. Make it first.")
+    if not path.parent.is_dir():
+        raise NotADirectoryError(f"{str(path.parent)!r} is a file. Pass a path in a folder.")
+    if path.is_dir() and not for_folder:
+        raise IsADirectoryError(f"{str(path)!r} is a folder. Pass the path of a file in it.")
+    if path.exists() and not path.is_dir() and for_folder:
+        raise NotADirectoryError(f"{str(path)!r} is a file. Pass the path of a folder.")
+    if not os.access(path.parent, os.W_OK):
+        raise PermissionError(f"No permission to write into {str(path.parent)!r}.")
+
+
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
     """A file or folder beside `path` to write, which then takes its place.
 
     On any error it is removed, and what was at `path` before stays as it was. Of a symbolic link,
     what it points to is replaced.
-
-    Raises:
-      FileNotFoundError: the folder for it does not exist.
     """
     path = path.resolve()
-    if not path.parent.exists():
-        raise FileNotFoundError(f"No folder {str(path.parent)!r} for {path.name!r}. Make it first.")
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         yield temporary

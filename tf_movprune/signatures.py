@@ -58,10 +58,16 @@ class Signature:
         """`given` inputs in the dtypes of the signature, or such that look like real ones.
 
         Raises:
+          TypeError: `given` is not a mapping.
           ValueError: an input is missing, or of another shape.
         """
         if given is None:
             return _random_inputs(self.model, self.specs)
+        if not isinstance(given, Mapping):
+            raise TypeError(
+                "inputs must map the names of the model's inputs to arrays, with the keys "
+                f"{sorted(self.input_shapes)}, got {type(given).__name__}."
+            )
         inputs = {}
         for spec in self.specs:
             if spec.name not in given:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from tf_movprune._keras import keras
 from tf_movprune.compact import compacted
 from tf_movprune.export import ExportReport, largest_difference, report_on
-from tf_movprune.files import replacing
+from tf_movprune.files import check_place, replacing
 from tf_movprune.signatures import Signature, signature_of
 from tf_movprune.sparse_storage import NATIVE_BLOCKS, SPARSE_STORAGES, store_sparsely
 
@@ -84,7 +84,7 @@ def export_tflite(
     Raises:
       OSError: the file cannot be written. Nothing is left of it.
       RuntimeError: the converted model's outputs differ. Nothing is left of it.
-      TypeError: not a Keras model, or a size is not an integer.
+      TypeError: not a Keras model, a size is no integer, or `inputs` are no mapping.
       ValueError: the model is still pruned, its inputs are not known, it cannot take inputs of
         these sizes, `inputs` are not what it takes; `quantization` or `sparse_storage` is not
         known, or LiteRT cannot run the one with the other.
@@ -101,6 +101,7 @@ def export_tflite(
     signature = signature_of(model, sequence_length, batch_size)
     examples = signature.example_inputs(inputs)
     path = pathlib.Path(path)
+    check_place(path)
     with contextlib.ExitStack() as stack:
         removed: dict[str, tuple[int, int]] = {}
         smaller = model
@@ -113,10 +114,12 @@ def export_tflite(
     data, matrices = store_sparsely(data, sparse_storage)
     is_dense = all(matrix.storage == "dense" for matrix in matrices)
     if sparse_storage in ("blocks", "csr") and is_dense:
+        any_removed = any(gone for gone, _ in removed.values())
         warnings.warn(
-            f"sparse_storage={sparse_storage!r} found no matrix that is sparse enough: all are "
-            "stored dense. Prune further, by BLOCKS_FLOAT32 or BLOCKS_INT8 where the file is to be "
-            "faster.",
+            f"sparse_storage={sparse_storage!r} found no matrix that is sparse enough"
+            f"{' without its empty heads and neurons' if any_removed else ''}: all are stored "
+            "dense. Prune further, by BLOCKS_FLOAT32 or BLOCKS_INT8 where the file is to be faster"
+            f"{'; or try shrink=False' if any_removed else ''}.",
             stacklevel=2,
         )
     name, rtol = _QUANTIZATIONS[quantization]
