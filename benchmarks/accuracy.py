@@ -68,6 +68,8 @@ def changed(recipe: Recipe, **changes) -> Recipe:
     return dataclasses.replace(recipe, **changes)
 
 
+STRUCTURE = changed(MOVEMENT, heads=0.5, distil=True, end=0.5, learning_rate=1.6e-4)
+
 RECIPES = {
     "dense": Recipe(),
     "magnitude": Recipe(tf_movprune.Magnitude()),
@@ -83,12 +85,8 @@ RECIPES = {
     "movement-structure": changed(MOVEMENT, heads=0.5),
     "movement-structure-distil": changed(MOVEMENT, heads=0.5, distil=True),
     "movement-structure-distil-end-0.5": changed(MOVEMENT, heads=0.5, distil=True, end=0.5),
-    "movement-structure-distil-lr-1.6e-4": changed(
-        MOVEMENT, heads=0.5, distil=True, end=0.5, learning_rate=1.6e-4
-    ),
-    "movement-structure-distil-from-teacher": changed(
-        MOVEMENT, heads=0.5, distil=True, end=0.5, learning_rate=1.6e-4, start_at_teacher=True
-    ),
+    "movement-structure-distil-lr-1.6e-4": STRUCTURE,
+    "movement-structure-distil-from-teacher": changed(STRUCTURE, start_at_teacher=True),
     # the paper's settings
     "hard": Recipe(tf_movprune.HardMovement()),  # at any score rate
     "hard-distil": Recipe(tf_movprune.HardMovement(), distil=True),

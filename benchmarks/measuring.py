@@ -7,9 +7,11 @@ import pathlib
 import time
 import zlib
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 
+Key = TypeVar("Key")
 IN_A_ROW = 10  # calls to a measurement on a GPU, where only the last is waited for
 
 
@@ -19,7 +21,7 @@ def seconds(function: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def interleaved(functions: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+def interleaved(functions: dict[Key, Callable[[], object]], rounds: int) -> dict[Key, float]:
     """The median seconds of each function, all of them called in turn in each round."""
     times = collections.defaultdict(list)
     for _ in range(rounds):

@@ -212,6 +212,7 @@ def measure_memory(table: Table, shape: str, length: int) -> None:
 
     def run(variant: str, xla_flags: str = "") -> dict[str, int]:
         arguments = ["--shape", shape, "--lengths", str(length), "--memory_of", variant]
+        xla_flags = f"{os.environ.get('XLA_FLAGS', '')} {xla_flags}".strip()
         printed = subprocess.run(
             [sys.executable, "-m", "benchmarks.speed", *arguments],
             env={**os.environ, "XLA_FLAGS": xla_flags},
@@ -306,8 +307,7 @@ def measure_batches(table: Table, shape: str, rounds: int) -> None:
     lengths = sorted(counts)
     trained = trainer(shape, lengths, "hard")
     first = {length: seconds(trained.step) for length in lengths}
-    rows = [{length: seconds(trained.step) for length in lengths} for _ in range(rounds)]
-    times = {length: float(np.median([row[length] for row in rows])) for length in lengths}
+    times = interleaved(dict.fromkeys(lengths, trained.step), rounds)  # a step to each in turn
     longest = lengths[-1]
     mean = sum(counts[length] * times[length] for length in lengths) / steps
     what = f"batches of like lengths, {len(lengths)} programs"

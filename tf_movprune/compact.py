@@ -314,9 +314,9 @@ class _Units:
     def _in_blocks(self, stays: np.ndarray, weights: _Weights) -> np.ndarray:
         """Lets more units stay, so that whole blocks of rows go; where there are enough blocks."""
         kernel = weights[id(self.reader)].kernel
-        size = len(kernel) // len(stays)  # rows of a unit
-        if len(kernel) % self._rows:
+        if self._rows == 1 or len(kernel) % self._rows:
             return stays
+        size = len(kernel) // len(stays)  # rows of a unit
         group = np.arange(len(stays)) // (self._rows // math.gcd(self._rows, size))
         in_blocks = np.isin(group, group[stays])
         left = kernel[np.repeat(in_blocks, size)]

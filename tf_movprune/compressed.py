@@ -105,21 +105,23 @@ class CompressedReport:
         return self.total.times_smaller
 
     def __str__(self) -> str:
+        def row(name: str, size: PartSize) -> str:
+            share = size.remaining / size.total if size.total else 0
+            return (
+                f"{name:10} {share:>9.2%} {size.dense:>13,} {size.bytes:>13,} {size.bound:>13,.0f} "
+                f"{size.ratio:>7.3f} {size.times_smaller:>7.1f}x"
+            )
+
         error = f"largest error {self.max_abs_error:.2g}, {self.rounded_to_zero:,} rounded to zero"
+        header = self.bytes - sum(size.bytes for size in self.parts.values())
         lines = [
             f"{self.path}: {self.values}, {self.bytes:,} bytes; {error}",
             f"{'':10} {'remaining':>9} {'float32':>13} {'file':>13} {'bound':>13} {'/ bound':>7} "
             f"{'smaller':>8}",
+            *(row(name, size) for name, size in self.parts.items()),
+            f"{'header':10} {'':>9} {'':>13} {header:>13,}",
+            row("all", self.total),
         ]
-        header = self.bytes - sum(size.bytes for size in self.parts.values())
-        for name, size in {**self.parts, "all": self.total}.items():
-            if name == "all":
-                lines.append(f"{'header':10} {'':>9} {'':>13} {header:>13,}")
-            share = size.remaining / size.total if size.total else 0
-            lines.append(
-                f"{name:10} {share:>9.2%} {size.dense:>13,} {size.bytes:>13,} {size.bound:>13,.0f} "
-                f"{size.ratio:>7.3f} {size.times_smaller:>7.1f}x"
-            )
         return "\n".join(lines)
 
 
