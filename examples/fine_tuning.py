@@ -83,7 +83,7 @@ def fit(
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],  # by name traces twice
         jit_compile=True,
     )
     record = Validation(validation)

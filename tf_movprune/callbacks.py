@@ -77,6 +77,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._check_schedules(epoch)
         checks.warn_if_ahead(self._layers.values(), self._step())
         self._is_training = True
+        _build_optimizer(self.model)
         _reuse_train_function(self.model)
         self._refresh()  # compiles here what Keras would call slow in a batch; changes nothing else
 
@@ -192,6 +193,18 @@ class UpdatePruningStep(keras.callbacks.Callback):
 def _integer(value: tf.Variable | int) -> int:
     """Of mirrored variables too, which `int` refuses."""
     return int(tf.convert_to_tensor(value))
+
+
+def _build_optimizer(model: keras.Model) -> None:
+    """Makes the optimizer's slots, so that TensorFlow need not trace the step twice.
+
+    It does where the first trace makes variables. Left to train steps of the user's own, which may
+    train other variables than the model's.
+    """
+    known = ("tf_keras.", "transformers.", "tf_movprune.")
+    is_known = model.train_step.__module__.startswith(known)
+    if is_known and isinstance(model.optimizer, keras.optimizers.Optimizer):
+        model.optimizer.build(model.trainable_variables)
 
 
 def _set_aside_train_function(model: keras.Model) -> None:
