@@ -53,6 +53,8 @@ class Recipe:
     """Whether the teacher's weights are pruned, and not those of MiniLM."""
     heads: float | None = None
     """Fraction of the heads that go. Then the sparsity is that of the neurons."""
+    recovery: float = 0.0
+    """For how long the compacted model is trained on, in multiples of `num_train_steps`."""
 
 
 START = tf_movprune.MagnitudeScores()
@@ -87,6 +89,7 @@ RECIPES = {
     "movement-structure-distil-end-0.5": changed(MOVEMENT, heads=0.5, distil=True, end=0.5),
     "movement-structure-distil-lr-1.6e-4": STRUCTURE,
     "movement-structure-distil-from-teacher": changed(STRUCTURE, start_at_teacher=True),
+    "movement-structure-distil-recovery": changed(STRUCTURE, recovery=2.0),
     # the paper's settings
     "hard": Recipe(tf_movprune.HardMovement()),  # at any score rate
     "hard-distil": Recipe(tf_movprune.HardMovement(), distil=True),
@@ -156,26 +159,11 @@ def classifier(folder: str, seed: int, layers: int) -> transformers.TFPreTrained
     return other
 
 
-def run(
-    recipe: Recipe, data, folder, layers, settings: Settings, sparsity: float, teacher: str
+def fine_tune(
+    model, data, settings: Settings, teacher: str | None, callbacks=(), score_optimizer=None
 ) -> dict:
-    settings = dataclasses.replace(settings, learning_rate=recipe.learning_rate)
-    start = teacher if recipe.start_at_teacher else folder
-    model = trained = classifier(start, settings.seed, layers)
-    callbacks, score_optimizer = [], None
-    if recipe.method is not None:
-        multiplier = recipe.score_adam and recipe.score_adam / recipe.learning_rate
-        if recipe.score_sgd is not None:
-            multiplier, score_optimizer = 1.0, keras.optimizers.SGD(recipe.score_sgd)
-        tf_movprune.prune_low_movement(
-            model,
-            schedule_of(recipe, settings.num_train_steps, sparsity),
-            recipe.method,
-            block_size=block_size_of(recipe),
-            score_learning_rate_multiplier=multiplier,
-        )
-        callbacks.append(tf_movprune.UpdatePruningStep())
-    if recipe.distil:
+    trained = model
+    if teacher is not None:
         trained = tf_movprune.Distiller(
             model, load_classifier(teacher, 0), alpha_distil=0.9, alpha_ce=0.1
         )
@@ -183,12 +171,40 @@ def run(
     record = fit(
         trained, optimizer, data["train"], data["validation"], settings, callbacks, verbose=2
     )
-    report = tf_movprune.summarize_sparsity(model)
-    result = {
+    return {
         "test_accuracy": accuracy(model, data["test"]),
-        "remaining": 1 - report.sparsity,
         "validation": dict(zip(record.steps, record.accuracies)),
     }
+
+
+def run(
+    recipe: Recipe, data, folder, layers, settings: Settings, sparsity: float, teacher: str
+) -> dict:
+    settings = dataclasses.replace(settings, learning_rate=recipe.learning_rate)
+    start = teacher if recipe.start_at_teacher else folder
+    model = classifier(start, settings.seed, layers)
+    pruning = {}
+    if recipe.method is not None:
+        multiplier = recipe.score_adam and recipe.score_adam / recipe.learning_rate
+        if recipe.score_sgd is not None:
+            multiplier, pruning["score_optimizer"] = 1.0, keras.optimizers.SGD(recipe.score_sgd)
+        tf_movprune.prune_low_movement(
+            model,
+            schedule_of(recipe, settings.num_train_steps, sparsity),
+            recipe.method,
+            block_size=block_size_of(recipe),
+            score_learning_rate_multiplier=multiplier,
+        )
+        pruning["callbacks"] = [tf_movprune.UpdatePruningStep()]
+    dense_teacher = teacher if recipe.distil else None
+    result = fine_tune(model, data, settings, dense_teacher, **pruning)
+    result["remaining"] = 1 - tf_movprune.summarize_sparsity(model).sparsity
+    if recipe.recovery:
+        model = tf_movprune.compact(tf_movprune.strip_pruning(model))
+        steps = int(recipe.recovery * settings.num_train_steps)
+        settings = dataclasses.replace(settings, num_train_steps=steps, seed=settings.seed + 1)
+        recovered = fine_tune(model, data, settings, dense_teacher)
+        result = {**result, **recovered, "before_recovery": result}
     if recipe.method is None and settings.seed == 0:
         model.save_pretrained(teacher)
     return result
