@@ -831,6 +831,17 @@ def test_layer_that_is_frozen():
         fit(model)
 
 
+def test_a_penalty_is_not_all_that_there_is_to_learn():
+    method = tf_movprune.SoftMovement(10.0)
+    threshold = tf_movprune.CubicThreshold(0.1, 2, 10)
+    model = tf_movprune.prune_low_movement(dense_model(), threshold, method)
+    model.compile("adam")
+    with pytest.raises(ValueError, match=r"compiled without a loss: nothing but the penalty"):
+        fit(model)
+    model.add_loss(lambda: tf.reduce_sum(model.layers[-1].kernel ** 2))
+    fit(model)
+
+
 def test_scores_that_are_nan_from_the_start():
     model = compiled(cubic())
     wrappers(model)[1].scores[0].assign(np.full((8, 4), np.nan))

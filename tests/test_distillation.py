@@ -792,6 +792,19 @@ def test_models_are_of_keras_2_and_built():
         Distiller(unbuilt, classifier())
 
 
+def test_probabilities_are_no_logits():
+    x = keras.Input([8])
+    softmax = keras.Model(x, layers.Dense(3, "softmax")(x))
+    sigmoid = keras.Sequential([layers.Dense(3, "sigmoid", input_shape=[8])])
+    last = keras.Sequential([layers.Dense(3, input_shape=[8]), layers.Softmax(name="last")])
+    for model in (softmax, sigmoid, last):
+        with pytest.raises(ValueError, match=r"student .* gives probabilities, and logits are"):
+            Distiller(model, classifier())
+    with pytest.raises(ValueError, match=r"teacher .* gives probabilities.*'last' is or ends in"):
+        Distiller(classifier(), last)
+    Distiller(keras.Model(x, [layers.Dense(3)(x), softmax(x)]), classifier())
+
+
 def of_classes(count):
     return keras.Sequential([layers.Dense(count, input_shape=[8])])
 

@@ -374,6 +374,32 @@ def test_an_encoder_of_hugging_face(tmp_path):
     assert {matrix.shape for matrix in small.matrices} >= {(16, 32), (32, 16)}
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_models_of_mixed_precision_compute_in_float32_for_it(policy, tmp_path):
+    """The converter knows no half precision. Heads go too: what is left of the layer is new."""
+    x = np.random.RandomState(0).normal(size=[1, 5, 8]).astype(np.float32)
+    plain = Subclassed()
+    plain(x)
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        model = Subclassed()
+        model(x)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    kernel = plain.attention._output_dense.kernel
+    kernel.assign(kernel.numpy() * np.array([1, 0, 1, 0])[:, None, None])
+    model.set_weights(plain.get_weights())
+    report = tf_movprune.export_tflite(
+        model, tmp_path / "x", quantization="none", inputs={"input_1": x}
+    )
+    assert report.removed["heads"] == (2, 4)
+    run = Interpreter(model_path=str(tmp_path / "x")).get_signature_runner()
+    (result,) = run(input_1=x).values()
+    np.testing.assert_allclose(result, plain(x), rtol=0, atol=1e-5)
+    assert report.max_abs_diff < 1e-5
+    assert model(x).dtype == policy.removeprefix("mixed_")
+
+
 # ---- errors
 
 

@@ -41,7 +41,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
     Raises (when `fit` starts):
       RuntimeError: `strip_pruning` has folded the masks in.
       ValueError: nothing in the model is pruned, or it is not built yet; a schedule ends after
-        the run, or never fires in it; scores are frozen, unknown to the optimizer, or NaN.
+        the run, or never fires in it; scores are frozen, unknown to the optimizer, or NaN; there is
+        no loss but the penalty of pruning.
 
     Warns of runs that go on where the learning rate of `create_optimizer` has fallen to 0.
     """
@@ -62,6 +63,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._layers = built_layers(self.model)
         self._vouch(False)  # raises after strip_pruning
         checks.check_trainable(self.model, self._layers)
+        if _has_known_train_step(self.model):
+            checks.check_loss(self.model, self._layers)
         checks.check_scores(self._layers, self._step())
         self._is_training, self._window = False, 1
         self._sparsity = overall_sparsity(self._layers.values())
@@ -195,15 +198,17 @@ def _integer(value: tf.Variable | int) -> int:
     return int(tf.convert_to_tensor(value))
 
 
+def _has_known_train_step(model: keras.Model) -> bool:
+    """Whether it trains all variables of the model, on all its losses; others are users' own."""
+    return model.train_step.__module__.startswith(("tf_keras.", "transformers.", "tf_movprune."))
+
+
 def _build_optimizer(model: keras.Model) -> None:
     """Makes the optimizer's slots, so that TensorFlow need not trace the step twice.
 
-    It does where the first trace makes variables. Left to train steps of the user's own, which may
-    train other variables than the model's.
+    It does where the first trace makes variables.
     """
-    known = ("tf_keras.", "transformers.", "tf_movprune.")
-    is_known = model.train_step.__module__.startswith(known)
-    if is_known and isinstance(model.optimizer, keras.optimizers.Optimizer):
+    if _has_known_train_step(model) and isinstance(model.optimizer, keras.optimizers.Optimizer):
         model.optimizer.build(model.trainable_variables)
 
 

@@ -93,6 +93,19 @@ def check_trainable(model: keras.Model, layers: Mapping[str, PruneLowMovement]) 
                 )
 
 
+def check_loss(model: keras.Model, layers: Mapping[str, PruneLowMovement]) -> None:
+    """Raises ValueError where nothing would be learned but the penalties of pruning.
+
+    Keras asks for a loss only where the layers of a model have none.
+    """
+    penalties = sum(layer.method.has_penalty for layer in layers.values())
+    if not model.loss and 0 < len(model.losses) <= penalties:
+        raise ValueError(
+            f"{model.name!r} was compiled without a loss: nothing but the penalty of pruning would "
+            "be trained. Pass a loss to compile."
+        )
+
+
 def warn_if_rate_ends(optimizer: keras.optimizers.Optimizer, run: Run) -> None:
     """Warns of an optimizer whose learning rate is 0 before a run is over."""
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)

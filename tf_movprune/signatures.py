@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from tf_movprune._keras import keras
 from tf_movprune.arguments import check_integer
 from tf_movprune.checks import check_stripped
 from tf_movprune.selection import is_hugging_face
-from tf_movprune.traversal import is_graph_network
+from tf_movprune.traversal import is_graph_network, walk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +87,18 @@ class Signature:
 
 
 def signature_of(
-    model: keras.Model, sequence_length: int | None, batch_size: int | None
+    model: keras.Model,
+    sequence_length: int | None,
+    batch_size: int | None,
+    *,
+    in_float32: bool = False,
 ) -> Signature:
     """The inference of a stripped model.
 
     Args:
       sequence_length: size of the open axes but the first, or None.
       batch_size: size of the first axis, or None.
+      in_float32: whether layers of mixed precision compute in float32, and inputs are that too.
 
     Raises:
       TypeError: not a Keras model, or a size is not an integer.
@@ -109,7 +115,9 @@ def signature_of(
         sizes = [size if size is not None else sequence_length for size in spec.shape]
         if sizes:
             sizes[0] = spec.shape[0] if spec.shape[0] is not None else batch_size
-        return tf.TensorSpec(sizes, spec.dtype, name=name)
+        is_half = spec.dtype in (tf.float16, tf.bfloat16)  # as Keras casts inputs
+        dtype = tf.float32 if in_float32 and is_half else spec.dtype
+        return tf.TensorSpec(sizes, dtype, name=name)
 
     structure = _input_structure(model)
     specs = [fixed(spec, _input_name(spec, i)) for i, spec in enumerate(tf.nest.flatten(structure))]
@@ -117,9 +125,28 @@ def signature_of(
 
     def function(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         inputs = tf.nest.pack_sequence_as(structure, tensors)
-        return _named(model(inputs, training=False), output_names)
+        with _computing_in_float32(model) if in_float32 else contextlib.nullcontext():
+            return _named(model(inputs, training=False), output_names)
 
     return Signature(model, specs, function)
+
+
+@contextlib.contextmanager
+def _computing_in_float32(model: keras.Model) -> Iterator[None]:
+    """Of mixed precision, in which the variables are float32, makes all float32 for a while."""
+    layers = [model, *(layer for _, layer in walk(model))]
+    half = [
+        (layer, layer.dtype_policy)
+        for layer in layers
+        if layer.variable_dtype == "float32" and layer.compute_dtype != "float32"
+    ]
+    for layer, _ in half:
+        layer._set_dtype_policy("float32")
+    try:
+        yield
+    finally:
+        for layer, policy in half:
+            layer._set_dtype_policy(policy)
 
 
 def _check_positions(model: keras.Model, sequence_length: int) -> None:
@@ -133,7 +160,8 @@ def _check_positions(model: keras.Model, sequence_length: int) -> None:
                 raise ValueError(
                     f"sequence_length must be at most {count - offset} for this "
                     f"{type(model).__name__}, whose max_position_embeddings is {count}, got "
-                    f"{sequence_length}. Pass a shorter sequence_length."
+                    f"{sequence_length}. Pass a shorter sequence_length; export_tflite takes 128 "
+                    "where none is given."
                 )
 
 

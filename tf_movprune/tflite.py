@@ -55,7 +55,8 @@ def export_tflite(
 ) -> ExportReport:
     """Writes a TFLite file, runs it in LiteRT and compares its outputs with the model's.
 
-    docs/export.md has what each option buys. Zeros stay zeros in every format.
+    docs/export.md has what each option buys. Zeros stay zeros in every format. Models of mixed
+    precision compute in float32 for this, and are compared so.
 
     Args:
       model: a built model without pruning wrappers. Subclassed models must have been called once.
@@ -98,7 +99,7 @@ def export_tflite(
             f"sparse_storage {sparse_storage!r} does not go with quantization {quantization!r}: "
             f"{_IMPOSSIBLE[quantization, sparse_storage]}."
         )
-    signature = signature_of(model, sequence_length, batch_size)
+    signature = signature_of(model, sequence_length, batch_size, in_float32=True)
     examples = signature.example_inputs(inputs)
     path = pathlib.Path(path)
     check_place(path)
@@ -109,7 +110,7 @@ def export_tflite(
             dtype = _IN_BLOCKS.get((quantization, sparse_storage))
             width, min_sparsity = NATIVE_BLOCKS[dtype][:2] if dtype else (1, 0.0)
             smaller, removed = stack.enter_context(compacted(model, width, min_sparsity))
-        traced = signature_of(smaller, sequence_length, batch_size)
+        traced = signature_of(smaller, sequence_length, batch_size, in_float32=True)
         data = _convert(traced, quantization)
     data, matrices = store_sparsely(data, sparse_storage)
     is_dense = all(matrix.storage == "dense" for matrix in matrices)
