@@ -178,7 +178,14 @@ def fine_tune(
 
 
 def run(
-    recipe: Recipe, data, folder, layers, settings: Settings, sparsity: float, teacher: str
+    recipe: Recipe,
+    data,
+    folder,
+    layers,
+    settings: Settings,
+    sparsity: float,
+    teacher: str,
+    save_to: str | None = None,
 ) -> dict:
     settings = dataclasses.replace(settings, learning_rate=recipe.learning_rate)
     start = teacher if recipe.start_at_teacher else folder
@@ -205,8 +212,8 @@ def run(
         settings = dataclasses.replace(settings, num_train_steps=steps, seed=settings.seed + 1)
         recovered = fine_tune(model, data, settings, dense_teacher)
         result = {**result, **recovered, "before_recovery": result}
-    if recipe.method is None and settings.seed == 0:
-        model.save_pretrained(teacher)
+    if save_to is not None:
+        model.save_pretrained(save_to)
     return result
 
 
@@ -232,6 +239,8 @@ def table(results: list[dict]) -> str:
         task, layers, batch_size, steps, _, recipe = key
         seeds = ", ".join(f"{100 * value:.1f}" for _, value in sorted(found[key].items()))
         mean, left = 100 * np.mean([*found[key].values()]), np.mean(remaining[key])
+        recovery = int(RECIPES[recipe].recovery * steps)
+        steps = f"{steps} + {recovery}" if recovery else steps
         lines.append(
             f"| {task} | {layers} × {batch_size} | {steps} | {left:.1%} | `{recipe}` "
             f"| {seeds} | {mean:.1f} % |"
@@ -252,7 +261,9 @@ def main() -> None:
     parser.add_argument("--batch_size", type=int, default=32)
     parser.add_argument("--final_sparsity", type=float, default=0.9)
     parser.add_argument(
-        "--teacher", help="folder of one; without it that of a dense run of as many steps"
+        "--teacher",
+        help="folder of one; without it that of a dense run of as many steps. Results do not tell "
+        "by which teacher they are: give it a file of --results of its own",
     )
     parser.add_argument("--results", type=pathlib.Path, default=RESULTS)
     parser.add_argument("--table", action="store_true", help="print the results, and train nothing")
@@ -288,7 +299,14 @@ def main() -> None:
             args.num_train_steps, batch_size=args.batch_size, seed=seed, evaluations=5
         )
         result = run(
-            RECIPES[name], data, folder, args.layers, settings, args.final_sparsity, teacher
+            RECIPES[name],
+            data,
+            folder,
+            args.layers,
+            settings,
+            args.final_sparsity,
+            teacher,
+            save_to=own if (name, seed) == ("dense", 0) else None,
         )
         result = {
             "key": key(name, seed),

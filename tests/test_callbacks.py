@@ -648,7 +648,7 @@ def test_second_fit_reuses_the_train_function():
     fit(model, callbacks=[watch])
     fit(model, epochs=1, callbacks=[watch])
     assert functions[0] is functions[-1]
-    assert functions[0].experimental_get_tracing_count() == 1
+    assert functions[0].function.experimental_get_tracing_count() == 1
     model.compile(keras.optimizers.SGD(0.1), "mae")  # calls for another one
     fit(model, callbacks=[watch])
     assert functions[-1] is not functions[0]
@@ -740,9 +740,27 @@ def test_fit_without_the_callback_after_one_that_was_interrupted():
     model = compiled(cubic())
     with pytest.raises(KeyboardInterrupt):
         fit(model, callbacks=[Interrupt()])
-    model.compile("sgd", "mse")
     with pytest.raises(RuntimeError, match="UpdatePruningStep"):
         model.fit(data(), verbose=0)
+    fit(model)
+    broken = data().map(lambda x, y: (x, tf.strings.as_string(y)))
+    with pytest.raises(tf.errors.OpError, match="string"):
+        fit(model, dataset=broken)
+    with pytest.raises(RuntimeError, match="UpdatePruningStep"):
+        model.train_on_batch(*next(iter(data())))
+    tf_movprune.update_masks(model, model.optimizer.iterations)
+    model.train_on_batch(*next(iter(data())))
+
+
+def test_a_callback_that_fails_before_the_first_step_leaves_nothing_in_the_metrics():
+    def fail(epoch, logs):
+        raise KeyboardInterrupt
+
+    model = compiled(cubic())
+    with pytest.raises(KeyboardInterrupt):
+        fit(model, callbacks=[keras.callbacks.LambdaCallback(on_epoch_begin=fail)])
+    fit(model)
+    assert set(model.evaluate(data(), verbose=0, return_dict=True)) == {"loss"}
 
 
 def test_inference_needs_no_callback():
@@ -823,6 +841,22 @@ def test_stripped_model_is_trained_and_pruned_again():
     fit(pruned)
 
 
+def test_nothing_of_the_training_stays_in_a_stripped_model(tmp_path):
+    """Where a model is changed in place, checkpoints and files would hold its optimizer."""
+    model = HasALossOfItsOwn()
+    model(next(iter(data()))[0])
+    tf_movprune.prune_low_movement(model, cubic())
+    model.compile("adam")
+    fit(model)
+    model.predict(data(), verbose=0)
+    tf_movprune.strip_pruning(model)
+    checkpoint = tf.train.Checkpoint(model=model)
+    path = checkpoint.save(str(tmp_path / "checkpoint"))
+    names = [name for name, _ in tf.train.list_variables(path)]
+    variables = [name for name in names if name.endswith("VARIABLE_VALUE")]
+    assert len(variables) == len(model.weights) + 1, variables  # and the checkpoint's counter
+
+
 def test_layer_that_is_frozen():
     model = compiled(cubic())
     wrappers(model)[1].trainable = False
@@ -840,6 +874,38 @@ def test_a_penalty_is_not_all_that_there_is_to_learn():
         fit(model)
     model.add_loss(lambda: tf.reduce_sum(model.layers[-1].kernel ** 2))
     fit(model)
+
+
+def test_a_loss_of_a_layer_is_one_beside_the_penalty_of_shared_masks():
+    layers = [keras.layers.Dense(4, input_shape=[8]), keras.layers.Dense(2, name="output")]
+    model = tf_movprune.prune_low_movement(
+        keras.Sequential(layers),
+        tf_movprune.CubicThreshold(0.1, 2, 10),
+        tf_movprune.SoftMovement(10.0),
+        block_size=tf_movprune.NEURONS,
+    )
+    model.compile("adam")
+    with pytest.raises(ValueError, match=r"compiled without a loss"):
+        fit(model)
+    model.add_loss(lambda: tf.reduce_sum(layers[0].kernel ** 2))
+    fit(model)
+
+
+class HasALossOfItsOwn(TrainsItsFirstLayer):
+    train_step = keras.Model.train_step
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
+        return tf.reduce_mean((y_pred - y) ** 2)
+
+
+def test_a_loss_may_be_computed_by_the_model():
+    model = HasALossOfItsOwn()
+    model(next(iter(data()))[0])
+    threshold = tf_movprune.CubicThreshold(0.1, 2, 10)
+    tf_movprune.prune_low_movement(model, threshold, tf_movprune.SoftMovement(10.0))
+    model.compile("adam")
+    fit(model)
+    assert int(model.optimizer.iterations) == 12
 
 
 def test_scores_that_are_nan_from_the_start():

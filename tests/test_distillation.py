@@ -796,11 +796,17 @@ def test_probabilities_are_no_logits():
     x = keras.Input([8])
     softmax = keras.Model(x, layers.Dense(3, "softmax")(x))
     sigmoid = keras.Sequential([layers.Dense(3, "sigmoid", input_shape=[8])])
-    last = keras.Sequential([layers.Dense(3, input_shape=[8]), layers.Softmax(name="last")])
-    for model in (softmax, sigmoid, last):
+    last = keras.Sequential([layers.Dense(3, input_shape=[8]), layers.Softmax()])
+    nested = keras.Sequential([keras.Input([8]), layers.Dense(8), sigmoid])
+    cast = keras.Model(x, layers.Activation("linear", dtype="float32")(softmax(x)))
+    hidden = [layers.Dense(8, input_shape=[8]), layers.Dense(3, "softmax")]
+    pruned = tf_movprune.prune_low_movement(
+        keras.Sequential(hidden), schedule(), block_size=tf_movprune.NEURONS
+    )
+    for model in (softmax, sigmoid, last, nested, cast, pruned):
         with pytest.raises(ValueError, match=r"student .* gives probabilities, and logits are"):
             Distiller(model, classifier())
-    with pytest.raises(ValueError, match=r"teacher .* gives probabilities.*'last' is or ends in"):
+    with pytest.raises(ValueError, match=r"teacher .* gives probabilities"):
         Distiller(classifier(), last)
     Distiller(keras.Model(x, [layers.Dense(3)(x), softmax(x)]), classifier())
 

@@ -144,6 +144,14 @@ def test_paths_that_cannot_be_written(export, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["file.txt"]
 
 
+def test_outputs_that_are_no_floats(tmp_path):
+    x = keras.Input([8], name="x")
+    hidden = keras.layers.Dense(3)(x)
+    model = keras.Model(x, [hidden > 0, tf.argmax(hidden, axis=-1)])
+    for export in (tf_movprune.export_saved_model, tf_movprune.export_tflite):
+        assert export(model, tmp_path / export.__name__).max_abs_diff == 0
+
+
 def test_nan_is_a_difference(tmp_path):
     model = subclassed()
     model.dense.bias.assign([np.nan, 0, 0])

@@ -400,6 +400,35 @@ def test_models_of_mixed_precision_compute_in_float32_for_it(policy, tmp_path):
     assert model(x).dtype == policy.removeprefix("mixed_")
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_constants_of_mixed_precision_are_folded_in_float32(policy, tmp_path):
+    """Those of neurons that read nothing, and those that a layer holds in half precision."""
+
+    def functional():
+        keras.utils.set_random_seed(0)
+        normalization = keras.layers.Normalization(mean=0.125, variance=2.25)
+        x = keras.Input([64], name="x")
+        hidden = keras.layers.Dense(16, bias_initializer="normal")(normalization(x))
+        return keras.Model(x, keras.layers.Dense(3)(keras.layers.Activation("gelu")(hidden)))
+
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        model = functional()
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    plain = functional()
+    for layer in (plain.layers[2], model.layers[2]):
+        layer.kernel.assign(layer.kernel.numpy() * (np.arange(16) < 6))
+        layer.bias.assign(np.linspace(-1, 1, 16))
+    before = model(random_input(model)).numpy()
+    report = export(model, tmp_path / "x", quantization="none")
+    assert report.removed["neurons"] == (10, 16) and report.max_abs_diff < 1e-5
+    (result, _) = outputs_of(tmp_path / "x", random_input(model))
+    np.testing.assert_allclose(result, plain(random_input(model)), rtol=0, atol=1e-5)
+    np.testing.assert_array_equal(model(random_input(model)), before)
+    assert before.dtype == policy.removeprefix("mixed_")
+
+
 # ---- errors
 
 

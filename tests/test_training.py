@@ -156,7 +156,7 @@ def test_rising_sparsity_does_not_trace_again(jit_compile):
     traces, sparsities = [], []
 
     def note(batch, logs):
-        traces.append(model.train_function.experimental_get_tracing_count())
+        traces.append(model.train_function.function.experimental_get_tracing_count())
         sparsities.append(float(logs["sparsity"]))
 
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8, drop_remainder=True)

@@ -29,7 +29,8 @@ def cache_teacher_logits(dataset: tf.data.Dataset, teacher: keras.Model) -> tf.d
 
     Raises:
       TypeError: not a dataset of dense tensors, or not a `tf_keras` model.
-      ValueError: the dataset is empty or infinite, or the teacher is pruned or not built.
+      ValueError: the dataset is empty or infinite, or the teacher is pruned, not built, or ends in
+        a softmax or sigmoid.
     """
     check_teacher(teacher)
     _check_dataset(dataset)

@@ -68,7 +68,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         checks.check_scores(self._layers, self._step())
         self._is_training, self._window = False, 1
         self._sparsity = overall_sparsity(self._layers.values())
-        self._progress_marker = keras.metrics.Mean(name="sparsity")
+        self._hide_marker()
         layers = list(self._layers.values())
         compile_for = (self.model.optimizer, layers, [settings_of(layer) for layer in layers])
         if self._compiled_for != compile_for:
@@ -81,7 +81,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         checks.warn_if_ahead(self._layers.values(), self._step())
         self._is_training = True
         _build_optimizer(self.model)
-        _reuse_train_function(self.model)
+        _guard_training(self.model, list(self._layers.values()))
         self._refresh()  # compiles here what Keras would call slow in a batch; changes nothing else
 
     def _compile_refresh(self):
@@ -103,7 +103,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
             self._begin_training(epoch)
         # Keras's progress bar averages every value over the epoch that does not bear the name of
         # one of the model's metrics. It looks when an epoch begins.
-        self.model._metrics.append(self._progress_marker)
+        self.model._metrics.append(_ProgressMarker(name="sparsity"))
 
     def on_train_batch_begin(self, batch, logs=None):
         self._hide_marker()
@@ -121,25 +121,21 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._hide_marker()
-        self._check_scores()
+        checks.check_scores(self._layers, self._step())
         self._refresh()
         if logs is not None:
             logs["sparsity"] = float(self._sparsity)
 
     def on_train_end(self, logs=None):
         self._hide_marker()
-        self._check_scores()
+        checks.check_scores(self._layers, self._step())
         # A run that goes on later does so as if it had never stopped.
         self._refresh(force=self._step() >= (self.num_train_steps or 0))
-        self._end_training()
+        self._is_training = False
         self._warn_if_unfinished()
 
-    def _end_training(self) -> None:
-        self._is_training = False
-        _set_aside_train_function(self.model)
-
     def _vouch(self, value: bool) -> None:
-        """Only during a step, so that nothing stays behind where `fit` is interrupted."""
+        """Only during a step: another step is for others to vouch for."""
         for layer in self._layers.values():
             layer.masks_are_refreshed = value
 
@@ -150,15 +146,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._sparsity = self._compiled_refresh(self._sparsity, self._window, tf.constant(force))
 
     def _hide_marker(self) -> None:
-        if self._progress_marker in self.model._metrics:
-            self.model._metrics.remove(self._progress_marker)
-
-    def _check_scores(self) -> None:
-        try:
-            checks.check_scores(self._layers, self._step())
-        except ValueError:
-            self._end_training()
-            raise
+        metrics = self.model._metrics
+        for marker in [metric for metric in metrics if isinstance(metric, _ProgressMarker)]:
+            metrics.remove(marker)
 
     def _check_schedules(self, epoch: int) -> None:
         start, steps = self._step(), self.params.get("steps")
@@ -198,9 +188,15 @@ def _integer(value: tf.Variable | int) -> int:
     return int(tf.convert_to_tensor(value))
 
 
+class _ProgressMarker(keras.metrics.Mean):
+    """Has a name, and is never updated."""
+
+
 def _has_known_train_step(model: keras.Model) -> bool:
-    """Whether it trains all variables of the model, on all its losses; others are users' own."""
-    return model.train_step.__module__.startswith(("tf_keras.", "transformers.", "tf_movprune."))
+    """Whether it trains all variables of the model on its losses; others are users' own."""
+    known = ("tf_keras.", "transformers.", "tf_movprune.")
+    methods = (model.train_step, model.compute_loss)
+    return all(method.__module__.startswith(known) for method in methods)
 
 
 def _build_optimizer(model: keras.Model) -> None:
@@ -212,20 +208,38 @@ def _build_optimizer(model: keras.Model) -> None:
         model.optimizer.build(model.trainable_variables)
 
 
-def _set_aside_train_function(model: keras.Model) -> None:
-    """Makes the next `fit` trace anew, so that it raises where nothing refreshes masks."""
-    vars(model)["_pruned_train_function"] = (model.train_function, model.compiled_loss)
-    model.train_function = None
+class _TrainFunction:
+    """A model's train function, which raises where nothing refreshed the masks for a step.
+
+    The layers raise too, but only while they are traced. This stays with the model, where `fit`
+    ended and where it was interrupted.
+    """
+
+    def __init__(self, model: keras.Model, layers: list[PruneLowMovement]):
+        model.train_function = None  # what a `fit` without masks left can make no more variables
+        self.function = model.make_train_function()
+        self.compiled_loss = model.compiled_loss
+        self.layers = layers
+
+    def __call__(self, iterator):
+        for layer in self.layers:
+            layer.check_refreshed()
+        try:
+            return self.function(iterator)
+        except BaseException:
+            for layer in self.layers:
+                layer.masks_are_refreshed = False
+            raise
 
 
-def _reuse_train_function(model: keras.Model) -> None:
-    """Spares a `fit` with this callback from tracing and compiling once more."""
-    function, compiled_loss = vars(model).pop("_pruned_train_function", (None, None))
-    if function is None or compiled_loss is not model.compiled_loss:
-        # A `fit` without this callback leaves a function that can make no more variables.
-        model.train_function = None
-        function = model.make_train_function()
-    model.train_function = function
+def _guard_training(model: keras.Model, layers: list[PruneLowMovement]) -> None:
+    """Makes the model's train function one that needs refreshed masks. It is compiled once."""
+    function = model.train_function
+    is_current = isinstance(function, _TrainFunction) and (
+        function.compiled_loss is model.compiled_loss
+    )
+    if not is_current:
+        model.train_function = _TrainFunction(model, layers)
 
 
 class PruningSummaries(keras.callbacks.Callback):

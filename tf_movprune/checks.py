@@ -98,7 +98,7 @@ def check_loss(model: keras.Model, layers: Mapping[str, PruneLowMovement]) -> No
 
     Keras asks for a loss only where the layers of a model have none.
     """
-    penalties = sum(layer.method.has_penalty for layer in layers.values())
+    penalties = sum(layer.penalties > 0 for layer in layers.values())  # one loss to a layer
     if not model.loss and 0 < len(model.losses) <= penalties:
         raise ValueError(
             f"{model.name!r} was compiled without a loss: nothing but the penalty of pruning would "

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_movprune._keras import Layer, check_keras_object, keras
+from tf_movprune._keras import check_keras_object, keras
 from tf_movprune.outputs import (
     LABEL_NAMES,
     Batch,
@@ -16,11 +16,12 @@ from tf_movprune.outputs import (
     are_class_ids,
     by_output,
     check_match,
+    ends_in_probabilities,
     keras_arguments,
     logits_of,
     unpack,
 )
-from tf_movprune.traversal import is_graph_network, pruned_layers
+from tf_movprune.traversal import pruned_layers
 
 
 def distillation_loss(
@@ -107,10 +108,10 @@ class Distiller(keras.Model):
 
     Raises:
       TypeError: a model is not a `tf_keras` model.
-      ValueError: a model is not built or ends in a softmax, the teacher is pruned or shares weights
-        that the student trains, or a number is out of its range. In `fit`: the outputs of student
-        and teacher do not match, labels do not fit them, or there is neither a teacher nor cached
-        logits.
+      ValueError: a model is not built or ends in a softmax or sigmoid, the teacher is pruned or
+        shares weights that the student trains, or a number is out of its range. In `fit`: the
+        outputs of student and teacher do not match, labels do not fit them, or there is neither a
+        teacher nor cached logits.
 
     Reference:
       Hinton, Vinyals & Dean (2015), https://arxiv.org/abs/1503.02531; Sanh, Wolf & Rush (2020),
@@ -279,30 +280,12 @@ def _check_model(model: Any, role: str) -> None:
             f"The {role} {model.name!r} is not built yet. Call it once on example inputs, for "
             "instance model(batch)."
         )
-    ends = _output_layers(model)
-    if ends and all(_gives_probabilities(layer) for layer in ends):
+    if ends_in_probabilities(model):
         raise ValueError(
-            f"The {role} {model.name!r} gives probabilities, and logits are distilled: its last "
-            f"layer {ends[0].name!r} is or ends in a softmax or sigmoid. Leave that out, and pass "
-            "compile a loss with from_logits=True, or none."
+            f"The {role} {model.name!r} gives probabilities, and logits are distilled: it ends in "
+            "a softmax or sigmoid. Leave that out, and pass compile a loss with from_logits=True, "
+            "or none."
         )
-
-
-def _output_layers(model: keras.Model) -> list[Layer]:
-    """Of Sequential and Functional models: what their outputs come from. Of others none."""
-    if isinstance(model, keras.Sequential):
-        return model.layers[-1:]
-    if is_graph_network(model):
-        return [layer for layer, *_ in model._output_coordinates]
-    return []
-
-
-def _gives_probabilities(layer: Layer) -> bool:
-    activation = getattr(layer, "activation", None)
-    return isinstance(layer, keras.layers.Softmax) or activation in (
-        keras.activations.softmax,
-        keras.activations.sigmoid,
-    )
 
 
 def check_teacher(teacher: Any) -> None:

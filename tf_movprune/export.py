@@ -164,7 +164,8 @@ def largest_difference(
     """
     largest = 0.0
     for name, reference in expected.items():
-        difference = float(np.max(np.abs(np.asarray(outputs[name]) - reference)))
+        output, reference = np.asarray(outputs[name], float), np.asarray(reference, float)
+        difference = float(np.max(np.abs(output - reference)))
         allowed = rtol * max(1.0, float(np.max(np.abs(reference)))) if atol is None else atol
         if not difference <= allowed:  # NaN fails too
             raise RuntimeError(

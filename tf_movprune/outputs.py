@@ -7,7 +7,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_movprune._keras import keras
+from tf_movprune._keras import Layer, keras
+from tf_movprune.traversal import is_graph_network
+from tf_movprune.wrapper import PruneLowMovement
 
 IGNORED_LABEL = -100
 """Marks what has no label, as in Hugging Face's token classification."""
@@ -75,6 +77,30 @@ def logits_of(outputs: Any) -> dict[str, tf.Tensor]:
                 "is nothing to distil with a softmax; give the models two classes."
             )
     return found
+
+
+def ends_in_probabilities(model: keras.Model) -> bool:
+    """Whether all outputs of a Sequential or Functional model come out of a softmax or sigmoid."""
+    if isinstance(model, keras.Sequential):
+        ends = model.layers[-1:]
+    elif is_graph_network(model):
+        ends = [layer for layer, *_ in model._output_coordinates]
+    else:
+        return False
+    return all(map(_gives_probabilities, ends))
+
+
+def _gives_probabilities(layer: Layer) -> bool:
+    layer = layer.layer if isinstance(layer, PruneLowMovement) else layer
+    if isinstance(layer, keras.Model):
+        return ends_in_probabilities(layer)
+    activation = getattr(layer, "activation", None)
+    if type(layer) is keras.layers.Activation and activation is keras.activations.linear:
+        # Casts, under mixed precision.
+        parents = [p.layer for node in layer._inbound_nodes for p in node.parent_nodes]
+        return bool(parents) and all(map(_gives_probabilities, parents))
+    probabilities = (keras.activations.softmax, keras.activations.sigmoid)
+    return isinstance(layer, keras.layers.Softmax) or activation in probabilities
 
 
 def unpack(data: Any) -> Batch:

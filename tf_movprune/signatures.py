@@ -87,18 +87,13 @@ class Signature:
 
 
 def signature_of(
-    model: keras.Model,
-    sequence_length: int | None,
-    batch_size: int | None,
-    *,
-    in_float32: bool = False,
+    model: keras.Model, sequence_length: int | None, batch_size: int | None
 ) -> Signature:
     """The inference of a stripped model.
 
     Args:
       sequence_length: size of the open axes but the first, or None.
       batch_size: size of the first axis, or None.
-      in_float32: whether layers of mixed precision compute in float32, and inputs are that too.
 
     Raises:
       TypeError: not a Keras model, or a size is not an integer.
@@ -115,9 +110,7 @@ def signature_of(
         sizes = [size if size is not None else sequence_length for size in spec.shape]
         if sizes:
             sizes[0] = spec.shape[0] if spec.shape[0] is not None else batch_size
-        is_half = spec.dtype in (tf.float16, tf.bfloat16)  # as Keras casts inputs
-        dtype = tf.float32 if in_float32 and is_half else spec.dtype
-        return tf.TensorSpec(sizes, dtype, name=name)
+        return tf.TensorSpec(sizes, spec.dtype, name=name)
 
     structure = _input_structure(model)
     specs = [fixed(spec, _input_name(spec, i)) for i, spec in enumerate(tf.nest.flatten(structure))]
@@ -125,28 +118,39 @@ def signature_of(
 
     def function(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
         inputs = tf.nest.pack_sequence_as(structure, tensors)
-        with _computing_in_float32(model) if in_float32 else contextlib.nullcontext():
-            return _named(model(inputs, training=False), output_names)
+        return _named(model(inputs, training=False), output_names)
 
     return Signature(model, specs, function)
 
 
 @contextlib.contextmanager
-def _computing_in_float32(model: keras.Model) -> Iterator[None]:
+def computing_in_float32(model: keras.Model) -> Iterator[None]:
     """Of mixed precision, in which the variables are float32, makes all float32 for a while."""
-    layers = [model, *(layer for _, layer in walk(model))]
     half = [
-        (layer, layer.dtype_policy)
-        for layer in layers
+        layer
+        for layer in (model, *(layer for _, layer in walk(model)))
         if layer.variable_dtype == "float32" and layer.compute_dtype != "float32"
     ]
-    for layer, _ in half:
+    policies = [layer.dtype_policy for layer in half]
+    constants = [_half_constants(layer) for layer in half]
+    for layer, tensors in zip(half, constants):
         layer._set_dtype_policy("float32")
+        vars(layer).update({name: tf.cast(x, tf.float32) for name, x in tensors.items()})
     try:
         yield
     finally:
-        for layer, policy in half:
+        for layer, policy, tensors in zip(half, policies, constants):
             layer._set_dtype_policy(policy)
+            vars(layer).update(tensors)
+
+
+def _half_constants(layer: keras.layers.Layer) -> dict[str, tf.Tensor]:
+    """Tensors that a layer holds in its compute dtype, as `Normalization` does."""
+    return {
+        name: value
+        for name, value in vars(layer).items()
+        if isinstance(value, tf.Tensor) and value.dtype in (tf.float16, tf.bfloat16)
+    }
 
 
 def _check_positions(model: keras.Model, sequence_length: int) -> None:
@@ -182,7 +186,14 @@ def _input_structure(model: keras.Model) -> Any:
             "before exporting."
         )
     args, _ = saved
-    return args[0]
+    if model.compute_dtype != "float32":
+        return args[0]
+
+    def as_computed(spec: tf.TensorSpec) -> tf.TensorSpec:  # Keras saw it when it was cast to half
+        is_half = spec.dtype in (tf.float16, tf.bfloat16)
+        return tf.TensorSpec(spec.shape, tf.float32 if is_half else spec.dtype, spec.name)
+
+    return tf.nest.map_structure(as_computed, args[0])
 
 
 def _input_name(spec: Any, index: int) -> str:

@@ -191,3 +191,6 @@ def forget_compilation(model: Layer) -> None:
         model._reset_compile_cache()
         model._is_compiled = False
         model.optimizer = None
+        functions = ("train_function", "train_tf_function", "test_function", "predict_function")
+        for name in ("optimizer", *functions):
+            model._delete_tracking(name)  # checkpoints would hold what the attribute was before

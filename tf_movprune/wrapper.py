@@ -264,13 +264,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
     def call(self, inputs, *args, training=None, mask=None, **kwargs):
         is_training = _is_true(training) and not is_saving()
         if is_training:
-            self._check_not_folded()
-        if is_training and not self.masks_are_refreshed:
-            raise RuntimeError(
-                f"The pruned layer {self.name!r} is being trained, but nothing refreshes its "
-                "masks. Add tf_movprune.UpdatePruningStep() to the callbacks of fit, or call "
-                "tf_movprune.update_masks(model, step) before each step of your own loop."
-            )
+            self.check_refreshed()
         if mask is not None and self.layer._expects_mask_arg:
             kwargs["mask"] = mask
         with replaced(self.layer, self._slots, self._masked_kernels(training)):
@@ -356,6 +350,16 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
     def masks_are_refreshed(self, value: bool) -> None:
         self._check_not_folded()
         self._masks_are_refreshed = value
+
+    def check_refreshed(self) -> None:
+        """Raises RuntimeError where nothing refreshes the masks, or they are folded in."""
+        self._check_not_folded()
+        if not self.masks_are_refreshed:
+            raise RuntimeError(
+                f"The pruned layer {self.name!r} is being trained, but nothing refreshes its "
+                "masks. Add tf_movprune.UpdatePruningStep() to the callbacks of fit, or call "
+                "tf_movprune.update_masks(model, step) before each step of your own loop."
+            )
 
     def fold_masks(self) -> Layer:
         """Writes the masked kernels into the layer, and returns it. Training raises thereafter."""
