@@ -66,14 +66,14 @@ def export_tflite(
       sequence_length: size of the open axes but the first; None leaves them open.
       batch_size: size of the first axis; None leaves it open.
       quantization: `"dynamic"` stores matrices of 1,024 entries and more as int8 and quantizes
-        activations while it runs, four times smaller and four times faster on x86 with VNNI;
+        activations while it runs, four times smaller, and on x86 with VNNI four times faster;
         `"float16"` halves the file, at the same speed; `"none"` keeps float32.
       shrink: whether to leave out empty heads and neurons; see `compact`. Beside matrices that are
         stored in blocks, only whole blocks of them.
       sparse_storage: `"none"`; `"blocks"` that LiteRT multiplies as they are, of `BLOCKS_FLOAT32`
         or `BLOCKS_INT8`, where at least 90 % (int8: 95 %) of them are zero; `"csr"`, rows that it
         unpacks when it loads the file; or `"auto"`, blocks or rows where they are smaller and not
-        slower, and so never in int8.
+        slower on any CPU, and so never in int8.
       verify: whether to run the file and compare, in `ai_edge_litert` where it is installed and
         else in TensorFlow's own interpreter, with its default delegate.
       atol: largest difference that passes. Unless given, over the larger of 1 and the largest
