@@ -19,6 +19,7 @@ EXTRAS = {
         "matplotlib>=3.8",
         "safetensors>=0.4.3",
         "ai-edge-litert>=1.2",
+        "zstandard>=0.22",
     ],
     "gpu-benchmark": ["jax>=0.6"],
     "test": ["pytest>=8", "pytest-cov>=5", "pytest-xdist>=3.6", "hypothesis>=6.100"],
