@@ -18,16 +18,16 @@ import numpy as np
 
 from benchmarks.accuracy import RESULTS, key_of
 
-STYLES = {  # color and line of each recipe, in the order of the legend
-    "movement-soft": ("soft movement", "#009e73", "-"),
-    "movement-soft-distil": ("soft movement, distilled", "#009e73", "--"),
-    "movement-global": ("hard movement, global", "#cc79a7", "-"),
-    "movement": ("hard movement", "#0072b2", "-"),
-    "movement-distil": ("hard movement, distilled", "#0072b2", "--"),
-    "magnitude": ("magnitude", "#d55e00", "-"),
-    "l0": ("L0, as published", "#999999", "-"),
-    "hard": ("hard movement, as published", "#999999", ":"),
-    "soft": ("soft movement, as published", "#999999", "-."),
+STYLES = {  # color, line and marker of each recipe, in the order of the legend
+    "movement-soft": ("soft movement", "#009e73", "-", "o"),
+    "movement-soft-distil": ("soft movement, distilled", "#009e73", "--", "o"),
+    "movement-global": ("hard movement, global", "#cc79a7", "-", "o"),
+    "movement": ("hard movement", "#0072b2", "-", "o"),
+    "movement-distil": ("hard movement, distilled", "#0072b2", "--", "o"),
+    "magnitude": ("magnitude", "#d55e00", "-", "o"),
+    "l0": ("L0, as published", "#999999", "-", "s"),
+    "hard": ("hard movement, as published", "#999999", ":", "v"),
+    "soft": ("soft movement, as published", "#999999", "-.", "D"),
 }
 
 
@@ -55,17 +55,17 @@ def main() -> None:
     if "dense" in points:
         accuracy = np.mean([accuracy for _, accuracy in points["dense"][0.0]])
         axes.axhline(100 * accuracy, color="black", linewidth=1, label="dense")
-    for recipe, (label, color, line) in STYLES.items():
+    for recipe, (label, color, line, marker) in STYLES.items():
         if recipe in points:
             means = sorted(tuple(np.mean(runs, axis=0)) for runs in points[recipe].values())
             remaining, accuracies = 100 * np.array(means).T
             face = "white" if "distil" in recipe else color
             style = {"color": color, "markerfacecolor": face, "label": label}
-            axes.plot(remaining, accuracies, line, marker="o", **style)
+            axes.plot(remaining, accuracies, line, marker=marker, **style)
     axes.set(
         xscale="log",
         xlabel="remaining weights of the encoder, %",
-        ylabel="test accuracy, %",
+        ylabel="accuracy, %",
         title=f"{args.task}, {args.num_train_steps} steps of 32 examples, MiniLM-L6",
     )
     axes.margins(x=0.1)
