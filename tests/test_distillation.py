@@ -372,7 +372,7 @@ TASKS = {
 @pytest.mark.parametrize(
     "task",
     [
-        "SequenceClassification",
+        pytest.param("SequenceClassification", marks=pytest.mark.slow),
         "QuestionAnswering",
         pytest.param("TokenClassification", marks=pytest.mark.slow),
     ],

@@ -249,7 +249,10 @@ def test_scores_start_from_the_means_of_magnitudes():
 # ---- training, saving, removal
 
 
-@pytest.mark.parametrize(("method", "jit_compile"), [("hard", True), ("soft", False)])
+@pytest.mark.parametrize(
+    ("method", "jit_compile"),
+    [pytest.param("hard", True, marks=pytest.mark.slow), ("soft", False)],
+)
 def test_training_and_removal(method, jit_compile, tmp_path):
     methods = {
         "hard": tf_movprune.HardMovement(),
