@@ -1,10 +1,12 @@
-"""Ways to run a function of tensors: eagerly, in a graph, and under XLA."""
+"""Ways to run a function of tensors: eagerly, in a graph, under XLA, and in mixed precision."""
 
+import contextlib
 import functools
 from unittest import mock
 
 import pytest
 import tensorflow as tf
+import tf_keras as keras
 
 from tf_movprune import cuts
 
@@ -37,3 +39,13 @@ MODES = {
 
 every_mode = pytest.mark.parametrize("mode", MODES)
 without_sorting = pytest.mark.parametrize("mode", ["eager", "function", "jit"])  # of large tensors
+
+
+@contextlib.contextmanager
+def precision(policy):
+    """In which models are built, and some trained, under a policy of Keras."""
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy("float32")

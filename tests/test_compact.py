@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from modes import precision
 
 import tf_movprune
 
@@ -188,11 +189,8 @@ def test_dropout_of_whole_channels_is_passed():
 
 
 def test_mixed_precision():
-    keras.mixed_precision.set_global_policy("mixed_bfloat16")
-    try:
+    with precision("mixed_bfloat16"):
         model = sequential()
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
     draw(model)
     zero(model.get_layer("second").kernel, rows=[0, 5])
     smaller = tf_movprune.compact(model)

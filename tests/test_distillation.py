@@ -1,6 +1,5 @@
 """Distillation: its loss, what it takes for models and data, and how it trains beside pruning."""
 
-import contextlib
 import os
 import pathlib
 import subprocess
@@ -12,6 +11,7 @@ import pytest
 import reference
 import tensorflow as tf
 import tf_keras as keras
+from modes import precision
 
 import tf_movprune
 from tf_movprune.caching import cache_teacher_logits
@@ -583,15 +583,6 @@ def test_neither_teacher_nor_cached_logits():
 
 
 # ---- with what Keras trains
-
-
-@contextlib.contextmanager
-def precision(policy):
-    keras.mixed_precision.set_global_policy(policy)
-    try:
-        yield
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

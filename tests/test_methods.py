@@ -10,7 +10,7 @@ import tensorflow as tf
 import tf_keras as keras
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from modes import MODES, every_mode
+from modes import MODES, every_mode, precision
 from tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule import (
     PruningSchedule,
 )
@@ -475,16 +475,13 @@ def test_saved_model_goes_on_to_the_same_bits(schedule, method, format_, tmp_pat
 )
 @pytest.mark.parametrize("method", [tf_movprune.SoftMovement(40.0), tf_movprune.L0(20.0)])
 def test_mixed_precision(policy, method):
-    keras.mixed_precision.set_global_policy(policy)
-    try:
+    with precision(policy):
         schedule = THRESHOLD if method.schedule_value else None
         model = pruned(schedule, method, score_learning_rate_multiplier=30.0)
         optimizer = tf_movprune.create_optimizer(1e-2, 24, 3)
         if policy == "mixed_float16":
             optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
         history = train(model, optimizer)
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
     layer = wrappers(model)[0]
     assert layer.scores[0].dtype == tf.float32 and layer.penalty_weight.dtype == tf.float32
     assert np.all(np.isfinite(history.history["loss"]))

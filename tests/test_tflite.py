@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
+from modes import precision
 from tensorflow.lite.python import schema_py_generated as schema
 
 import tf_movprune
@@ -380,12 +381,9 @@ def test_models_of_mixed_precision_compute_in_float32_for_it(policy, tmp_path):
     x = np.random.RandomState(0).normal(size=[1, 5, 8]).astype(np.float32)
     plain = Subclassed()
     plain(x)
-    keras.mixed_precision.set_global_policy(policy)
-    try:
+    with precision(policy):
         model = Subclassed()
         model(x)
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
     kernel = plain.attention._output_dense.kernel
     kernel.assign(kernel.numpy() * np.array([1, 0, 1, 0])[:, None, None])
     model.set_weights(plain.get_weights())
@@ -411,11 +409,8 @@ def test_constants_of_mixed_precision_are_folded_in_float32(policy, tmp_path):
         hidden = keras.layers.Dense(16, bias_initializer="normal")(normalization(x))
         return keras.Model(x, keras.layers.Dense(3)(keras.layers.Activation("gelu")(hidden)))
 
-    keras.mixed_precision.set_global_policy(policy)
-    try:
+    with precision(policy):
         model = functional()
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
     plain = functional()
     for layer in (plain.layers[2], model.layers[2]):
         layer.kernel.assign(layer.kernel.numpy() * (np.arange(16) < 6))

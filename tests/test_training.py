@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from modes import precision
 
 import tf_movprune
 
@@ -127,8 +128,7 @@ def _classifier():
 def test_half_precision_keeps_the_masks_of_float32(policy, jit_compile):
     kept = {}
     for name in ("float32", policy):
-        keras.mixed_precision.set_global_policy(name)
-        try:
+        with precision(name):
             model = _classifier()
             recipe = tf_movprune.ShortRun(40, 0.75)
             model = tf_movprune.prune_low_movement(model, recipe.schedule, recipe.method)
@@ -138,8 +138,6 @@ def test_half_precision_keeps_the_masks_of_float32(policy, jit_compile):
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
             model.compile(optimizer, loss, jit_compile=jit_compile)
             fit(model, epochs=5)
-        finally:
-            keras.mixed_precision.set_global_policy("float32")
         assert model(X).dtype == tf.float32
         layers = list(tf_movprune.pruned_layers(model).values())
         assert [layer.scores[0].dtype for layer in layers] == [tf.float32] * 2

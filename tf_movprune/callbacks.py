@@ -69,6 +69,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._is_training, self._window = False, 1
         self._sparsity = overall_sparsity(self._layers.values())
         self._hide_marker()
+        self._progress_marker = _ProgressMarker(name="sparsity")
         layers = list(self._layers.values())
         compile_for = (self.model.optimizer, layers, [settings_of(layer) for layer in layers])
         if self._compiled_for != compile_for:
@@ -103,7 +104,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
             self._begin_training(epoch)
         # Keras's progress bar averages every value over the epoch that does not bear the name of
         # one of the model's metrics. It looks when an epoch begins.
-        self.model._metrics.append(_ProgressMarker(name="sparsity"))
+        self.model._metrics.append(self._progress_marker)
 
     def on_train_batch_begin(self, batch, logs=None):
         self._hide_marker()

@@ -15,7 +15,7 @@ from tf_movprune._keras import keras
 from tf_movprune.arguments import check_integer
 from tf_movprune.checks import check_stripped
 from tf_movprune.selection import is_hugging_face
-from tf_movprune.traversal import is_graph_network, walk
+from tf_movprune.traversal import is_graph_network, unchanged, walk
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,26 +131,16 @@ def computing_in_float32(model: keras.Model) -> Iterator[None]:
         for layer in (model, *(layer for _, layer in walk(model)))
         if layer.variable_dtype == "float32" and layer.compute_dtype != "float32"
     ]
-    policies = [layer.dtype_policy for layer in half]
-    constants = [_half_constants(layer) for layer in half]
-    for layer, tensors in zip(half, constants):
-        layer._set_dtype_policy("float32")
-        vars(layer).update({name: tf.cast(x, tf.float32) for name, x in tensors.items()})
-    try:
+    if not half:
         yield
-    finally:
-        for layer, policy, tensors in zip(half, policies, constants):
-            layer._set_dtype_policy(policy)
-            vars(layer).update(tensors)
-
-
-def _half_constants(layer: keras.layers.Layer) -> dict[str, tf.Tensor]:
-    """Tensors that a layer holds in its compute dtype, as `Normalization` does."""
-    return {
-        name: value
-        for name, value in vars(layer).items()
-        if isinstance(value, tf.Tensor) and value.dtype in (tf.float16, tf.bfloat16)
-    }
+        return
+    with unchanged(model):
+        for layer in half:
+            layer._set_dtype_policy("float32")
+            for name, value in vars(layer).items():  # constants, as `Normalization` has them
+                if isinstance(value, tf.Tensor) and value.dtype in (tf.float16, tf.bfloat16):
+                    vars(layer)[name] = tf.cast(value, tf.float32)
+        yield
 
 
 def _check_positions(model: keras.Model, sequence_length: int) -> None:
