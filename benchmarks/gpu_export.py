@@ -15,8 +15,8 @@ import tf_keras as keras
 import tf_movprune
 from benchmarks import models, speed
 from benchmarks.measuring import IN_A_ROW, draw
-from tf_movprune import refresh
-from tf_movprune.wrapper import is_scores
+from tf_movprune.core import refresh
+from tf_movprune.keras2.layer import is_scores
 
 _TYPES = {"float32": "f32", "int32": "i32", "int64": "i64", "bool": "i1"}
 

@@ -35,7 +35,7 @@ from benchmarks import models
 from benchmarks.measuring import Table, draw_scores, interleaved, seconds
 from examples.downloads import minilm_folder
 from examples.sentiment_data import load_task, tokenize, training_batches
-from tf_movprune import masks
+from tf_movprune.core import masks
 
 PARTS = ("step", "refresh", "memory", "scaling", "batches", "others")
 STEPS = 10_000  # of the schedules: more than are run

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 
-from tf_movprune import cuts
+from tf_movprune.core import topk
 
 
 def _searched(compiled):
@@ -19,7 +19,7 @@ def _searched(compiled):
 
         @functools.wraps(function)
         def call(*args, **kwargs):
-            with mock.patch.object(cuts, "_SORTED", 0):
+            with mock.patch.object(topk, "_SORTED", 0):
                 return function(*args, **kwargs)
 
         return call

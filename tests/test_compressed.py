@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tf_movprune
-from tf_movprune import coding, compressed
+from tf_movprune.export import coding, compressed
 
 pytest.importorskip("zstandard")
 safetensors = pytest.importorskip("safetensors")

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from tf_movprune.files import check_place, replacing
+from tf_movprune.export.files import check_place, replacing
 
 
 def write(path, kind, text):

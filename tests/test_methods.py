@@ -16,7 +16,7 @@ from tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule i
 )
 
 import tf_movprune
-from tf_movprune import masks
+from tf_movprune.core import masks
 
 properties = hypothesis.settings(max_examples=40, deadline=None, derandomize=True, database=None)
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tf_movprune
-from tf_movprune.optimizers import LinearWarmupDecay, MovementAdamW
+from tf_movprune.keras2.optimizers import LinearWarmupDecay, MovementAdamW
 
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 

@@ -9,7 +9,9 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 
-from tf_movprune import CubicSparsity, schedules, serialization
+from tf_movprune import CubicSparsity
+from tf_movprune.core import schedules
+from tf_movprune.keras2 import serialization
 
 MODES = {
     "eager": lambda function: function,

@@ -9,7 +9,7 @@ from modes import precision
 from tensorflow.lite.python import schema_py_generated as schema
 
 import tf_movprune
-from tf_movprune.sparse_storage import store_sparsely
+from tf_movprune.export.sparse_storage import store_sparsely
 
 FULLY_CONNECTED = schema.BuiltinOperator.FULLY_CONNECTED
 DENSIFY = schema.BuiltinOperator.DENSIFY

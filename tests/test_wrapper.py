@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tf_movprune
-from tf_movprune.wrapper import is_scores
+from tf_movprune.keras2.layer import is_scores
 
 layers = keras.layers
 

@@ -1,12 +1,6 @@
 """Movement pruning for TensorFlow: prune pretrained models while they are fine-tuned."""
 
-from tf_movprune.caching import cache_teacher_logits
-from tf_movprune.callbacks import PruningSummaries, UpdatePruningStep
-from tf_movprune.compact import compact, load_compacted
-from tf_movprune.compressed import CompressedReport, export_compressed, load_compressed
-from tf_movprune.distillation import Distiller
-from tf_movprune.export import ExportReport, export_saved_model
-from tf_movprune.methods import (
+from tf_movprune.core.methods import (
     L0,
     HardMovement,
     Magnitude,
@@ -14,18 +8,24 @@ from tf_movprune.methods import (
     PruningMethod,
     SoftMovement,
 )
-from tf_movprune.once_sparse import OnceSparse
-from tf_movprune.optimizers import create_optimizer
-from tf_movprune.prune import prune_low_movement, prune_scope, strip_pruning
+from tf_movprune.core.refresh import update_masks
+from tf_movprune.core.schedules import CubicSparsity, CubicThreshold
+from tf_movprune.export.compressed import CompressedReport, export_compressed, load_compressed
+from tf_movprune.export.saved_model import ExportReport, export_saved_model
+from tf_movprune.export.sizes import SizeReport, size_report
+from tf_movprune.export.tflite import export_tflite
+from tf_movprune.keras2.caching import cache_teacher_logits
+from tf_movprune.keras2.callbacks import PruningSummaries, UpdatePruningStep
+from tf_movprune.keras2.compact import compact, load_compacted
+from tf_movprune.keras2.distiller import Distiller
+from tf_movprune.keras2.layer import PruneLowMovement
+from tf_movprune.keras2.once_sparse import OnceSparse
+from tf_movprune.keras2.optimizers import create_optimizer
+from tf_movprune.keras2.prune import prune_low_movement, prune_scope, strip_pruning
+from tf_movprune.keras2.shared_masks import HEADS, NEURONS
+from tf_movprune.keras2.tree import pruned_layers
 from tf_movprune.recipes import ShortRun
-from tf_movprune.refresh import update_masks
 from tf_movprune.report import summarize_sparsity
-from tf_movprune.schedules import CubicSparsity, CubicThreshold
-from tf_movprune.shared_masks import HEADS, NEURONS
-from tf_movprune.sizes import SizeReport, size_report
-from tf_movprune.tflite import export_tflite
-from tf_movprune.traversal import pruned_layers
-from tf_movprune.wrapper import PruneLowMovement
 
 __version__ = "0.1.0.dev0"
 

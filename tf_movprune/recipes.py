@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from tf_movprune._keras import keras
-from tf_movprune.arguments import check_integer
-from tf_movprune.methods import HardMovement, MagnitudeScores, PruningMethod
-from tf_movprune.optimizers import MovementAdamW, create_optimizer
-from tf_movprune.schedules import CubicSparsity
+from tf_movprune.core.arguments import check_integer
+from tf_movprune.core.methods import HardMovement, MagnitudeScores, PruningMethod
+from tf_movprune.core.schedules import CubicSparsity
+from tf_movprune.keras2.compat import keras
+from tf_movprune.keras2.optimizers import MovementAdamW, create_optimizer
 
 _START = 1e-3  # movement that is worth as much as the magnitude of an average weight
 

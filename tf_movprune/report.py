@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from tf_movprune._keras import Layer
-from tf_movprune.kernels import prunable_weights
-from tf_movprune.refresh import groups
-from tf_movprune.schedules import final_value
-from tf_movprune.selection import default_layers
-from tf_movprune.traversal import pruned_layers
-from tf_movprune.wrapper import PruneLowMovement
+from tf_movprune.core.refresh import groups
+from tf_movprune.core.schedules import final_value
+from tf_movprune.keras2.compat import Layer
+from tf_movprune.keras2.layer import PruneLowMovement
+from tf_movprune.keras2.slots import prunable_weights
+from tf_movprune.keras2.targets import default_layers
+from tf_movprune.keras2.tree import pruned_layers
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tf_movprune._keras import Layer
+from tf_movprune.keras2.compat import Layer
 
 HEADS = "heads"
 """Instead of a block size: each attention head is kept or masked as one."""

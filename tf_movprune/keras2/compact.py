@@ -16,11 +16,11 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune._keras import Layer, keras
-from tf_movprune.checks import check_stripped
-from tf_movprune.junctions import Attention, Hidden, Junction, find, of_keras_attention
-from tf_movprune.kernels import build_attention
-from tf_movprune.traversal import forget_compilation, replace_layers, unchanged, walk
+from tf_movprune.keras2.checks import check_stripped
+from tf_movprune.keras2.compat import Layer, keras
+from tf_movprune.keras2.junctions import Attention, Hidden, Junction, find, of_keras_attention
+from tf_movprune.keras2.slots import build_attention
+from tf_movprune.keras2.tree import forget_compilation, replace_layers, unchanged, walk
 
 _SIZES = "intermediate_sizes"  # in a Hugging Face configuration: one to each encoder layer
 

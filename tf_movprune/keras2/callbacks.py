@@ -8,17 +8,17 @@ import warnings
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune import checks
-from tf_movprune._keras import keras
-from tf_movprune.arguments import check_integer
-from tf_movprune.refresh import (
+from tf_movprune.core.arguments import check_integer
+from tf_movprune.core.refresh import (
     built_layers,
     groups,
     overall_sparsity,
     refresh_masks,
     settings_of,
 )
-from tf_movprune.wrapper import PruneLowMovement
+from tf_movprune.keras2 import checks
+from tf_movprune.keras2.compat import keras
+from tf_movprune.keras2.layer import PruneLowMovement
 
 
 class UpdatePruningStep(keras.callbacks.Callback):

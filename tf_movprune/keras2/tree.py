@@ -7,8 +7,8 @@ import copy
 from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
-from tf_movprune._keras import Layer, keras
-from tf_movprune.wrapper import PruneLowMovement
+from tf_movprune.keras2.compat import Layer, keras
+from tf_movprune.keras2.layer import PruneLowMovement
 
 
 def is_graph_network(layer: Any) -> bool:

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tf_movprune import checks
-from tf_movprune._keras import Layer, PruningPolicy, PruningSchedule, check_keras_object, keras
-from tf_movprune.distillation import Distiller
-from tf_movprune.guards import guard_saving, unguard_saving
-from tf_movprune.methods import HardMovement, PruningMethod
-from tf_movprune.selection import by_path, chosen_layers, is_hugging_face
-from tf_movprune.serialization import SERIALIZABLE
-from tf_movprune.settings import Settings
-from tf_movprune.structure import shared_masks
-from tf_movprune.traversal import forget_compilation, pruned_layers, replace_layers
-from tf_movprune.wrapper import PruneLowMovement, is_prunable
+from tf_movprune.core.methods import HardMovement, PruningMethod
+from tf_movprune.core.settings import Settings
+from tf_movprune.keras2 import checks
+from tf_movprune.keras2.compat import (
+    Layer,
+    PruningPolicy,
+    PruningSchedule,
+    check_keras_object,
+    keras,
+)
+from tf_movprune.keras2.distiller import Distiller
+from tf_movprune.keras2.layer import PruneLowMovement, is_prunable
+from tf_movprune.keras2.saving import guard_saving, unguard_saving
+from tf_movprune.keras2.serialization import SERIALIZABLE
+from tf_movprune.keras2.structure import shared_masks
+from tf_movprune.keras2.targets import by_path, chosen_layers, is_hugging_face
+from tf_movprune.keras2.tree import forget_compilation, pruned_layers, replace_layers
 
 
 def prune_low_movement(

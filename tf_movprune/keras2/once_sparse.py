@@ -7,10 +7,10 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune._keras import keras
-from tf_movprune.arguments import check_fraction
-from tf_movprune.refresh import built_layers, overall_sparsity
-from tf_movprune.schedules import end_of
+from tf_movprune.core.arguments import check_fraction
+from tf_movprune.core.refresh import built_layers, overall_sparsity
+from tf_movprune.core.schedules import end_of
+from tf_movprune.keras2.compat import keras
 
 
 class OnceSparse(keras.callbacks.Callback):

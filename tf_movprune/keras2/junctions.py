@@ -9,8 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune._keras import Layer, keras
-from tf_movprune.traversal import children, is_graph_network, walk
+from tf_movprune.keras2.compat import Layer, keras
+from tf_movprune.keras2.tree import children, is_graph_network, walk
 
 _ELEMENTWISE = [
     getattr(keras.activations, name)

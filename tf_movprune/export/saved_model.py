@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune._keras import ExportArchive, keras
-from tf_movprune.files import check_place, replacing
-from tf_movprune.signatures import Signature, signature_of
-from tf_movprune.sparse_storage import StoredMatrix
+from tf_movprune.export.files import check_place, replacing
+from tf_movprune.export.sparse_storage import StoredMatrix
+from tf_movprune.keras2.compat import ExportArchive, keras
+from tf_movprune.keras2.inference import Signature, signature_of
 
 
 @dataclasses.dataclass(frozen=True)

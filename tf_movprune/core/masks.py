@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune import cuts
+from tf_movprune.core import topk
 
 
 def kept_count(size: int | Sequence[int], sparsity: tf.Tensor) -> tf.Tensor:
@@ -139,12 +139,12 @@ def _select(
     counts = tf.maximum(counts, sum(minimums))
 
     def select() -> tuple[list[tf.Tensor], tf.Tensor]:
-        rows = [[cuts.Scores(tf.reshape(tensor, [-1])) for tensor in group] for group in groups]
-        masks, thresholds = cuts.select(rows, counts)
+        rows = [[topk.Scores(tf.reshape(tensor, [-1])) for tensor in group] for group in groups]
+        masks, thresholds = topk.select(rows, counts)
         if any(minimums):
             masks, thresholds = tf.cond(
-                tf.reduce_any(cuts.count_true_of_each(masks[0]) < minimums),
-                lambda: cuts.select([_reserve(rows[0], minimums)], counts),
+                tf.reduce_any(topk.count_true_of_each(masks[0]) < minimums),
+                lambda: topk.select([_reserve(rows[0], minimums)], counts),
                 lambda: (masks, thresholds),
             )
         thresholds = tf.where(counts == sizes, -np.inf, thresholds)
@@ -167,10 +167,10 @@ def _check_static(scores: Sequence[tf.Tensor]) -> None:
             raise ValueError(f"scores must have a static shape, got {tensor.shape}.")
 
 
-def _reserve(rows: list[cuts.Scores], counts: list[int]) -> list[cuts.Scores]:
+def _reserve(rows: list[topk.Scores], counts: list[int]) -> list[topk.Scores]:
     """The scores, where the `counts` highest of each tensor rank above all others."""
     first, _ = topk_masks([row.values for row in rows], tf.constant(counts, tf.int64))
-    return [cuts.Scores(row.values, mask) for row, mask in zip(rows, first)]
+    return [topk.Scores(row.values, mask) for row, mask in zip(rows, first)]
 
 
 def threshold_mask(scores: tf.Tensor, threshold: tf.Tensor, minimum: int) -> tf.Tensor:
@@ -202,7 +202,7 @@ def threshold_masks(
     threshold = tf.cast(threshold, tf.float64)
     cut = tf.cast(tf.math.log(threshold / (1 - threshold)), tf.float32)  # costs less than sigmoids
     masks = [tensor > cut for tensor in scores]
-    is_short = cuts.count_true_of_each(masks) < minimums
+    is_short = topk.count_true_of_each(masks) < minimums
 
     def complete() -> list[tf.Tensor]:
         least, _ = topk_masks(scores, tf.constant(minimums, tf.int64))

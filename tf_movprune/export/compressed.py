@@ -16,9 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune._keras import check_keras_object, keras
-from tf_movprune.checks import check_stripped
-from tf_movprune.coding import (
+from tf_movprune.export.coding import (
     EncodedWeight,
     NamedWeight,
     check_values,
@@ -27,10 +25,12 @@ from tf_movprune.coding import (
     libraries,
     scales_of,
 )
-from tf_movprune.compact import resized
-from tf_movprune.files import check_place, replacing
-from tf_movprune.selection import ENCODER_LAYER, default_layers, is_hugging_face
-from tf_movprune.traversal import walk
+from tf_movprune.export.files import check_place, replacing
+from tf_movprune.keras2.checks import check_stripped
+from tf_movprune.keras2.compact import resized
+from tf_movprune.keras2.compat import check_keras_object, keras
+from tf_movprune.keras2.targets import ENCODER_LAYER, default_layers, is_hugging_face
+from tf_movprune.keras2.tree import walk
 
 FORMAT = "tf_movprune.compressed"
 VERSION = 1

@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tf_movprune import cuts, masks
-from tf_movprune._keras import Layer, PruningSchedule
-from tf_movprune.methods import PruningMethod
-from tf_movprune.schedules import final_value
-from tf_movprune.serialization import serialize_method
-from tf_movprune.settings import Settings
-from tf_movprune.traversal import pruned_layers
-from tf_movprune.wrapper import PruneLowMovement
+from tf_movprune.core import masks, topk
+from tf_movprune.core.methods import PruningMethod
+from tf_movprune.core.schedules import final_value
+from tf_movprune.core.settings import Settings
+from tf_movprune.keras2.compat import Layer, PruningSchedule
+from tf_movprune.keras2.layer import PruneLowMovement
+from tf_movprune.keras2.serialization import serialize_method
+from tf_movprune.keras2.tree import pruned_layers
 
 
 def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) -> tf.Tensor:
@@ -167,6 +167,6 @@ def overall_sparsity(wrappers: Iterable[PruneLowMovement]) -> tf.Tensor:
         rows, columns = wrapper.block_size
         by_block.setdefault(rows * columns, []).extend(wrapper.masks)
     for block, alike in by_block.items():
-        remaining += block * tf.reduce_sum(cuts.count_true_of_each(alike))
+        remaining += block * tf.reduce_sum(topk.count_true_of_each(alike))
         total += block * sum(mask.shape.num_elements() for mask in alike)
     return tf.cast((total - remaining) / total, tf.float32)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from tf_movprune import methods, schedules
-from tf_movprune._keras import (
+from tf_movprune.core import methods, schedules
+from tf_movprune.keras2.compat import (
     ConstantSparsity,
     PolynomialDecay,
     PruningSchedule,

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numbers
 from typing import Any, NamedTuple
 
-from tf_movprune._keras import PruningSchedule
-from tf_movprune.arguments import check_number
-from tf_movprune.methods import PruningMethod
-from tf_movprune.schedules import end_of, value_name
-from tf_movprune.serialization import serialize_method, serialize_schedule
+from tf_movprune.core.arguments import check_number
+from tf_movprune.core.methods import PruningMethod
+from tf_movprune.core.schedules import end_of, value_name
+from tf_movprune.keras2.compat import PruningSchedule
+from tf_movprune.keras2.serialization import serialize_method, serialize_schedule
 
 
 class Settings(NamedTuple):

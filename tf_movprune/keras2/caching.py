@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune._keras import keras
-from tf_movprune.distillation import check_teacher
-from tf_movprune.outputs import WithTeacherLogits, logits_of, unpack
+from tf_movprune.keras2.batches import WithTeacherLogits, logits_of, unpack
+from tf_movprune.keras2.compat import keras
+from tf_movprune.keras2.distiller import check_teacher
 
 
 def cache_teacher_logits(dataset: tf.data.Dataset, teacher: keras.Model) -> tf.data.Dataset:

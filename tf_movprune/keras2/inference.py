@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune._keras import keras
-from tf_movprune.arguments import check_integer
-from tf_movprune.checks import check_stripped
-from tf_movprune.selection import is_hugging_face
-from tf_movprune.traversal import is_graph_network, unchanged, walk
+from tf_movprune.core.arguments import check_integer
+from tf_movprune.keras2.checks import check_stripped
+from tf_movprune.keras2.compat import keras
+from tf_movprune.keras2.targets import is_hugging_face
+from tf_movprune.keras2.tree import is_graph_network, unchanged, walk
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune._keras import Layer, keras, registered_name
-from tf_movprune.traversal import is_graph_network, pruned_layers, walk
-from tf_movprune.wrapper import PruneLowMovement
+from tf_movprune.keras2.compat import Layer, keras, registered_name
+from tf_movprune.keras2.layer import PruneLowMovement
+from tf_movprune.keras2.tree import is_graph_network, pruned_layers, walk
 
 
 def guard_saving(model: Layer) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune._keras import keras, register
-from tf_movprune.arguments import check_integer, check_number
-from tf_movprune.wrapper import SCORES_NAME, is_scores
+from tf_movprune.core.arguments import check_integer, check_number
+from tf_movprune.keras2.compat import keras, register
+from tf_movprune.keras2.layer import SCORES_NAME, is_scores
 
 # By the last part of a variable's name; normalisations have gamma and beta.
 _NO_DECAY = [rf"(^|/)({SCORES_NAME}|bias|gamma|beta)(:\d+)?$"]

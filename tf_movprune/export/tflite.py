@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune._keras import keras
-from tf_movprune.checks import check_stripped
-from tf_movprune.compact import compacted
-from tf_movprune.export import ExportReport, largest_difference, report_on
-from tf_movprune.files import check_place, replacing
-from tf_movprune.signatures import Signature, computing_in_float32, signature_of
-from tf_movprune.sparse_storage import NATIVE_BLOCKS, SPARSE_STORAGES, store_sparsely
+from tf_movprune.export.files import check_place, replacing
+from tf_movprune.export.saved_model import ExportReport, largest_difference, report_on
+from tf_movprune.export.sparse_storage import NATIVE_BLOCKS, SPARSE_STORAGES, store_sparsely
+from tf_movprune.keras2.checks import check_stripped
+from tf_movprune.keras2.compact import compacted
+from tf_movprune.keras2.compat import keras
+from tf_movprune.keras2.inference import Signature, computing_in_float32, signature_of
 
 # How a report calls them, and the difference that passes, over the largest output. Of int8 it only
 # finds what is broken: what is good enough depends on the task.

@@ -11,8 +11,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune import masks
-from tf_movprune._keras import (
+from tf_movprune.core import masks
+from tf_movprune.core.methods import HardMovement, PruningMethod
+from tf_movprune.core.schedules import EveryStep
+from tf_movprune.core.settings import check_block_size, check_settings
+from tf_movprune.keras2.compat import (
     Layer,
     PrunableLayer,
     PruningSchedule,
@@ -20,7 +23,14 @@ from tf_movprune._keras import (
     keras,
     register,
 )
-from tf_movprune.kernels import (
+from tf_movprune.keras2.serialization import (
+    deserialize_method,
+    deserialize_schedule,
+    serialize_method,
+    serialize_schedule,
+)
+from tf_movprune.keras2.shared_masks import SharedMask
+from tf_movprune.keras2.slots import (
     Slot,
     build_attention,
     find_slots,
@@ -28,16 +38,6 @@ from tf_movprune.kernels import (
     knows_its_inputs,
     replaced,
 )
-from tf_movprune.methods import HardMovement, PruningMethod
-from tf_movprune.schedules import EveryStep
-from tf_movprune.serialization import (
-    deserialize_method,
-    deserialize_schedule,
-    serialize_method,
-    serialize_schedule,
-)
-from tf_movprune.settings import check_block_size, check_settings
-from tf_movprune.shared_masks import SharedMask
 
 SCORES_NAME = "movement_scores"
 """Last part of the name of every score variable; optimizers recognise scores by it."""

@@ -7,9 +7,9 @@ import gzip
 
 import numpy as np
 
-from tf_movprune._keras import keras
-from tf_movprune.coding import VALUES, NamedWeight, encode, stored_as
-from tf_movprune.compressed import PARTS, named_weights, part_sizes
+from tf_movprune.export.coding import VALUES, NamedWeight, encode, stored_as
+from tf_movprune.export.compressed import PARTS, named_weights, part_sizes
+from tf_movprune.keras2.compat import keras
 
 
 @dataclasses.dataclass(frozen=True)

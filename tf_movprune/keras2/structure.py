@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from tf_movprune._keras import Layer
-from tf_movprune.junctions import Attention, Junction, find
-from tf_movprune.settings import Settings
-from tf_movprune.shared_masks import HEADS, KINDS, NEURONS, Part, SharedMask
-from tf_movprune.traversal import walk
+from tf_movprune.core.settings import Settings
+from tf_movprune.keras2.compat import Layer
+from tf_movprune.keras2.junctions import Attention, Junction, find
+from tf_movprune.keras2.shared_masks import HEADS, KINDS, NEURONS, Part, SharedMask
+from tf_movprune.keras2.tree import walk
 
 
 def shared_masks(

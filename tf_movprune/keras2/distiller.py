@@ -6,8 +6,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_movprune._keras import check_keras_object, keras
-from tf_movprune.outputs import (
+from tf_movprune.keras2.batches import (
     LABEL_NAMES,
     Batch,
     Target,
@@ -21,7 +20,8 @@ from tf_movprune.outputs import (
     logits_of,
     unpack,
 )
-from tf_movprune.traversal import pruned_layers
+from tf_movprune.keras2.compat import check_keras_object, keras
+from tf_movprune.keras2.tree import pruned_layers
 
 
 def distillation_loss(

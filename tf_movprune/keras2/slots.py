@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_movprune._keras import REGISTERED_KERNELS, Layer, is_saving, keras
+from tf_movprune.keras2.compat import REGISTERED_KERNELS, Layer, is_saving, keras
 
 
 class Slot(NamedTuple):

@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from tf_movprune._keras import Layer, PruningPolicy, keras
-from tf_movprune.traversal import children, is_graph_network, walk
-from tf_movprune.wrapper import PruneLowMovement, is_prunable
+from tf_movprune.keras2.compat import Layer, PruningPolicy, keras
+from tf_movprune.keras2.layer import PruneLowMovement, is_prunable
+from tf_movprune.keras2.tree import children, is_graph_network, walk
 
 # The dense layers that Sanh et al. prune, in BERT and its relatives: query, key, value, attention
 # output, intermediate and output of each encoder layer. Not embeddings, pooler or head.

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_movprune._keras import Layer, keras
-from tf_movprune.traversal import is_graph_network
-from tf_movprune.wrapper import PruneLowMovement
+from tf_movprune.keras2.compat import Layer, keras
+from tf_movprune.keras2.layer import PruneLowMovement
+from tf_movprune.keras2.tree import is_graph_network
 
 IGNORED_LABEL = -100
 """Marks what has no label, as in Hugging Face's token classification."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune._keras import PruningSchedule, registered_name
+from tf_movprune.keras2.compat import PruningSchedule, registered_name
 
 
 def cubic(step: tf.Tensor, initial: float, final: float, begin: int, end: int) -> tf.Tensor:

@@ -9,8 +9,13 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
-from tf_movprune import masks
-from tf_movprune.arguments import check_at_least_zero, check_fraction, check_integer, check_number
+from tf_movprune.core import masks
+from tf_movprune.core.arguments import (
+    check_at_least_zero,
+    check_fraction,
+    check_integer,
+    check_number,
+)
 
 
 class PruningMethod(abc.ABC):

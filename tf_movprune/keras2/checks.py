@@ -9,13 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune import masks
-from tf_movprune._keras import PruningSchedule, check_keras_object, keras
-from tf_movprune.optimizers import LinearWarmupDecay
-from tf_movprune.refresh import groups
-from tf_movprune.schedules import value_at, value_name
-from tf_movprune.traversal import pruned_layers
-from tf_movprune.wrapper import PruneLowMovement
+from tf_movprune.core import masks
+from tf_movprune.core.refresh import groups
+from tf_movprune.core.schedules import value_at, value_name
+from tf_movprune.keras2.compat import PruningSchedule, check_keras_object, keras
+from tf_movprune.keras2.layer import PruneLowMovement
+from tf_movprune.keras2.optimizers import LinearWarmupDecay
+from tf_movprune.keras2.tree import pruned_layers
 
 
 class Run(NamedTuple):
