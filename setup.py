@@ -23,7 +23,7 @@ EXTRAS = {
     ],
     "gpu-benchmark": ["jax>=0.6"],
     "test": ["pytest>=8", "pytest-cov>=5", "pytest-xdist>=3.6", "hypothesis>=6.100"],
-    "lint": ["ruff>=0.6", "mypy>=1.11"],
+    "lint": ["ruff>=0.6", "mypy>=1.11", "import-linter>=2.1"],
 }
 for extra in ("examples", "tensorboard", "gpu-benchmark", "compress"):
     EXTRAS["test"] += EXTRAS[extra]
@@ -36,13 +36,14 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tf_movprune", "tf_movprune.*"]),
-    package_data={"tf_movprune": ["py.typed"]},
+    package_data={"tf_movprune": ["py.typed", "__init__.pyi"]},
     python_requires=">=3.10",
     install_requires=[
         "tensorflow>=2.18,<2.22",
         "tf-keras>=2.18,<2.22",
         "tensorflow-model-optimization>=0.8,<0.9",
         "numpy>=1.26",
+        "lazy-loader>=0.4",
     ],
     extras_require=EXTRAS,
     classifiers=[

@@ -40,29 +40,29 @@ class Variant(NamedTuple):
 
     sparsity: tuple[float, float] = (0.0, 0.0)
     block_size: Any = (1, 1)
-    quantization: str = "none"
-    sparse_storage: str = "none"
+    quantization: str | None = None
+    sparse_storage: str | None = None
 
 
 VARIANTS = {
     "dense, float32": Variant(),
     "dense, float16": Variant(quantization="float16"),
-    "dense, int8": Variant(quantization="dynamic"),
+    "dense, int8": Variant(quantization="int8"),
     "3 % remaining, float32, rows": Variant((0.97, 0.97), sparse_storage="csr"),
-    "3 % remaining, int8": Variant((0.97, 0.97), quantization="dynamic"),
+    "3 % remaining, int8": Variant((0.97, 0.97), quantization="int8"),
     "3 % in blocks of 4, float32": Variant(
         (0.97, 0.97), tf_movprune.BLOCKS_FLOAT32, sparse_storage="blocks"
     ),
     "3 % in blocks of 16, int8": Variant(
-        (0.97, 0.97), tf_movprune.BLOCKS_INT8, "dynamic", sparse_storage="blocks"
+        (0.97, 0.97), tf_movprune.BLOCKS_INT8, "int8", sparse_storage="blocks"
     ),
     "10 % in blocks of 4, float32": Variant(
         (0.9, 0.9), tf_movprune.BLOCKS_FLOAT32, sparse_storage="blocks"
     ),
     "1/2 of heads, 1/4 of neurons, float32": Variant((0.5, 0.75), STRUCTURE),
-    "1/2 of heads, 1/4 of neurons, int8": Variant((0.5, 0.75), STRUCTURE, "dynamic"),
+    "1/2 of heads, 1/4 of neurons, int8": Variant((0.5, 0.75), STRUCTURE, "int8"),
     "1/2 of heads, 3/10 of neurons, float32": Variant((0.5, 0.7), STRUCTURE),
-    "1/2 of heads, 3/10 of neurons, int8": Variant((0.5, 0.7), STRUCTURE, "dynamic"),
+    "1/2 of heads, 3/10 of neurons, int8": Variant((0.5, 0.7), STRUCTURE, "int8"),
 }
 FASTER = {  # targets
     "3 % in blocks of 4, float32": 2.3,

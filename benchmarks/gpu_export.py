@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import pathlib
 import re
@@ -15,8 +16,10 @@ import tf_keras as keras
 import tf_movprune
 from benchmarks import models, speed
 from benchmarks.measuring import IN_A_ROW, draw
-from tf_movprune.core import refresh
+from tf_movprune.core.kernels import overall_sparsity
+from tf_movprune.core.refresh import refresh_masks
 from tf_movprune.keras2.layer import is_scores
+from tf_movprune.keras2.tree import built_layers, kernels_of
 
 _TYPES = {"float32": "f32", "int32": "i32", "int64": "i64", "bool": "i1"}
 
@@ -62,13 +65,14 @@ class TensorFlowTraining:
 
     def _refresh(self, frequency: int) -> Callable:
         """The refresh that `UpdatePruningStep` compiles."""
-        layers = list(refresh.built_layers(self.model).values())
+        kernels = kernels_of(built_layers(self.model).values())
+        schedule = speed.cubic(tf_movprune.CubicSparsity, 0.9, frequency)
 
         def refresh_all(sparsity):
-            for layer in layers:
-                layer.pruning_schedule = speed.cubic(tf_movprune.CubicSparsity, 0.9, frequency)
-            refreshed = refresh.refresh_masks(layers, self.model.optimizer.iterations + 0)
-            return tf.cond(refreshed, lambda: refresh.overall_sparsity(layers), lambda: sparsity)
+            for kernel in kernels:
+                kernel.settings = dataclasses.replace(kernel.settings, schedule=schedule)
+            refreshed = refresh_masks(kernels, self.model.optimizer.iterations + 0)
+            return tf.cond(refreshed, lambda: overall_sparsity(kernels), lambda: sparsity)
 
         return refresh_all
 
@@ -145,8 +149,8 @@ def _model(shape: str, policy: str, variant: str, dropout: float) -> keras.Model
     model.compile(optimizer, loss, jit_compile=True)
     optimizer.build(model.trainable_variables)
     if variant != "dense":
-        for layer in refresh.built_layers(model).values():
-            layer.masks_are_refreshed = True
+        for layer in built_layers(model).values():
+            layer.guard.allow(True)
     return model
 
 

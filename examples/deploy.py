@@ -86,14 +86,14 @@ def exports(
 ) -> list[Format]:
     found = [saved_model(model, output, sentence)]
     for quantization, sparse_storage in (
-        ("none", "none"),
-        ("none", "auto"),
-        ("float16", "none"),
-        ("dynamic", "none"),
+        (None, None),
+        (None, "auto"),
+        ("float16", None),
+        ("int8", None),
     ):
         options = {"quantization": quantization, "sparse_storage": sparse_storage}
         found.append(tflite(model, output, "pruned", length, sentence, **options))
-    found += [compressed(model, output, values, sentence) for values in ("float32", "int8")]
+    found += [compressed(model, output, quantization, sentence) for quantization in (None, "int8")]
     return found
 
 
@@ -117,12 +117,11 @@ def tflite(
     length: int,
     sentence: Inputs,
     *,
-    quantization: str = "none",
-    sparse_storage: str = "none",
+    quantization: str | None = None,
+    sparse_storage: str | None = None,
     shrink: bool = True,
 ) -> Format:
-    words = {"none": "float32", "dynamic": "int8"}.get(quantization, quantization)
-    name = f"TFLite {words}" + (", sparse" if sparse_storage != "none" else "")
+    name = f"TFLite {quantization or 'float32'}" + (", sparse" if sparse_storage else "")
     with warnings.catch_warnings():  # whether there is anything sparse enough is in the table
         warnings.filterwarnings("ignore", message="sparse_storage")
         report = tf_movprune.export_tflite(
@@ -145,9 +144,12 @@ def tflite(
     return Format(label, report.bytes, report.gzip_bytes, predict, report.max_abs_diff or 0.0)
 
 
-def compressed(model: keras.Model, output: pathlib.Path, values: str, sentence: Inputs) -> Format:
+def compressed(
+    model: keras.Model, output: pathlib.Path, quantization: str | None, sentence: Inputs
+) -> Format:
+    values = quantization or "float32"
     path = output / f"{values}.movprune"
-    report = tf_movprune.export_compressed(model, path, values=values)
+    report = tf_movprune.export_compressed(model, path, quantization=quantization)
     print(report)
     loaded = tf_movprune.load_compressed(path, type(model))
     function = tf.function(lambda inputs: loaded(inputs, training=False).logits)

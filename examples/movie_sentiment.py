@@ -94,10 +94,10 @@ def run(
     callbacks: list[keras.callbacks.Callback] = []
     optimizer = optimizer_for(settings)
     if method == "movement":
-        model = tf_movprune.prune_low_movement(model, recipe.schedule, recipe.method)
+        model = recipe.prune(model)
         optimizer = recipe.create_optimizer(settings.learning_rate)
     if method == "magnitude":
-        model = tf_movprune.prune_low_movement(model, recipe.schedule, tf_movprune.Magnitude())
+        model = dataclasses.replace(recipe, method=tf_movprune.Magnitude()).prune(model)
     if method != "dense":
         callbacks.append(tf_movprune.UpdatePruningStep())
     record = fit(model, optimizer, data["train"], data["validation"], settings, callbacks)

@@ -38,8 +38,8 @@ def matrices(model) -> dict[str, Matrix]:
     return {
         path: Matrix(
             layer.get_prunable_weights()[0].numpy(),
-            layer.masks[0].numpy(),
-            layer.scores[0].numpy() if layer.scores else None,
+            layer.kernels[0].mask.numpy(),
+            None if layer.kernels[0].scores is None else layer.kernels[0].scores.numpy(),
         )
         for path, layer in tf_movprune.pruned_layers(model).items()
     }

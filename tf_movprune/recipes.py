@@ -6,12 +6,18 @@ import dataclasses
 from typing import Any
 
 from tf_movprune.core.arguments import check_integer
-from tf_movprune.core.methods import HardMovement, MagnitudeScores, PruningMethod
+from tf_movprune.core.methods import HardMovement, PruningMethod
 from tf_movprune.core.schedules import CubicSparsity
-from tf_movprune.keras2.compat import keras
+from tf_movprune.core.scores import MagnitudeScores, ScoreUnits, start_at_zero
+from tf_movprune.core.settings import check_method
+from tf_movprune.core.structure import WEIGHTS
+from tf_movprune.keras2.compat import PruningPolicy, keras
 from tf_movprune.keras2.optimizers import MovementAdamW, create_optimizer
+from tf_movprune.keras2.prune import prune_low_movement
 
-_START = 1e-3  # movement that is worth as much as the magnitude of an average weight
+# Gradient steps of size one, at the peak of the learning rate, that move a score as far as the
+# score of an average weight is from zero at the start.
+_MOVEMENT_PER_MAGNITUDE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +31,7 @@ class ShortRun:
     matters where Adam keeps little but the sign, and needs no optimizer slots.
 
         recipe = tf_movprune.ShortRun(num_train_steps=1500, final_sparsity=0.9)
-        model = tf_movprune.prune_low_movement(model, recipe.schedule, recipe.method)
+        model = recipe.prune(model)
         model.compile(optimizer=recipe.create_optimizer(8e-5), ...)
 
     `docs/short_runs.md` has the measurements, of BERTs with 2 to 12 layers, batches of 32 and 128
@@ -49,31 +55,23 @@ class ShortRun:
     method: PruningMethod = HardMovement()  # noqa: RUF009  frozen
 
     def __post_init__(self) -> None:
-        check_integer("num_train_steps", self.num_train_steps, example=1500)
-        if self.num_train_steps < 10:
-            raise ValueError(
-                f"num_train_steps must be at least 10, got {self.num_train_steps}: there has to "
-                "be time to prune."
-            )
+        check_integer("num_train_steps", self.num_train_steps, example=1500, minimum=10)
         _ = self.schedule  # raises here what is wrong with final_sparsity
-        if not isinstance(self.method, PruningMethod):
-            raise TypeError(
-                f"method must be an object such as tf_movprune.HardMovement(), got {self.method!r}."
-            )
+        check_method(self.method)
         if self.method.schedule_value != "sparsity":
             raise ValueError(
                 f"A short run reaches a given sparsity, but {self.method} takes no sparsity "
                 "schedule. Use HardMovement, or SoftMovement with target=True."
             )
         config = self.method.get_config()
-        if config.get("score_initializer") == "zeros":
-            config["score_initializer"] = MagnitudeScores(_START * self._unit)
+        if start_at_zero(config.get("score_initializer")):
+            config["score_initializer"] = MagnitudeScores(self._score_start)
             object.__setattr__(self, "method", type(self.method).from_config(config))
 
     @property
-    def _unit(self) -> float:
-        """Of the scores: near 1 for a sigmoid; elsewhere only their order counts."""
-        return 1 / _START if self.method.has_penalty else 1.0
+    def _score_start(self) -> float:
+        """The first score of an average weight: near 1 for a sigmoid, else only order counts."""
+        return 1.0 if self.method.has_penalty else _MOVEMENT_PER_MAGNITUDE
 
     @property
     def schedule(self) -> CubicSparsity:
@@ -84,20 +82,42 @@ class ShortRun:
             end_step=self.num_train_steps * 7 // 10,
         )
 
+    def prune(
+        self, model: Any, *, block_size: Any = WEIGHTS, pruning_policy: PruningPolicy | None = None
+    ) -> Any:
+        """Prepares a model for pruning by this recipe: `prune_low_movement` with its settings.
+
+        Args:
+          model: as for `prune_low_movement`, which says what is changed in place.
+          block_size: as for `prune_low_movement`.
+          pruning_policy: as for `prune_low_movement`.
+
+        Returns:
+          The pruned model.
+        """
+        return prune_low_movement(
+            model,
+            self.schedule,
+            self.method,
+            block_size=block_size,
+            pruning_policy=pruning_policy,
+        )
+
     def create_optimizer(self, learning_rate: float, **kwargs: Any) -> MovementAdamW:
         """AdamW for the weights, SGD for the scores; warm-up over a tenth of the run.
 
-        It is for the method's own `score_learning_rate_multiplier`, which is the default.
+        It is for the method's own `score_learning_rate_multiplier`, which `prune` uses.
 
         Args:
           learning_rate: peak rate of the weights.
           **kwargs: of `create_optimizer`.
         """
-        rate = self._unit / self.method.score_learning_rate_multiplier
+        units = ScoreUnits(self.method.score_learning_rate_multiplier)
+        score_rate = self._score_start / _MOVEMENT_PER_MAGNITUDE
         return create_optimizer(
             learning_rate,
             self.num_train_steps,
             self.num_train_steps // 10,
-            score_optimizer=keras.optimizers.SGD(rate),
+            score_optimizer=keras.optimizers.SGD(units.rate_for(score_rate)),
             **kwargs,
         )

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+import math
 from typing import Any
 
-import numpy as np
-
-from tf_movprune.core.refresh import groups
-from tf_movprune.core.schedules import final_value
-from tf_movprune.keras2.compat import Layer
-from tf_movprune.keras2.layer import PruneLowMovement
-from tf_movprune.keras2.slots import prunable_weights
-from tf_movprune.keras2.targets import default_layers
-from tf_movprune.keras2.tree import pruned_layers
+from tf_movprune.export.shell import shell_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +85,12 @@ def _numbers(of: WeightSparsity | SparsityReport) -> dict[str, Any]:
     return {"remaining": of.remaining, "total": of.total, "sparsity": of.sparsity}
 
 
-def summarize_sparsity(model: Layer) -> SparsityReport:
+def summarize_sparsity(model: Any) -> SparsityReport:
     """What remains of each prunable weight, and overall.
 
     Args:
-      model: a pruned model, counted by its masks; or a plain one, of which the weights that
-        `prune_low_movement` prunes by default are counted by their zeros.
+      model: a pruned model, whose masks are counted; or a plain one, whose zeros are counted in the
+        weights that `prune_low_movement` prunes by default.
 
     Returns:
       A report to print, or to read as a dict with `as_dict()`. Paths are those over which a
@@ -108,64 +100,12 @@ def summarize_sparsity(model: Layer) -> SparsityReport:
     Raises:
       ValueError: the model has no such weights.
     """
-    wrappers = pruned_layers(model)
-    if wrappers:
-        group_of = _group_names(wrappers.values())
-        weights = [
-            _weight(
-                path,
-                name,
-                kernel,
-                remaining,
-                group_of[id(wrapper)],
-            )
-            for path, wrapper in wrappers.items()
-            for (name, kernel), remaining in zip(
-                _named(wrapper.get_prunable_weights()), wrapper.remaining()
-            )
-        ]
-    else:
-        weights = [
-            _weight(path, name, kernel, np.count_nonzero(kernel))
-            for path, layer in default_layers(model).items()
-            for name, kernel in _named(prunable_weights(layer))
-        ]
-    if not weights:
+    rows = shell_of(model).remaining_weights(model)
+    if not rows:
         raise ValueError(f"{type(model).__name__} {model.name!r} has no prunable weights.")
-    return SparsityReport(tuple(weights))
-
-
-def _named(kernels: Sequence[Any]) -> list[tuple[str, Any]]:
-    """The kernels of one layer with as much of their names' ends as tells them apart.
-
-    `kernel` where there is but one; `query.kernel` and so on in an attention layer; numbered where
-    names are equal.
-    """
-    parts = [kernel.name.split(":")[0].split("/") for kernel in kernels]
-    for length in range(1, max(map(len, parts), default=0) + 1):
-        names = [".".join(part[-length:]) for part in parts]
-        if len(set(names)) == len(names):
-            break
-    else:
-        names = [f"{part[-1]}_{i}" for i, part in enumerate(parts)]
-    return list(zip(names, kernels))
-
-
-def _group_names(wrappers: Iterable[PruneLowMovement]) -> dict[int, str]:
-    """By the id of a layer: its method and target, numbered where groups differ in other things."""
-    names: dict[str, list[PruneLowMovement]] = {}
-    for schedule, method, layers in groups(wrappers):
-        name = type(method).__name__
-        final = final_value(schedule)
-        if method.schedule_value is not None and final is not None:
-            name += f" to {method.schedule_value} {final:.4g}"
-        same = sum(other.split(" (")[0] == name for other in names)
-        names[f"{name} ({same + 1})" if same else name] = layers
-    return {id(layer): name for name, layers in names.items() for layer in layers}
-
-
-def _weight(
-    path: str, name: str, kernel: Any, remaining: Any, group: str = "zeros"
-) -> WeightSparsity:
-    shape = tuple(kernel.shape)
-    return WeightSparsity(f"{path}.{name}", shape, int(remaining), int(np.prod(shape)), group)
+    return SparsityReport(
+        tuple(
+            WeightSparsity(path, shape, remaining, math.prod(shape), group)
+            for path, shape, remaining, group in rows
+        )
+    )

@@ -1,54 +1,69 @@
-"""Arguments of the wrong type, refused where they are given."""
+"""Checks of arguments: TypeError for a wrong type, ValueError for a value out of range."""
 
 from __future__ import annotations
 
+import math
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 
-def check_integer(name: str, value: Any, example: int) -> int:
-    """An integer of Python's or NumPy's, as Python's.
+def check_integer(name: str, value: Any, *, example: int, minimum: int | None = None) -> int:
+    """Returns an integer of Python's or NumPy's as Python's.
 
     Raises:
       TypeError: it is something else.
+      ValueError: it is less than `minimum`.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer such as {example}, got {value!r}.")
+    if minimum is not None and value < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, got {value}.")
     return int(value)
 
 
-def check_number(name: str, value: Any, example: float) -> float:
-    """A real number of Python's or NumPy's, as Python's.
+def check_number(
+    name: str,
+    value: Any,
+    *,
+    example: float,
+    minimum: float | None = None,
+    above: float | None = None,
+) -> float:
+    """Returns a finite real number of Python's or NumPy's as Python's.
 
     Raises:
       TypeError: it is something else.
+      ValueError: it is not finite, less than `minimum`, or not greater than `above`.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number such as {example}, got {value!r}.")
-    return float(value)
+    number = float(value)
+    if above is not None and not number > above:
+        raise ValueError(f"{name} must be greater than {above:g}, got {value}.")
+    if minimum is not None and not number >= minimum:
+        raise ValueError(f"{name} must be at least {minimum:g}, got {value}.")
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be finite, got {value}.")
+    return number
 
 
 def check_fraction(name: str, value: Any) -> float:
-    """A number in [0, 1), as Python's.
+    """Returns a number in [0, 1) as Python's.
 
     Raises:
       TypeError: it is no number.
       ValueError: it is out of range.
     """
-    value = check_number(name, value, example=0.5)
-    if not 0 <= value < 1:
-        raise ValueError(f"{name} must be in [0, 1), got {value}.")
-    return value
+    number = check_number(name, value, example=0.5)
+    if not 0 <= number < 1:
+        reason = ": it is the fraction of zeros" if name.endswith("sparsity") else ""
+        raise ValueError(f"{name} must be in [0, 1), got {value}{reason}.")
+    return number
 
 
-def check_at_least_zero(name: str, value: Any, example: float) -> float:
-    """A number of at least 0, as Python's.
-
-    Raises:
-      TypeError: it is no number.
-      ValueError: it is out of range.
-    """
-    value = check_number(name, value, example)
-    if not value >= 0:
-        raise ValueError(f"{name} must be at least 0, got {value}.")
-    return value
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Raises ValueError if `value` is not one of `choices`."""
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        listed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
+        raise ValueError(f"{name} must be {listed}, got {value!r}.")

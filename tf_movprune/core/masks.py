@@ -1,4 +1,4 @@
-"""Masks as pure functions of tensors: exact selection, gates and straight-through masking."""
+"""Masks from scores: exactly the highest ones, within a tensor or over several."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune.core import topk
+from tf_movprune.core.counting import count_true_of_each
+from tf_movprune.core.keys import RankedScores
+from tf_movprune.core.topk import select as select_highest
 
 
 def kept_count(size: int | Sequence[int], sparsity: tf.Tensor) -> tf.Tensor:
@@ -139,12 +141,12 @@ def _select(
     counts = tf.maximum(counts, sum(minimums))
 
     def select() -> tuple[list[tf.Tensor], tf.Tensor]:
-        rows = [[topk.Scores(tf.reshape(tensor, [-1])) for tensor in group] for group in groups]
-        masks, thresholds = topk.select(rows, counts)
+        rows = [[RankedScores(tf.reshape(tensor, [-1])) for tensor in group] for group in groups]
+        masks, thresholds = select_highest(rows, counts)
         if any(minimums):
             masks, thresholds = tf.cond(
-                tf.reduce_any(topk.count_true_of_each(masks[0]) < minimums),
-                lambda: topk.select([_reserve(rows[0], minimums)], counts),
+                tf.reduce_any(count_true_of_each(masks[0]) < minimums),
+                lambda: select_highest([_reserve(rows[0], minimums)], counts),
                 lambda: (masks, thresholds),
             )
         thresholds = tf.where(counts == sizes, -np.inf, thresholds)
@@ -167,10 +169,10 @@ def _check_static(scores: Sequence[tf.Tensor]) -> None:
             raise ValueError(f"scores must have a static shape, got {tensor.shape}.")
 
 
-def _reserve(rows: list[topk.Scores], counts: list[int]) -> list[topk.Scores]:
+def _reserve(rows: list[RankedScores], counts: list[int]) -> list[RankedScores]:
     """The scores, where the `counts` highest of each tensor rank above all others."""
     first, _ = topk_masks([row.values for row in rows], tf.constant(counts, tf.int64))
-    return [topk.Scores(row.values, mask) for row, mask in zip(rows, first)]
+    return [RankedScores(row.values, mask) for row, mask in zip(rows, first)]
 
 
 def threshold_mask(scores: tf.Tensor, threshold: tf.Tensor, minimum: int) -> tf.Tensor:
@@ -202,7 +204,7 @@ def threshold_masks(
     threshold = tf.cast(threshold, tf.float64)
     cut = tf.cast(tf.math.log(threshold / (1 - threshold)), tf.float32)  # costs less than sigmoids
     masks = [tensor > cut for tensor in scores]
-    is_short = topk.count_true_of_each(masks) < minimums
+    is_short = count_true_of_each(masks) < minimums
 
     def complete() -> list[tf.Tensor]:
         least, _ = topk_masks(scores, tf.constant(minimums, tf.int64))
@@ -211,144 +213,7 @@ def threshold_masks(
     return tf.cond(tf.reduce_any(is_short), complete, lambda: masks)
 
 
-_LOW, _HIGH, _TEMPERATURE = -0.1, 1.1, 2 / 3  # l, r and b of the hard concrete distribution
-_NOISE = (1e-4, 0.9999)
-GATE_THRESHOLD = float(np.log(-_LOW / _HIGH))
-"""The score above which a gate is open, in evaluation."""
-
-
-def hard_concrete_gate(scores: tf.Tensor, seed: tf.Tensor | None = None) -> tf.Tensor:
-    """Gates in [0, 1] that can be exactly 0 and 1, with the ordinary gradient.
-
-        s    = sigmoid(scores)                                    without a seed
-        s    = sigmoid((ln u - ln(1 - u) + scores) / b)           with one; u ~ U(0, 1)
-        gate = clip(s * (r - l) + l, 0, 1)                        l, r, b = -0.1, 1.1, 2/3
-
-    Args:
-      scores: float32 tensor.
-      seed: integer tensor of shape [2]. The same seed gives the same noise in the same program; XLA
-        orders it in another way.
-
-    Returns:
-      Tensor like `scores`.
-
-    Reference:
-      Louizos, Welling & Kingma (2018), https://arxiv.org/abs/1712.01312.
-    """
-    if seed is not None:
-        uniform = tf.random.stateless_uniform(scores.shape, seed, alg="philox")
-        uniform = tf.clip_by_value(uniform, *_NOISE)
-        scores = (tf.math.log(uniform) - tf.math.log1p(-uniform) + scores) / _TEMPERATURE
-    return tf.clip_by_value(tf.sigmoid(scores) * (_HIGH - _LOW) + _LOW, 0.0, 1.0)
-
-
-def open_gate_probability(scores: tf.Tensor) -> tf.Tensor:
-    """Probability that a hard concrete gate is not 0: `sigmoid(scores - b ln(-l / r))`."""
-    return tf.sigmoid(scores - _TEMPERATURE * GATE_THRESHOLD)
-
-
-@tf.custom_gradient
-def scale_scores(scores: tf.Tensor, multiplier: float):
-    """`multiplier * scores`, with the gradient of the product handed on to `scores` unscaled.
-
-    So the product learns at `multiplier` times the optimizer's rate, whatever the optimizer, and a
-    clip over all gradients sees that of the product.
-    """
-    return multiplier * scores, lambda upstream: (upstream, None)
-
-
-@tf.custom_gradient
-def straight_through(kernel: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor):
-    """Masks a kernel; the gradient passes the mask and reaches the scores of all entries.
-
-    forward:   y = mask ? kernel : 0
-    backward:  dL/dkernel = mask ? dL/dy : 0
-               dL/dscores = dL/dy * kernel, for masked entries too
-
-    Args:
-      kernel: floating tensor, in the precision of the computation.
-      scores: float32 tensor of the shape of `kernel`. Not read in the forward pass.
-      mask: bool tensor of the shape of `kernel`.
-
-    Returns:
-      Tensor of the shape and dtype of `kernel`. The gradient of `scores` is computed in float32.
-
-    Reference:
-      Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683, eq. 3 and appendix A.1.
-    """
-
-    def gradient(upstream):
-        to_scores = tf.cast(upstream, scores.dtype) * tf.cast(kernel, scores.dtype)
-        return apply_mask(upstream, mask), to_scores, None
-
-    return apply_mask(kernel, mask), gradient
-
-
-def apply_mask(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """`values` where `mask` is true, and +0 elsewhere, whatever stood there."""
-    return tf.where(mask, values, tf.zeros([], values.dtype))
-
-
-def block_shape(shape: tuple[int, ...], block_size: tuple[int, int]) -> tuple[int, ...]:
-    """Shape of the scores of a kernel: one score to a block.
-
-    Args:
-      shape: shape of the kernel, of rank 2 unless `block_size` is (1, 1).
-      block_size: rows and columns of a block. They must divide the rows and columns of `shape`.
-
-    Raises:
-      ValueError: the kernel cannot be cut into such blocks.
-    """
-    if block_size == (1, 1):
-        return tuple(shape)
-    if len(shape) != 2 or any(size % block for size, block in zip(shape, block_size)):
-        raise ValueError(
-            f"block_size {block_size} must divide the kernel's rows and columns, but the kernel "
-            f"has shape {tuple(shape)}. Use a divisor, or (1, 1)."
-        )
-    return tuple(size // block for size, block in zip(shape, block_size))
-
-
-def expand_blocks(blocks: tf.Tensor, block_size: tuple[int, int]) -> tf.Tensor:
-    """Repeats each entry over its block; the gradient of an entry is the sum over its block.
-
-    Args:
-      blocks: tensor of rank 2, or of any rank where `block_size` is (1, 1).
-      block_size: rows and columns of a block.
-
-    Returns:
-      Tensor with `block_size` times the rows and columns.
-    """
-    if block_size == (1, 1):
-        return blocks
-    return tf.repeat(tf.repeat(blocks, block_size[0], axis=0), block_size[1], axis=1)
-
-
-def expand_units(units: tf.Tensor, shape: Sequence[int], axis: int) -> tf.Tensor:
-    """Repeats each entry over its unit; the gradient of an entry is the sum over its unit.
-
-    Args:
-      units: tensor `[units]`.
-      shape: of a variable in which unit follows unit along `axis`, a whole number of entries each.
-
-    Returns:
-      Tensor of that shape.
-    """
-    repeated = tf.repeat(units, shape[axis] // units.shape[0])
-    repeated = tf.reshape(repeated, [-1 if i == axis else 1 for i in range(len(shape))])
-    return tf.broadcast_to(repeated, shape)
-
-
 def keep_one(mask: tf.Tensor, importance: tf.Tensor) -> tf.Tensor:
     """The mask `[n]`; where it is all false, with its most important entry."""
     highest = tf.equal(tf.range(mask.shape[0]), tf.argmax(importance, output_type=tf.int32))
     return mask | (highest & ~tf.reduce_any(mask))
-
-
-def mean_blocks(values: tf.Tensor, block_size: tuple[int, int]) -> tf.Tensor:
-    """The mean of each block: `[rows, columns] -> [rows / r, columns / c]`."""
-    if block_size == (1, 1):
-        return values
-    rows, columns = block_shape(values.shape, block_size)
-    blocks = tf.reshape(values, [rows, block_size[0], columns, block_size[1]])
-    return tf.reduce_mean(blocks, axis=[1, 3])

@@ -10,12 +10,10 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from tf_movprune.core import masks
-from tf_movprune.core.arguments import (
-    check_at_least_zero,
-    check_fraction,
-    check_integer,
-    check_number,
-)
+from tf_movprune.core.arguments import check_choice, check_fraction, check_integer, check_number
+from tf_movprune.core.blocks import mean_blocks
+from tf_movprune.core.gates import GATE_THRESHOLD, hard_concrete_gate, open_gate_probability
+from tf_movprune.core.straight_through import apply_mask, straight_through
 
 
 class PruningMethod(abc.ABC):
@@ -113,37 +111,6 @@ class PruningMethod(abc.ABC):
         return cls(**config)
 
 
-@dataclasses.dataclass(frozen=True)
-class MagnitudeScores:
-    """Initial movement scores in the order of the weights' magnitudes.
-
-    `scale * |W| / mean(|W|)`, for each matrix, taken when the layer is wrapped. Movement then
-    overrules magnitude where it has gathered evidence, so that the first cuts of a short run do
-    not fall on scores that are still noise. With `block_size`, the mean of each block.
-
-    Args:
-      scale: initial score of a weight of average magnitude, greater than 0.
-    """
-
-    scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not check_number("scale", self.scale, example=1.0) > 0:
-            raise ValueError(f"scale must be greater than 0, got {self.scale}.")
-
-    def from_kernel(self, kernel: tf.Tensor) -> tf.Tensor:
-        """Scores of a float32 `kernel`, of the same shape."""
-        magnitude = tf.abs(kernel)
-        return self.scale * tf.math.divide_no_nan(magnitude, tf.reduce_mean(magnitude))
-
-    def get_config(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> MagnitudeScores:
-        return cls(**config)
-
-
 class _TopK(PruningMethod):
     """Keeps exactly the share of weights that the schedule asks for."""
 
@@ -151,8 +118,7 @@ class _TopK(PruningMethod):
     minimum_remaining: float
 
     def __post_init__(self) -> None:
-        if self.scope not in ("local", "global"):
-            raise ValueError(f'scope must be "local" or "global", got {self.scope!r}.')
+        check_choice("scope", self.scope, ("local", "global"))
         check_fraction("minimum_remaining", self.minimum_remaining)
 
     def select(self, importances, value):
@@ -196,7 +162,7 @@ class HardMovement(_TopK):
         return scores
 
     def mask_kernel(self, kernel, scores, mask, seed=None):
-        return masks.straight_through(kernel, scores, mask)
+        return straight_through(kernel, scores, mask)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -221,10 +187,10 @@ class Magnitude(_TopK):
     has_scores: ClassVar[bool] = False
 
     def importance(self, kernel, scores, block_size):
-        return masks.mean_blocks(tf.abs(kernel), block_size)
+        return mean_blocks(tf.abs(kernel), block_size)
 
     def mask_kernel(self, kernel, scores, mask, seed=None):
-        return masks.apply_mask(kernel, mask)
+        return apply_mask(kernel, mask)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -266,7 +232,7 @@ class SoftMovement(PruningMethod):
     score_learning_rate_multiplier: ClassVar[float] = 1e-2 / 3e-5
 
     def __post_init__(self) -> None:
-        check_at_least_zero("final_lambda", self.final_lambda, example=100.0)
+        check_number("final_lambda", self.final_lambda, example=100.0, minimum=0)
         check_fraction("minimum_remaining", self.minimum_remaining)
 
     @property
@@ -288,7 +254,7 @@ class SoftMovement(PruningMethod):
         return [(mask, threshold) for mask in chosen]
 
     def mask_kernel(self, kernel, scores, mask, seed=None):
-        return masks.straight_through(kernel, scores, mask)
+        return straight_through(kernel, scores, mask)
 
     def penalty(self, scores):
         return tf.reduce_mean(tf.sigmoid(scores))
@@ -304,7 +270,7 @@ class L0(PruningMethod):
         kernel  = gate * W
         penalty = lambda * mean over matrices of mean(P(gate > 0))
 
-    See `masks.hard_concrete_gate`. Gates are random in training, and between 0 and 1; scores have
+    See `hard_concrete_gate`. Gates are random in training, and between 0 and 1; scores have
     the ordinary gradient. Noise depends on the step and `seed` alone. There is no schedule: how
     much remains follows from `final_lambda`, the score rate and the length of training.
     `strip_pruning` folds the gates into the weights.
@@ -329,9 +295,8 @@ class L0(PruningMethod):
     score_learning_rate_multiplier: ClassVar[float] = 1e-1 / 3e-5
 
     def __post_init__(self) -> None:
-        check_at_least_zero("final_lambda", self.final_lambda, example=100.0)
-        if check_integer("seed", self.seed, example=0) < 0:
-            raise ValueError(f"seed must be at least 0, got {self.seed}.")
+        check_number("final_lambda", self.final_lambda, example=100.0, minimum=0)
+        check_integer("seed", self.seed, example=0, minimum=0)
 
     @property
     def schedule_value(self) -> None:
@@ -341,16 +306,16 @@ class L0(PruningMethod):
         return scores
 
     def select(self, importances, value):
-        threshold = tf.constant(masks.GATE_THRESHOLD, tf.float32)
-        return [(masks.hard_concrete_gate(scores) > 0, threshold) for scores in importances]
+        threshold = tf.constant(GATE_THRESHOLD, tf.float32)
+        return [(hard_concrete_gate(scores) > 0, threshold) for scores in importances]
 
     def mask_kernel(self, kernel, scores, mask, seed=None):
         if seed is not None:
             seed = tf.random.experimental.stateless_fold_in(seed, self.seed)
-        return kernel * tf.cast(masks.hard_concrete_gate(scores, seed), kernel.dtype)
+        return kernel * tf.cast(hard_concrete_gate(scores, seed), kernel.dtype)
 
     def penalty(self, scores):
-        return tf.reduce_mean(masks.open_gate_probability(scores))
+        return tf.reduce_mean(open_gate_probability(scores))
 
     def penalty_weight(self, progress):
         return tf.constant(self.final_lambda)

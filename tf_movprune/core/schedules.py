@@ -1,13 +1,47 @@
-"""Sparsity schedules: plain formulas, and the tfmot class over them."""
+"""Schedules: how much is pruned at which step."""
 
 from __future__ import annotations
 
-import numbers
+import abc
+import dataclasses
+import functools
 from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune.keras2.compat import PruningSchedule, registered_name
+from tf_movprune.core.arguments import check_fraction, check_integer
+
+
+class PruningSchedule(abc.ABC):
+    """When masks are due, and how much they prune then.
+
+    The schedules of tensorflow-model-optimization are schedules too, as they are.
+    """
+
+    @classmethod
+    def __subclasshook__(cls, subclass: type) -> Any:
+        is_tfmot = any(
+            base.__name__ == "PruningSchedule" and base.__module__.startswith(_TFMOT)
+            for base in subclass.__mro__
+        )
+        return True if cls is PruningSchedule and is_tfmot else NotImplemented
+
+    @abc.abstractmethod
+    def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Whether masks are due at `step`, an int64 scalar, and the schedule's value there."""
+
+    @abc.abstractmethod
+    def get_config(self) -> dict[str, Any]:
+        """The arguments of the constructor, or `{"class_name": ..., "config": arguments}`."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Any:
+        """Accepts both forms of what `get_config` gives."""
+        return cls(**config.get("config", config))
+
+
+_TFMOT = "tensorflow_model_optimization."
+_PACKAGE = "tf_movprune"  # under which classes are registered for saving
 
 
 def cubic(step: tf.Tensor, initial: float, final: float, begin: int, end: int) -> tf.Tensor:
@@ -37,19 +71,6 @@ def is_refresh_step(step: tf.Tensor, begin: int, frequency: int) -> tf.Tensor:
     return (step >= begin) & ((step - begin) % frequency == 0)
 
 
-def _check_step(name: str, value: Any, minimum: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
-        raise ValueError(f"{name} must be an integer of at least {minimum}, got {value!r}.")
-    return int(value)
-
-
-def _check_value(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not 0 <= float(value) < 1:
-        reason = ": it is the fraction of zeros" if name.endswith("sparsity") else ""
-        raise ValueError(f"{name} must be in [0, 1), got {value!r}{reason}.")
-    return float(value)
-
-
 class _Cubic(PruningSchedule):
     """A cubic ramp of a value, which goes on refreshing masks at its end."""
 
@@ -76,12 +97,7 @@ class _Cubic(PruningSchedule):
 
     def get_config(self) -> dict[str, Any]:
         """In tfmot's form: the registered name of the class, and its arguments."""
-        return {"class_name": registered_name(type(self)), "config": dict(vars(self))}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Any:
-        """Accepts what `get_config` gives, and the arguments alone."""
-        return cls(**config.get("config", config))
+        return {"class_name": f"{_PACKAGE}>{type(self).__name__}", "config": dict(vars(self))}
 
     def _check(self) -> None:
         name = self.schedule_value
@@ -132,11 +148,11 @@ class CubicSparsity(_Cubic):
         initial_sparsity: float = 0.0,
         frequency: int = 1,
     ):
-        self.final_sparsity = _check_value("final_sparsity", final_sparsity)
-        self.begin_step = _check_step("begin_step", begin_step, minimum=0)
-        self.end_step = _check_step("end_step", end_step, minimum=0)
-        self.initial_sparsity = _check_value("initial_sparsity", initial_sparsity)
-        self.frequency = _check_step("frequency", frequency, minimum=1)
+        self.final_sparsity = check_fraction("final_sparsity", final_sparsity)
+        self.begin_step = check_integer("begin_step", begin_step, example=200, minimum=0)
+        self.end_step = check_integer("end_step", end_step, example=1800, minimum=0)
+        self.initial_sparsity = check_fraction("initial_sparsity", initial_sparsity)
+        self.frequency = check_integer("frequency", frequency, example=1, minimum=1)
         self._check()
 
     @property
@@ -175,11 +191,11 @@ class CubicThreshold(_Cubic):
         initial_threshold: float = 0.0,
         frequency: int = 1,
     ):
-        self.final_threshold = _check_value("final_threshold", final_threshold)
-        self.begin_step = _check_step("begin_step", begin_step, minimum=0)
-        self.end_step = _check_step("end_step", end_step, minimum=0)
-        self.initial_threshold = _check_value("initial_threshold", initial_threshold)
-        self.frequency = _check_step("frequency", frequency, minimum=1)
+        self.final_threshold = check_fraction("final_threshold", final_threshold)
+        self.begin_step = check_integer("begin_step", begin_step, example=200, minimum=0)
+        self.end_step = check_integer("end_step", end_step, example=1800, minimum=0)
+        self.initial_threshold = check_fraction("initial_threshold", initial_threshold)
+        self.frequency = check_integer("frequency", frequency, example=1, minimum=1)
         self._check()
         if not self.final_threshold:
             raise ValueError("final_threshold must be greater than 0: nothing would be pruned.")
@@ -194,7 +210,7 @@ class CubicThreshold(_Cubic):
 
 
 class EveryStep(PruningSchedule):
-    """Of methods that take no schedule, such as `L0`: masks are due at every step."""
+    """The schedule of methods that take none, as `L0`: masks are due at every step."""
 
     schedule_value = None
     begin_step = 0
@@ -205,31 +221,50 @@ class EveryStep(PruningSchedule):
         return tf.fill(tf.shape(step), True), tf.ones(tf.shape(step), tf.float64)
 
     def get_config(self) -> dict[str, Any]:
-        return {"class_name": registered_name(type(self)), "config": {}}
+        return {}
+
+
+@dataclasses.dataclass(frozen=True)
+class Ramp:
+    """What is known of a schedule, whoever wrote it.
+
+    Attributes:
+      schedule: the schedule itself.
+      value_name: what its value is: `"sparsity"`, as of all of tfmot's schedules, `"threshold"`, or
+        None if it has none.
+      begin_step: the first step at which masks may be due.
+      end_step: the last step of the ramp; None if the schedule has none or does not tell.
+      final_step: the step from which on the final value holds; None if the schedule does not tell.
+      frequency: steps from one refresh to the next.
+    """
+
+    schedule: PruningSchedule
+    value_name: str | None
+    begin_step: int
+    end_step: int | None
+    final_step: int | None
+    frequency: int
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> EveryStep:
-        return cls()
+    def of(cls, schedule: PruningSchedule) -> Ramp:
+        begin = int(getattr(schedule, "begin_step", 0))
+        end = getattr(schedule, "end_step", None)
+        return cls(
+            schedule,
+            value_name=getattr(schedule, "schedule_value", "sparsity"),
+            begin_step=begin,
+            end_step=None if end is None or end < 0 else int(end),  # tfmot's -1 is no end
+            final_step=None if end is None else max(begin, int(end)),
+            frequency=int(getattr(schedule, "frequency", 1)),
+        )
 
+    def value_at(self, step: int) -> float:
+        """The value of the schedule at a step."""
+        with tf.init_scope():
+            value = self.schedule(tf.constant(step, tf.int64))[1]
+            return float(tf.convert_to_tensor(value).numpy())
 
-def value_name(schedule: PruningSchedule) -> str | None:
-    """What a schedule's value is: its `schedule_value`, or `"sparsity"`, as of all of tfmot's."""
-    return getattr(schedule, "schedule_value", "sparsity")
-
-
-def value_at(schedule: PruningSchedule, step: int) -> float:
-    """The value of a schedule at a step."""
-    with tf.init_scope():
-        return float(tf.convert_to_tensor(schedule(tf.constant(step, tf.int64))[1]).numpy())
-
-
-def end_of(schedule: PruningSchedule) -> int | None:
-    """The step at which a schedule reaches its final value; None where it does not tell."""
-    end = getattr(schedule, "end_step", None)
-    return end if end is None else max(getattr(schedule, "begin_step", 0), end)
-
-
-def final_value(schedule: PruningSchedule) -> float | None:
-    """The value that a schedule reaches; None where it does not tell."""
-    end = end_of(schedule)
-    return end if end is None else value_at(schedule, end)
+    @functools.cached_property
+    def final_value(self) -> float | None:
+        """The value that the schedule reaches; None if it does not tell."""
+        return None if self.final_step is None else self.value_at(self.final_step)

@@ -1,80 +1,121 @@
-"""How a layer is to be pruned, and what can be wrong with it."""
+"""How a kernel is pruned, and how a model's layers are given their settings by path."""
 
 from __future__ import annotations
 
-import numbers
-from typing import Any, NamedTuple
+import dataclasses
+import fnmatch
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from tf_movprune.core.arguments import check_number
-from tf_movprune.core.methods import PruningMethod
-from tf_movprune.core.schedules import end_of, value_name
-from tf_movprune.keras2.compat import PruningSchedule
-from tf_movprune.keras2.serialization import serialize_method, serialize_schedule
+from tf_movprune.core.methods import HardMovement, PruningMethod
+from tf_movprune.core.schedules import EveryStep, PruningSchedule, Ramp
+from tf_movprune.core.scores import ScoreUnits
+from tf_movprune.core.structure import WEIGHTS, Blocks, Units, check_block_size
 
 
-class Settings(NamedTuple):
-    """How a layer is to be pruned."""
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How a kernel is pruned.
 
-    schedule: PruningSchedule | None
-    method: PruningMethod
-    block_size: Any
+    Args:
+      schedule: a `PruningSchedule` of the library or of tfmot; None for methods that take none.
+      method: a `PruningMethod`; `HardMovement()` if None.
+      block_size: two integers, `Blocks`, `HEADS` or `NEURONS`.
+      score_learning_rate_multiplier: the method's own if None.
+
+    Raises:
+      TypeError: a value is not of its type.
+      ValueError: a value is out of range, or they do not go together.
+    """
+
+    schedule: Any = None
+    method: Any = None
+    block_size: Any = WEIGHTS
+    score_learning_rate_multiplier: float | None = None
+
+    def __post_init__(self) -> None:
+        method = HardMovement() if self.method is None else self.method
+        check_method(method)
+        schedule = self.schedule
+        if schedule is None and method.schedule_value is None:
+            schedule = EveryStep()
+        check_schedule_type(schedule)
+        multiplier = self.score_learning_rate_multiplier
+        if multiplier is None:
+            multiplier = method.score_learning_rate_multiplier
+        values = {
+            "schedule": schedule,
+            "method": method,
+            "block_size": check_block_size(self.block_size),
+            "score_learning_rate_multiplier": check_number(
+                "score_learning_rate_multiplier", multiplier, example=1.0, above=0
+            ),
+        }
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+        _check_together(self.ramp, method, self.block_size)
 
     def __str__(self) -> str:
         names = (type(value).__name__ for value in (self.method, self.schedule))
         return f"{self.block_size!r} with {' and '.join(names)}"
 
+    @functools.cached_property
+    def ramp(self) -> Ramp:
+        return Ramp.of(self.schedule)
+
+    @property
+    def score_units(self) -> ScoreUnits:
+        return ScoreUnits(self.score_learning_rate_multiplier)  # type: ignore[arg-type]
+
     @property
     def key(self) -> str:
-        """Equal where the settings are."""
-        schedule = None if self.schedule is None else serialize_schedule(self.schedule)
-        return repr([schedule, serialize_method(self.method), self.block_size])
+        """Equal for equal settings: kernels that have the same are selected together."""
+        return repr([config_of(self.schedule), config_of(self.method), self.block_size])
 
 
-def check_settings(schedule: Any, method: Any, multiplier: Any) -> None:
-    """Raises TypeError or ValueError where a schedule, a method and a score rate cannot be used."""
-    if not isinstance(schedule, PruningSchedule):
-        raise TypeError(
-            "pruning_schedule must be a PruningSchedule, such as "
-            f"tf_movprune.CubicSparsity(0.9, begin_step=200, end_step=1800), got {schedule!r}."
-        )
+def config_of(value: Any) -> Any:
+    """The class of an object and its configuration, with the objects in it."""
+    if not hasattr(value, "get_config"):
+        return value
+    config = value.get_config()
+    return type(value), {name: config_of(item) for name, item in sorted(config.items())}
+
+
+def check_method(method: Any) -> None:
+    """Raises TypeError if `method` is no `PruningMethod`."""
     if not isinstance(method, PruningMethod):
         raise TypeError(
             "method must be an object such as tf_movprune.HardMovement() or "
-            f"tf_movprune.Magnitude(), got {method!r}."
+            f"tf_movprune.Magnitude(), or for models a mapping from path patterns to such; got "
+            f"{method!r}."
         )
-    if value_name(schedule) != method.schedule_value:
-        raise ValueError(_mismatch(schedule, method))
-    if method.has_penalty and end_of(schedule) is None:
+
+
+def check_schedule_type(schedule: Any) -> None:
+    """Raises TypeError if `schedule` is no `PruningSchedule`."""
+    if not isinstance(schedule, PruningSchedule):
+        raise TypeError(
+            "pruning_schedule must be a PruningSchedule, such as tf_movprune.CubicSparsity(0.9, "
+            "begin_step=200, end_step=1800), or for models a mapping from path patterns to such; "
+            f"got {schedule!r}."
+        )
+
+
+def _check_together(ramp: Ramp, method: PruningMethod, block_size: Blocks | Units) -> None:
+    if ramp.value_name != method.schedule_value:
+        raise ValueError(_mismatch(ramp.schedule, method))
+    if method.has_penalty and ramp.final_step is None:
         raise ValueError(
             f"The penalty of {type(method).__name__} rises until the schedule ends, but "
-            f"{type(schedule).__name__} has no end_step. Give it one."
+            f"{type(ramp.schedule).__name__} has no end_step. Give it one."
         )
-    if not check_number("score_learning_rate_multiplier", multiplier, example=1.0) > 0:
+    if isinstance(block_size, Units) and method.has_noise:
         raise ValueError(
-            f"score_learning_rate_multiplier must be greater than 0, got {multiplier}."
+            f"{type(method).__name__} cannot prune {block_size}: its gates are drawn anew for "
+            "each matrix. Use tf_movprune.HardMovement, SoftMovement or Magnitude."
         )
-
-
-def check_block_size(block_size: Any, method: PruningMethod, *, is_shared: bool) -> None:
-    """Raises TypeError or ValueError. `is_shared` of heads and neurons: their size is their own."""
-    if is_shared:
-        if method.has_noise:
-            raise ValueError(
-                f"{type(method).__name__} cannot prune {block_size}: its gates are drawn anew for "
-                "each matrix. Use tf_movprune.HardMovement, SoftMovement or Magnitude."
-            )
-        return
-    expected = (
-        "block_size must be two integers of at least 1, the rows and columns of a block, such as "
-        "(4, 4), or for models tf_movprune.HEADS, tf_movprune.NEURONS or a mapping from path "
-        f"patterns, got {block_size!r}."
-    )
-    if not isinstance(block_size, (tuple, list)) or len(block_size) != 2:
-        raise TypeError(expected)
-    if not all(isinstance(size, numbers.Integral) for size in block_size):
-        raise TypeError(expected)
-    if min(block_size) < 1:
-        raise ValueError(expected)
 
 
 def _mismatch(schedule: PruningSchedule, method: PruningMethod) -> str:
@@ -91,3 +132,96 @@ def _mismatch(schedule: PruningSchedule, method: PruningMethod) -> str:
         f"A sparsity schedule is needed, got {received}. Use a schedule such as "
         "tf_movprune.CubicSparsity, or the method tf_movprune.SoftMovement()."
     )
+
+
+def resolve(
+    paths: Iterable[str],
+    schedule: Any,
+    method: Any,
+    block_size: Any,
+    score_learning_rate_multiplier: float | None = None,
+) -> dict[str, Settings]:
+    """The settings of each layer that is to be pruned.
+
+    Args:
+      paths: of all layers that could be pruned.
+      schedule, method, block_size: one value for all, or a mapping from patterns over paths to
+        values. Layers that no pattern of schedules or methods matches stay dense, and those that
+        no pattern of block sizes matches are pruned weight by weight.
+      score_learning_rate_multiplier: the same for all; the methods' own if None.
+
+    Returns:
+      Settings by path.
+
+    Raises:
+      TypeError: a value is not of its type.
+      ValueError: a value is out of range, a pattern matches nothing, or a method is the method of
+        no layer that has a schedule.
+    """
+    paths = list(paths)
+    methods = by_path(paths, HardMovement() if method is None else method, "method")
+    for value in methods.values():
+        check_method(value)
+    schedules = by_path(paths, schedule, "pruning_schedule")
+    if isinstance(method, Mapping):  # one schedule serves those methods that take one
+        schedules = {
+            path: value
+            for path, value in schedules.items()
+            if path in methods and methods[path].schedule_value is not None
+        }
+    block_sizes = by_path(paths, block_size, "block_size")
+    chosen = {
+        path: Settings(
+            schedules.get(path),
+            value,
+            block_sizes.get(path, WEIGHTS),
+            score_learning_rate_multiplier,
+        )
+        for path, value in methods.items()
+        if path in schedules or value.schedule_value is None
+    }
+    used = {id(settings.method) for settings in chosen.values()}
+    for path, value in methods.items():
+        if id(value) not in used:
+            raise ValueError(
+                f"{type(value).__name__} is the method of {path}, but no pattern of "
+                "pruning_schedule matches any layer of that method. Add one."
+            )
+    return chosen
+
+
+def by_path(paths: Iterable[str], value: Any, name: str) -> dict[str, Any]:
+    """The value of each layer: the same, or that of the first pattern that matches its path.
+
+    Args:
+      paths: of layers.
+      value: anything, or a mapping from patterns over paths.
+      name: of the argument that `value` is.
+
+    Returns:
+      Values by path, for the layers that have one.
+
+    Raises:
+      ValueError: the mapping is empty, or a pattern matches nothing.
+    """
+    paths = list(paths)
+    if not isinstance(value, Mapping):
+        return {path: value for path in paths}
+    if not value:
+        raise ValueError(f"{name} is an empty mapping: nothing would be pruned.")
+    matches = {
+        pattern: [path for path in paths if fnmatch.fnmatchcase(path, pattern)] for pattern in value
+    }
+    unmatched = [pattern for pattern, matched in matches.items() if not matched]
+    if unmatched:
+        examples = ", ".join(paths[:6]) + (", ..." if len(paths) > 6 else "")
+        raise ValueError(
+            f"The pattern {unmatched[0]!r} in {name} matches no prunable layer. The "
+            f"prunable layers of this model are: {examples}. Patterns match whole paths; `*` "
+            "stands for any characters."
+        )
+    chosen: dict[str, Any] = {}
+    for pattern, matched in matches.items():
+        for path in matched:
+            chosen.setdefault(path, value[pattern])
+    return {path: chosen[path] for path in paths if path in chosen}

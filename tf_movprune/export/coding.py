@@ -7,19 +7,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-VALUES = ("int8", "float16", "float32")
+from tf_movprune.core.named_weights import NamedWeight
+
+QUANTIZATIONS = ("int8", "float16", None)
 DTYPES = (
     *("float64", "float32", "float16", "bfloat16", "bool", "uint8", "int8"),
     *("uint16", "int16", "uint32", "int32", "uint64", "int64"),
 )
-
-
-class NamedWeight(NamedTuple):
-    """A weight of a model: its name, `"embeddings"`, `"encoder"` or `"other"`, and its values."""
-
-    name: str
-    part: str
-    array: np.ndarray
 
 
 class EncodedWeight(NamedTuple):
@@ -31,26 +25,23 @@ class EncodedWeight(NamedTuple):
     remaining: int
 
 
-def check_values(values: str) -> None:
-    if values not in VALUES:
-        raise ValueError(f"values must be one of {VALUES}, got {values!r}.")
-
-
-def stored_as(weight: NamedWeight, values: str) -> tuple[np.ndarray, np.ndarray | None, int]:
+def stored_as(
+    weight: NamedWeight, quantization: str | None
+) -> tuple[np.ndarray, np.ndarray | None, int]:
     """A weight's values in their format, the scales of int8, and the axis that these are along."""
     array = weight.array
     if str(array.dtype) not in DTYPES:
         raise TypeError(f"{weight.name!r} has dtype {array.dtype}; expected one of {DTYPES}.")
-    if array.dtype != np.float32 or array.ndim < 2 or values == "float32":
+    if array.dtype != np.float32 or array.ndim < 2 or quantization is None:
         return array, None, 0
     with np.errstate(over="ignore"):
-        rounded = array.astype(np.float16) if values == "float16" else array
+        rounded = array.astype(np.float16) if quantization == "float16" else array
     if not np.isfinite(rounded).all():
         raise ValueError(
-            f"{weight.name!r} has values that are not finite or too large for {values}. Pass "
-            'values="float32".'
+            f"{weight.name!r} has values that are not finite or too large for {quantization}. Pass "
+            "quantization=None."
         )
-    if values == "float16":
+    if quantization == "float16":
         return rounded, None, 0
     axis = 0 if weight.part == "embeddings" else array.ndim - 1
     scales = scales_of(array, axis)
@@ -70,14 +61,14 @@ def scales_of(array: np.ndarray, axis: int) -> np.ndarray:
     return ((bits + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
-def encode(weight: NamedWeight, values: str) -> EncodedWeight:
+def encode(weight: NamedWeight, quantization: str | None) -> EncodedWeight:
     """The smaller of the dense and the sparse form of a weight.
 
     Raises:
       TypeError: the format does not have its dtype.
-      ValueError: `values` cannot hold it.
+      ValueError: `quantization` cannot hold it.
     """
-    stored, scales, axis = stored_as(weight, values)
+    stored, scales, axis = stored_as(weight, quantization)
     flat = stored.reshape(-1)
     positions = np.flatnonzero(flat != 0)
     streams = [b"", b"" if scales is None else _compressed(_planes(scales))]

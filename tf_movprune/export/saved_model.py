@@ -1,83 +1,20 @@
-"""SavedModels with a named signature, checked against their models; and the report of exports."""
+"""SavedModels with a named signature, checked against their models."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import gzip
 import pathlib
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from tf_movprune.export.files import check_place, replacing
-from tf_movprune.export.sparse_storage import StoredMatrix
-from tf_movprune.keras2.compat import ExportArchive, keras
-from tf_movprune.keras2.inference import Signature, signature_of
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportReport:
-    """What was written, and how far its outputs are from the model's.
-
-    Attributes:
-      path: the file or folder.
-      bytes: all of it.
-      gzip_bytes: what it takes after `gzip -6`.
-      inputs, outputs: names to shapes; None is any size.
-      max_abs_diff: largest difference from the outputs of the Keras model; None where the export
-        was not verified.
-      quantization: of a TFLite file: `"float32"`, `"float16"` or `"dynamic-range int8"`.
-      removed: of a TFLite file: how many `"heads"` and `"neurons"`, of how many, were empty and are
-        not in the file.
-      matrices: of a TFLite file: how the weights of its fully connected layers are stored.
-    """
-
-    path: pathlib.Path
-    bytes: int
-    gzip_bytes: int
-    inputs: dict[str, tuple[int | None, ...]]
-    outputs: dict[str, tuple[int | None, ...]]
-    max_abs_diff: float | None
-    quantization: str | None = None
-    removed: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
-    matrices: tuple[StoredMatrix, ...] = ()
-
-    @property
-    def storages(self) -> dict[str, int]:
-        """How many matrices are stored in which way."""
-        return dict(Counter(matrix.storage for matrix in self.matrices))
-
-    def __str__(self) -> str:
-        checked = "not verified"
-        if self.max_abs_diff is not None:
-            checked = f"largest difference from the Keras model {self.max_abs_diff:.2g}"
-        quantization = f"{self.quantization}, " if self.quantization else ""
-        parts = [
-            f"{self.path}: {quantization}{_size(self.bytes)}, {_size(self.gzip_bytes)} gzipped",
-            f"{', '.join(self.inputs)} -> {', '.join(self.outputs)}",
-            *(
-                f"{count:,} of {total:,} {kind} removed"
-                for kind, (count, total) in self.removed.items()
-                if count
-            ),
-            checked,
-        ]
-        if self.storages.keys() - {"dense"}:
-            stored = (f"{count} {storage}" for storage, count in self.storages.items())
-            parts.insert(-1, f"matrices stored: {', '.join(stored)}")
-        return "; ".join(parts)
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
+from tf_movprune.export.report import ExportReport, largest_difference, report_on
+from tf_movprune.export.shell import shell_of
 
 
 def export_saved_model(
-    model: keras.Model,
+    model: Any,
     path: str | pathlib.Path,
     sequence_length: int | None = None,
     batch_size: int | None = None,
@@ -112,83 +49,18 @@ def export_saved_model(
       ValueError: the model is still pruned, its inputs are not known, it cannot take inputs of
         these sizes, or `inputs` are not what it takes.
     """
-    signature = signature_of(model, sequence_length, batch_size)
-    examples = signature.example_inputs(inputs)
-    _ = signature.concrete  # raises here what is wrong with the sizes
+    shell = shell_of(model)
+    inference = shell.inference_of(model, sequence_length, batch_size)
+    examples = inference.example_inputs(inputs)
+    _ = inference.concrete  # raises here what is wrong with the sizes
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)  # as TensorFlow does
     check_place(path, for_folder=True)
     with replacing(path) as temporary:
-        archive = ExportArchive()
-        archive.track(model)
-        archive.add_endpoint("serve", signature.function, input_signature=signature.specs)
-        with _quietly():  # Keras prints a line for each variable
-            archive.write_out(str(temporary))
+        shell.write_saved_model(model, inference, str(temporary))
         difference = None
         if verify:
             loaded = tf.saved_model.load(str(temporary)).signatures["serving_default"]
             outputs = loaded(**{name: tf.constant(x) for name, x in examples.items()})
-            difference = largest_difference(path, signature.run(examples), outputs, 1e-4, atol)
-        return report_on(path, temporary, signature, difference)
-
-
-@contextlib.contextmanager
-def _quietly() -> Iterator[None]:
-    was_enabled = keras.utils.is_interactive_logging_enabled()
-    keras.utils.disable_interactive_logging()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            keras.utils.enable_interactive_logging()
-
-
-def largest_difference(
-    path: pathlib.Path,
-    expected: Mapping[str, np.ndarray],
-    outputs: Mapping[str, Any],
-    rtol: float,
-    atol: float | None,
-) -> float:
-    """The largest difference of outputs from those expected.
-
-    Args:
-      path: what is being exported.
-      expected: arrays by name.
-      outputs: the same, of what was exported.
-      rtol: largest difference that passes, over the larger of 1 and the largest output.
-      atol: largest difference that passes, if not None.
-
-    Raises:
-      RuntimeError: it is too large, or NaN.
-    """
-    largest = 0.0
-    for name, reference in expected.items():
-        output, reference = np.asarray(outputs[name], float), np.asarray(reference, float)
-        difference = float(np.max(np.abs(output - reference)))
-        allowed = rtol * max(1.0, float(np.max(np.abs(reference)))) if atol is None else atol
-        if not difference <= allowed:  # NaN fails too
-            raise RuntimeError(
-                f"{path} was not written: its {name!r} would differ from that of the Keras model "
-                f"by up to {difference:.3g}, and at most {allowed:.3g} was expected. If that is "
-                "good enough, raise atol; verify=False writes the file without comparing."
-            )
-        largest = max(largest, difference)
-    return largest
-
-
-def report_on(
-    path: pathlib.Path, written: pathlib.Path, signature: Signature, difference: float | None
-) -> ExportReport:
-    """A report on `written`, which is going to be `path`."""
-    files = [written]
-    if written.is_dir():
-        files = [file for file in written.rglob("*") if file.is_file()]
-    return ExportReport(
-        path=path,
-        bytes=sum(file.stat().st_size for file in files),
-        gzip_bytes=sum(len(gzip.compress(file.read_bytes(), 6)) for file in files),
-        inputs=signature.input_shapes,
-        outputs=signature.output_shapes,
-        max_abs_diff=difference,
-    )
+            difference = largest_difference(path, inference.run(examples), outputs, 1e-4, atol)
+        return report_on(path, temporary, inference, difference)

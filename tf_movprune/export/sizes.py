@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+from typing import Any
 
 import numpy as np
 
-from tf_movprune.export.coding import VALUES, NamedWeight, encode, stored_as
-from tf_movprune.export.compressed import PARTS, named_weights, part_sizes
-from tf_movprune.keras2.compat import keras
+from tf_movprune.core.named_weights import PARTS, NamedWeight
+from tf_movprune.export.coding import QUANTIZATIONS, encode, stored_as
+from tf_movprune.export.compressed import part_sizes
+from tf_movprune.export.shell import shell_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,7 @@ class SizeReport:
         return "\n".join([header, *lines])
 
 
-def size_report(model: keras.Model) -> SizeReport:
+def size_report(model: Any) -> SizeReport:
     """What the weights of a model take in each format, by part.
 
     Args:
@@ -59,29 +61,31 @@ def size_report(model: keras.Model) -> SizeReport:
       TypeError: not a Keras model.
       ValueError: the model is still pruned or not built, or int8 or float16 cannot hold a weight.
     """
-    weights = named_weights(model)
+    weights = shell_of(model).named_weights(model)
     sizes: dict[str, dict[str, int]] = {}
-    for values in reversed(VALUES):
+    for quantization in reversed(QUANTIZATIONS):
+        values = quantization or "float32"
         for name in ("dense", "bitmap", "gzip"):
             sizes[f"{name} {values}"] = dict.fromkeys(PARTS, 0)
         for part in PARTS:
             data = bytearray()
             for weight in (weight for weight in weights if weight.part == part):
-                dense, bitmap = _plain_bytes(weight, values)
+                dense, bitmap = _plain_bytes(weight, quantization)
                 data += dense
                 sizes[f"bitmap {values}"][part] += bitmap
             sizes[f"dense {values}"][part] = len(data)
             sizes[f"gzip {values}"][part] = len(gzip.compress(data, 6)) if data else 0
-        compressed = part_sizes(weights, [encode(weight, values) for weight in weights])
+        compressed = part_sizes(weights, [encode(weight, quantization) for weight in weights])
         sizes[f"compressed {values}"] = {part: size.bytes for part, size in compressed.items()}
         sizes[f"bound {values}"] = {part: round(size.bound) for part, size in compressed.items()}
+    formats = [quantization or "float32" for quantization in reversed(QUANTIZATIONS)]
     names = ("dense", "gzip", "bitmap", "compressed", "bound")
-    return SizeReport({f"{n} {v}": sizes[f"{n} {v}"] for n in names for v in reversed(VALUES)})
+    return SizeReport({f"{n} {v}": sizes[f"{n} {v}"] for n in names for v in formats})
 
 
-def _plain_bytes(weight: NamedWeight, values: str) -> tuple[bytes, int]:
+def _plain_bytes(weight: NamedWeight, quantization: str | None) -> tuple[bytes, int]:
     """A weight's dense bytes, scales included, and how many its sparse form would take."""
-    stored, scales, _ = stored_as(weight, values)
+    stored, scales, _ = stored_as(weight, quantization)
     scale_bytes = b"" if scales is None else scales.tobytes()
     bitmap = -(-stored.size // 8) + int(np.count_nonzero(stored)) * stored.itemsize
     return stored.tobytes() + scale_bytes, bitmap + len(scale_bytes)

@@ -15,7 +15,7 @@ import flatbuffers
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-SPARSE_STORAGES = ("none", "auto", "blocks", "csr")
+SPARSE_STORAGES = (None, "auto", "blocks", "csr")
 
 _SPARSE_FULLY_CONNECTED = 8  # version of the operator that LiteRT hands to its sparse kernels
 _CODES = schema.BuiltinOperator
@@ -68,7 +68,7 @@ class StoredMatrix:
         return 1 - self.remaining / (self.shape[0] * self.shape[1])
 
 
-def store_sparsely(data: bytes, storage: str) -> tuple[bytes, list[StoredMatrix]]:
+def store_sparsely(data: bytes, storage: str | None) -> tuple[bytes, list[StoredMatrix]]:
     """Stores the matrices of fully connected layers sparsely where that pays.
 
     - `"blocks"`: blocks of 4 inputs in float32, of 16 in int8, which LiteRT multiplies as they
@@ -157,7 +157,7 @@ def _are_weights(model: Any, readers: list[Any], tensor: int) -> bool:
 # ---- how they are stored
 
 
-def _stored(model: Any, graph: Any, index: int, storage: str) -> tuple[StoredMatrix, int]:
+def _stored(model: Any, graph: Any, index: int, storage: str | None) -> tuple[StoredMatrix, int]:
     """Encodes a tensor in place, as `storage` says and as it pays."""
     tensor = graph.tensors[index]
     buffer = model.buffers[tensor.buffer]

@@ -7,15 +7,9 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_movprune.keras2.compat import Layer, keras
+from tf_movprune.keras2 import compat, hugging_face
+from tf_movprune.keras2.compat import Layer, is_graph_network, keras
 from tf_movprune.keras2.layer import PruneLowMovement
-from tf_movprune.keras2.tree import is_graph_network
-
-IGNORED_LABEL = -100
-"""Marks what has no label, as in Hugging Face's token classification."""
-
-# By output, the labels that Hugging Face puts among the inputs.
-LABEL_NAMES = {"logits": "labels", "start_logits": "start_positions", "end_logits": "end_positions"}
 
 
 class WithTeacherLogits(NamedTuple):
@@ -56,7 +50,7 @@ def logits_of(outputs: Any) -> dict[str, tf.Tensor]:
         for names in (["logits"], ["start_logits", "end_logits"]):
             if not found and all(name in outputs for name in names):
                 found = {name: outputs[name] for name in names}
-        if not found and not hasattr(outputs, "to_tuple"):  # as Hugging Face's outputs have
+        if not found and not hugging_face.is_output(outputs):
             found = dict(outputs)
     elif isinstance(outputs, (list, tuple)) and len(outputs) > 1:
         found = {f"output_{i}": value for i, value in enumerate(outputs, start=1)}
@@ -84,7 +78,7 @@ def ends_in_probabilities(model: keras.Model) -> bool:
     if isinstance(model, keras.Sequential):
         ends = model.layers[-1:]
     elif is_graph_network(model):
-        ends = [layer for layer, *_ in model._output_coordinates]
+        ends = [node.layer for node in compat.output_nodes(model)]
     else:
         return False
     return all(map(_gives_probabilities, ends))
@@ -97,7 +91,7 @@ def _gives_probabilities(layer: Layer) -> bool:
     activation = getattr(layer, "activation", None)
     if type(layer) is keras.layers.Activation and activation is keras.activations.linear:
         # Casts, under mixed precision.
-        parents = [p.layer for node in layer._inbound_nodes for p in node.parent_nodes]
+        parents = [p.layer for node in compat.call_nodes(layer) for p in node.parent_nodes]
         return bool(parents) and all(map(_gives_probabilities, parents))
     probabilities = (keras.activations.softmax, keras.activations.sigmoid)
     return isinstance(layer, keras.layers.Softmax) or activation in probabilities
@@ -109,7 +103,7 @@ def unpack(data: Any) -> Batch:
     x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
     x, cached = x if isinstance(x, WithTeacherLogits) else (x, None)
     if y is None and isinstance(x, Mapping):
-        y = {name: x[name] for name in LABEL_NAMES.values() if name in x} or None
+        y = {name: x[name] for name in hugging_face.LABEL_NAMES.values() if name in x} or None
         x = {name: value for name, value in x.items() if y is None or name not in y}
     return Batch(x, y, sample_weight, cached)
 
@@ -122,7 +116,9 @@ def by_output(values: Any, names: Collection[str], what: str) -> dict[str, Any]:
     if values is None:
         return dict.fromkeys(names)
     if isinstance(values, Mapping):
-        keys = [name if name in values else LABEL_NAMES.get(name, name) for name in names]
+        keys = [
+            name if name in values else hugging_face.LABEL_NAMES.get(name, name) for name in names
+        ]
         if all(key in values for key in keys):
             return {name: values[key] for name, key in zip(names, keys)}
         received = f"keys {', '.join(values)}"
@@ -143,7 +139,7 @@ def align(logits: tf.Tensor, labels: tf.Tensor | None, weights: tf.Tensor | None
     What is neither masked by Keras nor labelled -100 is valid. The rest has weight 0, and class 0
     in place of -100, of which a loss may make NaN or an error.
     """
-    valid = getattr(logits, "_keras_mask", None)
+    valid = compat.keras_mask(logits)
     if valid is not None and valid.shape.rank != logits.shape.rank - 1:
         valid = None
     if labels is not None:
@@ -151,7 +147,7 @@ def align(logits: tf.Tensor, labels: tf.Tensor | None, weights: tf.Tensor | None
         if labels.dtype.is_integer and labels.shape.rank == logits.shape.rank:
             labels = tf.squeeze(labels, -1) if labels.shape[-1] == 1 else labels
         if are_class_ids(labels, logits):
-            labelled = tf.not_equal(labels, IGNORED_LABEL)
+            labelled = tf.not_equal(labels, hugging_face.IGNORED_LABEL)
             valid = labelled if valid is None else labelled & valid
             labels = tf.where(labelled, labels, tf.zeros_like(labels))
     if valid is not None:
@@ -198,9 +194,7 @@ def keras_arguments(
 
 def _with_mask(logits: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
     """A copy in float32 that carries a mask where Keras looks for it."""
-    copy = tf.identity(tf.cast(logits, tf.float32))
-    copy._keras_mask = mask
-    return copy
+    return compat.attach_keras_mask(tf.identity(tf.cast(logits, tf.float32)), mask)
 
 
 def _packed(values: dict[str, Any], outputs: Any) -> Any:

@@ -1,24 +1,46 @@
-"""Keras callbacks that drive the schedule, and show what it does."""
+"""The callback that moves the masks forward in `fit`, and the function for loops of one's own."""
 
 from __future__ import annotations
 
-import os
 import warnings
 
-import numpy as np
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_integer
-from tf_movprune.core.refresh import (
-    built_layers,
-    groups,
-    overall_sparsity,
-    refresh_masks,
-    settings_of,
-)
-from tf_movprune.keras2 import checks
-from tf_movprune.keras2.compat import keras
-from tf_movprune.keras2.layer import PruneLowMovement
+from tf_movprune.core.kernels import overall_sparsity
+from tf_movprune.core.refresh import groups, refresh_masks
+from tf_movprune.keras2 import checks, compat, hugging_face
+from tf_movprune.keras2.compat import Layer, keras
+from tf_movprune.keras2.guard import guard_training
+from tf_movprune.keras2.tree import built_layers, kernels_of
+
+
+def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) -> tf.Tensor:
+    """Refreshes the masks of a pruned model, if its schedules say that they are due.
+
+    For training loops of your own: call it before each step, with the optimizer's iterations, and
+    once more after the last with `force=True`. It may be called inside `tf.function`. `fit` needs
+    only `UpdatePruningStep`.
+
+    Args:
+      model: a pruned model or layer.
+      step: integer scalar, the number of optimizer steps taken so far.
+      force: refresh every mask whose schedule has begun, due or not.
+
+    Returns:
+      float32 scalar, the fraction of zeros over all prunable weights.
+
+    Raises:
+      ValueError: nothing in the model is pruned, it is not built, or `step` is negative.
+    """
+    wrappers = built_layers(model).values()
+    if not tf.is_tensor(step) and not isinstance(step, tf.Variable) and step < 0:
+        raise ValueError(f"step must be at least 0, got {step}.")
+    for wrapper in wrappers:
+        wrapper.guard.allow(True)
+    kernels = kernels_of(wrappers)
+    refresh_masks(kernels, tf.cast(step, tf.int64), force=force)
+    return overall_sparsity(kernels)
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
@@ -51,27 +73,26 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def __init__(self, num_train_steps: int | None = None):
         super().__init__()
-        if num_train_steps is not None and (
-            check_integer("num_train_steps", num_train_steps, example=1500) < 1
-        ):
-            raise ValueError(f"num_train_steps must be at least 1, got {num_train_steps}.")
+        if num_train_steps is not None:
+            check_integer("num_train_steps", num_train_steps, example=1500, minimum=1)
         self.num_train_steps = num_train_steps
         self._is_training = False
         self._compiled_for: tuple = ()
 
     def on_train_begin(self, logs=None):
         self._layers = built_layers(self.model)
-        self._vouch(False)  # raises after strip_pruning
+        self._kernels = kernels_of(self._layers.values())
+        self._allow_training(False)  # raises after strip_pruning
         checks.check_trainable(self.model, self._layers)
         if _has_known_train_step(self.model):
             checks.check_loss(self.model, self._layers)
         checks.check_scores(self._layers, self._step())
         self._is_training, self._window = False, 1
-        self._sparsity = overall_sparsity(self._layers.values())
+        self._sparsity = overall_sparsity(self._kernels)
         self._hide_marker()
         self._progress_marker = _ProgressMarker(name="sparsity")
-        layers = list(self._layers.values())
-        compile_for = (self.model.optimizer, layers, [settings_of(layer) for layer in layers])
+        keys = [kernel.settings.key for kernel in self._kernels]
+        compile_for = (self.model.optimizer, self._kernels, keys)
         if self._compiled_for != compile_for:
             self._compiled_for = compile_for
             self._compiled_refresh = self._compile_refresh()
@@ -79,40 +100,40 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def _begin_training(self, epoch: int) -> None:
         """The first point at which the length of the run is known."""
         self._check_schedules(epoch)
-        checks.warn_if_ahead(self._layers.values(), self._step())
+        checks.warn_if_ahead(self._kernels, self._step())
         self._is_training = True
         _build_optimizer(self.model)
-        _guard_training(self.model, list(self._layers.values()))
+        guard_training(self.model, list(self._layers.values()))
         self._refresh()  # compiles here what Keras would call slow in a batch; changes nothing else
 
     def _compile_refresh(self):
-        layers, iterations = self._layers.values(), self.model.optimizer.iterations
+        kernels, iterations = self._kernels, self.model.optimizer.iterations
 
         # XLA fuses each pass of a selection; it cannot compile mirrored variables.
         compiled = self.model.distribute_strategy.num_replicas_in_sync == 1
 
         @tf.function(jit_compile=compiled, autograph=False)
         def refresh(sparsity, window, force):
-            refreshed = refresh_masks(layers, iterations + 0, window=window, force=force)
-            return tf.cond(refreshed, lambda: overall_sparsity(layers), lambda: sparsity)
+            refreshed = refresh_masks(kernels, iterations + 0, window=window, force=force)
+            return tf.cond(refreshed, lambda: overall_sparsity(kernels), lambda: sparsity)
 
         return refresh
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._window = _integer(getattr(self.model, "_steps_per_execution", None) or 1)
+        self._window = compat.steps_per_execution(self.model)
         if not self._is_training:
             self._begin_training(epoch)
         # Keras's progress bar averages every value over the epoch that does not bear the name of
         # one of the model's metrics. It looks when an epoch begins.
-        self.model._metrics.append(self._progress_marker)
+        compat.added_metrics(self.model).append(self._progress_marker)
 
     def on_train_batch_begin(self, batch, logs=None):
         self._hide_marker()
         self._refresh()
-        self._vouch(True)
+        self._allow_training(True)
 
     def on_train_batch_end(self, batch, logs=None):
-        self._vouch(False)
+        self._allow_training(False)
         if logs is not None:
             logs["sparsity"] = self._sparsity
 
@@ -135,19 +156,19 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._is_training = False
         self._warn_if_unfinished()
 
-    def _vouch(self, value: bool) -> None:
-        """Only during a step: another step is for others to vouch for."""
+    def _allow_training(self, value: bool) -> None:
+        """Allows training for the current step only, or no longer."""
         for layer in self._layers.values():
-            layer.masks_are_refreshed = value
+            layer.guard.allow(value)
 
     def _step(self) -> int:
-        return _integer(self.model.optimizer.iterations)
+        return step_of(self.model)
 
     def _refresh(self, force: bool = False) -> None:
         self._sparsity = self._compiled_refresh(self._sparsity, self._window, tf.constant(force))
 
     def _hide_marker(self) -> None:
-        metrics = self.model._metrics
+        metrics = compat.added_metrics(self.model)
         for marker in [metric for metric in metrics if isinstance(metric, _ProgressMarker)]:
             metrics.remove(marker)
 
@@ -165,17 +186,17 @@ class UpdatePruningStep(keras.callbacks.Callback):
             )
         if run is not None:
             checks.warn_if_rate_ends(self.model.optimizer, run)
-        for group in groups(self._layers.values()):
+        for group in groups(self._kernels):
             if run is not None:
-                checks.check_schedule(group.schedule, run)
+                checks.check_schedule(group[0].settings.ramp, run)
+            checks.warn_if_scores_are_noise(group, start)
             if self.params.get("verbose"):
-                print(checks.describe_ramp(group.schedule, group.layers))
+                print(checks.describe_ramp(group))
 
     def _warn_if_unfinished(self) -> None:
-        """Of runs that stopped early, or whose length was not known when they began."""
+        """Warns of runs that stopped early, or whose length was not known when they began."""
         step = self._step()
-        schedules = (layer.pruning_schedule for layer in self._layers.values())
-        end = max(getattr(schedule, "end_step", -1) for schedule in schedules)
+        end = max(kernel.settings.ramp.end_step or 0 for kernel in self._kernels)
         if step < end and self.num_train_steps is None:
             warnings.warn(
                 f"Training stopped at step {step}, before the schedule's end_step {end}: sparsity "
@@ -184,9 +205,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
             )
 
 
-def _integer(value: tf.Variable | int) -> int:
-    """Of mirrored variables too, which `int` refuses."""
-    return int(tf.convert_to_tensor(value))
+def step_of(model: keras.Model) -> int:
+    """The number of steps that a compiled model's optimizer has taken."""
+    return int(tf.convert_to_tensor(model.optimizer.iterations))  # `int` refuses mirrored ones
 
 
 class _ProgressMarker(keras.metrics.Mean):
@@ -195,7 +216,7 @@ class _ProgressMarker(keras.metrics.Mean):
 
 def _has_known_train_step(model: keras.Model) -> bool:
     """Whether it trains all variables of the model on its losses; others are users' own."""
-    known = ("tf_keras.", "transformers.", "tf_movprune.")
+    known = ("tf_keras.", "tf_movprune.", hugging_face.PACKAGE)
     methods = (model.train_step, model.compute_loss)
     return all(method.__module__.startswith(known) for method in methods)
 
@@ -207,114 +228,3 @@ def _build_optimizer(model: keras.Model) -> None:
     """
     if _has_known_train_step(model) and isinstance(model.optimizer, keras.optimizers.Optimizer):
         model.optimizer.build(model.trainable_variables)
-
-
-class _TrainFunction:
-    """A model's train function, which raises where nothing refreshed the masks for a step.
-
-    The layers raise too, but only while they are traced. This stays with the model, where `fit`
-    ended and where it was interrupted.
-    """
-
-    def __init__(self, model: keras.Model, layers: list[PruneLowMovement]):
-        model.train_function = None  # what a `fit` without masks left can make no more variables
-        self.function = model.make_train_function()
-        self.compiled_loss = model.compiled_loss
-        self.layers = layers
-
-    def __call__(self, iterator):
-        for layer in self.layers:
-            layer.check_refreshed()
-        try:
-            return self.function(iterator)
-        except BaseException:
-            for layer in self.layers:
-                layer.masks_are_refreshed = False
-            raise
-
-
-def _guard_training(model: keras.Model, layers: list[PruneLowMovement]) -> None:
-    """Makes the model's train function one that needs refreshed masks. It is compiled once."""
-    function = model.train_function
-    is_current = isinstance(function, _TrainFunction) and (
-        function.compiled_loss is model.compiled_loss
-    )
-    if not is_current:
-        model.train_function = _TrainFunction(model, layers)
-
-
-class PruningSummaries(keras.callbacks.Callback):
-    """Writes sparsity to TensorBoard: overall and by layer, thresholds, and mask churn.
-
-    Churn is the fraction of mask entries that changed since the last summary.
-
-    Args:
-      log_dir: where the event files go; they are written below `log_dir/pruning`.
-      update_freq: `"epoch"`, or a number of training steps of at least 1.
-
-    Raises:
-      ImportError: TensorBoard is not installed.
-      ValueError: `update_freq` is neither.
-    """
-
-    _supports_tf_logs = True
-
-    def __init__(self, log_dir: str, update_freq: str | int = "epoch"):
-        super().__init__()
-        if update_freq != "epoch" and (not isinstance(update_freq, int) or update_freq < 1):
-            raise ValueError(
-                'update_freq must be "epoch" or a number of steps of at least 1, got '
-                f"{update_freq!r}."
-            )
-        try:
-            import tensorboard  # noqa: F401
-        except ImportError as error:
-            raise ImportError(
-                "PruningSummaries needs TensorBoard. Install it with `pip install tensorboard`, or "
-                'tf_movprune with `pip install "tf_movprune[tensorboard]"`.'
-            ) from error
-        self.log_dir = log_dir
-        self.update_freq = update_freq
-
-    def on_train_begin(self, logs=None):
-        self._layers = built_layers(self.model)
-        self._writer = tf.summary.create_file_writer(os.path.join(self.log_dir, "pruning"))
-        self._previous = {path: _copies(layer) for path, layer in self._layers.items()}
-        self._last_step = _integer(self.model.optimizer.iterations)
-
-    def on_train_batch_end(self, batch, logs=None):
-        if self.update_freq != "epoch":
-            step = _integer(self.model.optimizer.iterations)
-            if step // self.update_freq > self._last_step // self.update_freq:
-                self._write(step)
-            self._last_step = step
-
-    def on_epoch_end(self, epoch, logs=None):
-        if self.update_freq == "epoch":
-            self._write(_integer(self.model.optimizer.iterations))
-
-    def on_train_end(self, logs=None):
-        self._write(_integer(self.model.optimizer.iterations))
-        self._writer.close()
-
-    def _write(self, step: int) -> None:
-        changed, total = 0, 0
-        with self._writer.as_default(step):
-            for path, layer in self._layers.items():
-                masks = _copies(layer)
-                flips = sum(np.sum(a != b) for a, b in zip(masks, self._previous[path]))
-                size = sum(mask.size for mask in masks)
-                tf.summary.scalar(f"sparsity/{path}", 1 - sum(m.sum() for m in masks) / size)
-                tf.summary.scalar(f"churn/{path}", flips / size)
-                for i, threshold in enumerate(layer.thresholds):
-                    suffix = f"_{i}" if len(layer.thresholds) > 1 else ""
-                    tf.summary.scalar(f"threshold/{path}{suffix}", threshold)
-                self._previous[path] = masks
-                changed, total = changed + flips, total + size
-            tf.summary.scalar("sparsity", overall_sparsity(self._layers.values()))
-            tf.summary.scalar("churn", changed / total)
-        self._writer.flush()
-
-
-def _copies(layer: PruneLowMovement) -> list[np.ndarray]:
-    return [mask.numpy() for mask in layer.masks]

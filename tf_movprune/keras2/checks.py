@@ -9,13 +9,18 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune.core import masks
+from tf_movprune.core.kernels import MaskedKernel, masked_weights
+from tf_movprune.core.masks import kept_count
 from tf_movprune.core.refresh import groups
-from tf_movprune.core.schedules import value_at, value_name
-from tf_movprune.keras2.compat import PruningSchedule, check_keras_object, keras
+from tf_movprune.core.schedules import Ramp
+from tf_movprune.core.scores import start_at_zero
+from tf_movprune.keras2 import compat
+from tf_movprune.keras2.compat import keras
 from tf_movprune.keras2.layer import PruneLowMovement
 from tf_movprune.keras2.optimizers import LinearWarmupDecay
-from tf_movprune.keras2.tree import pruned_layers
+from tf_movprune.keras2.tree import kernels_of
+
+_DENSE_STEPS = 1000  # after fewer, scores that began at zero are still noise; the paper has 5,400
 
 
 class Run(NamedTuple):
@@ -26,42 +31,43 @@ class Run(NamedTuple):
     description: str
 
 
-def describe_ramp(schedule: PruningSchedule, layers: Sequence[PruneLowMovement]) -> str:
+def describe_ramp(group: Sequence[MaskedKernel]) -> str:
     """One line: what a group prunes, and its sparsity at the begin, middle and end of the ramp."""
-    begin, end = getattr(schedule, "begin_step", 0), getattr(schedule, "end_step", -1)
-    steps = [begin, (begin + end) // 2, end] if end > begin else [begin]
-    if layers[0].shared_masks:
-        what = f"Pruning {_total(layers):,} {layers[0].block_size} in {len(_masks(layers))} layers."
+    ramp = group[0].settings.ramp
+    begin, end = ramp.begin_step, ramp.end_step
+    steps = [begin] if end is None or end <= begin else [begin, (begin + end) // 2, end]
+    if group[0].has_units:
+        units = group[0].settings.block_size
+        what = f"Pruning {_total(group):,} {units} in {len(group)} layers."
     else:
-        sizes = [k.shape.num_elements() for layer in layers for k in layer.get_prunable_weights()]
+        sizes = [weight.shape.num_elements() for weight, _ in masked_weights(group)]
         what = f"Pruning {sum(sizes):,} weights in {len(sizes)} matrices."
-    name = value_name(schedule)
-    if name is None:
+    if ramp.value_name is None:
         return what
-    ramp = ", ".join(f"{value_at(schedule, step):.2f} at {step}" for step in steps)
-    return f"{what} {name.capitalize()} by step: {ramp}."
+    values = ", ".join(f"{ramp.value_at(step):.2f} at {step}" for step in steps)
+    return f"{what} {ramp.value_name.capitalize()} by step: {values}."
 
 
-def check_schedule(schedule: PruningSchedule, run: Run) -> None:
-    """Raises ValueError where a schedule does not end, or never fires, within a run."""
-    begin, end = getattr(schedule, "begin_step", 0), getattr(schedule, "end_step", -1)
-    frequency = getattr(schedule, "frequency", 1)
+def check_schedule(ramp: Ramp, run: Run) -> None:
+    """Raises ValueError if a schedule does not end, or never fires, within a run."""
+    begin, end, frequency = ramp.begin_step, ramp.end_step, ramp.frequency
     length = _length(run)
-    if end > run.end:
+    if end is not None and end > run.end:
         raise ValueError(
             f"The schedule ends at step {end}, but {length}: it would stop at "
-            f"{value_name(schedule)} {value_at(schedule, run.end):.2f}. Lower end_step or train "
+            f"{ramp.value_name} {ramp.value_at(run.end):.2f}. Lower end_step or train "
             "longer. If this is one of several calls of fit, pass num_train_steps to "
             "UpdatePruningStep."
         )
     # A ramp from 0 prunes nothing yet at its first refresh.
-    first = begin + frequency if value_at(schedule, begin) == 0 else begin
-    last = run.end - 1 if end < 0 else end
+    first = begin + frequency if ramp.value_at(begin) == 0 else begin
+    last = run.end - 1 if end is None else end
     if run.start <= last and first > min(last, run.end - 1):
         raise ValueError(
-            f"{type(schedule).__name__} never prunes on its way: with begin_step {begin} and "
+            f"{type(ramp.schedule).__name__} never prunes on its way: with begin_step {begin} and "
             f"frequency {frequency} the first step at which it would is {first}, but its end_step "
-            f"is {end}, and {length}. Lower begin_step or frequency, or train longer."
+            f"is {-1 if end is None else end}, and {length}. Lower begin_step or frequency, or "
+            "train longer."
         )
 
 
@@ -70,35 +76,33 @@ def _length(run: Run) -> str:
 
 
 def check_trainable(model: keras.Model, layers: Mapping[str, PruneLowMovement]) -> None:
-    """Raises ValueError where scores cannot learn.
+    """Raises ValueError if scores cannot learn.
 
-    Because their layer is frozen, or the optimizer was built before they existed.
+    Their layer may be frozen, or the optimizer built before they existed.
     """
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    known = set(getattr(optimizer, "_index_dict", {}))
-    known |= set(getattr(getattr(optimizer, "score_optimizer", None), "_index_dict", {}))
+    optimizers = [optimizer, getattr(optimizer, "score_optimizer", None)]
     trainable = {id(weight) for weight in model.trainable_weights}
-    for path, layer in layers.items():
-        for scores in layer.scores:
-            if id(scores) not in trainable:
-                raise ValueError(
-                    f"{path} is frozen (trainable=False), so its movement scores cannot learn. "
-                    "Unfreeze it, leave it out of pruning with a mapping of path patterns to "
-                    "schedules or a pruning_policy, or use tf_movprune.Magnitude()."
-                )
-            if getattr(optimizer, "_built", False) and optimizer._var_key(scores) not in known:
-                raise ValueError(
-                    "The optimizer was built before the model was pruned, and does not know "
-                    f"{scores.name!r}. Compile the pruned model with a new optimizer."
-                )
+    for path, scores in _scores(layers):
+        if id(scores) not in trainable:
+            raise ValueError(
+                f"{path} is frozen (trainable=False), so its movement scores cannot learn. "
+                "Unfreeze it, leave it out of pruning with a mapping of path patterns to "
+                "schedules or a pruning_policy, or use tf_movprune.Magnitude()."
+            )
+        if all(compat.was_built_without(o, scores) for o in optimizers if o is not None):
+            raise ValueError(
+                "The optimizer was built before the model was pruned, and does not know "
+                f"{scores.name!r}. Compile the pruned model with a new optimizer."
+            )
 
 
 def check_loss(model: keras.Model, layers: Mapping[str, PruneLowMovement]) -> None:
-    """Raises ValueError where nothing would be learned but the penalties of pruning.
+    """Raises ValueError if nothing would be learned but the penalties of pruning.
 
-    Keras asks for a loss only where the layers of a model have none.
+    Keras asks for a loss only if the layers of a model have none.
     """
-    penalties = sum(layer.penalties > 0 for layer in layers.values())  # one loss to a layer
+    penalties = sum(layer.adds_penalty for layer in layers.values())  # one loss to a layer
     if not model.loss and 0 < len(model.losses) <= penalties:
         raise ValueError(
             f"{model.name!r} was compiled without a loss: nothing but the penalty of pruning would "
@@ -106,10 +110,30 @@ def check_loss(model: keras.Model, layers: Mapping[str, PruneLowMovement]) -> No
         )
 
 
+def check_scores(layers: Mapping[str, PruneLowMovement], step: int) -> None:
+    """Raises ValueError if scores are not finite."""
+    for path, scores in _scores(layers):
+        if not np.all(tf.math.is_finite(scores)):
+            raise ValueError(
+                f"The movement scores of {path} contain NaN or infinity at step {step}. "
+                "Go back to the last checkpoint, and lower the learning rate, clip gradients, "
+                "or use a LossScaleOptimizer under mixed_float16."
+            )
+
+
+def _scores(layers: Mapping[str, PruneLowMovement]) -> list[tuple[str, tf.Variable]]:
+    """All score variables, each once and with the path of its first layer."""
+    found: dict[int, tuple[str, tf.Variable]] = {}
+    for path, layer in layers.items():
+        for kernel in layer.kernels:
+            if kernel.scores is not None:
+                found.setdefault(id(kernel.scores), (path, kernel.scores))
+    return list(found.values())
+
+
 def warn_if_rate_ends(optimizer: keras.optimizers.Optimizer, run: Run) -> None:
     """Warns of an optimizer whose learning rate is 0 before a run is over."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    rate = getattr(optimizer, "_learning_rate", None)
+    rate = compat.learning_rate_of(getattr(optimizer, "inner_optimizer", optimizer))
     if isinstance(rate, LinearWarmupDecay) and rate.num_train_steps < run.end:
         warnings.warn(
             f"The optimizer's learning rate is 0 from step {rate.num_train_steps} on, its "
@@ -119,27 +143,31 @@ def warn_if_rate_ends(optimizer: keras.optimizers.Optimizer, run: Run) -> None:
         )
 
 
-def check_scores(layers: Mapping[str, PruneLowMovement], step: int) -> None:
-    """Raises ValueError where scores are not finite."""
-    for path, layer in layers.items():
-        for scores in layer.scores:
-            if not np.all(tf.math.is_finite(scores)):
-                raise ValueError(
-                    f"The movement scores of {path} contain NaN or infinity at step {step}. "
-                    "Go back to the last checkpoint, and lower the learning rate, clip gradients, "
-                    "or use a LossScaleOptimizer under mixed_float16."
-                )
+def warn_if_scores_are_noise(group: Sequence[MaskedKernel], step: int) -> None:
+    """Warns of scores that start at zero shortly before the first weights go by their order."""
+    method, ramp = group[0].method, group[0].settings.ramp
+    if not (method.has_scores and method.schedule_value == "sparsity"):
+        return
+    if step == 0 and ramp.begin_step < _DENSE_STEPS and start_at_zero(method.score_initializer):
+        warnings.warn(
+            f"Movement scores start at zero and pruning begins at step {ramp.begin_step}. Scores "
+            "are noise for the first hundreds of steps, and cuts by them remove large weights: "
+            "accuracy was at chance when this was measured (docs/short_runs.md). Use "
+            "tf_movprune.ShortRun, or start the scores from tf_movprune.MagnitudeScores(1e-3), or "
+            "train densely for thousands of steps before begin_step, as the paper does.",
+            stacklevel=2,
+        )
 
 
-def warn_if_ahead(layers: Iterable[PruneLowMovement], step: int) -> None:
+def warn_if_ahead(kernels: Iterable[MaskedKernel], step: int) -> None:
     """Warns of masks with more zeros than their schedule has at the step at which training goes on.
 
-    As where weights were loaded without the optimizer's state.
+    This happens when weights were loaded without the optimizer's state.
     """
-    for schedule, method, group in groups(layers):
-        if method.schedule_value != "sparsity":
+    for group in groups(kernels):
+        if group[0].method.schedule_value != "sparsity":
             continue
-        sparsity, target = 1 - _kept(group) / _total(group), value_at(schedule, step)
+        sparsity, target = 1 - _kept(group) / _total(group), group[0].settings.ramp.value_at(step)
         if sparsity > target + 0.01:
             warnings.warn(
                 f"Masks have sparsity {sparsity:.3f}, but training starts at step {step}, where "
@@ -151,8 +179,9 @@ def warn_if_ahead(layers: Iterable[PruneLowMovement], step: int) -> None:
 
 def warn_if_behind(name: str, layers: Collection[PruneLowMovement]) -> None:
     """Warns of masks that were never refreshed, are behind their schedule, or have no zeros."""
-    if all(float(threshold) == -np.inf for layer in layers for threshold in layer.thresholds) and (
-        _kept(layers) == _total(layers)
+    kernels = kernels_of(layers)
+    if all(float(kernel.threshold) == -np.inf for kernel in kernels) and (
+        _kept(kernels) == _total(kernels)
     ):
         warnings.warn(
             f"The masks of {name!r} were never refreshed: stripping gives the dense model. "
@@ -160,58 +189,47 @@ def warn_if_behind(name: str, layers: Collection[PruneLowMovement]) -> None:
             stacklevel=3,
         )
         return
-    empty = [layer.layer.name for layer in layers if not all(map(np.any, layer.masks))]
+    empty = [layer.layer.name for layer in layers if not all(np.any(k.mask) for k in layer.kernels)]
     if empty:
         warnings.warn(
             f"Nothing remains of a kernel of {', '.join(empty)}. Prune less, or set "
             "minimum_remaining on the method.",
             stacklevel=3,
         )
-    for schedule, method, group in groups(layers):
-        kept, total = _kept(group), _total(group)
-        if method.schedule_value != "sparsity":
-            if kept == total:
-                warnings.warn(
-                    f"{type(method).__name__} has pruned nothing in {name!r}. Raise final_lambda, "
-                    "or score_learning_rate_multiplier, or train longer.",
-                    stacklevel=3,
-                )
-            continue
-        end = getattr(schedule, "end_step", -1)
-        if end < 0:
-            continue
-        target = value_at(schedule, end)
-        minimum = getattr(method, "minimum_remaining", 0.0)
-        # One more to a matrix may be the rounding of a method that counts in another way.
-        sizes = [mask.shape.num_elements() for mask in _masks(group)]
-        allowed = (max(int(masks.kept_count(n, target)), int(minimum * n) + 1) for n in sizes)
-        if kept > sum(allowed) + len(sizes):
+    for group in groups(kernels):
+        _warn_if_group_is_behind(name, group)
+
+
+def _warn_if_group_is_behind(name: str, group: Sequence[MaskedKernel]) -> None:
+    method, ramp = group[0].method, group[0].settings.ramp
+    kept, total = _kept(group), _total(group)
+    if method.schedule_value != "sparsity":
+        if kept == total:
             warnings.warn(
-                f"Sparsity is {1 - kept / total:.4f} in masks whose {type(schedule).__name__} "
-                f"says {target:.4f} at its end_step {end}. Train to end_step, and after a loop of "
-                "your own call tf_movprune.update_masks(model, step, force=True).",
-                stacklevel=3,
+                f"{type(method).__name__} has pruned nothing in {name!r}. Raise final_lambda, "
+                "or score_learning_rate_multiplier, or train longer.",
+                stacklevel=4,
             )
-
-
-def _masks(layers: Iterable[PruneLowMovement]) -> list[tf.Variable]:
-    """Each once, however many layers share it."""
-    return list({id(mask): mask for layer in layers for mask in layer.masks}.values())
-
-
-def _kept(layers: Iterable[PruneLowMovement]) -> int:
-    return sum(int(np.count_nonzero(mask)) for mask in _masks(layers))
-
-
-def _total(layers: Iterable[PruneLowMovement]) -> int:
-    return sum(mask.shape.num_elements() for mask in _masks(layers))
-
-
-def check_stripped(model: keras.Model) -> None:
-    """Raises TypeError where `model` is no Keras model, ValueError where it is still pruned."""
-    check_keras_object(model, keras.Model, "a tf_keras model")
-    if pruned_layers(model):
-        raise ValueError(
-            f"{model.name!r} still has pruning wrappers. Use what "
-            "tf_movprune.strip_pruning(model) returns."
+        return
+    target = ramp.final_value
+    if target is None:
+        return
+    minimum = getattr(method, "minimum_remaining", 0.0)
+    # One more to a matrix may be the rounding of a method that counts in another way.
+    sizes = [kernel.size for kernel in group]
+    allowed = (max(int(kept_count(n, target)), int(minimum * n) + 1) for n in sizes)
+    if kept > sum(allowed) + len(sizes):
+        warnings.warn(
+            f"Sparsity is {1 - kept / total:.4f} in masks whose {type(ramp.schedule).__name__} "
+            f"says {target:.4f} at its end_step {ramp.final_step}. Train to end_step, and after a "
+            "loop of your own call tf_movprune.update_masks(model, step, force=True).",
+            stacklevel=4,
         )
+
+
+def _kept(kernels: Iterable[MaskedKernel]) -> int:
+    return sum(int(np.count_nonzero(kernel.mask)) for kernel in kernels)
+
+
+def _total(kernels: Iterable[MaskedKernel]) -> int:
+    return sum(kernel.size for kernel in kernels)

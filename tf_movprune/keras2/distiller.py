@@ -6,8 +6,10 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from tf_movprune.core.arguments import check_number
+from tf_movprune.core.losses import distillation_loss
+from tf_movprune.keras2 import hugging_face
 from tf_movprune.keras2.batches import (
-    LABEL_NAMES,
     Batch,
     Target,
     WithTeacherLogits,
@@ -22,45 +24,6 @@ from tf_movprune.keras2.batches import (
 )
 from tf_movprune.keras2.compat import check_keras_object, keras
 from tf_movprune.keras2.tree import pruned_layers
-
-
-def distillation_loss(
-    teacher_logits: tf.Tensor,
-    student_logits: tf.Tensor,
-    temperature: float,
-    valid: tf.Tensor | None = None,
-) -> tf.Tensor:
-    """Divergence of the student's softened distribution from the teacher's.
-
-        T² * sum_c p_c * (log p_c - log q_c),   p = softmax(z_t / T), q = softmax(z_s / T)
-
-    averaged over the N valid positions. The factor T² keeps the size of the gradient, which is
-    `T * (q - p) / N` for the student's logits and none for the teacher's, independent of T.
-    Classes that the teacher's logits rule out with -inf add nothing.
-
-    Args:
-      teacher_logits: [..., classes], of any float type; computed in float32.
-      student_logits: the same shape.
-      temperature: T, greater than 0.
-      valid: bool, the logits' shape without its last axis: what is averaged over; all unless given.
-        If nothing is valid the loss is 0.
-
-    Returns:
-      float32 scalar.
-
-    Reference:
-      Hinton, Vinyals & Dean (2015), https://arxiv.org/abs/1503.02531, section 2; Sanh, Wolf & Rush
-      (2020), https://arxiv.org/abs/2005.07683, section 6.
-    """
-    teacher = tf.stop_gradient(tf.cast(teacher_logits, tf.float32))
-    log_p = tf.nn.log_softmax(teacher / temperature)
-    log_q = tf.nn.log_softmax(tf.cast(student_logits, tf.float32) / temperature)
-    divergence = tf.reduce_sum(tf.math.multiply_no_nan(log_p - log_q, tf.exp(log_p)), axis=-1)
-    if valid is None:
-        valid = tf.ones_like(divergence, tf.bool)
-    weights = tf.cast(valid, tf.float32)
-    mean = tf.math.divide_no_nan(tf.reduce_sum(weights * divergence), tf.reduce_sum(weights))
-    return temperature**2 * mean
 
 
 class _Step(NamedTuple):
@@ -222,9 +185,10 @@ class Distiller(keras.Model):
 
     def _targets(self, batch: Batch, logits: dict[str, tf.Tensor]) -> dict[str, Target]:
         if batch.labels is None and self.alpha_ce > 0:
+            names = ", ".join(hugging_face.LABEL_NAMES.values())
             raise ValueError(
-                f"Labels are missing. Pass y, or {', '.join(LABEL_NAMES.values())} among the "
-                "inputs, or set alpha_ce=0 to learn from the teacher alone."
+                f"Labels are missing. Pass y, or {names} among the inputs, or set alpha_ce=0 to "
+                "learn from the teacher alone."
             )
         labels = by_output(batch.labels, logits, "labels")
         weights = by_output(batch.sample_weight, logits, "sample_weight")
@@ -264,11 +228,9 @@ class Distiller(keras.Model):
 
 
 def _check_numbers(temperature: float, alpha_distil: float, alpha_ce: float) -> None:
-    if not 0 < temperature < float("inf"):
-        raise ValueError(f"temperature must be greater than 0, got {temperature}.")
+    check_number("temperature", temperature, example=2.0, above=0)
     for name, alpha in (("alpha_distil", alpha_distil), ("alpha_ce", alpha_ce)):
-        if not 0 <= alpha < float("inf"):
-            raise ValueError(f"{name} must be at least 0, got {alpha}.")
+        check_number(name, alpha, example=0.5, minimum=0)
     if alpha_distil == alpha_ce == 0:
         raise ValueError("alpha_distil and alpha_ce are both 0: there is nothing to learn from.")
 

@@ -2,45 +2,57 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import inspect
-import numbers
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from tf_movprune.core import masks
-from tf_movprune.core.methods import HardMovement, PruningMethod
-from tf_movprune.core.schedules import EveryStep
-from tf_movprune.core.settings import check_block_size, check_settings
-from tf_movprune.keras2.compat import (
-    Layer,
-    PrunableLayer,
-    PruningSchedule,
-    is_saving,
-    keras,
-    register,
-)
+from tf_movprune.core.blocks import block_shape
+from tf_movprune.core.kernels import MaskedKernel, Part, block_size_of, joined_weights
+from tf_movprune.core.methods import PruningMethod
+from tf_movprune.core.schedules import PruningSchedule
+from tf_movprune.core.scores import initial_scores
+from tf_movprune.core.settings import Settings
+from tf_movprune.core.structure import WEIGHTS, Blocks, Units
+from tf_movprune.keras2 import compat
+from tf_movprune.keras2.compat import Layer, PrunableLayer, keras, register
+from tf_movprune.keras2.guard import TrainingGuard
 from tf_movprune.keras2.serialization import (
     deserialize_method,
     deserialize_schedule,
     serialize_method,
     serialize_schedule,
 )
-from tf_movprune.keras2.shared_masks import SharedMask
 from tf_movprune.keras2.slots import (
     Slot,
     build_attention,
-    find_slots,
+    find_kernels,
     kernel_names,
     knows_its_inputs,
     replaced,
+    slots_by_weight,
 )
 
 SCORES_NAME = "movement_scores"
 """Last part of the name of every score variable; optimizers recognise scores by it."""
+
+
+@dataclasses.dataclass(eq=False)
+class SharedKernel:
+    """A masked kernel with parts in several layers, made by the first of their wrappers.
+
+    Attributes:
+      size: number of heads or neurons.
+      parts: where their weights are, and the axis along which unit follows unit.
+      kernel: the kernel, once it is made.
+    """
+
+    size: int
+    parts: Sequence[tuple[Slot, int]]
+    kernel: MaskedKernel | None = None
 
 
 @register
@@ -52,20 +64,11 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
     The layer's weights are never overwritten. Masks change only when `UpdatePruningStep` or
     `update_masks` refresh them; tracing a training step that has neither raises.
 
-    Usually made by `prune_low_movement`. For each prunable kernel it has these variables, named
-    after the kernel:
-
-    - `movement_scores`: float32 under every precision policy, trainable. None for methods
-      without scores. The scores of the paper are `score_learning_rate_multiplier` times these.
-    - `mask`: bool, one entry to a block, all true at first.
-    - `threshold`: float32 scalar. The lowest importance that is kept; of `SoftMovement` the cut on
-      the sigmoid of the scores; -inf before the first refresh.
-
-    Heads and neurons, whose weights lie in several layers, have these once to all of them, with one
-    entry to a head or neuron. Their biases are masked too.
-
-    Methods with a penalty add it to the layer's losses, times the variable `penalty_weight`; those
-    with noise have a `noise_seed`.
+    Usually made by `prune_low_movement`. Once built, `kernels` has a `MaskedKernel` for each
+    prunable kernel, with its variables `movement_scores` (float32 under every precision policy,
+    trainable), `mask` (bool, all true at first) and `threshold`, named after the kernel. Heads and
+    neurons, whose weights lie in several layers, have one that all their wrappers share; their
+    biases are masked too. Penalties are added to the layer's losses.
 
     Args:
       layer: the layer to prune: one that tfmot's registry knows, or a subclass of it, or a layer
@@ -74,11 +77,11 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         the method asks for. None for methods that take none.
       method: a `PruningMethod`.
       block_size: rows and columns of the blocks that are kept or masked as one, on kernels of
-        shape [in, out]; `HEADS` or `NEURONS` with `shared_masks`.
+        shape [in, out]; `HEADS` or `NEURONS` with `shared_kernels`.
       score_learning_rate_multiplier: learning rate of the scores over the optimizer's own rate;
         the method's default unless given. The gradient that the optimizer sees, and clips, is
         that of the scores themselves.
-      shared_masks: the masks of heads and neurons of which the layer has a part; made by
+      shared_kernels: the heads and neurons that the layer has a part of; made by
         `prune_low_movement`.
       **kwargs: of `tf_keras.layers.Layer`.
 
@@ -92,34 +95,28 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         layer: Layer,
         pruning_schedule: PruningSchedule | None = None,
         method: PruningMethod | None = None,
-        block_size: tuple[int, int] | str = (1, 1),
+        block_size: tuple[int, int] | Units = WEIGHTS,
         score_learning_rate_multiplier: float | None = None,
-        shared_masks: Sequence[SharedMask] = (),
+        shared_kernels: Sequence[SharedKernel] = (),
         **kwargs: Any,
     ):
-        method = HardMovement() if method is None else method
-        if pruning_schedule is None and getattr(method, "schedule_value", "") is None:
-            pruning_schedule = EveryStep()
-        if score_learning_rate_multiplier is None:
-            score_learning_rate_multiplier = getattr(method, "score_learning_rate_multiplier", 1.0)
+        settings = Settings(pruning_schedule, method, block_size, score_learning_rate_multiplier)
         _check_layer(layer)
-        check_settings(pruning_schedule, method, score_learning_rate_multiplier)
-        check_block_size(block_size, method, is_shared=bool(shared_masks))
+        if isinstance(settings.block_size, Units) and not shared_kernels:
+            raise TypeError(
+                f"block_size {settings.block_size!r} is for models: heads and neurons have weights "
+                "in several layers. Give a layer two integers, or prune the model that it is in."
+            )
         kwargs.setdefault("name", f"prune_low_movement_{layer.name}")
         kwargs.setdefault("dtype", layer.dtype_policy)
         kwargs.setdefault("trainable", layer.trainable)
         super().__init__(layer, **kwargs)
-        self.pruning_schedule = pruning_schedule
-        self.method = method
-        self.block_size: Any = block_size if shared_masks else tuple(map(int, block_size))
-        self.__dict__["shared_masks"] = list(shared_masks)  # not tracked: their variables are
-        self.score_learning_rate_multiplier = float(score_learning_rate_multiplier)
+        self.settings = settings
+        self.guard = TrainingGuard(self.name)
+        self.__dict__["_shared_kernels"] = list(shared_kernels)  # not tracked: their variables are
         self.supports_masking = layer.supports_masking
         self.stateful = getattr(layer, "stateful", False)
-        self._masks_are_refreshed = False
-        self._is_folded = False
-        if hasattr(layer, "_batch_input_shape"):
-            self._batch_input_shape = layer._batch_input_shape
+        compat.declare_input_shape(self, compat.declared_input_shape(layer))
         if layer.built:
             self.build(None)
 
@@ -134,123 +131,107 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             self.layer.built = True
         if isinstance(self.layer, keras.layers.MultiHeadAttention) and not self.layer.weights:
             build_attention(self.layer)
-        self._find_kernels()
-        self.scores, self.masks, self.thresholds = [], [], []
-        if self.shared_masks:
-            self._share_variables()
+        weights = find_kernels(self.layer)
+        kernels, made = [], []
+        if self._shared_kernels:
+            for shared in self._shared_kernels:
+                if shared.kernel is None:
+                    parts = [
+                        Part(slot.weight, axis, is_bias=slot.name == "bias")
+                        for slot, axis in shared.parts
+                    ]
+                    shared.kernel = self._make_kernel(parts, (shared.size,))
+                    made.append(shared.kernel)
+                kernels.append(shared.kernel)
         else:
-            for i, kernel in enumerate(self.get_prunable_weights()):
-                self._add_variables(kernel, i)
-        if self.method.has_penalty:
-            self.penalty_weight = self._add_state("penalty_weight", (), tf.float32)
-            if self._own_scores:
-                self.add_loss(self._penalty)
-        if self.method.has_noise:
-            self.noise_seed = self._add_state("noise_seed", (2,), tf.int64)  # int32 has no GPU
+            for weight in weights:
+                shape = block_shape(tuple(weight.shape), self.settings.block_size)
+                kernels.append(self._make_kernel([Part(weight)], shape))
+            made = kernels
+        vars(self)["_built_kernels"] = kernels
+        vars(self)["_masked_slots"] = self._find_slots(weights, kernels)
+        # Tracked under one name, by checkpoints too, whichever wrapper made them.
+        self.kernel_variables = [kernel.variables for kernel in kernels]
+        self.adds_penalty = bool(made) and self.settings.method.has_penalty
+        if self.adds_penalty:
+            self.add_loss(lambda: tf.add_n([kernel.penalty() for kernel in made]))
         super().build(input_shape)
 
-    def _find_kernels(self) -> None:
-        found = find_slots(self.layer)
-        untracked = self.__dict__
-        untracked["_found_slots"] = found  # kernels first, then biases of heads and neurons
-        untracked["_kernel_count"] = len(found)
-        untracked["_maskings"] = []  # of each slot: places in `masks`, and how these are expanded
-        untracked["_own_scores"] = []  # places in `scores` of those that this wrapper made
+    def _find_slots(
+        self, weights: Sequence[tf.Variable], kernels: Sequence[MaskedKernel]
+    ) -> list[tuple[Slot, list[tuple[MaskedKernel, Part]]]]:
+        """The slots of the layer that are masked, and by what: first its kernels, then biases."""
+        slots = slots_by_weight(self.layer)
+        found: dict[int, tuple[Slot, list[tuple[MaskedKernel, Part]]]] = {}
+        for weight in weights:
+            found[id(weight)] = slots[id(weight)], []
+        for kernel in kernels:
+            for part in kernel.parts:
+                key = id(part.weight)
+                if key in slots:
+                    found.setdefault(key, (slots[key], []))[1].append((kernel, part))
+        return list(found.values())
 
     @property
-    def _slots(self) -> list[Slot]:
-        if "_found_slots" not in vars(self):
+    def kernels(self) -> list[MaskedKernel]:
+        """The masked kernels of which the layer has a part.
+
+        Raises:
+          ValueError: the layer is not built.
+        """
+        if "_built_kernels" not in vars(self):
             raise ValueError(
                 f"The pruned layer {self.name!r} is not built yet, and has no masks. Call it, or "
                 "the model, once on example inputs before training, for instance model(batch)."
             )
-        return self._found_slots
+        return self._built_kernels
 
-    def _add_variables(self, kernel: tf.Variable, index: int) -> None:
-        shape = masks.block_shape(kernel.shape, self.block_size)
-        with tf.name_scope(f"{kernel.name.split(':')[0]}/"):
-            if self.method.has_scores:
-                self.scores.append(self._add_scores(shape, lambda: kernel, self.block_size))
-                self._own_scores.append(index)
-            self.masks.append(self._add_mask(shape))
-            self.thresholds.append(self._add_threshold())
-        expand = functools.partial(masks.expand_blocks, block_size=self.block_size)
-        self._maskings.append([(index, expand)])
+    def _make_kernel(self, parts: Sequence[Part], shape: tuple[int, ...]) -> MaskedKernel:
+        settings, method = self.settings, self.settings.method
+        with tf.name_scope(f"{parts[0].weight.name.split(':')[0]}/"):
+            return MaskedKernel(
+                settings,
+                parts,
+                scores=self._add_scores(parts, shape) if method.has_scores else None,
+                mask=self.add_weight("mask", shape, tf.bool, initializer="ones", trainable=False),
+                threshold=self._add_state(
+                    "threshold", (), tf.float32, keras.initializers.Constant(-float("inf"))
+                ),
+                penalty_weight=self._add_state("penalty_weight", (), tf.float32)
+                if method.has_penalty
+                else None,
+                # int32 variables have no place on a GPU.
+                noise_seed=self._add_state("noise_seed", (2,), tf.int64)
+                if method.has_noise
+                else None,
+            )
 
-    def _share_variables(self) -> None:
-        slots = {(id(slot.owner), slot.name): slot for slot in self._slots}
-        maskings: dict[tuple[int, str], list[Any]] = {key: [] for key in slots}
-        for index, shared in enumerate(self.shared_masks):
-            parts = shared.parts_in(self.layer)
-            if not shared.is_made:
-                self._make_variables(shared, parts[0].variable, index)
-            for part in parts:
-                key = id(part.owner), part.name
-                slots.setdefault(key, Slot(part.owner, part.name))
-                shape = tuple(part.variable.shape)
-                expand = functools.partial(masks.expand_units, shape=shape, axis=part.axis)
-                maskings.setdefault(key, []).append((index, expand))
-        self._slots[:] = slots.values()
-        self._maskings[:] = maskings.values()
-        # Assigned as lists, from which Keras tracks what another wrapper made.
-        if self.method.has_scores:
-            self.scores = [shared.scores for shared in self.shared_masks]
-        self.masks = [shared.mask for shared in self.shared_masks]
-        self.thresholds = [shared.threshold for shared in self.shared_masks]
-
-    def _make_variables(self, shared: SharedMask, first: tf.Variable, index: int) -> None:
-        with tf.name_scope(f"{first.name.split(':')[0]}/"):
-            if self.method.has_scores:
-                shared.scores = self._add_scores((shared.size,), shared.matrix, shared.block_size)
-                self._own_scores.append(index)
-            shared.mask = self._add_mask((shared.size,))
-            shared.threshold = self._add_threshold()
-
-    def _add_mask(self, shape: tuple[int, ...]) -> tf.Variable:
-        return self.add_weight("mask", shape, tf.bool, initializer="ones", trainable=False)
-
-    def _add_threshold(self) -> tf.Variable:
-        lowest = keras.initializers.Constant(-float("inf"))
-        return self._add_state("threshold", (), tf.float32, lowest)
-
-    def _add_state(self, name, shape, dtype, initializer="zeros") -> tf.Variable:
+    def _add_state(self, name, shape, dtype, initializer="zeros", trainable=False) -> tf.Variable:
         return self.add_weight(
             name,
             shape,
             dtype,
             initializer=initializer,
-            trainable=False,
+            trainable=trainable,
             experimental_autocast=False,
         )
 
-    def _add_scores(
-        self,
-        shape: tuple[int, ...],
-        kernel: Callable[[], tf.Tensor],
-        block_size: tuple[int, int],
-    ) -> tf.Variable:
-        initializer = self.method.score_initializer
+    def _add_scores(self, parts: Sequence[Part], shape: tuple[int, ...]) -> tf.Variable:
+        settings = self.settings
+        size = math.prod(shape)
 
         # All in the initializer, which Keras skips for a value that a checkpoint brings.
         def start(shape, dtype=None, **kwargs):
-            if hasattr(initializer, "from_kernel"):
-                weights = tf.cast(tf.convert_to_tensor(kernel()), tf.float32)
-                scores = masks.mean_blocks(initializer.from_kernel(weights), block_size)
-                scores = tf.reshape(scores, shape)
-            elif isinstance(initializer, numbers.Real):
-                scores = tf.fill(shape, tf.cast(initializer, tf.float32))
-            else:
-                scores = keras.initializers.get(initializer)(shape, dtype)
-            return scores / self.score_learning_rate_multiplier
+            scores = initial_scores(
+                settings.method.score_initializer,
+                shape,
+                lambda: joined_weights(parts, size),
+                block_size_of(parts, settings, size),
+                keras.initializers.get,
+            )
+            return settings.score_units.to_variable(scores)
 
-        return self.add_weight(
-            SCORES_NAME,
-            shape,
-            tf.float32,
-            initializer=start,
-            trainable=True,
-            experimental_autocast=False,
-        )
+        return self._add_state(SCORES_NAME, shape, tf.float32, start, trainable=True)
 
     # ---- forward pass
 
@@ -262,41 +243,28 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         return super().__call__(*args, **kwargs)
 
     def call(self, inputs, *args, training=None, mask=None, **kwargs):
-        is_training = _is_true(training) and not is_saving()
-        if is_training:
-            self.check_refreshed()
-        if mask is not None and self.layer._expects_mask_arg:
+        if _is_true(training) and not compat.is_saving():
+            self.guard.check()
+        if mask is not None and compat.takes_mask(self.layer):
             kwargs["mask"] = mask
-        with replaced(self.layer, self._slots, self._masked_kernels(training)):
+        slots = [slot for slot, _ in self._masked_slots]
+        with replaced(self.layer, slots, self._masked_weights(training)):
             return self.layer(inputs, *args, **kwargs)
 
-    def _masked_kernels(self, training: Any = False) -> list[tf.Tensor]:
-        if self.method.has_noise and tf.is_tensor(training):
+    def _masked_weights(self, training: Any = False) -> list[tf.Tensor]:
+        if self.settings.method.has_noise and tf.is_tensor(training):
             return tf.cond(
                 tf.cast(training, tf.bool),
-                lambda: self._masked_kernels(True),
-                lambda: self._masked_kernels(False),
+                lambda: self._masked_weights(True),
+                lambda: self._masked_weights(False),
             )
-        kernels = []
-        for i, (slot, maskings) in enumerate(zip(self._slots, self._maskings)):
-            seed = None
-            if self.method.has_noise and training:
-                seed = tf.random.experimental.stateless_fold_in(self.noise_seed, i)
-            kernel = tf.convert_to_tensor(slot.kernel)
-            for index, expand in maskings:
-                scores = expand(self._scaled_scores(index)) if self.method.has_scores else None
-                mask = expand(tf.convert_to_tensor(self.masks[index]))
-                kernel = self.method.mask_kernel(kernel, scores, mask, seed)
-            kernels.append(kernel)
-        return kernels
-
-    def _scaled_scores(self, index: int) -> tf.Tensor:
-        """The scores of the paper. Their gradient is handed on unscaled."""
-        return masks.scale_scores(self.scores[index], self.score_learning_rate_multiplier)
-
-    def _penalty(self) -> tf.Tensor:
-        penalties = [self.method.penalty(self._scaled_scores(i)) for i in self._own_scores]
-        return self.penalty_weight * tf.add_n(penalties)
+        tensors = []
+        for slot, masked_by in self._masked_slots:
+            tensor = tf.convert_to_tensor(slot.weight)
+            for kernel, part in masked_by:
+                tensor = kernel.masked(part, tensor, training=_is_true(training))
+            tensors.append(tensor)
+        return tensors
 
     def reset_states(self, *args, **kwargs):
         self.layer.reset_states(*args, **kwargs)
@@ -311,87 +279,34 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
 
     def get_prunable_weights(self) -> list[tf.Variable]:
         """The unmasked kernels, in the layer's own order."""
-        return [slot.kernel for slot in self._slots[: self._kernel_count]]
-
-    def importance(self, index: int) -> tf.Tensor:
-        """Importance, as the method sees it, of all that one of `masks` decides: float32 tensor."""
-        if self.shared_masks:
-            shared = self.shared_masks[index]
-            kernel, block_size = shared.matrix(), shared.block_size
-        else:
-            kernel, block_size = self._slots[index].kernel, self.block_size
-        scores = self._scaled_scores(index) if self.method.has_scores else None
-        weights = tf.cast(tf.convert_to_tensor(kernel), tf.float32)
-        importance = self.method.importance(weights, scores, block_size)
-        return tf.reshape(importance, self.masks[index].shape)
-
-    @property
-    def penalties(self) -> int:
-        """How many of `scores` this wrapper adds to the loss; shared ones, one of them does."""
-        return len(self._own_scores) if self.method.has_penalty else 0
-
-    def remaining(self) -> list[tf.Tensor]:
-        """How many weights of each kernel the masks keep: int64 scalars."""
-        counts = []
-        for kernel, maskings in zip(self.get_prunable_weights(), self._maskings):
-            sizes = [self.masks[index].shape.num_elements() for index, _ in maskings]
-            kept = tf.constant(kernel.shape.num_elements() // int(np.prod(sizes)), tf.int64)
-            for index, _ in maskings:
-                kept *= tf.math.count_nonzero(self.masks[index])
-            counts.append(kept)
-        return counts
-
-    @property
-    def masks_are_refreshed(self) -> bool:
-        """Whether something refreshes the masks during training, so that it may go on."""
-        return self._masks_are_refreshed
-
-    @masks_are_refreshed.setter
-    def masks_are_refreshed(self, value: bool) -> None:
-        self._check_not_folded()
-        self._masks_are_refreshed = value
-
-    def check_refreshed(self) -> None:
-        """Raises RuntimeError where nothing refreshes the masks, or they are folded in."""
-        self._check_not_folded()
-        if not self.masks_are_refreshed:
-            raise RuntimeError(
-                f"The pruned layer {self.name!r} is being trained, but nothing refreshes its "
-                "masks. Add tf_movprune.UpdatePruningStep() to the callbacks of fit, or call "
-                "tf_movprune.update_masks(model, step) before each step of your own loop."
-            )
+        _ = self.kernels  # raises before the layer is built
+        return find_kernels(self.layer)
 
     def fold_masks(self) -> Layer:
-        """Writes the masked kernels into the layer, and returns it. Training raises thereafter."""
-        for slot, kernel in zip(self._slots, self._masked_kernels()):
-            slot.kernel.assign(kernel)
-        self._is_folded = True
+        """Writes the masked weights into the layer, and returns it. Training raises thereafter."""
+        _ = self.kernels
+        for (slot, _), tensor in zip(self._masked_slots, self._masked_weights()):
+            slot.weight.assign(tensor)
+        self.guard.fold()
         return self.layer
-
-    def _check_not_folded(self) -> None:
-        if self._is_folded:
-            raise RuntimeError(
-                f"The pruned layer {self.name!r} cannot be trained further: "
-                "tf_movprune.strip_pruning wrote its masks into the weights. Prune a fresh model "
-                "in the same way, and load weights into it that were saved before."
-            )
 
     # ---- saving
 
     def get_config(self):
-        if self.shared_masks:
+        settings = self.settings
+        if not isinstance(settings.block_size, Blocks):
             raise ValueError(
-                f"{self.name!r} shares masks of {self.block_size} with other layers, which a file "
-                "of the whole model does not keep. Use save_weights or tf.train.Checkpoint, and "
-                "load into a fresh model that is pruned in the same way; or save what "
+                f"{self.name!r} shares masks of {settings.block_size} with other layers, which a "
+                "file of the whole model does not keep. Use save_weights or tf.train.Checkpoint, "
+                "and load into a fresh model that is pruned in the same way; or save what "
                 "tf_movprune.strip_pruning returns."
             )
         return {
             **super().get_config(),
-            "pruning_schedule": serialize_schedule(self.pruning_schedule),
-            "method": serialize_method(self.method),
-            "block_size": list(self.block_size),
-            "score_learning_rate_multiplier": self.score_learning_rate_multiplier,
+            "pruning_schedule": serialize_schedule(settings.schedule),
+            "method": serialize_method(settings.method),
+            "block_size": list(settings.block_size),
+            "score_learning_rate_multiplier": settings.score_learning_rate_multiplier,
         }
 
     @classmethod

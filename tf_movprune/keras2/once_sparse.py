@@ -5,12 +5,11 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import tensorflow as tf
-
 from tf_movprune.core.arguments import check_fraction
-from tf_movprune.core.refresh import built_layers, overall_sparsity
-from tf_movprune.core.schedules import end_of
+from tf_movprune.core.kernels import overall_sparsity
+from tf_movprune.keras2.callbacks import step_of
 from tf_movprune.keras2.compat import keras
+from tf_movprune.keras2.tree import built_layers, kernels_of
 
 
 class OnceSparse(keras.callbacks.Callback):
@@ -56,13 +55,13 @@ class OnceSparse(keras.callbacks.Callback):
         self.callback.set_model(model)
 
     def on_train_begin(self, logs=None):
-        self._layers = built_layers(self.model).values()
+        self._kernels = kernels_of(built_layers(self.model).values())
         self._was_sparse = False
-        for layer in self._layers:
-            if end_of(layer.pruning_schedule) is None:
+        for kernel in self._kernels:
+            if kernel.settings.ramp.final_step is None:
                 raise ValueError(
                     "OnceSparse waits for every schedule to end, but "
-                    f"{type(layer.pruning_schedule).__name__} has no end_step. Give it one."
+                    f"{type(kernel.settings.schedule).__name__} has no end_step. Give it one."
                 )
         self.callback.on_train_begin(logs)
 
@@ -88,13 +87,13 @@ class OnceSparse(keras.callbacks.Callback):
             warnings.warn(
                 f"{type(self.callback).__name__} has seen no epoch: none ended with every schedule "
                 f"at its end and at least {self.min_sparsity} sparsity; it is "
-                f"{float(overall_sparsity(self._layers)):.3f}.",
+                f"{float(overall_sparsity(self._kernels)):.3f}.",
                 stacklevel=2,
             )
         self.callback.on_train_end(logs)
 
     def _reached_target(self) -> bool:
-        step = int(tf.convert_to_tensor(self.model.optimizer.iterations))
-        if any(step < (end_of(layer.pruning_schedule) or 0) for layer in self._layers):
+        step = step_of(self.model)
+        if any(step < (kernel.settings.ramp.final_step or 0) for kernel in self._kernels):
             return False
-        return float(overall_sparsity(self._layers)) >= self.min_sparsity
+        return float(overall_sparsity(self._kernels)) >= self.min_sparsity

@@ -8,7 +8,8 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_integer, check_number
-from tf_movprune.keras2.compat import keras, register
+from tf_movprune.keras2 import compat
+from tf_movprune.keras2.compat import OpenAdamW, PlainSGD, keras, register
 from tf_movprune.keras2.layer import SCORES_NAME, is_scores
 
 # By the last part of a variable's name; normalisations have gamma and beta.
@@ -30,11 +31,11 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, peak_learning_rate: float, num_train_steps: int, num_warmup_steps: int):
-        self.peak_learning_rate = check_number("learning_rate", peak_learning_rate, example=3e-5)
+        self.peak_learning_rate = check_number(
+            "learning_rate", peak_learning_rate, example=3e-5, above=0
+        )
         self.num_train_steps = check_integer("num_train_steps", num_train_steps, example=1500)
         self.num_warmup_steps = check_integer("num_warmup_steps", num_warmup_steps, example=150)
-        if not self.peak_learning_rate > 0:
-            raise ValueError(f"learning_rate must be greater than 0, got {peak_learning_rate}.")
         if not 0 <= num_warmup_steps < num_train_steps:
             raise ValueError(
                 "num_warmup_steps must be at least 0 and less than num_train_steps, got "
@@ -58,17 +59,7 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 
 @register
-class PlainSGD(keras.optimizers.SGD):
-    """Gradient descent without momentum, and without the slots that Keras makes for it anyway."""
-
-    def build(self, var_list):
-        super(keras.optimizers.SGD, self).build(var_list)
-        vars(self)["momentums"] = [None] * len(var_list)  # Keras's update knows this case
-        self._built = True
-
-
-@register
-class MovementAdamW(keras.optimizers.AdamW):
+class MovementAdamW(OpenAdamW):
     """AdamW that leaves scores, biases and normalisations undecayed.
 
     Args:
@@ -100,19 +91,16 @@ class MovementAdamW(keras.optimizers.AdamW):
         for variable, weight in zip(self.variables, weights, strict=True):
             variable.assign(weight)
 
-    def _use_weight_decay(self, variable):
-        return self.weight_decay > 0 and super()._use_weight_decay(variable)
+    def decays(self, variable):
+        return self.weight_decay > 0
 
-    def _internal_apply_gradients(self, grads_and_vars):
-        grads_and_vars = list(grads_and_vars)
+    def apply_clipped(self, grads_and_vars, apply):
         if self.score_optimizer is not None:
             of_scores = [(grad, v) for grad, v in grads_and_vars if is_scores(v)]
             grads_and_vars = [(grad, v) for grad, v in grads_and_vars if not is_scores(v)]
             # Not counted by itself: a LossScaleOptimizer skips steps, but counts them here.
-            self.score_optimizer.iterations.assign(self.iterations)
-            self.score_optimizer._compute_current_learning_rate()
-            self.score_optimizer._internal_apply_gradients(of_scores)
-        return super()._internal_apply_gradients(grads_and_vars)
+            compat.apply_unclipped(self.score_optimizer, of_scores, self.iterations)
+        return apply(grads_and_vars)
 
     def get_config(self):
         config = super().get_config()
@@ -168,11 +156,9 @@ def create_optimizer(
     Reference:
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683, section 5.
     """
-    check_number("weight_decay", weight_decay, example=0.01)
-    if not weight_decay >= 0:
-        raise ValueError(f"weight_decay must be at least 0, got {weight_decay}.")
-    if clipnorm is not None and not check_number("clipnorm", clipnorm, example=1.0) > 0:
-        raise ValueError(f"clipnorm must be greater than 0, or None, got {clipnorm}.")
+    check_number("weight_decay", weight_decay, example=0.01, minimum=0)
+    if clipnorm is not None:
+        check_number("clipnorm", clipnorm, example=1.0, above=0)
 
     def scheduled(peak: float) -> LinearWarmupDecay:
         return LinearWarmupDecay(peak, num_train_steps, num_warmup_steps)

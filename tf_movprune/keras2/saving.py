@@ -7,70 +7,57 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune.keras2.compat import Layer, keras, registered_name
+from tf_movprune.core.structure import Blocks
+from tf_movprune.keras2 import hugging_face
+from tf_movprune.keras2.compat import (
+    Layer,
+    check_keras_object,
+    is_graph_network,
+    keras,
+    registered_name,
+)
 from tf_movprune.keras2.layer import PruneLowMovement
-from tf_movprune.keras2.tree import is_graph_network, pruned_layers, walk
+from tf_movprune.keras2.serialization import SERIALIZABLE
+from tf_movprune.keras2.tree import LayerTree, pruned_layers
 
 
-def guard_saving(model: Layer) -> None:
-    """Makes `save_pretrained`, and saving without what was changed in place, raise."""
-    _guard_save_pretrained(model)
-    _guard_shared_masks(model)
-    _guard_configs(model)
+def guard_saving(tree: LayerTree) -> None:
+    """Makes `save_pretrained`, and saving without what was changed in place, raise.
+
+    Args:
+      tree: of a pruned model.
+    """
+    hugging_face.refuse_saving(tree.root)
+    _refuse_shared_kernels(tree)
+    for layer in tree.holders():
+        # Keras would save a layer that was changed in place as its class makes it, without
+        # wrappers: a file that does not load, or loads another model.
+        if not is_graph_network(layer):
+            vars(layer)["get_config"] = functools.partial(_complete_config, layer)
 
 
-def unguard_saving(model: Layer) -> None:
+def unguard_saving(tree: LayerTree) -> None:
     """Undoes `guard_saving`."""
-    vars(model).pop("save_pretrained", None)
-    vars(model).pop("save", None)
-    for layer in _unwrapped_layers(model):
+    hugging_face.allow_saving(tree.root)
+    vars(tree.root).pop("save", None)
+    for layer in tree.layers():
         if getattr(vars(layer).get("get_config"), "func", None) is _complete_config:
             del vars(layer)["get_config"]
 
 
-def _guard_save_pretrained(model: Layer) -> None:
-    """Hugging Face would save the unmasked weights, and load them without a word."""
-    if hasattr(type(model), "save_pretrained"):
-
-        def refuse(*args: Any, **kwargs: Any) -> None:
-            raise ValueError(
-                f"{model.name!r} still has pruning wrappers, and save_pretrained would write its "
-                "unmasked weights. Save what tf_movprune.strip_pruning(model) returns; to go on "
-                "training later, use save_weights or tf.train.Checkpoint."
-            )
-
-        vars(model)["save_pretrained"] = refuse
-
-
-def _guard_shared_masks(model: Layer) -> None:
-    """Refused before Keras opens the file, of which nothing would be left."""
-    sharing = [layer for layer in pruned_layers(model).values() if layer.shared_masks]
-    if sharing and isinstance(model, keras.Model):
+def _refuse_shared_kernels(tree: LayerTree) -> None:
+    """Refuses to save before Keras opens the file, of which nothing would be left."""
+    sharing = [
+        layer
+        for layer in tree.pruned_layers().values()
+        if not isinstance(layer.settings.block_size, Blocks)
+    ]
+    if sharing and isinstance(tree.root, keras.Model):
 
         def refuse(*args: Any, **kwargs: Any) -> None:
             sharing[0].get_config()  # raises
 
-        vars(model)["save"] = refuse
-
-
-def _guard_configs(model: Layer) -> None:
-    """Keras would save a layer that was changed in place as its class makes it: without wrappers.
-
-    Such a file does not load, or loads another model.
-    """
-    for layer in _unwrapped_layers(model):
-        if not is_graph_network(layer) and pruned_layers(layer):
-            vars(layer)["get_config"] = functools.partial(_complete_config, layer)
-
-
-def _unwrapped_layers(model: Layer) -> list[Layer]:
-    """A model and all layers in it, down to its wrappers, which are left out."""
-    layers = [model, *(layer for _, layer in walk(model, _is_wrapper))]
-    return [layer for layer in layers if not _is_wrapper(layer)]
-
-
-def _is_wrapper(value: Any) -> bool:
-    return isinstance(value, PruneLowMovement)
+        vars(tree.root)["save"] = refuse
 
 
 def _complete_config(layer: Layer) -> dict[str, Any]:
@@ -91,3 +78,19 @@ def _complete_config(layer: Layer) -> dict[str, Any]:
             "the same way; or save what tf_movprune.strip_pruning returns."
         )
     return config
+
+
+def prune_scope():
+    """Scope in which saved pruned models load; everything in it is registered anyway."""
+    classes = (PruneLowMovement, *SERIALIZABLE)
+    return keras.saving.custom_object_scope({cls.__name__: cls for cls in classes})
+
+
+def check_stripped(model: Any) -> None:
+    """Raises TypeError if `model` is no Keras model, ValueError if it is still pruned."""
+    check_keras_object(model, keras.Model, "a tf_keras model")
+    if pruned_layers(model):
+        raise ValueError(
+            f"{model.name!r} still has pruning wrappers. Use what "
+            "tf_movprune.strip_pruning(model) returns."
+        )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from tf_movprune.core import methods, schedules
+from tf_movprune.core import methods, schedules, scores
+from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.keras2.compat import (
     ConstantSparsity,
     PolynomialDecay,
-    PruningSchedule,
     keras,
     register,
     registered_name,
@@ -21,7 +21,7 @@ SERIALIZABLE = (
     methods.HardMovement,
     methods.L0,
     methods.Magnitude,
-    methods.MagnitudeScores,
+    scores.MagnitudeScores,
     methods.SoftMovement,
 )
 for _cls in SERIALIZABLE:

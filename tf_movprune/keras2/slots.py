@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_movprune.keras2.compat import REGISTERED_KERNELS, Layer, is_saving, keras
+from tf_movprune.keras2 import compat
+from tf_movprune.keras2.compat import Layer, keras
 
 
 class Slot(NamedTuple):
-    """Where a kernel lives: the attribute `name` of the layer `owner`."""
+    """The place of a weight: the attribute `name` of the layer `owner`."""
 
     owner: Layer
     name: str
 
     @property
-    def kernel(self) -> tf.Variable:
+    def weight(self) -> tf.Variable:
         return getattr(self.owner, self.name)
 
 
 def kernel_names(layer: Any) -> list[str]:
     """Names of the kernels of a layer that tfmot's registry knows, or of a subclass of one."""
-    for cls in type(layer).__mro__:
-        if cls is keras.layers.EinsumDense:
-            return ["kernel"]
-        if cls in REGISTERED_KERNELS:
-            return REGISTERED_KERNELS[cls]
+    if isinstance(layer, keras.layers.EinsumDense):
+        return ["kernel"]
+    registered = compat.registered_kernels(layer)
+    if registered:
+        return registered
     if isinstance(layer, keras.layers.RNN) and not isinstance(
         layer.cell, keras.layers.StackedRNNCells
     ):
@@ -37,17 +38,17 @@ def kernel_names(layer: Any) -> list[str]:
 
 
 def knows_its_inputs(layer: Layer) -> bool:
-    """False of an attention layer that was neither called nor loaded with its input shapes."""
+    """Whether a layer can make its kernels: attention has to be called, or loaded with shapes."""
     if not isinstance(layer, keras.layers.MultiHeadAttention) or layer.weights:
         return True
-    return None not in (layer._query_shape, layer._value_shape, layer._key_shape)
+    return None not in compat.attention_shapes(layer)
 
 
 def build_attention(layer: keras.layers.MultiHeadAttention) -> None:
-    """Makes the kernels of an attention layer whose input shapes its configuration brought."""
+    """Makes the kernels of an attention layer whose configuration brought its input shapes."""
     if knows_its_inputs(layer):
-        shapes = (layer._query_shape, layer._value_shape, layer._key_shape)
         with tf.init_scope():
+            shapes = compat.attention_shapes(layer)
             layer(*(tf.zeros([size or 1 for size in shape]) for shape in shapes))
 
 
@@ -70,41 +71,47 @@ def prunable_weights(layer: Layer) -> list[tf.Variable]:
     return weights
 
 
-def find_slots(layer: Layer) -> list[Slot]:
+def slots_by_weight(layer: Layer) -> dict[int, Slot]:
+    """Where each weight of a layer and of the layers inside it is, by the weight's id."""
+    found: dict[int, Slot] = {}
+    for owner in (layer, *layer.submodules):
+        for name, value in vars(owner).items():
+            if isinstance(value, tf.Variable):
+                found.setdefault(id(value), Slot(owner, name))
+    return found
+
+
+def find_kernels(layer: Layer) -> list[tf.Variable]:
+    """The kernels of a built layer, each of which has a slot.
+
+    Raises:
+      ValueError: there are none, or one is not an attribute.
+    """
     weights = prunable_weights(layer)
     if not weights:
         raise ValueError(
             f"The layer {layer.name!r} ({type(layer).__name__}) returned no weights from "
             "get_prunable_weights(). Return at least one, or leave the layer out."
         )
-    owners = [layer, *layer.submodules]
-    slots = []
+    slots = slots_by_weight(layer)
     for weight in weights:
-        found = (
-            Slot(owner, name)
-            for owner in owners
-            for name, value in vars(owner).items()
-            if value is weight
-        )
-        slot = next(found, None)
-        if slot is None:
+        if id(weight) not in slots:
             raise ValueError(
                 f"The prunable weight {weight.name!r} of layer {layer.name!r} is not an attribute "
                 "of it or of a layer inside it. Keep it as an attribute of its own, not in a list."
             )
-        slots.append(slot)
-    return slots
+    return weights
 
 
 @contextlib.contextmanager
-def replaced(layer: Layer, slots: list[Slot], tensors: list[tf.Tensor]) -> Iterator[None]:
-    """Puts tensors where the layer looks for its kernels.
+def replaced(layer: Layer, slots: Sequence[Slot], tensors: Sequence[tf.Tensor]) -> Iterator[None]:
+    """Puts tensors into the slots in which the layer looks for its weights.
 
-    Through `vars`, because assigning the attribute would drop the kernel from the layer's weights.
+    Through `vars`, because assigning the attribute would drop the weight from those of the layer.
     """
-    kernels = [slot.kernel for slot in slots]
+    weights = [slot.weight for slot in slots]
     saved_calls = {}
-    if is_saving():
+    if compat.is_saving():
         # A SavedModel in the making replaces the `call` of each inner layer by a function that
         # was traced without the mask.
         inner = [module for module in (layer, *layer.submodules) if "call" in vars(module)]
@@ -114,7 +121,7 @@ def replaced(layer: Layer, slots: list[Slot], tensors: list[tf.Tensor]) -> Itera
             vars(slot.owner)[slot.name] = tensor
         yield
     finally:
-        for slot, kernel in zip(slots, kernels):
-            vars(slot.owner)[slot.name] = kernel
+        for slot, weight in zip(slots, weights):
+            vars(slot.owner)[slot.name] = weight
         for module, call in saved_calls.items():
             vars(module)["call"] = call

@@ -1,64 +1,84 @@
-"""Which layers of a model are pruned, and with which settings."""
+"""Which layers of a model are pruned."""
 
 from __future__ import annotations
 
-import fnmatch
-import re
-from collections.abc import Mapping
 from typing import Any
 
-from tf_movprune.keras2.compat import Layer, PruningPolicy, keras
-from tf_movprune.keras2.layer import PruneLowMovement, is_prunable
-from tf_movprune.keras2.tree import children, is_graph_network, walk
-
-# The dense layers that Sanh et al. prune, in BERT and its relatives: query, key, value, attention
-# output, intermediate and output of each encoder layer. Not embeddings, pooler or head.
-ENCODER_LAYER = re.compile(
-    r"(^|\.)(encoder|transformer)\.(layer|layers|albert_layer_groups)\.\d+\."
-)
+from tf_movprune.keras2 import compat, hugging_face
+from tf_movprune.keras2.compat import Layer, PruningPolicy, is_graph_network, keras
+from tf_movprune.keras2.layer import is_prunable
+from tf_movprune.keras2.tree import LayerTree, is_wrapper
 
 
-def is_hugging_face(layer: Layer) -> bool:
-    """Whether a layer is a Hugging Face model or the main layer of one."""
-    return type(layer).__module__.startswith("transformers.") and hasattr(layer, "config")
+def find_targets(tree: LayerTree, policy: PruningPolicy | None) -> dict[str, Layer]:
+    """The layers to prune, by path: those of the policy, or the default ones.
+
+    Raises:
+      ValueError: there are none, the policy does not support the model, or a Hugging Face model is
+        not built.
+    """
+    model = tree.root
+    if policy is None:
+        targets = default_targets(tree)
+        remedy = (
+            "Embeddings, recurrent layers and the output layer are left out by default; pass a "
+            "pruning_policy to choose layers yourself, or give them get_prunable_weights()."
+        )
+    else:
+        policy.ensure_model_supports_pruning(model)
+        targets = {
+            path: layer
+            for path, layer in tree.walk(is_prunable)
+            if is_prunable(layer) and policy.allow_pruning(layer)
+        }
+        remedy = "Its allow_pruning() refused every layer."
+    if not targets:
+        unbuilt = "" if model.built else " The model is not built: call it once on example inputs."
+        raise ValueError(
+            f"Nothing to prune in {type(model).__name__} {model.name!r}. {remedy}{unbuilt}"
+        )
+    if hugging_face.is_hugging_face(model) and not all(layer.built for layer in targets.values()):
+        raise ValueError(
+            f"{type(model).__name__} is not built yet. Call it once on example inputs before "
+            "pruning, for instance model(model.dummy_inputs): variables that are made inside "
+            "pruning wrappers have other names, under which from_pretrained does not find them."
+        )
+    return targets
 
 
-def default_layers(model: Layer) -> dict[str, Layer]:
+def default_targets(tree: LayerTree) -> dict[str, Layer]:
     """The layers that are pruned unless a policy says otherwise, by path.
 
     Hugging Face encoders: the dense layers of every encoder layer. Other models: the dense,
     convolution, attention and user-defined prunable layers, without embeddings, recurrent layers
     and the output layer, which in a subclassed model is taken to be its last.
     """
+    model = tree.root
     outputs = _output_layers(model) if is_graph_network(model) else set()
-    found = _default_layers(model, "", seen=outputs)
+    found = _default_targets(tree, model, "", seen=outputs)
     is_subclassed = isinstance(model, keras.Model) and not is_graph_network(model)
-    if is_subclassed and not is_hugging_face(model) and len(found) > 1:
+    if is_subclassed and not hugging_face.is_hugging_face(model) and len(found) > 1:
         last, output = list(found.items())[-1]
-        if _top_level_owner(model, last) is output:
+        if dict(tree.children(model)).get(last) is output:
             found.pop(last)
     return found
 
 
-def _top_level_owner(model: Layer, path: str) -> Layer | None:
-    return dict(children(model)).get(path)
-
-
-def _default_layers(layer: Layer, prefix: str, seen: set[int]) -> dict[str, Layer]:
-    """The layers below `layer` whose ids are not in `seen`, to which they are added."""
-    if is_hugging_face(layer):
+def _default_targets(tree: LayerTree, layer: Layer, prefix: str, seen: set[int]) -> dict[str, Any]:
+    """The targets below `layer` whose ids are not in `seen`, to which they are added."""
+    if hugging_face.is_hugging_face(layer):
         return {
             prefix + path: dense
-            for path, dense in walk(layer, is_prunable)
-            if isinstance(dense, keras.layers.Dense) and ENCODER_LAYER.search(path)
+            for path, dense in tree.walk(is_prunable, layer)
+            if isinstance(dense, keras.layers.Dense) and hugging_face.is_in_encoder_layer(path)
         }
     found: dict[str, Layer] = {}
-    for name, child in children(layer):
-        if id(child) in seen or isinstance(child, PruneLowMovement):
+    for name, child in tree.children(layer):
+        if id(child) in seen or is_wrapper(child):
             continue
         seen.add(id(child))
         if not is_prunable(child):
-            found.update(_default_layers(child, f"{prefix}{name}.", seen))
+            found.update(_default_targets(tree, child, f"{prefix}{name}.", seen))
         elif not isinstance(child, (keras.layers.Embedding, keras.layers.RNN)):
             found[prefix + name] = child
     return found
@@ -75,7 +95,7 @@ def _output_layers(model: keras.Model) -> set[int]:
         outputs = with_weights[-1:]
     else:
         outputs = []
-        nodes = [layer._inbound_nodes[index] for layer, index, _ in model._output_coordinates]
+        nodes = compat.output_nodes(model)
         while nodes:
             node = nodes.pop()
             if passes_through(node.layer):
@@ -89,66 +109,3 @@ def _output_layers(model: keras.Model) -> set[int]:
         if is_prunable(layer):
             found.add(id(layer))
     return found
-
-
-def chosen_layers(model: Layer, policy: PruningPolicy | None) -> dict[str, Layer]:
-    """The layers to prune, by path: those of the policy, or the default ones.
-
-    Raises:
-      ValueError: there are none, or the policy does not support the model.
-    """
-    if policy is None:
-        layers = default_layers(model)
-        remedy = (
-            "Embeddings, recurrent layers and the output layer are left out by default; pass a "
-            "pruning_policy to choose layers yourself, or give them get_prunable_weights()."
-        )
-    else:
-        policy.ensure_model_supports_pruning(model)
-        layers = {
-            path: layer
-            for path, layer in walk(model, is_prunable)
-            if is_prunable(layer) and policy.allow_pruning(layer)
-        }
-        remedy = "Its allow_pruning() refused every layer."
-    if not layers:
-        unbuilt = "" if model.built else " The model is not built: call it once on example inputs."
-        raise ValueError(
-            f"Nothing to prune in {type(model).__name__} {model.name!r}. {remedy}{unbuilt}"
-        )
-    return layers
-
-
-def by_path(layers: Mapping[str, Layer], value: Any, name: str) -> dict[str, Any]:
-    """The value of each layer: the same, or of a mapping that of the first pattern that matches.
-
-    Args:
-      layers: by path.
-      value: anything, or a mapping from patterns over paths.
-      name: of the argument that `value` is.
-
-    Returns:
-      Values by path, of the layers that have one.
-
-    Raises:
-      ValueError: a pattern matches nothing.
-    """
-    if not isinstance(value, Mapping):
-        return {path: value for path in layers}
-    matches = {
-        pattern: [path for path in layers if fnmatch.fnmatchcase(path, pattern)]
-        for pattern in value
-    }
-    unmatched = [pattern for pattern, paths in matches.items() if not paths]
-    if unmatched:
-        examples = ", ".join(list(layers)[:6]) + (", ..." if len(layers) > 6 else "")
-        raise ValueError(
-            f"The pattern {unmatched[0]!r} in {name} matches no prunable layer. The "
-            f"prunable layers of this model are: {examples}. Patterns match whole paths; `*` "
-            "stands for any characters."
-        )
-    chosen: dict[str, Any] = {}
-    for pattern, paths in matches.items():
-        for path in paths:
-            chosen.setdefault(path, value[pattern])
-    return {path: chosen[path] for path in layers if path in chosen}

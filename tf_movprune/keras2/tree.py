@@ -1,47 +1,136 @@
-"""Walking the layers of any Keras model by path, and putting other layers in their places."""
+"""The layers of any Keras model by path, and other layers in their places."""
 
 from __future__ import annotations
 
 import contextlib
-import copy
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
-from tf_movprune.keras2.compat import Layer, keras
+from tf_movprune.core.kernels import MaskedKernel
+from tf_movprune.keras2 import compat
+from tf_movprune.keras2.compat import Layer, is_graph_network, keras
 from tf_movprune.keras2.layer import PruneLowMovement
 
 
-def is_graph_network(layer: Any) -> bool:
-    """Whether a layer is a Sequential or Functional model, which is changed by cloning."""
-    return isinstance(layer, keras.Sequential) or (
-        isinstance(layer, keras.Model) and layer._is_graph_network
-    )
+class LayerTree:
+    """The layers below a model or layer, read once: their paths, and which layer holds which.
+
+    A path consists of layer names in Sequential and Functional models and of attribute names
+    elsewhere. A wrapper stands under the name of the layer inside it.
+
+    Args:
+      root: a model or layer.
+    """
+
+    def __init__(self, root: Layer):
+        self.root = root
+        self._children: dict[int, list[tuple[str, Layer]]] = {}
+        self._owners: dict[int, list[Layer]] = {id(root): []}
+        pending = [root]
+        while pending:
+            layer = pending.pop()
+            self._children[id(layer)] = list(children(layer))
+            for _, child in self._children[id(layer)]:
+                if id(child) not in self._owners:
+                    self._owners[id(child)] = []
+                    pending.append(child)
+                self._owners[id(child)].append(layer)
+
+    def children(self, layer: Layer) -> list[tuple[str, Layer]]:
+        """The direct sublayers of a layer, by name."""
+        return self._children[id(layer)]
+
+    def owners(self, layer: Layer) -> list[Layer]:
+        """The layers of which a layer is a direct sublayer, once for each place in them."""
+        return self._owners[id(layer)]
+
+    def walk(
+        self, leaf: Callable[[Layer], bool] = lambda _: False, start: Layer | None = None
+    ) -> Iterator[tuple[str, Layer]]:
+        """All layers below `start`, each once and under its first path, depth first.
+
+        Args:
+          leaf: nothing below a layer for which this is true is visited.
+          start: a layer of the tree; the root unless given.
+        """
+        start = self.root if start is None else start
+        seen = {id(start)}
+
+        def visit(parent: Layer, prefix: str) -> Iterator[tuple[str, Layer]]:
+            for name, child in self.children(parent):
+                if id(child) not in seen:
+                    seen.add(id(child))
+                    yield prefix + name, child
+                    if not leaf(child):
+                        yield from visit(child, f"{prefix}{name}.")
+
+        yield from visit(start, "")
+
+    def layers(self) -> list[Layer]:
+        """The root and all layers below it, depth first."""
+        return [self.root, *(layer for _, layer in self.walk())]
+
+    def pruned_layers(self) -> dict[str, PruneLowMovement]:
+        """The pruning wrappers, by the paths of the layers that they wrap."""
+        if isinstance(self.root, PruneLowMovement):
+            return {self.root.layer.name: self.root}
+        return {path: layer for path, layer in self.walk(is_wrapper) if is_wrapper(layer)}
+
+    def holders(self) -> list[Layer]:
+        """The root and layers below it that hold pruning wrappers, at whatever depth."""
+        found: dict[int, Layer] = {}
+        pending = list(self.pruned_layers().values())
+        while pending:
+            for owner in self.owners(pending.pop()):
+                if id(owner) not in found:
+                    found[id(owner)] = owner
+                    pending.append(owner)
+        return list(found.values())
+
+
+def is_wrapper(layer: Any) -> bool:
+    """Whether a layer is a pruning wrapper."""
+    return isinstance(layer, PruneLowMovement)
+
+
+def pruned_layers(model: Layer) -> dict[str, PruneLowMovement]:
+    """The pruning wrappers of a model, by the paths of the layers that they wrap."""
+    return LayerTree(model).pruned_layers()
+
+
+def kernels_of(layers: Iterable[PruneLowMovement]) -> list[MaskedKernel]:
+    """The masked kernels of some built wrappers, each once, however many of these share it."""
+    return list({id(kernel): kernel for layer in layers for kernel in layer.kernels}.values())
+
+
+def built_layers(model: Layer) -> dict[str, PruneLowMovement]:
+    """The pruning wrappers of a model by path.
+
+    Raises:
+      ValueError: there are none, or they are not built.
+    """
+    wrappers = pruned_layers(model)
+    if not wrappers:
+        raise ValueError(
+            f"{model.name!r} has no pruned layers. Call tf_movprune.prune_low_movement on the "
+            "model first, and train what it returns."
+        )
+    for wrapper in wrappers.values():
+        _ = wrapper.kernels  # raises
+    return wrappers
 
 
 def children(layer: Layer) -> Iterator[tuple[str, Layer]]:
     """Direct sublayers with their names: layer names in a graph, attribute paths elsewhere."""
     if is_graph_network(layer):
-        yield from ((_original_name(child), child) for child in layer.layers)
+        for child in layer.layers:
+            yield (child.layer.name if is_wrapper(child) else child.name), child
         return
     # Bidirectional keeps the layer that it was given, and computes with copies of it.
     template = "layer" if isinstance(layer, keras.layers.Bidirectional) else None
     for name, value in vars(layer).items():
-        if not _is_keras_internal(name) and name != template:
+        if not compat.is_keras_attribute(name) and name != template:
             yield from _layers_in(name, value)
-
-
-def _original_name(layer: Layer) -> str:
-    return layer.layer.name if isinstance(layer, PruneLowMovement) else layer.name
-
-
-_KERAS_ATTRIBUTES = frozenset(vars(Layer())) | frozenset(vars(keras.Model()))
-
-
-def _is_keras_internal(attribute: str) -> bool:
-    """Whether Keras keeps its own books under a name: what any layer has, or gets later."""
-    return attribute in _KERAS_ATTRIBUTES or attribute.startswith(
-        ("_self_unconditional", "_self_name_based", "_obj_reference_counts")
-    )
 
 
 def _layers_in(name: str, value: Any) -> Iterator[tuple[str, Layer]]:
@@ -55,38 +144,7 @@ def _layers_in(name: str, value: Any) -> Iterator[tuple[str, Layer]]:
             yield from _layers_in(f"{name}.{i}", item)
 
 
-def walk(
-    root: Layer, leaf: Callable[[Layer], bool] = lambda layer: False
-) -> Iterator[tuple[str, Layer]]:
-    """All layers below `root`, each once and under its first path, depth first.
-
-    Nothing below a layer for which `leaf` is true is visited.
-    """
-    seen = {id(root)}
-
-    def visit(parent: Layer, prefix: str) -> Iterator[tuple[str, Layer]]:
-        for name, child in children(parent):
-            if id(child) not in seen:
-                seen.add(id(child))
-                yield prefix + name, child
-                if not leaf(child):
-                    yield from visit(child, f"{prefix}{name}.")
-
-    yield from visit(root, "")
-
-
-def pruned_layers(model: Layer) -> dict[str, PruneLowMovement]:
-    """The pruning wrappers of a model, by the paths of the layers that they wrap."""
-
-    def is_wrapper(layer: Layer) -> bool:
-        return isinstance(layer, PruneLowMovement)
-
-    if is_wrapper(model):
-        return {model.layer.name: model}
-    return {path: layer for path, layer in walk(model, is_wrapper) if is_wrapper(layer)}
-
-
-def replace_layers(root: Layer, replacements: dict[int, Layer]) -> Layer:
+def replace_layers(root: Layer, replacements: Mapping[int, Layer]) -> Layer:
     """Puts layers in the place of others, wherever these are referenced.
 
     Sequential and Functional models are cloned around the same layers. Everything else is changed
@@ -117,7 +175,7 @@ def replace_layers(root: Layer, replacements: dict[int, Layer]) -> Layer:
 
     def change_in_place(layer: Layer) -> None:
         for name, value in list(vars(layer).items()):
-            if _is_keras_internal(name):
+            if compat.is_keras_attribute(name):
                 continue
             olds = [child for _, child in _layers_in(name, value)]
             news = [replaced(child) for child in olds]
@@ -130,7 +188,7 @@ def replace_layers(root: Layer, replacements: dict[int, Layer]) -> Layer:
 @contextlib.contextmanager
 def unchanged(root: Layer) -> Iterator[None]:
     """Puts all attributes of all layers of a model back, at the end, to what they are now."""
-    layers = [root, *(layer for _, layer in walk(root))]
+    layers = LayerTree(root).layers()
     states = [_state(layer) for layer in layers]
     try:
         yield
@@ -143,17 +201,14 @@ def unchanged(root: Layer) -> Iterator[None]:
 def _state(layer: Layer) -> dict[str, Any]:
     """The attributes of a layer, with copies of the lists and mappings in which Keras keeps books.
 
-    Nodes are among these: a layer gets more of them where a graph is cloned around it.
+    Nodes are among these: a layer gets more of them when a graph is cloned around it.
     """
-    state = dict(vars(layer))
-    for name, value in state.items():
-        if _is_keras_internal(name) and isinstance(value, (list, dict, MutableMapping)):
-            copied: Any = copy.copy(value)
-            storage = getattr(value, "_storage", None)
-            if isinstance(storage, dict):  # mappings by identity copy no deeper
-                copied._storage = dict(storage)
-            state[name] = copied
-    return state
+    return {
+        name: compat.copy_of_books(value)
+        if compat.is_keras_attribute(name) and isinstance(value, (list, dict, MutableMapping))
+        else value
+        for name, value in vars(layer).items()
+    }
 
 
 def _rebuilt(value: Any, replaced: Callable[[Layer], Layer]) -> Any:
@@ -170,27 +225,16 @@ def _rebuilt(value: Any, replaced: Callable[[Layer], Layer]) -> Any:
 def _set_attribute(layer: Layer, name: str, value: Any, olds: list) -> None:
     """Assigns an attribute; it, and what Keras tracks for it, keep their places in their lists."""
     later_names = list(vars(layer))[list(vars(layer)).index(name) + 1 :]
-    order = {id(item): i for i, item in enumerate(layer._self_tracked_trackables)}
+    order = {id(item): i for i, item in enumerate(compat.tracked_items(layer))}
     container = getattr(layer, name)
     place = min(
         (order[id(item)] for item in (container, *olds) if id(item) in order), default=len(order)
     )
     setattr(layer, name, value)
-    tracked = layer._self_tracked_trackables
+    tracked = compat.tracked_items(layer)
     new = [item for item in tracked if id(item) not in order]
     kept = [item for item in tracked if id(item) in order]
     place = sum(order[id(item)] < place for item in kept)
-    layer._self_tracked_trackables = kept[:place] + new + kept[place:]
+    compat.reorder_tracked_items(layer, kept[:place] + new + kept[place:])
     for later in later_names:
         vars(layer)[later] = vars(layer).pop(later)
-
-
-def forget_compilation(model: Layer) -> None:
-    """Compiled functions were traced before the change, and the optimizer knows other variables."""
-    if isinstance(model, keras.Model):
-        model._reset_compile_cache()
-        model._is_compiled = False
-        model.optimizer = None
-        functions = ("train_function", "train_tf_function", "test_function", "predict_function")
-        for name in ("optimizer", *functions):
-            model._delete_tracking(name)  # checkpoints would hold what the attribute was before

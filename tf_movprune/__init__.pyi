@@ -1,0 +1,98 @@
+"""The public names, which are loaded when they are first used."""
+
+from .core.losses import distillation_loss as distillation_loss
+from .core.methods import (
+    L0 as L0,
+)
+from .core.methods import (
+    HardMovement as HardMovement,
+)
+from .core.methods import (
+    Magnitude as Magnitude,
+)
+from .core.methods import (
+    PruningMethod as PruningMethod,
+)
+from .core.methods import (
+    SoftMovement as SoftMovement,
+)
+from .core.schedules import (
+    CubicSparsity as CubicSparsity,
+)
+from .core.schedules import (
+    CubicThreshold as CubicThreshold,
+)
+from .core.scores import MagnitudeScores as MagnitudeScores
+from .core.structure import (
+    BLOCKS_FLOAT32 as BLOCKS_FLOAT32,
+)
+from .core.structure import (
+    BLOCKS_INT8 as BLOCKS_INT8,
+)
+from .core.structure import (
+    HEADS as HEADS,
+)
+from .core.structure import (
+    NEURONS as NEURONS,
+)
+from .core.structure import (
+    Blocks as Blocks,
+)
+from .export.compressed import (
+    CompressedReport as CompressedReport,
+)
+from .export.compressed import (
+    export_compressed as export_compressed,
+)
+from .export.compressed import (
+    load_compressed as load_compressed,
+)
+from .export.report import ExportReport as ExportReport
+from .export.saved_model import export_saved_model as export_saved_model
+from .export.sizes import (
+    SizeReport as SizeReport,
+)
+from .export.sizes import (
+    size_report as size_report,
+)
+from .export.tflite import export_tflite as export_tflite
+from .keras2.caching import cache_teacher_logits as cache_teacher_logits
+from .keras2.callbacks import (
+    UpdatePruningStep as UpdatePruningStep,
+)
+from .keras2.callbacks import (
+    update_masks as update_masks,
+)
+from .keras2.compact import (
+    compact as compact,
+)
+from .keras2.compact import (
+    load_compacted as load_compacted,
+)
+from .keras2.distiller import Distiller as Distiller
+from .keras2.layer import PruneLowMovement as PruneLowMovement
+from .keras2.once_sparse import OnceSparse as OnceSparse
+from .keras2.optimizers import (
+    LinearWarmupDecay as LinearWarmupDecay,
+)
+from .keras2.optimizers import (
+    create_optimizer as create_optimizer,
+)
+from .keras2.prune import (
+    prune_low_movement as prune_low_movement,
+)
+from .keras2.prune import (
+    strip_pruning as strip_pruning,
+)
+from .keras2.saving import prune_scope as prune_scope
+from .keras2.summaries import PruningSummaries as PruningSummaries
+from .keras2.tree import pruned_layers as pruned_layers
+from .recipes import ShortRun as ShortRun
+from .report import (
+    SparsityReport as SparsityReport,
+)
+from .report import (
+    summarize_sparsity as summarize_sparsity,
+)
+
+__version__: str

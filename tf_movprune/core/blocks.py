@@ -1,0 +1,66 @@
+"""One score to a block of a matrix, or to a head or neuron, and back to single weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+
+def block_shape(shape: tuple[int, ...], block_size: tuple[int, int]) -> tuple[int, ...]:
+    """Shape of the scores of a kernel: one score to a block.
+
+    Args:
+      shape: shape of the kernel, of rank 2 unless `block_size` is (1, 1).
+      block_size: rows and columns of a block. They must divide the rows and columns of `shape`.
+
+    Raises:
+      ValueError: the kernel cannot be cut into such blocks.
+    """
+    if block_size == (1, 1):
+        return tuple(shape)
+    if len(shape) != 2 or any(size % block for size, block in zip(shape, block_size)):
+        raise ValueError(
+            f"block_size {tuple(block_size)} must divide the kernel's rows and columns, but the "
+            f"kernel has shape {tuple(shape)}. Use a divisor, or (1, 1)."
+        )
+    return tuple(size // block for size, block in zip(shape, block_size))
+
+
+def expand_blocks(blocks: tf.Tensor, block_size: tuple[int, int]) -> tf.Tensor:
+    """Repeats each entry over its block; the gradient of an entry is the sum over its block.
+
+    Args:
+      blocks: tensor of rank 2, or of any rank where `block_size` is (1, 1).
+      block_size: rows and columns of a block.
+
+    Returns:
+      Tensor with `block_size` times the rows and columns.
+    """
+    if block_size == (1, 1):
+        return blocks
+    return tf.repeat(tf.repeat(blocks, block_size[0], axis=0), block_size[1], axis=1)
+
+
+def expand_units(units: tf.Tensor, shape: Sequence[int], axis: int) -> tf.Tensor:
+    """Repeats each entry over its unit; the gradient of an entry is the sum over its unit.
+
+    Args:
+      units: tensor `[units]`.
+      shape: of a variable in which unit follows unit along `axis`, a whole number of entries each.
+
+    Returns:
+      Tensor of that shape.
+    """
+    repeated = tf.repeat(units, shape[axis] // units.shape[0])
+    repeated = tf.reshape(repeated, [-1 if i == axis else 1 for i in range(len(shape))])
+    return tf.broadcast_to(repeated, shape)
+
+
+def mean_blocks(values: tf.Tensor, block_size: tuple[int, int]) -> tf.Tensor:
+    """The mean of each block: `[rows, columns] -> [rows / r, columns / c]`."""
+    if block_size == (1, 1):
+        return values
+    rows, columns = block_shape(values.shape, block_size)
+    blocks = tf.reshape(values, [rows, block_size[0], columns, block_size[1]])
+    return tf.reduce_mean(blocks, axis=[1, 3])

@@ -1,0 +1,171 @@
+"""A masked kernel: its variables, and the weights that they decide on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_movprune.core.blocks import expand_blocks, expand_units
+from tf_movprune.core.counting import count_true_of_each
+from tf_movprune.core.methods import PruningMethod
+from tf_movprune.core.settings import Settings
+from tf_movprune.core.structure import Blocks
+
+
+class Part(NamedTuple):
+    """A weight that a mask decides on.
+
+    An ordinary kernel is one part, which its mask covers block by block. A head or a neuron has
+    parts in several layers, and its mask has one entry to each run of entries along an axis.
+    """
+
+    weight: tf.Variable
+    axis: int | None = None
+    """The axis along which unit follows unit; None if the mask covers the weight in blocks."""
+
+    is_bias: bool = False
+    """Whether the weight is masked and not counted, as the biases of heads and neurons."""
+
+    def rows(self, size: int) -> tf.Tensor:
+        """The weight in float32: a row to each of `size` units, or as it is."""
+        weights = tf.cast(tf.convert_to_tensor(self.weight), tf.float32)
+        if self.axis is None:
+            return weights
+        order = [self.axis, *(i for i in range(weights.shape.rank) if i != self.axis)]
+        return tf.reshape(tf.transpose(weights, order), [size, -1])
+
+    def expand(self, entries: tf.Tensor, block_size: tuple[int, int]) -> tf.Tensor:
+        """Repeats the entries of a mask or of scores over the weights that they stand for."""
+        if self.axis is None:
+            return expand_blocks(entries, block_size)
+        return expand_units(entries, tuple(self.weight.shape), self.axis)
+
+
+def joined_weights(parts: Sequence[Part], size: int) -> tf.Tensor:
+    """All that a mask of some size decides on: the float32 kernel, or a row to each unit."""
+    return tf.concat([part.rows(size) for part in parts], axis=-1)
+
+
+def block_size_of(parts: Sequence[Part], settings: Settings, size: int) -> tuple[int, int]:
+    """Rows and columns of what one entry of a mask stands for, in the joined parts."""
+    if isinstance(settings.block_size, Blocks):
+        return settings.block_size
+    return 1, sum(part.weight.shape.num_elements() for part in parts) // size
+
+
+@dataclasses.dataclass(eq=False)
+class MaskedKernel:
+    """Scores, mask and threshold of a kernel, and the parts that it is made of.
+
+    Attributes:
+      settings: how it is pruned.
+      parts: the weights that the mask decides on.
+      mask: bool variable, one entry to a block or unit.
+      threshold: float32 scalar variable: the lowest importance that is kept; for `SoftMovement` the
+        cut on the sigmoid of the scores; -inf before the first refresh.
+      scores: float32 variable of the shape of the mask; None for methods without scores. It counts
+        in the units of `settings.score_units`.
+      penalty_weight: float32 scalar variable of methods with a penalty, else None.
+      noise_seed: int64 variable of shape [2] of methods with noise, else None.
+    """
+
+    settings: Settings
+    parts: Sequence[Part]
+    mask: tf.Variable
+    threshold: tf.Variable
+    scores: tf.Variable | None = None
+    penalty_weight: tf.Variable | None = None
+    noise_seed: tf.Variable | None = None
+
+    @property
+    def method(self) -> PruningMethod:
+        return self.settings.method
+
+    @property
+    def variables(self) -> list[tf.Variable]:
+        found = (self.scores, self.mask, self.threshold, self.penalty_weight, self.noise_seed)
+        return [variable for variable in found if variable is not None]
+
+    @property
+    def size(self) -> int:
+        """Number of entries of the mask."""
+        return self.mask.shape.num_elements()
+
+    @property
+    def has_units(self) -> bool:
+        """Whether the mask decides on heads or neurons."""
+        return not isinstance(self.settings.block_size, Blocks)
+
+    @property
+    def block_size(self) -> tuple[int, int]:
+        """Rows and columns of what one entry of the mask stands for, in `weights()`."""
+        return block_size_of(self.parts, self.settings, self.size)
+
+    def weights(self) -> tf.Tensor:
+        """All that the mask decides on, unmasked: the float32 kernel, or a row to each unit."""
+        return joined_weights(self.parts, self.size)
+
+    def paper_scores(self) -> tf.Tensor | None:
+        """The scores of the paper, with a gradient that is handed on unscaled."""
+        return None if self.scores is None else self.settings.score_units.to_scores(self.scores)
+
+    def importance(self) -> tf.Tensor:
+        """The importance of each entry of the mask, as the method sees it: float32 tensor."""
+        importance = self.method.importance(self.weights(), self.paper_scores(), self.block_size)
+        return tf.reshape(importance, self.mask.shape)
+
+    def masked(self, part: Part, weight: tf.Tensor, *, training: bool) -> tf.Tensor:
+        """The tensor to compute with in place of a part.
+
+        Args:
+          part: one of `parts`.
+          weight: its value, in the precision of the computation.
+          training: whether methods with noise draw it.
+        """
+        scores = self.paper_scores()
+        if scores is not None:
+            scores = part.expand(scores, self.block_size)
+        mask = part.expand(tf.convert_to_tensor(self.mask), self.block_size)
+        seed = None
+        if self.noise_seed is not None and training:
+            seed = tf.convert_to_tensor(self.noise_seed)
+        return self.method.mask_kernel(weight, scores, mask, seed)
+
+    def penalty(self) -> tf.Tensor:
+        """What is added to the loss for this kernel: float32 scalar."""
+        return self.penalty_weight * self.method.penalty(self.paper_scores())
+
+
+def masked_weights(kernels: Iterable[MaskedKernel]) -> list[tuple[tf.Variable, list[MaskedKernel]]]:
+    """The weights that count towards sparsity, each with all kernels that mask it."""
+    found: dict[int, tuple[tf.Variable, list[MaskedKernel]]] = {}
+    for kernel in kernels:
+        for part in kernel.parts:
+            if not part.is_bias:
+                found.setdefault(id(part.weight), (part.weight, []))[1].append(kernel)
+    return list(found.values())
+
+
+def remaining(weights: Sequence[tuple[tf.Variable, list[MaskedKernel]]]) -> list[tf.Tensor]:
+    """How many entries of each weight its masks keep: int64 scalars."""
+    kernels = list({id(k): k for _, masked_by in weights for k in masked_by}.values())
+    counts = dict(zip(map(id, kernels), tf.unstack(count_true_of_each([k.mask for k in kernels]))))
+    found = []
+    for weight, masked_by in weights:
+        each = weight.shape.num_elements() // int(np.prod([k.size for k in masked_by]))
+        kept = tf.constant(each, tf.int64)
+        for kernel in masked_by:
+            kept *= counts[id(kernel)]
+        found.append(kept)
+    return found
+
+
+def overall_sparsity(kernels: Iterable[MaskedKernel]) -> tf.Tensor:
+    """The fraction of zeros over all weights that some kernels mask: float32 scalar."""
+    weights = masked_weights(kernels)
+    total = sum(weight.shape.num_elements() for weight, _ in weights)
+    return tf.cast((total - tf.add_n(remaining(weights))) / total, tf.float32)

@@ -1,0 +1,44 @@
+"""Losses of training beside the labels."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def distillation_loss(
+    teacher_logits: tf.Tensor,
+    student_logits: tf.Tensor,
+    temperature: float,
+    valid: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Divergence of the student's softened distribution from the teacher's.
+
+        T² * sum_c p_c * (log p_c - log q_c),   p = softmax(z_t / T), q = softmax(z_s / T)
+
+    averaged over the N valid positions. The factor T² keeps the size of the gradient, which is
+    `T * (q - p) / N` for the student's logits and none for the teacher's, independent of T.
+    Classes that the teacher's logits rule out with -inf add nothing.
+
+    Args:
+      teacher_logits: [..., classes], of any float type; computed in float32.
+      student_logits: the same shape.
+      temperature: T, greater than 0.
+      valid: bool, the logits' shape without its last axis: what is averaged over; all unless given.
+        If nothing is valid the loss is 0.
+
+    Returns:
+      float32 scalar.
+
+    Reference:
+      Hinton, Vinyals & Dean (2015), https://arxiv.org/abs/1503.02531, section 2; Sanh, Wolf & Rush
+      (2020), https://arxiv.org/abs/2005.07683, section 6.
+    """
+    teacher = tf.stop_gradient(tf.cast(teacher_logits, tf.float32))
+    log_p = tf.nn.log_softmax(teacher / temperature)
+    log_q = tf.nn.log_softmax(tf.cast(student_logits, tf.float32) / temperature)
+    divergence = tf.reduce_sum(tf.math.multiply_no_nan(log_p - log_q, tf.exp(log_p)), axis=-1)
+    if valid is None:
+        valid = tf.ones_like(divergence, tf.bool)
+    weights = tf.cast(valid, tf.float32)
+    mean = tf.math.divide_no_nan(tf.reduce_sum(weights * divergence), tf.reduce_sum(weights))
+    return temperature**2 * mean

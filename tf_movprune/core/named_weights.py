@@ -1,0 +1,51 @@
+"""The weights of a model by name, whichever Keras it is of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+
+PARTS = ("embeddings", "encoder", "other")
+"""The parts of a model whose sizes are told apart."""
+
+
+class NamedWeight(NamedTuple):
+    """A weight of a model: its name, one of `PARTS`, and its values."""
+
+    name: str
+    part: str
+    array: np.ndarray
+
+
+def unique_names(names: Iterable[str]) -> list[str]:
+    """The names of variables without `:0`, with `#1`, `#2`, ... after those that repeat others."""
+    found: dict[str, None] = {}
+    for given in names:
+        name = base = given.removesuffix(":0")
+        count = 0
+        while name in found:
+            count += 1
+            name = f"{base}#{count}"
+        found[name] = None
+    return list(found)
+
+
+def renumbered(names: Iterable[str]) -> list[str]:
+    """Names with layers numbered as in a new process, in the order in which they occur."""
+    ranks: dict[tuple[str, str], dict[str, int]] = {}
+
+    def rank(parent: str, component: str) -> str:
+        base = re.sub(r"_\d+$", "", component)
+        among = ranks.setdefault((parent, base), {})
+        number = among.setdefault(component, len(among))
+        return f"{base}_{number}" if number else base
+
+    def of(name: str) -> str:
+        components = name.split("/")
+        parents = ["/".join(components[:i]) for i in range(len(components))]
+        return "/".join(map(rank, parents, components))
+
+    return [of(name) for name in names]

@@ -1,0 +1,112 @@
+"""Movement scores: how they start, and at which rate they learn."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from tf_movprune.core.arguments import check_number
+from tf_movprune.core.blocks import mean_blocks
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoreUnits:
+    """The unit in which a variable counts scores, so that they learn at a rate of their own.
+
+        scores      = multiplier * variable
+        dL/dvariable = dL/dscores           handed on unscaled
+
+    An optimizer step of a given size on the variable moves the scores `multiplier` times as far. So
+    the scores learn at `multiplier` times the optimizer's rate, whatever the optimizer, and a clip
+    over all gradients sees that of the scores. Everything else in the library deals in scores.
+
+    Args:
+      multiplier: learning rate of the scores over that of the optimizer, greater than 0.
+    """
+
+    multiplier: float = 1.0
+
+    def to_variable(self, scores: tf.Tensor) -> tf.Tensor:
+        """The value of a variable that stands for `scores`."""
+        return scores / self.multiplier
+
+    def to_scores(self, variable: tf.Variable | tf.Tensor) -> tf.Tensor:
+        """The scores that a variable stands for."""
+
+        @tf.custom_gradient
+        def scaled(value: tf.Tensor):
+            return self.multiplier * value, lambda upstream: upstream
+
+        return scaled(tf.convert_to_tensor(variable))
+
+    def rate_for(self, score_rate: float) -> float:
+        """The optimizer's learning rate at which the scores learn at `score_rate`."""
+        return score_rate / self.multiplier
+
+
+@dataclasses.dataclass(frozen=True)
+class MagnitudeScores:
+    """Initial movement scores in the order of the weights' magnitudes.
+
+    `scale * |W| / mean(|W|)`, for each matrix, taken when the layer is wrapped. Movement then
+    overrules magnitude once it has gathered evidence, so that the first cuts of a short run do
+    not fall on scores that are still noise. With `block_size`, the mean of each block.
+
+    Args:
+      scale: initial score of a weight of average magnitude, greater than 0.
+    """
+
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_number("scale", self.scale, example=1.0, above=0)
+
+    def from_kernel(self, kernel: tf.Tensor) -> tf.Tensor:
+        """Scores of a float32 `kernel`, of the same shape."""
+        magnitude = tf.abs(kernel)
+        return self.scale * tf.math.divide_no_nan(magnitude, tf.reduce_mean(magnitude))
+
+    def get_config(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> MagnitudeScores:
+        return cls(**config)
+
+
+def initial_scores(
+    initializer: Any,
+    shape: tuple[int, ...],
+    weights: Callable[[], tf.Tensor],
+    block_size: tuple[int, int],
+    initializer_of: Callable[[Any], Callable[..., tf.Tensor]],
+) -> tf.Tensor:
+    """The first scores of a kernel.
+
+    Args:
+      initializer: a number, an object that has `from_kernel(kernel)`, or what `initializer_of`
+        knows.
+      shape: of the scores.
+      weights: gives the kernel as a float32 tensor.
+      block_size: rows and columns of the kernel to each score.
+      initializer_of: gives the initializer of a name or an object, called on shape and dtype.
+
+    Returns:
+      float32 tensor of `shape`.
+    """
+    if hasattr(initializer, "from_kernel"):
+        scores = mean_blocks(initializer.from_kernel(weights()), block_size)
+        return tf.reshape(scores, shape)
+    if isinstance(initializer, numbers.Real):
+        return tf.fill(shape, tf.cast(initializer, tf.float32))
+    return initializer_of(initializer)(shape, tf.float32)
+
+
+def start_at_zero(initializer: Any) -> bool:
+    """Whether all scores are 0 at first: as in the paper, and too late for a short run."""
+    name = initializer if isinstance(initializer, str) else type(initializer).__name__
+    return initializer == 0 or name.lower() == "zeros"

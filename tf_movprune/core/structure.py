@@ -1,0 +1,79 @@
+"""The pieces that are kept or masked as one: single weights, blocks, heads or neurons."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, NamedTuple
+
+from tf_movprune.core.arguments import check_integer
+
+
+class _Size(NamedTuple):
+    rows: int
+    columns: int
+
+
+class Blocks(_Size):
+    """Blocks of a matrix that are kept or masked as one.
+
+    Args:
+      rows: at least 1, along the inputs of a Keras kernel [in, out].
+      columns: at least 1, along its outputs.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, rows: int, columns: int) -> Blocks:
+        rows = check_integer("rows", rows, example=4, minimum=1)
+        columns = check_integer("columns", columns, example=1, minimum=1)
+        return super().__new__(cls, rows, columns)
+
+    def __repr__(self) -> str:
+        return f"Blocks({self.rows}, {self.columns})"
+
+
+class Units(enum.Enum):
+    """Parts of a model whose weights lie in several layers, and stay or go as one."""
+
+    HEADS = "heads"
+    NEURONS = "neurons"
+
+    def __str__(self) -> str:
+        return self.value
+
+    def __repr__(self) -> str:
+        return f"tf_movprune.{self.name}"
+
+
+HEADS = Units.HEADS
+"""Each attention head is kept or masked as one, with one score over all its weights."""
+
+NEURONS = Units.NEURONS
+"""Each neuron between two dense layers is kept or masked as one, with one score."""
+
+WEIGHTS = Blocks(1, 1)
+"""Each weight is kept or masked by itself."""
+
+BLOCKS_FLOAT32 = Blocks(4, 1)
+"""Blocks that LiteRT multiplies as they are, in float32."""
+
+BLOCKS_INT8 = Blocks(16, 1)
+"""Blocks that LiteRT multiplies as they are, in int8."""
+
+
+def check_block_size(block_size: Any) -> Blocks | Units:
+    """Returns `Blocks` or `Units`; two integers stand for blocks.
+
+    Raises:
+      TypeError: it is something else.
+      ValueError: a size is less than 1.
+    """
+    if isinstance(block_size, Units):
+        return block_size
+    if not isinstance(block_size, (tuple, list)) or len(block_size) != 2:
+        raise TypeError(
+            "block_size must be the rows and columns of a block, such as (4, 4) or "
+            "tf_movprune.Blocks(4, 4), or for models tf_movprune.HEADS, tf_movprune.NEURONS or a "
+            f"mapping from path patterns, got {block_size!r}."
+        )
+    return Blocks(*block_size)

@@ -1,0 +1,62 @@
+"""What exports ask of a shell, the package that knows the Keras of a model."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import numpy as np
+
+from tf_movprune.core.inference import Inference
+from tf_movprune.core.named_weights import NamedWeight
+
+
+class Shell(Protocol):
+    """The functions of a shell that exports call, with models of its Keras."""
+
+    def check_stripped(self, model: Any) -> None:
+        """Raises TypeError if `model` is no model, ValueError if it is still pruned."""
+
+    def inference_of(
+        self, model: Any, sequence_length: int | None, batch_size: int | None
+    ) -> Inference:
+        """The inference of a stripped model, with open sizes as given."""
+
+    def computing_in_float32(self, model: Any) -> AbstractContextManager[None]:
+        """Lets a model of mixed precision compute in float32 for a while."""
+
+    def compacted(
+        self, model: Any, rows: int = 1, min_sparsity: float = 0.0
+    ) -> AbstractContextManager[tuple[Any, dict[str, tuple[int, int]]]]:
+        """The model without empty heads and neurons for a while, and what was removed."""
+
+    def write_saved_model(self, model: Any, inference: Inference, path: str) -> None:
+        """Writes a SavedModel whose `serving_default` is the inference of a model."""
+
+    def named_weights(self, model: Any) -> list[NamedWeight]:
+        """The weights of a stripped model, in its order."""
+
+    def assign_weights(
+        self, model: Any, arrays: Mapping[str, np.ndarray], path: str | pathlib.Path
+    ) -> None:
+        """Gives a model the weights of a file, all or none."""
+
+    def remaining_weights(self, model: Any) -> list[tuple[str, tuple[int, ...], int, str]]:
+        """The path, shape, number of remaining entries and group of each prunable weight."""
+
+    def describe(self, model: Any) -> dict[str, Any] | None:
+        """What a model can be made from again, if its class says; as JSON has it."""
+
+    def model_of(
+        self, cls: type, description: dict[str, Any] | None, path: str | pathlib.Path
+    ) -> Any:
+        """A new model of a class, made from what `describe` returned."""
+
+
+def shell_of(model: Any) -> Shell:
+    """The shell for a model, or for the class of one."""
+    from tf_movprune.keras2 import exporting
+
+    return exporting

@@ -1,0 +1,320 @@
+"""All that is known of Hugging Face's TF models: their layers, names, files and configurations."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import h5py
+import numpy as np
+import tensorflow as tf
+
+from tf_movprune.keras2.compat import Layer, keras
+
+PACKAGE = "transformers."
+"""Under which the classes are, in the names of their modules."""
+
+IGNORED_LABEL = -100
+"""Marks what has no label, in token classification."""
+
+LABEL_NAMES = {"logits": "labels", "start_logits": "start_positions", "end_logits": "end_positions"}
+"""By output, the labels that a dataset has among the inputs."""
+
+# The dense layers that Sanh et al. prune, in BERT and its relatives: query, key, value, attention
+# output, intermediate and output of each encoder layer. Not embeddings, pooler or head.
+_ENCODER_LAYER = re.compile(
+    r"(^|\.)(encoder|transformer)\.(layer|layers|albert_layer_groups)\.\d+\."
+)
+
+# Encoder layers that are laid out as in BERT, or in DistilBERT. Others resemble them and compute
+# something else.
+_LIKE_BERT = {
+    f"TF{name}Layer" for name in ("Bert", "Camembert", "Electra", "Roberta", "XLMRoberta")
+}
+_LIKE_DISTILBERT = {"TFTransformerBlock"}
+
+_SIZES = "intermediate_sizes"  # in a configuration: one to each encoder layer
+
+
+def is_hugging_face(layer: Layer) -> bool:
+    """Whether a layer is a Hugging Face model or the main layer of one."""
+    return is_of_transformers(layer) and hasattr(layer, "config")
+
+
+def is_of_transformers(obj: Any) -> bool:
+    """Whether the class of an object is one of the package `transformers`."""
+    return type(obj).__module__.startswith(PACKAGE)
+
+
+def is_in_encoder_layer(path: str) -> bool:
+    """Whether a path is that of a layer inside an encoder layer."""
+    return _ENCODER_LAYER.search(path) is not None
+
+
+# ---- how a model is called
+
+
+def input_specs(model: keras.Model) -> dict[str, tf.TensorSpec]:
+    """What a model takes, by name."""
+    return dict(model.input_signature)
+
+
+def build(model: keras.Model) -> None:
+    """Makes the weights of a model."""
+    if not model.built:
+        model(model.dummy_inputs)
+
+
+def vocabulary_size(model: keras.Model) -> int | None:
+    """Number of token ids; None for a model that takes none."""
+    return getattr(getattr(model, "config", None), "vocab_size", None)
+
+
+def check_sequence_length(model: keras.Model, sequence_length: int) -> None:
+    """Raises ValueError if a model has no positions for so many tokens.
+
+    It would fail when it runs, and not on every device.
+    """
+    for module in model.submodules:
+        table = getattr(module, "position_embeddings", None)
+        if isinstance(table, tf.Variable):
+            count = table.shape[0]
+            offset = getattr(module, "padding_idx", -1) + 1  # RoBERTa's positions begin there
+            if sequence_length > count - offset:
+                raise ValueError(
+                    f"sequence_length must be at most {count - offset} for this "
+                    f"{type(model).__name__}, whose max_position_embeddings is {count}, got "
+                    f"{sequence_length}. Pass a shorter sequence_length; export_tflite takes 128 "
+                    "unless it is given."
+                )
+
+
+# ---- how encoder layers are laid out
+
+
+class EncoderLayer(NamedTuple):
+    """The dense layers of an encoder layer, and what belongs to its heads and neurons.
+
+    Attributes:
+      attention: the layer that computes attention.
+      projections: query, key, value and output; each has one block of columns, and the output one
+        of rows, to each head.
+      heads: their number.
+      per_head: attributes of `attention`, by name, and how much each head adds to them.
+      intermediate, output: the layers before and after the neurons.
+      activation: what happens to the neurons in between.
+    """
+
+    attention: Layer
+    projections: tuple[Layer, Layer, Layer, Layer]
+    heads: int
+    per_head: dict[str, int]
+    intermediate: Layer
+    output: Layer
+    activation: Any
+
+
+def encoder_layer(layer: Layer) -> EncoderLayer | None:
+    """The parts of a built encoder layer of a known kind; None for any other layer."""
+    kind = type(layer).__name__
+    attention: Any = getattr(layer, "attention", None)
+    if not is_of_transformers(layer):
+        return None
+    if kind in _LIKE_BERT and layer.bert_output.dense.built:
+        inner = attention.self_attention
+        found = EncoderLayer(
+            inner,
+            (inner.query, inner.key, inner.value, attention.dense_output.dense),
+            inner.num_attention_heads,
+            {"num_attention_heads": 1, "all_head_size": inner.attention_head_size},
+            layer.intermediate.dense,
+            layer.bert_output.dense,
+            layer.intermediate.intermediate_act_fn,
+        )
+    elif kind in _LIKE_DISTILBERT and layer.ffn.lin2.built:
+        found = EncoderLayer(
+            attention,
+            (attention.q_lin, attention.k_lin, attention.v_lin, attention.out_lin),
+            attention.n_heads,
+            {"n_heads": 1, "dim": attention.dim // attention.n_heads},
+            layer.ffn.lin1,
+            layer.ffn.lin2,
+            layer.ffn.activation,
+        )
+    else:
+        return None
+    is_gated = found.output.kernel.shape[0] != found.intermediate.units  # neurons act in pairs
+    return None if is_gated else found
+
+
+# ---- saving
+
+
+def refuse_saving(model: Layer) -> None:
+    """Makes `save_pretrained` raise: it would save the unmasked weights without a word."""
+    if hasattr(type(model), "save_pretrained"):
+
+        def refuse(*args: Any, **kwargs: Any) -> None:
+            raise ValueError(
+                f"{model.name!r} still has pruning wrappers, and save_pretrained would write its "
+                "unmasked weights. Save what tf_movprune.strip_pruning(model) returns; to go on "
+                "training later, use save_weights or tf.train.Checkpoint."
+            )
+
+        vars(model)["save_pretrained"] = refuse
+
+
+def allow_saving(model: Layer) -> None:
+    """Undoes `refuse_saving`."""
+    vars(model).pop("save_pretrained", None)
+
+
+def describe(model: keras.Model) -> dict[str, Any] | None:
+    """The class and configuration of a model, without the path it was loaded from.
+
+    None for a model that is not of Hugging Face's classes.
+    """
+    if not is_hugging_face(model):
+        return None
+    config = json.loads(model.config.to_json_string(use_diff=True))
+    config.pop("_name_or_path", None)
+    return {"class": type(model).__name__, "config": config}
+
+
+def has_configuration(cls: type) -> bool:
+    """Whether models of a class are made from a configuration."""
+    return issubclass(cls, keras.Model) and bool(getattr(cls, "config_class", None))
+
+
+def from_description(cls: Any, description: dict[str, Any]) -> keras.Model:
+    """A model of the class and configuration of `describe`, with any weights, of full size."""
+    return cls(cls.config_class.from_dict(description["config"]))
+
+
+# ---- configurations of compacted models
+
+
+def remaining_sizes(config: Any) -> list[tuple[np.ndarray, int]] | None:
+    """Which heads, and how many neurons, the configuration of a compacted model leaves each layer.
+
+    None for a model that was not compacted.
+    """
+    if not hasattr(config, _SIZES):
+        return None
+    return [(_remaining_heads(config, i), n) for i, n in enumerate(getattr(config, _SIZES))]
+
+
+def _remaining_heads(config: Any, layer: int) -> np.ndarray:
+    return np.setdiff1d(np.arange(config.num_attention_heads), config.pruned_heads.get(layer, []))
+
+
+def with_sizes(config: Any, layers: Sequence[tuple[np.ndarray, int]]) -> Any:
+    """A copy of a configuration that says what was removed.
+
+    Args:
+      config: of a model, which other models may have been made from.
+      layers: to each encoder layer, the places of the heads that stay among those that `config`
+        left it, and the number of its neurons.
+    """
+    described = copy.deepcopy(config)
+    every = np.arange(config.num_attention_heads)
+    removed = {
+        i: np.setdiff1d(every, _remaining_heads(config, i)[kept]).tolist()
+        for i, (kept, _) in enumerate(layers)
+    }
+    described.pruned_heads = {i: heads for i, heads in removed.items() if heads}
+    setattr(described, _SIZES, [neurons for _, neurons in layers])
+    return described
+
+
+def replace_config(layers: Sequence[Layer], old: Any, new: Any) -> None:
+    """Puts a configuration in the place of another, in layers and in other configurations."""
+    for layer in layers:
+        for owner in (layer, getattr(layer, "config", None)):
+            for name, value in list(getattr(owner, "__dict__", {}).items()):
+                if value is old:
+                    setattr(owner, name, new)
+
+
+class CompactedFolder(NamedTuple):
+    """What `save_pretrained` of a compacted model wrote."""
+
+    config: Any
+    weights: pathlib.Path
+    model_class: Any
+
+
+def read_compacted(
+    path: str | os.PathLike[str], model_class: type[keras.Model] | None
+) -> CompactedFolder:
+    """Reads the configuration of a compacted model, and finds its class and weights.
+
+    Raises:
+      ValueError: no compacted TF model is there, or its class is not known.
+    """
+    import transformers
+
+    folder = pathlib.Path(path)
+    files = [folder / name for name in ("tf_model.h5", "model.safetensors")]
+    weights = next((file for file in files if file.is_file()), None)
+    if weights is None or not (folder / "config.json").is_file():
+        raise ValueError(
+            f"{folder} has no config.json, or neither tf_model.h5 nor model.safetensors. Pass the "
+            "folder that save_pretrained of a compacted TF model wrote, in one file: with a larger "
+            "max_shard_size if it was split."
+        )
+    config = transformers.AutoConfig.from_pretrained(folder)
+    if not hasattr(config, _SIZES) or not config.architectures:
+        raise ValueError(
+            f"The configuration in {folder} has no {_SIZES}, or no architectures: it is not that "
+            "of a compacted model. Load it with from_pretrained."
+        )
+    name = "TF" + config.architectures[0].removeprefix("TF")
+    model_class = model_class or getattr(transformers, name, None)
+    if model_class is None:
+        raise ValueError(f"transformers has no {name}. Pass the class of the model as model_class.")
+    return CompactedFolder(config, weights, model_class)
+
+
+def load_weights(model: keras.Model, path: pathlib.Path) -> None:
+    """Loads the weights of a file into a model that has their shapes.
+
+    Raises:
+      ValueError: the weights are not those of the model.
+    """
+    from transformers import modeling_tf_utils
+
+    try:
+        missing, unexpected, mismatched = modeling_tf_utils.load_tf_weights(
+            model, str(path), ignore_mismatched_sizes=False
+        )
+        empty = _layers_without_weights(model, path)
+        missing, unexpected = set(missing) - empty, set(unexpected) - empty
+        if missing or unexpected or mismatched:
+            raise ValueError(f"missing {missing}, unexpected {unexpected}, {mismatched}")
+    except (ValueError, tf.errors.InvalidArgumentError) as error:
+        raise ValueError(
+            f"The weights in {path} are not those of the configuration beside it: {error}"
+        ) from error
+
+
+def _layers_without_weights(model: keras.Model, path: pathlib.Path) -> set[str]:
+    """Names of layers without weights, to which Keras gives other numbers in each process."""
+    names = {layer.name for layer in model.layers if not layer.weights}
+    if path.suffix == ".h5":
+        with h5py.File(path) as file:
+            names |= {name for name in file if not len(file[name].attrs.get("weight_names", ()))}
+    return names
+
+
+# ---- outputs
+
+
+def is_output(outputs: Any) -> bool:
+    """Whether outputs are an object that Hugging Face's models return."""
+    return hasattr(outputs, "to_tuple")
