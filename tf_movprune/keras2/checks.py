@@ -153,8 +153,8 @@ def warn_if_scores_are_noise(group: Sequence[MaskedKernel], step: int) -> None:
             f"Movement scores start at zero and pruning begins at step {ramp.begin_step}. Scores "
             "are noise for the first hundreds of steps, and cuts by them remove large weights: "
             "accuracy was at chance when this was measured (docs/short_runs.md). Use "
-            "tf_movprune.ShortRun, or start the scores from tf_movprune.MagnitudeScores(1e-3), or "
-            "train densely for thousands of steps before begin_step, as the paper does.",
+            "tf_movprune.ShortRun, or start the scores from tf_movprune.MagnitudeScores, or train "
+            "densely for thousands of steps before begin_step, as the paper does.",
             stacklevel=2,
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -32,6 +32,7 @@ from tf_movprune.keras2.slots import (
     find_kernels,
     kernel_names,
     knows_its_inputs,
+    prunable_weights,
     replaced,
     slots_by_weight,
 )
@@ -131,7 +132,8 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             self.layer.built = True
         if isinstance(self.layer, keras.layers.MultiHeadAttention) and not self.layer.weights:
             build_attention(self.layer)
-        weights = find_kernels(self.layer)
+        slots = slots_by_weight(self.layer)
+        weights = find_kernels(self.layer, slots)
         kernels, made = [], []
         if self._shared_kernels:
             for shared in self._shared_kernels:
@@ -140,37 +142,23 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
                         Part(slot.weight, axis, is_bias=slot.name == "bias")
                         for slot, axis in shared.parts
                     ]
-                    shared.kernel = self._make_kernel(parts, (shared.size,))
+                    first = next(part.weight for part in parts if id(part.weight) in slots)
+                    shared.kernel = self._make_kernel(parts, (shared.size,), first)
                     made.append(shared.kernel)
                 kernels.append(shared.kernel)
         else:
             for weight in weights:
                 shape = block_shape(tuple(weight.shape), self.settings.block_size)
-                kernels.append(self._make_kernel([Part(weight)], shape))
+                kernels.append(self._make_kernel([Part(weight)], shape, weight))
             made = kernels
         vars(self)["_built_kernels"] = kernels
-        vars(self)["_masked_slots"] = self._find_slots(weights, kernels)
-        # Tracked under one name, by checkpoints too, whichever wrapper made them.
+        vars(self)["_masked_slots"] = _masked_slots(slots, weights, kernels)
+        # Tracked by layers and checkpoints, whichever wrapper made them.
         self.kernel_variables = [kernel.variables for kernel in kernels]
         self.adds_penalty = bool(made) and self.settings.method.has_penalty
         if self.adds_penalty:
             self.add_loss(lambda: tf.add_n([kernel.penalty() for kernel in made]))
         super().build(input_shape)
-
-    def _find_slots(
-        self, weights: Sequence[tf.Variable], kernels: Sequence[MaskedKernel]
-    ) -> list[tuple[Slot, list[tuple[MaskedKernel, Part]]]]:
-        """The slots of the layer that are masked, and by what: first its kernels, then biases."""
-        slots = slots_by_weight(self.layer)
-        found: dict[int, tuple[Slot, list[tuple[MaskedKernel, Part]]]] = {}
-        for weight in weights:
-            found[id(weight)] = slots[id(weight)], []
-        for kernel in kernels:
-            for part in kernel.parts:
-                key = id(part.weight)
-                if key in slots:
-                    found.setdefault(key, (slots[key], []))[1].append((kernel, part))
-        return list(found.values())
 
     @property
     def kernels(self) -> list[MaskedKernel]:
@@ -186,9 +174,12 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             )
         return self._built_kernels
 
-    def _make_kernel(self, parts: Sequence[Part], shape: tuple[int, ...]) -> MaskedKernel:
+    def _make_kernel(
+        self, parts: Sequence[Part], shape: tuple[int, ...], weight: tf.Variable
+    ) -> MaskedKernel:
+        """A kernel whose variables are named after a weight of the layer."""
         settings, method = self.settings, self.settings.method
-        with tf.name_scope(f"{parts[0].weight.name.split(':')[0]}/"):
+        with tf.name_scope(f"{weight.name.split(':')[0]}/"):
             return MaskedKernel(
                 settings,
                 parts,
@@ -280,7 +271,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
     def get_prunable_weights(self) -> list[tf.Variable]:
         """The unmasked kernels, in the layer's own order."""
         _ = self.kernels  # raises before the layer is built
-        return find_kernels(self.layer)
+        return prunable_weights(self.layer)
 
     def fold_masks(self) -> Layer:
         """Writes the masked weights into the layer, and returns it. Training raises thereafter."""
@@ -316,6 +307,21 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             config["pruning_schedule"] = deserialize_schedule(config["pruning_schedule"])
             config["method"] = deserialize_method(config["method"])
             return super().from_config(config, custom_objects)
+
+
+def _masked_slots(
+    slots: Mapping[int, Slot], weights: Sequence[tf.Variable], kernels: Sequence[MaskedKernel]
+) -> list[tuple[Slot, list[tuple[MaskedKernel, Part]]]]:
+    """The slots that are masked, and by what: first those of prunable weights, then of biases."""
+    found: dict[int, tuple[Slot, list[tuple[MaskedKernel, Part]]]] = {}
+    for weight in weights:
+        found[id(weight)] = slots[id(weight)], []
+    for kernel in kernels:
+        for part in kernel.parts:
+            key = id(part.weight)
+            if key in slots:
+                found.setdefault(key, (slots[key], []))[1].append((kernel, part))
+    return list(found.values())
 
 
 def is_prunable(layer: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -81,8 +81,8 @@ def slots_by_weight(layer: Layer) -> dict[int, Slot]:
     return found
 
 
-def find_kernels(layer: Layer) -> list[tf.Variable]:
-    """The kernels of a built layer, each of which has a slot.
+def find_kernels(layer: Layer, slots: Mapping[int, Slot]) -> list[tf.Variable]:
+    """The kernels of a built layer, each of which has one of its slots.
 
     Raises:
       ValueError: there are none, or one is not an attribute.
@@ -93,7 +93,6 @@ def find_kernels(layer: Layer) -> list[tf.Variable]:
             f"The layer {layer.name!r} ({type(layer).__name__}) returned no weights from "
             "get_prunable_weights(). Return at least one, or leave the layer out."
         )
-    slots = slots_by_weight(layer)
     for weight in weights:
         if id(weight) not in slots:
             raise ValueError(
