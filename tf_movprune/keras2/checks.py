@@ -211,9 +211,9 @@ def _warn_if_group_is_behind(name: str, group: Sequence[MaskedKernel]) -> None:
                 stacklevel=4,
             )
         return
-    target = ramp.final_value
-    if target is None:
+    if ramp.end_step is None:
         return
+    target = ramp.value_at(ramp.end_step)
     minimum = getattr(method, "minimum_remaining", 0.0)
     # One more to a matrix may be the rounding of a method that counts in another way.
     sizes = [kernel.size for kernel in group]
@@ -221,7 +221,7 @@ def _warn_if_group_is_behind(name: str, group: Sequence[MaskedKernel]) -> None:
     if kept > sum(allowed) + len(sizes):
         warnings.warn(
             f"Sparsity is {1 - kept / total:.4f} in masks whose {type(ramp.schedule).__name__} "
-            f"says {target:.4f} at its end_step {ramp.final_step}. Train to end_step, and after a "
+            f"says {target:.4f} at its end_step {ramp.end_step}. Train to end_step, and after a "
             "loop of your own call tf_movprune.update_masks(model, step, force=True).",
             stacklevel=4,
         )

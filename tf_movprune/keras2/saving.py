@@ -11,12 +11,14 @@ from tf_movprune.core.structure import Blocks
 from tf_movprune.keras2 import hugging_face
 from tf_movprune.keras2.compat import (
     Layer,
+    PlainSGD,
     check_keras_object,
     is_graph_network,
     keras,
     registered_name,
 )
 from tf_movprune.keras2.layer import PruneLowMovement
+from tf_movprune.keras2.optimizers import LinearWarmupDecay, MovementAdamW
 from tf_movprune.keras2.serialization import SERIALIZABLE
 from tf_movprune.keras2.tree import LayerTree, pruned_layers
 
@@ -81,8 +83,12 @@ def _complete_config(layer: Layer) -> dict[str, Any]:
 
 
 def prune_scope():
-    """Scope in which saved pruned models load; everything in it is registered anyway."""
-    classes = (PruneLowMovement, *SERIALIZABLE)
+    """A scope in which files of whole pruned models load, with their optimizers.
+
+        with tf_movprune.prune_scope():
+            model = tf_keras.models.load_model("pruned.keras")
+    """
+    classes = (PruneLowMovement, *SERIALIZABLE, MovementAdamW, LinearWarmupDecay, PlainSGD)
     return keras.saving.custom_object_scope({cls.__name__: cls for cls in classes})
 
 
