@@ -19,7 +19,7 @@ from tf_movprune.keras2.caching import cache_teacher_logits
 from tf_movprune.keras2.distiller import Distiller, distillation_loss
 
 layers = keras.layers
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 RANDOM = np.random.RandomState(0)
 X = RANDOM.standard_normal([24, 8]).astype(np.float32)
 Y = RANDOM.randint(0, 3, 24).astype(np.int32)
