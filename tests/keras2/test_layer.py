@@ -11,11 +11,6 @@ from tf_movprune.keras2.layer import is_scores
 layers = keras.layers
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    keras.utils.set_random_seed(0)
-
-
 def schedule(final_sparsity=0.75):
     return tf_movprune.CubicSparsity(final_sparsity, begin_step=0, end_step=2)
 

@@ -14,11 +14,6 @@ import tf_movprune
 layers = keras.layers
 
 
-@pytest.fixture(autouse=True)
-def seed():
-    keras.utils.set_random_seed(0)
-
-
 def schedule(final_sparsity=0.75):
     return tf_movprune.CubicSparsity(final_sparsity, begin_step=0, end_step=2)
 
@@ -222,14 +217,6 @@ def test_prunes_an_unbuilt_model_lazily():
     assert tf_movprune.summarize_sparsity(pruned).weights[0].remaining == 16
     kernel, mask = pruned.layers[0].layer.kernel.numpy(), pruned.layers[0].masks[0].numpy()
     assert np.abs(kernel[mask]).min() > np.abs(kernel[~mask]).max()
-
-
-def test_training_an_unbuilt_model_says_so():
-    model = keras.Sequential([layers.Dense(8, name="hidden"), layers.Dense(2)])
-    pruned = tf_movprune.prune_low_movement(model, schedule())
-    pruned.compile("sgd", "mse")
-    with pytest.raises(ValueError, match=r"hidden' is not built yet.*the model, once"):
-        pruned.fit(inputs(4, 8), inputs(4, 2), callbacks=[tf_movprune.UpdatePruningStep()])
 
 
 def test_prunes_user_defined_weights():

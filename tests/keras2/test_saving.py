@@ -21,11 +21,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an 
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    keras.utils.set_random_seed(0)
-
-
 # ---- models of each kind, at high sparsity
 
 
