@@ -37,8 +37,15 @@ MODES = {
     "jit, searched": _searched(_jit),
 }
 
+
+@functools.cache
+def compiled(mode, function):
+    """A function in a mode, traced and compiled once for all tests that call it with the same."""
+    return MODES[mode](function)
+
+
 every_mode = pytest.mark.parametrize("mode", MODES)
-without_sorting = pytest.mark.parametrize("mode", ["eager", "function", "jit"])  # of large tensors
+three_modes = pytest.mark.parametrize("mode", ["eager", "function", "jit"])
 
 
 @contextlib.contextmanager

@@ -1,0 +1,60 @@
+"""The distillation loss."""
+
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+from modes import MODES, compiled, three_modes
+
+from tf_movprune.distillation import distillation_loss
+
+RANDOM = np.random.RandomState(0)
+
+
+@three_modes
+@pytest.mark.parametrize("temperature", [1.0, 2.0, 5.5])
+@pytest.mark.parametrize("shape", [(4, 3), (2, 5, 7)])
+def test_loss_is_that_of_numpy(mode, temperature, shape):
+    teacher, student = RANDOM.standard_normal([2, *shape]).astype(np.float32) * 4
+    result = compiled(mode, distillation_loss)(
+        tf.constant(teacher), tf.constant(student), temperature
+    )
+    expected = reference.distillation(teacher, student, temperature)
+    assert result.dtype == tf.float32 and result.shape == []
+    np.testing.assert_allclose(result, expected.mean(), rtol=1e-5)
+
+    valid = np.resize([True, False, True], shape[:-1])
+    result = compiled(mode, distillation_loss)(
+        tf.constant(teacher), tf.constant(student), temperature, tf.constant(valid)
+    )
+    np.testing.assert_allclose(result, expected[valid].mean(), rtol=1e-5)
+
+
+@three_modes
+def test_gradient_is_that_of_the_docstring(mode):
+    teacher, student = tf.constant(RANDOM.standard_normal([2, 4, 3]).astype(np.float32))
+
+    def gradients(teacher, student):
+        with tf.GradientTape() as tape:
+            tape.watch([teacher, student])
+            loss = distillation_loss(teacher, student, 3.0)
+        return tape.gradient(loss, [teacher, student], unconnected_gradients="zero")
+
+    of_teacher, of_student = MODES[mode](gradients)(teacher, student)
+    p, q = (np.exp(reference.log_softmax(z.numpy() / 3)) for z in (teacher, student))
+    np.testing.assert_allclose(of_student, 3 * (q - p) / 4, atol=1e-6)
+    assert not np.any(of_teacher)
+
+
+@three_modes
+def test_loss_at_its_edges(mode):
+    loss = compiled(mode, distillation_loss)
+    ruled_out = tf.constant([[1.0, -np.inf, 0.0]])
+    np.testing.assert_allclose(loss(ruled_out, ruled_out, 2.0), 0, atol=1e-6)
+    finite = tf.constant([[0.0, 2.0, 1.0]])
+    expected = reference.distillation(ruled_out.numpy(), finite.numpy(), 2.0)
+    np.testing.assert_allclose(loss(ruled_out, finite, 2.0), expected.mean(), rtol=1e-5)
+    assert loss(finite, ruled_out * 0 + finite, 2.0, tf.constant([False])) == 0
+    half = tf.constant([[0.0, 1e4, 6e4]], tf.float16)
+    assert loss(half, half[:, ::-1], 2.0).dtype == tf.float32
+    assert np.isfinite(loss(half, half[:, ::-1], 2.0))
