@@ -28,6 +28,8 @@ def dense_model():
 
 
 def compiled(schedule, method=None, optimizer=None, **kwargs):
+    # Scores that start at zero are warned of.
+    method = method or tf_movprune.HardMovement(tf_movprune.MagnitudeScores(0.01))
     model = tf_movprune.prune_low_movement(dense_model(), schedule, method)
     model.compile(optimizer or keras.optimizers.SGD(0.2), "mse", **kwargs)
     return model
@@ -42,7 +44,7 @@ def wrappers(model):
 
 
 def masks(model):
-    return [layer.masks[0].numpy() for layer in wrappers(model)]
+    return [layer.kernels[0].mask.numpy() for layer in wrappers(model)]
 
 
 def kept(model):
@@ -78,9 +80,9 @@ def top(scores, count):
 
 def assert_masks_are_top_of_scores(model, counts):
     for layer, count in zip(wrappers(model), counts):
-        scores = layer.scores[0].numpy()
+        scores = layer.kernels[0].scores.numpy()
         assert len(np.unique(scores)) > scores.size // 2
-        np.testing.assert_array_equal(layer.masks[0].numpy(), top(scores, count))
+        np.testing.assert_array_equal(layer.kernels[0].mask.numpy(), top(scores, count))
 
 
 class Recorder(keras.callbacks.Callback):

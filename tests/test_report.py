@@ -147,7 +147,7 @@ def test_short_run_of_soft_movement_is_that_of_global_selection():
         pruned = list(tf_movprune.pruned_layers(model).values())
         unit = 1.0 if method.has_penalty else 1e3
         scores.append([unit * layer._scaled_scores(0).numpy() for layer in pruned])
-        kept.append([layer.masks[0].numpy() for layer in pruned])
+        kept.append([layer.kernels[0].mask.numpy() for layer in pruned])
     for hard, soft in zip(*scores):
         assert np.std(hard) > 0
         np.testing.assert_allclose(hard, soft, rtol=1e-3, atol=1e-4)

@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from modes import MODES, compiled, every_mode
 
 import tf_movprune
-from tf_movprune import masks
+from tf_movprune.core import masks
+from tf_movprune.core.blocks import block_shape, expand_blocks, mean_blocks
+from tf_movprune.core.gates import GATE_THRESHOLD, hard_concrete_gate, open_gate_probability
+from tf_movprune.core.scores import ScoreUnits
+from tf_movprune.core.straight_through import apply_mask, straight_through
 
 properties = hypothesis.settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
@@ -122,7 +126,7 @@ def test_kept_count_falls_with_sparsity(size, sparsities):
 def value_and_gradients(kernel, scores, mask, upstream):
     with tf.GradientTape() as tape:
         tape.watch([kernel, scores])
-        value = masks.straight_through(kernel, scores, mask)
+        value = straight_through(kernel, scores, mask)
     return value, *tape.gradient(value, [kernel, scores], output_gradients=upstream)
 
 
@@ -187,7 +191,7 @@ def test_scores_do_not_change_the_value(mode):
 def test_apply_mask(mode, dtype):
     values = np.array([[1.5, -2.5, np.nan], [np.inf, 0.0, -4.0]], dtype)
     mask = np.array([[True, False, False], [False, True, True]])
-    masked = compiled(mode, masks.apply_mask)(tf.constant(values), tf.constant(mask)).numpy()
+    masked = compiled(mode, apply_mask)(tf.constant(values), tf.constant(mask)).numpy()
     assert masked.dtype == dtype
     np.testing.assert_array_equal(masked, np.array([[1.5, 0, 0], [0, 0, -4]], dtype))
     assert not np.any(np.signbit(masked[~mask]))
@@ -215,8 +219,8 @@ def expanded(blocks, block_size):
     ],
 )
 def test_block_shape(shape, block_size, expected):
-    assert masks.block_shape(shape, block_size) == expected
-    assert masks.block_shape(tf.TensorShape(shape), block_size) == expected
+    assert block_shape(shape, block_size) == expected
+    assert block_shape(tf.TensorShape(shape), block_size) == expected
 
 
 @pytest.mark.parametrize(
@@ -230,20 +234,20 @@ def test_block_shape_names_what_does_not_fit(shape, block_size):
         r"\(1, 1\)\."
     )
     with pytest.raises(ValueError, match=message):
-        masks.block_shape(shape, block_size)
+        block_shape(shape, block_size)
 
 
 @every_mode
 @pytest.mark.parametrize("shape, block_size", BLOCKS)
 def test_expand_blocks_and_its_gradient(mode, shape, block_size):
     random = np.random.default_rng(2)
-    blocks = random.normal(size=masks.block_shape(shape, block_size)).astype(np.float32)
+    blocks = random.normal(size=block_shape(shape, block_size)).astype(np.float32)
     upstream = random.integers(-9, 10, shape).astype(np.float32)  # sums are exact
 
     def value_and_gradient(blocks, upstream):
         with tf.GradientTape() as tape:
             tape.watch(blocks)
-            value = masks.expand_blocks(blocks, block_size)
+            value = expand_blocks(blocks, block_size)
         return value, tape.gradient(value, blocks, output_gradients=upstream)
 
     value, gradient = as_arrays(
@@ -264,17 +268,17 @@ def test_expand_blocks_and_its_gradient(mode, shape, block_size):
 
 def test_expand_blocks_of_a_mask():
     blocks = tf.constant([[True, False], [False, True]])
-    mask = masks.expand_blocks(blocks, (1, 2))
+    mask = expand_blocks(blocks, (1, 2))
     assert mask.numpy().tolist() == [[True, True, False, False], [False, False, True, True]]
 
 
 @every_mode
 @pytest.mark.parametrize("shape, block_size", BLOCKS)
 def test_mean_blocks(mode, shape, block_size):
-    blocks = np.random.default_rng(3).normal(size=masks.block_shape(shape, block_size))
+    blocks = np.random.default_rng(3).normal(size=block_shape(shape, block_size))
     ramp = np.arange(block_size[0] * block_size[1]).reshape(block_size)
     values = expanded(blocks, block_size) + np.kron(np.ones(blocks.shape), ramp - ramp.mean())
-    means = MODES[mode](lambda values: masks.mean_blocks(values, block_size))(
+    means = MODES[mode](lambda values: mean_blocks(values, block_size))(
         tf.constant(values, tf.float32)
     )
     assert means.dtype == tf.float32
@@ -283,8 +287,8 @@ def test_mean_blocks(mode, shape, block_size):
 
 def test_mean_blocks_of_any_rank_without_blocks():
     values = tf.reshape(tf.range(24.0), [2, 3, 4])
-    np.testing.assert_array_equal(masks.mean_blocks(values, (1, 1)), values)
-    np.testing.assert_array_equal(masks.expand_blocks(values, (1, 1)), values)
+    np.testing.assert_array_equal(mean_blocks(values, (1, 1)), values)
+    np.testing.assert_array_equal(expand_blocks(values, (1, 1)), values)
 
 
 # ---- the threshold of soft movement
@@ -325,7 +329,7 @@ def test_gates_and_their_gradient(mode):
     def gate_and_gradient(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            gate = masks.hard_concrete_gate(x)
+            gate = hard_concrete_gate(x)
         return gate, tape.gradient(gate, x)
 
     gate, gradient = MODES[mode](gate_and_gradient)(tf.constant(scores))
@@ -334,7 +338,7 @@ def test_gates_and_their_gradient(mode):
     s = reference.sigmoid(scores.astype(np.float64))
     np.testing.assert_allclose(gradient, np.where(inside, 1.2 * s * (1 - s), 0), atol=1e-6)
     assert np.any(gate == 0) and np.any(gate == 1)
-    np.testing.assert_array_equal(gate > 0, scores > masks.GATE_THRESHOLD)
+    np.testing.assert_array_equal(gate > 0, scores > GATE_THRESHOLD)
 
 
 @every_mode
@@ -344,7 +348,7 @@ def test_noise_of_gates_depends_on_the_seed_alone(mode):
     @MODES[mode]
     def gate_and_uniform(seed):
         uniform = tf.random.stateless_uniform([1000], seed, alg="philox")
-        return masks.hard_concrete_gate(scores, seed), uniform
+        return hard_concrete_gate(scores, seed), uniform
 
     gate, uniform = gate_and_uniform(tf.constant([3, 4]))
     expected = reference.hard_concrete_gate(scores.numpy(), uniform.numpy())
@@ -356,9 +360,9 @@ def test_noise_of_gates_depends_on_the_seed_alone(mode):
 def test_probability_that_a_gate_is_open():
     scores = tf.constant([-4.0, -1.0, 0.0, 2.197])
     expected = 1 / (1 + np.exp(-(scores.numpy() - 2 / 3 * np.log(0.1 / 1.1))))
-    np.testing.assert_allclose(masks.open_gate_probability(scores), expected, rtol=1e-6)
+    np.testing.assert_allclose(open_gate_probability(scores), expected, rtol=1e-6)
     drawn = [
-        np.mean(masks.hard_concrete_gate(tf.fill([20000], x), tf.constant([1, 2])) > 0)
+        np.mean(hard_concrete_gate(tf.fill([20000], x), tf.constant([1, 2])) > 0)
         for x in scores.numpy()
     ]
     np.testing.assert_allclose(drawn, expected, atol=0.02)
@@ -369,7 +373,7 @@ def test_scaled_scores_hand_their_gradient_on_unscaled(mode):
     def gradient(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            scaled = masks.scale_scores(x, 3.0)
+            scaled = ScoreUnits(3.0).to_scores(x)
             loss = tf.reduce_sum(scaled**2)
         return scaled, tape.gradient(loss, x)
 

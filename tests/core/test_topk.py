@@ -12,7 +12,9 @@ from hypothesis.extra import numpy as hnp
 from modes import MODES, compiled, every_mode, three_modes
 
 import tf_movprune
-from tf_movprune import cuts, masks
+from tf_movprune.core import masks
+from tf_movprune.core.keys import RankedScores
+from tf_movprune.core.topk import select
 
 properties = hypothesis.settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
@@ -181,10 +183,10 @@ def test_an_empty_tensor_beside_a_large_one():
 def test_no_score_is_chosen_of_those_that_rank_first_where_none_is_asked_for(
     sorted_up_to, monkeypatch
 ):
-    monkeypatch.setattr(cuts, "_SORTED", sorted_up_to)
-    scores = cuts.Scores(tf.constant([1.0, 2.0, 3.0]), tf.constant([False, True, True]))
+    monkeypatch.setattr("tf_movprune.core.topk._SORTED", sorted_up_to)
+    scores = RankedScores(tf.constant([1.0, 2.0, 3.0]), tf.constant([False, True, True]))
     for count, kept in ((0, []), (1, [1]), (2, [1, 2])):
-        ((mask,),), thresholds = cuts.select([[scores]], tf.constant([count], tf.int64))
+        ((mask,),), thresholds = select([[scores]], tf.constant([count], tf.int64))
         assert np.flatnonzero(mask).tolist() == kept
         assert thresholds[0] == np.inf
 

@@ -12,12 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tf_movprune
-from tf_movprune.export import coding, compressed
+from tf_movprune.core.named_weights import PARTS, NamedWeight, renumbered
+from tf_movprune.export import coding, container
+from tf_movprune.keras2.weights import named_weights
 
 pytest.importorskip("zstandard")
 safetensors = pytest.importorskip("safetensors")
 
-VALUES = ("int8", "float16", "float32")
+QUANTIZATIONS = ("int8", "float16", None)
 
 
 def network(seed=0, name=None, width=48):
@@ -50,8 +52,8 @@ def arrays_of(model):
     return [weight.numpy() for weight in model.weights]
 
 
-def encoded(array, values, part="encoder"):
-    return coding.encode(coding.NamedWeight("w", part, array), values)
+def encoded(array, quantization, part="encoder"):
+    return coding.encode(NamedWeight("w", part, array), quantization)
 
 
 def decoded(weight):
@@ -92,22 +94,22 @@ def test_bytes_of_positions_are_those_of_the_format():
 
 
 @pytest.mark.parametrize("density", [0.01, 0.03, 0.1, 0.5])
-@pytest.mark.parametrize("values", VALUES)
-def test_size_is_near_the_bound(values, density):
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_size_is_near_the_bound(quantization, density):
     random = np.random.RandomState(0)
     size = bound = 0
     for shape in [(384, 384)] * 4 + [(384, 1536), (1536, 384)]:
         array = random.standard_normal(shape).astype(np.float32)
         array *= random.uniform(size=shape) < density
-        weight = encoded(array, values)
+        weight = encoded(array, quantization)
         size, bound = size + len(weight.payload), bound + weight.bound
         nonzeros = np.count_nonzero(decoded(weight))
         p = nonzeros / array.size
         positions = -array.size * (p * np.log2(p) + (1 - p) * np.log2(1 - p)) / 8
-        bytes_per_value = {"int8": 1, "float16": 2, "float32": 4}[values]
+        bytes_per_value = {"int8": 1, "float16": 2, None: 4}[quantization]
         assert weight.bound == pytest.approx(positions + nonzeros * bytes_per_value)
     # Scales of int8, which the bound leaves out, weigh most where the fewest values are.
-    assert size / bound <= {"int8": 1.25, "float16": 1.1, "float32": 1.05}[values]
+    assert size / bound <= {"int8": 1.25, "float16": 1.1, None: 1.05}[quantization]
 
 
 def test_positions_are_near_their_entropy():
@@ -118,21 +120,21 @@ def test_positions_are_near_their_entropy():
         assert size <= most * coding.entropy_bytes(positions.size, 1_000_000)
 
 
-@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
 @pytest.mark.parametrize("density", [0, 0.001, 0.2, 0.97, 1])
-def test_int8_and_float16_keep_zeros_and_round(values, density):
+def test_int8_and_float16_keep_zeros_and_round(quantization, density):
     random = np.random.RandomState(0)
     array = random.standard_normal([60, 80]).astype(np.float32)
     array *= np.geomspace(1e-3, 1e3, 80, dtype=np.float32)
     array *= random.uniform(size=array.shape) < density
     for part, axis in [("encoder", 0), ("embeddings", 1)]:
-        found = decoded(encoded(array, values, part))
+        found = decoded(encoded(array, quantization, part))
         assert found.dtype == np.float32
         assert not found[array == 0].any()
         error = np.abs(found - array)
-        if values == "float32":
+        if quantization is None:
             np.testing.assert_array_equal(found, array)
-        elif values == "float16":
+        elif quantization == "float16":
             assert (error <= np.abs(array) * 2**-11 + 2**-25).all()
         else:
             step = np.abs(array).max(axis, keepdims=True) / 127 * (1 + 2**-7)
@@ -166,13 +168,13 @@ def test_a_weight_below_half_a_step_becomes_zero(tmp_path):
     ],
     ids=repr,
 )
-@pytest.mark.parametrize("values", ["int8", "float32"])
-def test_odd_arrays(array, values):
-    weight = encoded(np.asarray(array), values)
+@pytest.mark.parametrize("quantization", ["int8", None])
+def test_odd_arrays(array, quantization):
+    weight = encoded(np.asarray(array), quantization)
     found = decoded(weight)
     assert found.dtype == array.dtype and found.shape == array.shape
     assert found.flags.writeable
-    if values == "float32" or weight.row["stored"] == weight.row["dtype"]:
+    if quantization is None or weight.row["stored"] == weight.row["dtype"]:
         np.testing.assert_array_equal(found, array)
     else:
         assert np.isfinite(found).all() and not found[array == 0].any()
@@ -180,22 +182,23 @@ def test_odd_arrays(array, values):
 
 def test_nan_and_infinity_need_float32():
     array = np.array([[np.nan, np.inf, 0, 1]], np.float32)
-    np.testing.assert_array_equal(decoded(encoded(array, "float32")), array)
-    for values in ("int8", "float16"):
-        with pytest.raises(ValueError, match=rf"'w' .*{values}\. Pass values=\"float32\""):
-            encoded(array, values)
+    np.testing.assert_array_equal(decoded(encoded(array, None)), array)
+    for quantization in ("int8", "float16"):
+        message = rf"'w' .*{quantization}\. Pass quantization=None"
+        with pytest.raises(ValueError, match=message):
+            encoded(array, quantization)
     large = np.array([[70000, 1]], np.float32)
     with pytest.raises(ValueError, match="too large for float16"):
         encoded(large, "float16")
     assert decoded(encoded(large, "int8"))[0, 0] == pytest.approx(70000, rel=0.005)
     with pytest.raises(TypeError, match="'w' has dtype complex64"):
-        encoded(np.ones(3, np.complex64), "float32")
+        encoded(np.ones(3, np.complex64), None)
 
 
-@pytest.mark.parametrize("values", VALUES)
-def test_round_trip(values, tmp_path):
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_round_trip(quantization, tmp_path):
     model = network()
-    report = tf_movprune.export_compressed(model, tmp_path / "x", values=values)
+    report = tf_movprune.export_compressed(model, tmp_path / "x", quantization=quantization)
     assert report.bytes == (tmp_path / "x").stat().st_size
     assert list(tmp_path.iterdir()) == [tmp_path / "x"]
     arrays = tf_movprune.load_compressed(tmp_path / "x")
@@ -205,10 +208,10 @@ def test_round_trip(values, tmp_path):
         assert found.dtype == np.float32
         assert not found[array == 0].any()
         largest = max(largest, np.abs(found - array).max())
-        if array.ndim < 2 or values == "float32":
+        if array.ndim < 2 or quantization is None:
             np.testing.assert_array_equal(found, array)
     assert report.max_abs_error == largest
-    assert (largest == 0) == (values == "float32")
+    assert (largest == 0) == (quantization is None)
 
     other = network(seed=1)  # whose layers Keras has numbered on
     assert other.weights[2].name != model.weights[2].name
@@ -227,7 +230,7 @@ def test_the_same_model_gives_the_same_file(tmp_path):
 def test_report_adds_up(tmp_path):
     model = network()
     report = tf_movprune.export_compressed(model, tmp_path / "x")
-    embeddings, encoder, other = (report.parts[part] for part in compressed.PARTS)
+    embeddings, encoder, other = (report.parts[part] for part in PARTS)
     assert embeddings.dense == 50 * 16 * 4
     assert encoder.total == (48 + 1) * 48 * 2
     assert other.total == 48 * 2 + 48 * 2 + 2
@@ -238,7 +241,7 @@ def test_report_adds_up(tmp_path):
     assert report.times_smaller == 4 * model.count_params() / report.bytes
     lines = str(report).splitlines()
     assert lines[0].startswith(f"{tmp_path / 'x'}: int8, {report.bytes:,} bytes; largest error ")
-    assert [line.split()[0] for line in lines[2:]] == [*compressed.PARTS, "header", "all"]
+    assert [line.split()[0] for line in lines[2:]] == [*PARTS, "header", "all"]
     assert lines[5].split() == ["header", f"{header:,}"]
     assert f"{encoder.ratio:.3f}" in lines[3] and f"{encoder.times_smaller:.1f}x" in lines[3]
 
@@ -247,7 +250,7 @@ def test_hugging_face_round_trip(bert, tmp_path):
     import transformers
 
     ids = np.random.RandomState(0).randint(0, 99, [4, 12])
-    tf_movprune.export_compressed(bert, tmp_path / "f32", values="float32")
+    tf_movprune.export_compressed(bert, tmp_path / "f32", quantization=None)
     tf_movprune.export_compressed(bert, tmp_path / "int8")
     cls = transformers.TFBertForSequenceClassification
     expected = bert(ids).logits.numpy()
@@ -272,8 +275,8 @@ def test_hugging_face_round_trip(bert, tmp_path):
 
 
 def test_parts_of_hugging_face_models(bert):
-    parts = {weight.name: weight.part for weight in compressed.named_weights(bert)}
-    assert set(parts.values()) == set(compressed.PARTS)
+    parts = {weight.name: weight.part for weight in named_weights(bert)}
+    assert set(parts.values()) == set(PARTS)
     for name, part in parts.items():
         is_encoder, is_embedding = "/layer_._" in name, "/embeddings/" in name
         assert part == ("encoder" if is_encoder else "embeddings" if is_embedding else "other")
@@ -298,7 +301,7 @@ def test_equal_names_are_told_apart(tmp_path):
 
     model = Net()
     model(np.ones([1, 2], np.float32))
-    tf_movprune.export_compressed(model, tmp_path / "x", values="float32")
+    tf_movprune.export_compressed(model, tmp_path / "x", quantization=None)
     names = list(tf_movprune.load_compressed(tmp_path / "x"))
     assert len(set(names)) == 6 and sum("#" in name for name in names) == 4
     expected = arrays_of(model)
@@ -331,8 +334,8 @@ def test_another_model_stays_as_it_is(tmp_path):
 def test_numbers_of_layers_count_anew():
     names = ["b_7/dense_9/kernel", "b_7/dense_9/bias", "b_7/dense_12/kernel", "b_9/dense_12/kernel"]
     expected = ["b/dense/kernel", "b/dense/bias", "b/dense_1/kernel", "b_1/dense/kernel"]
-    assert compressed._renumbered(names) == expected
-    assert compressed._renumbered(expected) == expected
+    assert renumbered(names) == expected
+    assert renumbered(expected) == expected
 
 
 def test_every_flipped_bit_is_found(tmp_path):
@@ -371,7 +374,7 @@ def test_other_files_and_versions(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError):
         tf_movprune.load_compressed(tmp_path / "nothing")
     with monkeypatch.context() as patch:
-        patch.setattr(compressed, "VERSION", 2)
+        patch.setattr(container, "VERSION", 2)
         tf_movprune.export_compressed(network(), tmp_path / "later")
     with pytest.raises(ValueError, match=r"is of version 2 .* reader of version 1\. Install"):
         tf_movprune.load_compressed(tmp_path / "later")
@@ -381,7 +384,7 @@ def test_safetensors_can_list_what_is_in_it(tmp_path):
     model = network()
     tf_movprune.export_compressed(model, tmp_path / "x")
     with safetensors.safe_open(tmp_path / "x", "np") as file:
-        table = json.loads(file.metadata()[compressed.FORMAT])
+        table = json.loads(file.metadata()[container.FORMAT])
         sizes = [len(file.get_tensor(str(i))) for i in range(len(table["tensors"]))]
     assert table["version"] == 1
     assert sizes == [sum(row["sizes"]) for row in table["tensors"]]
@@ -406,9 +409,9 @@ def test_nothing_is_left_of_what_cannot_be_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
-@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
 @pytest.mark.parametrize("wrong", ["zeros", "values"])
-def test_a_wrong_file_does_not_take_its_place(values, wrong, tmp_path, monkeypatch):
+def test_a_wrong_file_does_not_take_its_place(quantization, wrong, tmp_path, monkeypatch):
     right = coding.decode
 
     def decode(row, payload):
@@ -418,9 +421,9 @@ def test_a_wrong_file_does_not_take_its_place(values, wrong, tmp_path, monkeypat
             array[chosen] += 1e-12 if wrong == "zeros" else 0.1 * np.abs(array).max()
         return array
 
-    monkeypatch.setattr(compressed, "decode", decode)
+    monkeypatch.setattr(container, "decode", decode)
     with pytest.raises(RuntimeError, match=r"read back for .* The file was removed"):
-        tf_movprune.export_compressed(network(), tmp_path / "x", values=values)
+        tf_movprune.export_compressed(network(), tmp_path / "x", quantization=quantization)
     assert not list(tmp_path.iterdir())
 
 
@@ -437,8 +440,10 @@ def test_models_that_are_not_ready(tmp_path):
             function(unbuilt)
         with pytest.raises(TypeError, match="Expected a tf_keras model, got str"):
             function("model")
-    with pytest.raises(ValueError, match=r"values must be one of .*'int4'"):
-        tf_movprune.export_compressed(network(), tmp_path / "x", values="int4")
+    with pytest.raises(
+        ValueError, match=r"quantization must be 'int8', 'float16' or None, got 'int4'"
+    ):
+        tf_movprune.export_compressed(network(), tmp_path / "x", quantization="int4")
     assert not list(tmp_path.iterdir())
     tf_movprune.export_compressed(network(), tmp_path / "x")
     with pytest.raises(ValueError, match="strip_pruning"):
@@ -468,12 +473,13 @@ def test_size_report(tmp_path):
     bitmap = sum(288 + 4 * np.count_nonzero(kernel) for kernel in kernels)
     assert table["bitmap float32"]["encoder"] == bitmap + 2 * (6 + 48 * 4)
     assert table["gzip float32"]["encoder"] < 0.4 * table["dense float32"]["encoder"]
-    for values in VALUES:
-        report = tf_movprune.export_compressed(model, tmp_path / "x", values=values)
+    for quantization in QUANTIZATIONS:
+        values = quantization or "float32"
+        report = tf_movprune.export_compressed(model, tmp_path / "x", quantization=quantization)
         for part, size in report.parts.items():
             assert table[f"compressed {values}"][part] == size.bytes
             assert table[f"bound {values}"][part] == round(size.bound)
     lines = str(sizes).splitlines()
-    assert lines[0].split() == ["bytes", *compressed.PARTS, "all", "smaller"]
+    assert lines[0].split() == ["bytes", *PARTS, "all", "smaller"]
     assert [line[:18].strip() for line in lines[1:]] == list(table)
     assert lines[1].endswith(" 1.0x")

@@ -64,19 +64,19 @@ def export(model, path, **options):
 @pytest.mark.parametrize(
     ("quantization", "block", "sparsity", "storage", "stored", "atol"),
     [
-        ("none", (1, 1), 0.9, "csr", "csr", 1e-5),
-        ("none", (1, 1), 0.9, "auto", "csr", 1e-5),
-        ("none", (4, 1), 0.95, "blocks", "blocks", 1e-5),
-        ("none", (4, 1), 0.95, "auto", "blocks", 1e-5),
-        ("none", (4, 1), 0.85, "auto", "csr", 1e-5),
-        ("none", (16, 1), 0.95, "blocks", "blocks", 1e-5),
-        ("none", (1, 1), 0.97, "auto", "csr", 1e-5),  # the flag takes these for blocks
+        (None, (1, 1), 0.9, "csr", "csr", 1e-5),
+        (None, (1, 1), 0.9, "auto", "csr", 1e-5),
+        (None, (4, 1), 0.95, "blocks", "blocks", 1e-5),
+        (None, (4, 1), 0.95, "auto", "blocks", 1e-5),
+        (None, (4, 1), 0.85, "auto", "csr", 1e-5),
+        (None, (16, 1), 0.95, "blocks", "blocks", 1e-5),
+        (None, (1, 1), 0.97, "auto", "csr", 1e-5),  # the flag takes these for blocks
         ("float16", (1, 1), 0.9, "csr", "csr", 2e-3),
         ("float16", (4, 1), 0.97, "auto", "csr", 2e-3),  # NaN with the flag
-        ("dynamic", (16, 1), 0.97, "blocks", "blocks", 0.1),  # wrong with the flag
-        ("dynamic", (16, 1), 0.97, "auto", "dense", 0.1),  # which is faster
-        ("dynamic", (1, 1), 0.97, "auto", "dense", 0.1),  # does not load with the flag
-        ("dynamic", (4, 1), 0.97, "auto", "dense", 0.1),
+        ("int8", (16, 1), 0.97, "blocks", "blocks", 0.1),  # wrong with the flag
+        ("int8", (16, 1), 0.97, "auto", "dense", 0.1),  # which is faster
+        ("int8", (1, 1), 0.97, "auto", "dense", 0.1),  # does not load with the flag
+        ("int8", (4, 1), 0.97, "auto", "dense", 0.1),
     ],
 )
 @pytest.mark.filterwarnings("ignore:sparse_storage")
@@ -100,7 +100,7 @@ def test_sparse_storage(quantization, block, sparsity, storage, stored, atol, tm
     for result in outputs_of(tmp_path / "x.tflite", random_input(model)):
         # What int8 loses, it loses alike, but for how activations are quantized.
         np.testing.assert_allclose(
-            result, reference[1], rtol=0, atol=1e-5 if quantization != "dynamic" else 0.02
+            result, reference[1], rtol=0, atol=1e-5 if quantization != "int8" else 0.02
         )
     if stored != "dense":
         saved = sum(m.bytes for m in dense.matrices) - sum(m.bytes for m in report.matrices)
@@ -119,19 +119,19 @@ def test_bytes_of_each_storage(tmp_path):
         )
         return report.matrices[0].bytes - 33  # row ends, a byte each here
 
-    assert sizes("none", (1, 1), "csr") == 64 * (4 + 1)
+    assert sizes(None, (1, 1), "csr") == 64 * (4 + 1)
     assert sizes("float16", (1, 1), "csr") == 64 * (2 + 1)
-    assert sizes("none", (4, 1), "blocks") == 16 * (4 * 4 + 1)
-    assert sizes("dynamic", (16, 1), "blocks") == 4 * (16 + 1)
+    assert sizes(None, (4, 1), "blocks") == 16 * (4 * 4 + 1)
+    assert sizes("int8", (16, 1), "blocks") == 4 * (16 + 1)
     wide = 512 * 32 // 32
-    assert sizes("none", (1, 1), "csr", 512) + 33 == wide * (4 + 2) + 33 * 2
+    assert sizes(None, (1, 1), "csr", 512) + 33 == wide * (4 + 2) + 33 * 2
 
 
 def test_quantization_keeps_every_zero(tmp_path):
     model = dense_model(64, 48)
     for layer, block in zip(model.layers[1:], [(1, 1), (16, 1)]):
         prune(layer, 0.97, block)
-    for name, storage in (("dense", "none"), ("blocks", "blocks")):
+    for name, storage in (("dense", None), ("blocks", "blocks")):
         export(model, tmp_path / name, sparse_storage=storage, shrink=False)
         interpreter = Interpreter(model_path=str(tmp_path / name))
         found = {}
@@ -150,8 +150,8 @@ def test_quantization_keeps_every_zero(tmp_path):
 def test_a_very_sparse_layer_leaves_the_operators_of_the_others_alone(tmp_path):
     model = dense_model(64, 64, 48)
     prune(model.layers[2], 0.97, (4, 1))
-    export(model, tmp_path / "dense", quantization="none", shrink=False)
-    report = export(model, tmp_path / "x", quantization="none", sparse_storage="auto", shrink=False)
+    export(model, tmp_path / "dense", quantization=None, shrink=False)
+    report = export(model, tmp_path / "x", quantization=None, sparse_storage="auto", shrink=False)
     assert [matrix.storage for matrix in report.matrices].count("blocks") == 1
     (version,) = {v for code, v in operators(tmp_path / "dense") if code == FULLY_CONNECTED}
     versions = [v for code, v in operators(tmp_path / "x") if code == FULLY_CONNECTED]
@@ -161,10 +161,10 @@ def test_a_very_sparse_layer_leaves_the_operators_of_the_others_alone(tmp_path):
 def test_inputs_that_blocks_do_not_divide(tmp_path):
     model = dense_model(32, inputs=66)
     prune(model.layers[1], 0.97)
-    report = export(model, tmp_path / "x", quantization="none", sparse_storage="auto", shrink=False)
+    report = export(model, tmp_path / "x", quantization=None, sparse_storage="auto", shrink=False)
     assert report.storages == {"csr": 1} and report.max_abs_diff < 1e-5
     with pytest.warns(UserWarning, match=r"sparse_storage='blocks' found no matrix .* BLOCKS"):
-        export(model, tmp_path / "x", quantization="none", sparse_storage="blocks", shrink=False)
+        export(model, tmp_path / "x", quantization=None, sparse_storage="blocks", shrink=False)
 
 
 @pytest.mark.parametrize(("inputs", "stored"), [(4080, "blocks"), (4096, "dense")])
@@ -186,7 +186,7 @@ def test_what_is_not_a_constant_matrix_is_left_alone(tmp_path):
     x = keras.layers.Conv1D(8, 3)(x)
     model = keras.Model(inputs, tf.matmul(x, x, transpose_b=True))
     prune(shared, 0.95)
-    report = export(model, tmp_path / "x", quantization="none", sparse_storage="csr")
+    report = export(model, tmp_path / "x", quantization=None, sparse_storage="csr")
     assert report.storages["csr"] == 1
     codes = [code for code, _ in operators(tmp_path / "x")]
     assert codes.count(DENSIFY) == 1  # of the weights of two layers
@@ -197,7 +197,7 @@ def test_what_is_not_a_constant_matrix_is_left_alone(tmp_path):
 def test_buffers_begin_at_multiples_of_16(tmp_path):
     model = dense_model(64, 48)
     prune(model.layers[1], 0.9)
-    export(model, tmp_path / "x", quantization="none", sparse_storage="csr")
+    export(model, tmp_path / "x", quantization=None, sparse_storage="csr")
     data = (tmp_path / "x").read_bytes()
     for layer in model.layers[1:]:
         values = layer.kernel.numpy().T
@@ -221,8 +221,8 @@ def test_what_is_empty_is_left_out_and_the_model_stays(tmp_path):
     x = random_input(model)
     expected = model(x).numpy()
     model.compile("sgd", "mse")
-    whole = export(model, tmp_path / "x", quantization="none", shrink=False)
-    report = export(model, tmp_path / "x", quantization="none")
+    whole = export(model, tmp_path / "x", quantization=None, shrink=False)
+    report = export(model, tmp_path / "x", quantization=None)
     assert report.removed == {"heads": (0, 0), "neurons": (16, 64)} and not whole.removed
     assert "16 of 64 neurons removed" in str(report)
     assert [matrix.shape for matrix in report.matrices] == [(48, 64), (48, 48)]
@@ -237,22 +237,22 @@ def test_blocks_stay_aligned_where_neurons_go(tmp_path):
     array = model.layers[1].kernel.numpy()
     array[:, [1, 8, 9, 10, 11]] = 0  # one of the first block, all of the third
     model.layers[1].kernel.assign(array)
-    report = export(model, tmp_path / "x", quantization="none", sparse_storage="auto")
+    report = export(model, tmp_path / "x", quantization=None, sparse_storage="auto")
     assert report.storages == {"dense": 1, "blocks": 1}
     rows = model.layers[2].kernel.numpy().any(axis=1)
     gone = (~rows | ~array.any(axis=0)).reshape(-1, 4).all(axis=1).sum() * 4
     assert report.removed["neurons"] == (gone, 64) and gone >= 4
 
 
-@pytest.mark.parametrize("storage", ["none", "auto"])
+@pytest.mark.parametrize("storage", [None, "auto"])
 def test_neurons_go_one_by_one_where_nothing_is_stored_in_blocks(storage, tmp_path):
     model = dense_model(64, 64)
     kernel = model.layers[2].kernel
     kernel.assign(kernel.numpy() * (np.arange(64) % 2 > 0)[:, None])
-    report = export(model, tmp_path / "x", quantization="none", sparse_storage=storage)
+    report = export(model, tmp_path / "x", quantization=None, sparse_storage=storage)
     assert report.removed["neurons"] == (32, 64)
     with pytest.warns(UserWarning, match="or try shrink=False"):
-        export(model, tmp_path / "x", quantization="none", sparse_storage="blocks")
+        export(model, tmp_path / "x", quantization=None, sparse_storage="blocks")
 
 
 class Subclassed(keras.Model):
@@ -273,7 +273,7 @@ def test_models_that_compaction_changes_in_place_are_changed_back(tmp_path):
     kernel.assign(kernel.numpy() * np.array([1, 0, 1, 0])[:, None, None])
     expected, weights = model(x).numpy(), model.weights
     attention = model.attention
-    report = tf_movprune.export_tflite(model, tmp_path / "x", quantization="none")
+    report = tf_movprune.export_tflite(model, tmp_path / "x", quantization=None)
     assert report.removed["heads"] == (2, 4)
     assert model.attention is attention
     assert all(a is b for a, b in zip(weights, model.weights))
@@ -308,7 +308,7 @@ def test_composite_layers_in_a_graph_are_changed_back(tmp_path):
     expected, weights = model(x).numpy(), model.weights
     parts = block.attention, block.feed_forward, hidden.node.layer
     nodes = [len(layer._inbound_nodes) for layer in (*model.layers, *parts)]
-    report = tf_movprune.export_tflite(model, tmp_path / "x", quantization="none")
+    report = tf_movprune.export_tflite(model, tmp_path / "x", quantization=None)
     assert report.removed == {"heads": (2, 4), "neurons": (8, 32)}
     assert parts == (block.attention, block.feed_forward, hidden.node.layer)
     assert block.feed_forward.note == "mine" and block.attention._num_heads == 4
@@ -360,7 +360,7 @@ def test_an_encoder_of_hugging_face(tmp_path):
         "attention_mask": np.array([[1] * 9 + [0] * 3]),
         "token_type_ids": np.zeros([1, 12]),
     }
-    options = {"sequence_length": 12, "quantization": "none", "inputs": tokens}
+    options = {"sequence_length": 12, "quantization": None, "inputs": tokens}
     whole, small = (
         tf_movprune.export_tflite(model, tmp_path / "x", shrink=shrink, **options)
         for shrink in (False, True)
@@ -388,7 +388,7 @@ def test_models_of_mixed_precision_compute_in_float32_for_it(policy, tmp_path):
     kernel.assign(kernel.numpy() * np.array([1, 0, 1, 0])[:, None, None])
     model.set_weights(plain.get_weights())
     report = tf_movprune.export_tflite(
-        model, tmp_path / "x", quantization="none", inputs={"input_1": x}
+        model, tmp_path / "x", quantization=None, inputs={"input_1": x}
     )
     assert report.removed["heads"] == (2, 4)
     run = Interpreter(model_path=str(tmp_path / "x")).get_signature_runner()
@@ -416,7 +416,7 @@ def test_constants_of_mixed_precision_are_folded_in_float32(policy, tmp_path):
         layer.kernel.assign(layer.kernel.numpy() * (np.arange(16) < 6))
         layer.bias.assign(np.linspace(-1, 1, 16))
     before = model(random_input(model)).numpy()
-    report = export(model, tmp_path / "x", quantization="none")
+    report = export(model, tmp_path / "x", quantization=None)
     assert report.removed["neurons"] == (10, 16) and report.max_abs_diff < 1e-5
     (result, _) = outputs_of(tmp_path / "x", random_input(model))
     np.testing.assert_allclose(result, plain(random_input(model)), rtol=0, atol=1e-5)
@@ -430,9 +430,9 @@ def test_constants_of_mixed_precision_are_folded_in_float32(policy, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"quantization": "int4"}, r"quantization must be one of .*'dynamic'.*, got 'int4'"),
-        ({"sparse_storage": "coo"}, r"sparse_storage must be one of .*'csr'.*, got 'coo'"),
-        ({"sparse_storage": "csr"}, "'csr' does not go with quantization 'dynamic': LiteRT cannot"),
+        ({"quantization": "int4"}, r"quantization must be None, .* or 'int8', got 'int4'"),
+        ({"sparse_storage": "coo"}, r"sparse_storage must be None, .* or 'csr', got 'coo'"),
+        ({"sparse_storage": "csr"}, "'csr' does not go with quantization 'int8': LiteRT cannot"),
         (
             {"sparse_storage": "blocks", "quantization": "float16"},
             "'blocks' does not go with quantization 'float16': LiteRT has no kernel",

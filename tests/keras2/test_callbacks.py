@@ -1,5 +1,6 @@
 """UpdatePruningStep: masks at every step of real training, and what is shown of them."""
 
+import dataclasses
 import re
 
 import numpy as np
@@ -58,7 +59,9 @@ def test_refreshes_on_after_the_end_of_the_schedule():
     watch = keras.callbacks.LambdaCallback(
         on_train_batch_begin=lambda batch, logs: seen.append(
             [
-                np.array_equal(layer.masks[0].numpy(), top(layer.scores[0].numpy(), count))
+                np.array_equal(
+                    layer.kernels[0].mask.numpy(), top(layer.kernels[0].scores.numpy(), count)
+                )
                 for layer, count in zip(wrappers(model), kept(model))
             ]
         )
@@ -93,8 +96,8 @@ def test_final_masks_come_from_the_final_state(make):
     for layer, count in zip(wrappers(model), [16, 8]):
         if make is tf_movprune.Magnitude:
             weights = np.abs(layer.layer.kernel.numpy())
-            np.testing.assert_array_equal(layer.masks[0].numpy(), top(weights, count))
-            assert not layer.scores
+            np.testing.assert_array_equal(layer.kernels[0].mask.numpy(), top(weights, count))
+            assert layer.kernels[0].scores is None
 
 
 def test_scores_learn_before_pruning_begins():
@@ -196,8 +199,10 @@ def test_another_schedule_is_compiled_anew():
     model = compiled(cubic())
     update = tf_movprune.UpdatePruningStep()
     fit(model, update=update)
+    later = tf_movprune.CubicSparsity(0.875, begin_step=12, end_step=20)
     for layer in tf_movprune.pruned_layers(model).values():
-        layer.pruning_schedule = tf_movprune.CubicSparsity(0.875, begin_step=12, end_step=20)
+        for kernel in layer.kernels:
+            kernel.settings = dataclasses.replace(kernel.settings, schedule=later)
     recorder, _ = fit(model, update=update)
     assert recorder.kept[-1] == [FIRST // 8, SECOND // 8]
 
@@ -257,7 +262,8 @@ def test_constant_sparsity_refreshes_at_its_end_step():
     at = {}
     watch = keras.callbacks.LambdaCallback(
         on_train_batch_begin=lambda batch, logs: at.setdefault(
-            int(model.optimizer.iterations), (masks(model)[0], wrappers(model)[0].scores[0].numpy())
+            int(model.optimizer.iterations),
+            (masks(model)[0], wrappers(model)[0].kernels[0].scores.numpy()),
         )
     )
     fit(model, callbacks=[watch])
@@ -343,6 +349,6 @@ def test_evaluation_outside_of_training_changes_no_mask():
     update = tf_movprune.UpdatePruningStep()
     fit(model, update=update)
     for layer in wrappers(model):
-        layer.masks[0].assign(tf.zeros_like(layer.masks[0]))
+        layer.kernels[0].mask.assign(tf.zeros_like(layer.kernels[0].mask))
     model.evaluate(data(1), callbacks=[update], verbose=0)
     assert kept(model) == [0, 0]

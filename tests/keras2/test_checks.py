@@ -283,7 +283,7 @@ def test_a_loss_may_be_computed_by_the_model():
 
 def test_scores_that_are_nan_from_the_start():
     model = compiled(cubic())
-    wrappers(model)[1].scores[0].assign(np.full((8, 4), np.nan))
+    wrappers(model)[1].kernels[0].scores.assign(np.full((8, 4), np.nan))
     with pytest.raises(ValueError, match=r"scores of second contain NaN .*at step 0.*lower the"):
         fit(model)
 

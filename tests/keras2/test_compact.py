@@ -368,7 +368,7 @@ def test_a_compacted_model_trains_is_exported_and_is_compacted_again(tmp_path):
     place = [weight.name for weight in model.weights].index(query.kernel.name)
     assert not np.allclose(query.kernel, before[place])
     report = tf_movprune.export_tflite(
-        model, tmp_path / "model.tflite", sequence_length=5, quantization="none"
+        model, tmp_path / "model.tflite", sequence_length=5, quantization=None
     )
     assert report.max_abs_diff < TOLERANCE
     zero(output.kernel, rows=slice(4, 8))  # the head that was number 2
@@ -514,7 +514,7 @@ def test_a_compacted_model_from_a_compressed_file(kind, tmp_path):
     model = hugging_face_model(kind)
     empty_some(model)
     tf_movprune.compact(model)
-    tf_movprune.export_compressed(model, tmp_path / "model", values="float32")
+    tf_movprune.export_compressed(model, tmp_path / "model", quantization=None)
     loaded = tf_movprune.load_compressed(tmp_path / "model", type(model))
     np.testing.assert_array_equal(outputs_of(loaded, TOKENS), outputs_of(model, TOKENS))
 

@@ -14,9 +14,9 @@ import tf_keras as keras
 from modes import precision
 
 import tf_movprune
+from tf_movprune import Distiller, distillation_loss
 from tf_movprune.keras2.batches import WithTeacherLogits, logits_of
 from tf_movprune.keras2.caching import cache_teacher_logits
-from tf_movprune.keras2.distiller import Distiller, distillation_loss
 
 layers = keras.layers
 ROOT = pathlib.Path(__file__).parents[2]

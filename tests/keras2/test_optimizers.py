@@ -536,7 +536,7 @@ def float16_scaled():
 def test_trains_to_the_target_sparsity(optimizer, dtype, jit_compile):
     model = pruned_model(dtype)
     kernels = [layer.get_prunable_weights()[0] for layer in model.layers[:2]]
-    scores = [layer.scores[0] for layer in model.layers[:2]]
+    scores = [layer.kernels[0].scores for layer in model.layers[:2]]
     start = numpy_of(kernels) + numpy_of(scores)
     model.compile(optimizer(), "mse", jit_compile=jit_compile)
     inputs, targets = data()
@@ -549,7 +549,7 @@ def test_trains_to_the_target_sparsity(optimizer, dtype, jit_compile):
         verbose=0,
     )
     assert history.history["sparsity"] == [0.75]
-    assert [np.count_nonzero(layer.masks[0]) for layer in model.layers[:2]] == [16, 8]
+    assert [np.count_nonzero(layer.kernels[0].mask) for layer in model.layers[:2]] == [16, 8]
     assert int(model.optimizer.iterations) == 12
     for variable, value in zip(kernels + scores, start):
         assert np.all(np.isfinite(variable.numpy()))

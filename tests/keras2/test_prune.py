@@ -190,7 +190,7 @@ def test_prunes_a_layer():
     assert layer.name == "mine"
     layer(inputs(2, 8))
     tf_movprune.update_masks(layer, 2)
-    assert layer.masks[0].numpy().sum() == 8
+    assert layer.kernels[0].mask.numpy().sum() == 8
     stripped = tf_movprune.strip_pruning(layer)
     assert isinstance(stripped, layers.Dense) and np.count_nonzero(stripped.kernel) == 8
 
@@ -215,7 +215,7 @@ def test_prunes_an_unbuilt_model_lazily():
     pruned(x)
     tf_movprune.update_masks(pruned, 2)
     assert tf_movprune.summarize_sparsity(pruned).weights[0].remaining == 16
-    kernel, mask = pruned.layers[0].layer.kernel.numpy(), pruned.layers[0].masks[0].numpy()
+    kernel, mask = pruned.layers[0].layer.kernel.numpy(), pruned.layers[0].kernels[0].mask.numpy()
     assert np.abs(kernel[mask]).min() > np.abs(kernel[~mask]).max()
 
 
@@ -247,7 +247,7 @@ def test_prunes_recurrent_layers_when_asked(cell):
     layer(inputs(2, 5, 6))
     dense = layer(inputs(2, 5, 6)).numpy()
     pruned = tf_movprune.prune_low_movement(layer, schedule(), random_scores())
-    assert len(pruned.masks) == 2
+    assert len(pruned.kernels) == 2
     tf_movprune.update_masks(pruned, 2)
     masked = pruned(inputs(2, 5, 6)).numpy()
     assert np.any(masked != dense)
@@ -443,13 +443,13 @@ def test_masks_that_are_almost_there_do_not_warn():
     pruned = tf_movprune.prune_low_movement(layers.Dense(4), schedule())
     pruned.build([None, 8])
     tf_movprune.update_masks(pruned, 2)
-    pruned.masks[0].assign(np.arange(32).reshape(8, 4) < 8 + 1)
+    pruned.kernels[0].mask.assign(np.arange(32).reshape(8, 4) < 8 + 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tf_movprune.strip_pruning(pruned)
     pruned = tf_movprune.prune_low_movement(layers.Dense(4), schedule())
     pruned.build([None, 8])
-    pruned.masks[0].assign(np.arange(32).reshape(8, 4) < 8 + 2)
+    pruned.kernels[0].mask.assign(np.arange(32).reshape(8, 4) < 8 + 2)
     with pytest.warns(UserWarning, match=r"0\.6875 .* says 0\.7500 "):
         tf_movprune.strip_pruning(pruned)
 
@@ -459,7 +459,7 @@ def test_methods_whose_schedule_says_something_else_do_not_warn():
     method = tf_movprune.SoftMovement(1.0)
     pruned = tf_movprune.prune_low_movement(layers.Dense(4), ramp, method)
     pruned.build([None, 8])
-    pruned.masks[0].assign(np.arange(32).reshape(8, 4) < 20)
+    pruned.kernels[0].mask.assign(np.arange(32).reshape(8, 4) < 20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tf_movprune.strip_pruning(pruned)
@@ -477,7 +477,7 @@ def test_schedules_without_an_end_do_not_warn():
     constant = tfmot.ConstantSparsity(0.75, begin_step=0)
     pruned = tf_movprune.prune_low_movement(layers.Dense(4), constant)
     pruned.build([None, 8])
-    pruned.masks[0].assign(np.arange(32).reshape(8, 4) < 20)
+    pruned.kernels[0].mask.assign(np.arange(32).reshape(8, 4) < 20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tf_movprune.strip_pruning(pruned)
@@ -523,7 +523,7 @@ def test_attention_must_be_built_first(tmp_path):
     assert isinstance(model.attention, layers.MultiHeadAttention)
     model(np.ones([2, 3, 8], np.float32))
     tf_movprune.prune_low_movement(model, schedule())
-    assert len(tf_movprune.pruned_layers(model)["attention"].masks) == 4
+    assert len(tf_movprune.pruned_layers(model)["attention"].kernels) == 4
 
     # A SavedModel would not bring the wrappers of attention back.
     with pytest.raises(ValueError, match=r"pruning wrappers inside .* would not load"):

@@ -68,7 +68,7 @@ class MaskHistory(keras.callbacks.Callback):
         self.at = {}
 
     def record(self, key):
-        thresholds = [float(layer.thresholds[0]) for layer in wrappers(self.model)]
+        thresholds = [float(layer.kernels[0].threshold) for layer in wrappers(self.model)]
         self.at[key] = (masks(self.model), thresholds)
 
     def on_train_begin(self, logs=None):

@@ -287,8 +287,8 @@ def test_half_precision_keeps_the_masks_of_float32(policy, jit_compile):
             fit_classifier(model, epochs=5)
         assert model(X).dtype == tf.float32
         layers = list(tf_movprune.pruned_layers(model).values())
-        assert [layer.scores[0].dtype for layer in layers] == [tf.float32] * 2
-        kept[name] = [layer.masks[0].numpy() for layer in layers]
+        assert [layer.kernels[0].scores.dtype for layer in layers] == [tf.float32] * 2
+        kept[name] = [layer.kernels[0].mask.numpy() for layer in layers]
     for full, half in zip(*kept.values()):
         assert half.sum() == full.sum() == full.size // 4
         shared = (full & half).sum() / full.sum()

@@ -35,7 +35,7 @@ class Recorder(keras.callbacks.Callback):
         self.masks, self.kernels, self.scores, self.biases = [], [], [], []
 
     def on_train_batch_begin(self, batch, logs=None):
-        self.masks.append([layer.masks[0].numpy() for layer in self.model.layers])
+        self.masks.append([layer.kernels[0].mask.numpy() for layer in self.model.layers])
 
     def on_train_batch_end(self, batch, logs=None):
         layers = self.model.layers
@@ -43,9 +43,9 @@ class Recorder(keras.callbacks.Callback):
         self.biases.append([layer.layer.bias.numpy() for layer in layers])
         self.scores.append(
             [
-                layer.score_learning_rate_multiplier * scores.numpy()
+                layer.settings.score_learning_rate_multiplier * scores.numpy()
                 for layer in layers
-                for scores in layer.scores
+                for scores in (k.scores for k in layer.kernels if k.scores is not None)
             ]
         )
 
@@ -138,7 +138,7 @@ def assert_follows(recorder, pruned, trajectory):
                 else:
                     np.testing.assert_allclose(got, want, rtol=1e-5, atol=2e-6, err_msg=message)
     for layer, want in zip(pruned.layers, trajectory.final_masks):
-        np.testing.assert_array_equal(layer.masks[0], want)
+        np.testing.assert_array_equal(layer.kernels[0].mask, want)
 
 
 def assert_tells_apart(trajectory):
@@ -158,7 +158,7 @@ def assert_tells_apart(trajectory):
 def test_hard_movement_follows_the_reference(jit_compile):
     trajectory = expected(np.zeros_like, score_rate=5.0)
     assert_tells_apart(trajectory)
-    assert np.any(trajectory.final_masks[0] != trajectory.steps[-1].masks[0])
+    assert np.any(trajectory.final_masks[0] != trajectory.steps[-1].kernels[0].mask)
     assert_follows(
         *train(tf_movprune.HardMovement(), score_rate=5.0, jit_compile=jit_compile), trajectory
     )

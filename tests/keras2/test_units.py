@@ -91,11 +91,11 @@ def test_one_score_to_a_head_and_to_a_neuron():
     first = "bert.encoder.layer.0."
     attention = [layer for path, layer in layers.items() if path.startswith(first + "attention.")]
     assert len(attention) == 4
-    assert len({id(layer.scores[0]) for layer in attention}) == 1
-    assert attention[0].scores[0].shape == (4,)
+    assert len({id(layer.kernels[0].scores) for layer in attention}) == 1
+    assert attention[0].kernels[0].scores.shape == (4,)
     neurons = layers[first + "intermediate.dense"]
-    assert neurons.scores[0] is layers[first + "bert_output.dense"].scores[0]
-    assert neurons.scores[0].shape == neurons.masks[0].shape == (24,)
+    assert neurons.kernels[0].scores is layers[first + "bert_output.dense"].kernels[0].scores
+    assert neurons.kernels[0].scores.shape == neurons.kernels[0].mask.shape == (24,)
     scores = [w for w in model.trainable_weights if "movement_scores" in w.name]
     assert [w.shape[0] for w in scores] == [4, 24, 4, 24]  # each once
 
@@ -110,14 +110,14 @@ KINDS = {bert: BY_PART, chain: NEURONS, attention_model: HEADS}
 
 def shared_masks_of(model):
     layers = tf_movprune.pruned_layers(model).values()
-    return list({id(shared): shared for layer in layers for shared in layer.shared_masks}.values())
+    return list({id(shared): shared for layer in layers for shared in layer.kernels}.values())
 
 
 def keeps(shared, part):
     """The mask in the shape of a variable."""
-    units = np.repeat(shared.mask.numpy(), part.variable.shape[part.axis] // shared.size)
-    shape = [-1 if i == part.axis else 1 for i in range(part.variable.shape.rank)]
-    return np.broadcast_to(units.reshape(shape), part.variable.shape)
+    units = np.repeat(shared.mask.numpy(), part.weight.shape[part.axis] // shared.size)
+    shape = [-1 if i == part.axis else 1 for i in range(part.weight.shape.rank)]
+    return np.broadcast_to(units.reshape(shape), part.weight.shape)
 
 
 @pytest.mark.parametrize("off", [(), (1,), (0, 3)])
@@ -138,25 +138,25 @@ def test_movement_is_the_sum_over_all_weights_of_a_unit(make, off):
     to_scores = tape.gradient(loss, [shared.scores for shared in masks])
 
     places = [(shared, part) for shared in masks for part in shared.parts]
-    unmasked = [part.variable.numpy() for _, part in places]
+    unmasked = [part.weight.numpy() for _, part in places]
     plain = tf_movprune.strip_pruning(model)
     with tf.GradientTape() as tape:  # in a plain model with the same zeros
         loss = loss_of(plain, INPUTS[make])
-    slopes = tape.gradient(loss, [part.variable for _, part in places])
+    slopes = tape.gradient(loss, [part.weight for _, part in places])
     expected = {id(shared): np.zeros(shared.size) for shared in masks}
     for (shared, part), weights, slope in zip(places, unmasked, slopes):
         movement = np.asarray(slope) * weights
         for other, same in places:  # what another mask took does not count
-            if other is not shared and same.variable is part.variable:
+            if other is not shared and same.weight is part.weight:
                 movement = movement * keeps(other, same)
         movement = np.moveaxis(movement, part.axis, 0).reshape(shared.size, -1)
         expected[id(shared)] += movement.sum(axis=1)
-        zeros = np.asarray(part.variable) == 0
+        zeros = np.asarray(part.weight) == 0
         np.testing.assert_array_equal(zeros[~keeps(shared, part)], True)
     for shared, gradient in zip(masks, to_scores):
         np.testing.assert_allclose(gradient, expected[id(shared)], rtol=1e-3, atol=1e-4)
         assert np.abs(gradient).max() > 0.01
-    assert sum(part.name == "bias" for _, part in places) == {bert: 8, chain: 2}.get(make, 3)
+    assert sum(part.is_bias for _, part in places) == {bert: 8, chain: 2}.get(make, 3)
 
 
 # ---- selection
@@ -301,7 +301,7 @@ def test_other_encoders(make):
 def test_dense_layers_in_a_row_and_the_output_layer_that_reads_the_last_neurons():
     model = tf_movprune.prune_low_movement(chain(), SCHEDULE, block_size=NEURONS)
     assert list(tf_movprune.pruned_layers(model)) == ["first", "second", "output"]
-    assert [len(layer.masks) for layer in model.layers] == [1, 2, 1]
+    assert [len(layer.kernels) for layer in model.layers] == [1, 2, 1]
     tf_movprune.update_masks(model, 4)
     report = tf_movprune.summarize_sparsity(model)
     assert [(w.path, w.remaining) for w in report.weights] == [
@@ -348,7 +348,7 @@ def test_blocks_in_one_part_of_a_model_and_heads_in_another():
     tf_movprune.prune_low_movement(model, schedules, block_size=sizes)
     tf_movprune.update_masks(model, 4)
     layer = tf_movprune.pruned_layers(model)["bert.encoder.layer.0.intermediate.dense"]
-    assert layer.masks[0].shape == (4, 24)
+    assert layer.kernels[0].mask.shape == (4, 24)
     groups = tf_movprune.summarize_sparsity(model).groups
     assert sorted(group.sparsity for group in groups.values()) == [0.5, 0.75, 0.75]
 
@@ -437,7 +437,7 @@ def test_attention_alone():
     attention(x, x)
     pruned = tf_movprune.prune_low_movement(attention, SCHEDULE, block_size=HEADS)
     tf_movprune.update_masks(pruned, 4)
-    assert np.count_nonzero(pruned.masks[0]) == 2
+    assert np.count_nonzero(pruned.kernels[0].mask) == 2
     assert tf_movprune.summarize_sparsity(pruned).sparsity == 0.5
 
 
@@ -448,17 +448,23 @@ def test_layers_without_heads_or_neurons_that_can_be_told_apart():
     def prune(model, block_size, **kwargs):
         tf_movprune.prune_low_movement(model, SCHEDULE, block_size=block_size, **kwargs)
 
-    with pytest.raises(ValueError, match=r"first is 'heads', but it has no heads .* Known are"):
+    with pytest.raises(
+        ValueError, match=r"first is tf_movprune\.HEADS, but it has no heads .* Known are"
+    ):
         prune(chain(), HEADS)
-    with pytest.raises(ValueError, match=r"attention.* is 'neurons', but it has no neurons"):
+    with pytest.raises(
+        ValueError, match=r"attention.* is tf_movprune\.NEURONS, but it has no neurons"
+    ):
         prune(bert(), NEURONS)
-    with pytest.raises(ValueError, match=r"'neurons', but .* the model must be built"):
+    with pytest.raises(ValueError, match=r"NEURONS, but .* the model must be built"):
         prune(keras.Sequential([keras.layers.Dense(3), keras.layers.Dense(2)]), NEURONS)
-    with pytest.raises(ValueError, match=r"'neurons', but it has no neurons"):
+    with pytest.raises(ValueError, match=r"NEURONS, but it has no neurons"):
         prune(chain().layers[0], NEURONS)
     with pytest.raises(TypeError, match=r"block_size must be .*NEURONS.*, got 'rows'"):
         prune(chain(), "rows")
     with pytest.raises(TypeError, match=r"block_size must be .*got 'neurons'"):
+        prune(chain(), "neurons")
+    with pytest.raises(TypeError, match=r"block_size tf_movprune\.NEURONS is for models"):
         prune(chain().layers, NEURONS)
     with pytest.raises(TypeError, match=r"A list of layers takes one .*block_size"):
         prune(chain().layers, {"*": (4, 1)})
@@ -469,14 +475,16 @@ def test_layers_without_heads_or_neurons_that_can_be_told_apart():
 def test_members_with_different_settings():
     with pytest.raises(
         ValueError,
-        match=r"dense is pruned by 'neurons' with HardMovement and CubicSparsity, and .*"
-        r"bert_output.dense has a part in the same neurons, but is pruned by \(1, 1\)",
+        match=r"dense is pruned by tf_movprune\.NEURONS with HardMovement and CubicSparsity, and .*"
+        r"bert_output.dense has a part in the same neurons, but is pruned by Blocks\(1, 1\)",
     ):
         tf_movprune.prune_low_movement(
             bert(), SCHEDULE, block_size={"*.attention.*": HEADS, "*intermediate*": NEURONS}
         )
     schedules = {"*query": tf_movprune.CubicSparsity(0.9, begin_step=0, end_step=4), "*": SCHEDULE}
-    with pytest.raises(ValueError, match=r"is pruned by 'heads' .* or leave .* out of the sched"):
+    with pytest.raises(
+        ValueError, match=r"is pruned by tf_movprune\.HEADS .* or leave .* out of the sched"
+    ):
         tf_movprune.prune_low_movement(bert(), schedules, block_size=BY_PART)
 
 

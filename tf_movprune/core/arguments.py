@@ -36,9 +36,7 @@ def check_number(
       TypeError: it is something else.
       ValueError: it is not finite, less than `minimum`, or not greater than `above`.
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise TypeError(f"{name} must be a number such as {example}, got {value!r}.")
-    number = float(value)
+    number = _as_number(name, value, example)
     if above is not None and not number > above:
         raise ValueError(f"{name} must be greater than {above:g}, got {value}.")
     if minimum is not None and not number >= minimum:
@@ -55,11 +53,17 @@ def check_fraction(name: str, value: Any) -> float:
       TypeError: it is no number.
       ValueError: it is out of range.
     """
-    number = check_number(name, value, example=0.5)
+    number = _as_number(name, value, 0.5)
     if not 0 <= number < 1:
         reason = ": it is the fraction of zeros" if name.endswith("sparsity") else ""
         raise ValueError(f"{name} must be in [0, 1), got {value}{reason}.")
     return number
+
+
+def _as_number(name: str, value: Any, example: float) -> float:
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(f"{name} must be a number such as {example}, got {value!r}.")
+    return float(value)
 
 
 def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:

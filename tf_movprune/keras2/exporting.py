@@ -27,6 +27,8 @@ __all__ = [
 
 describe = hugging_face.describe
 
+_UNDESCRIBED = "a model that is not of Hugging Face's classes"
+
 
 def model_of(cls: type, description: dict[str, Any] | None, path: str | pathlib.Path) -> Any:
     """A new model of a class, made as the model that was described.
@@ -41,7 +43,7 @@ def model_of(cls: type, description: dict[str, Any] | None, path: str | pathlib.
             f"{cls.__name__}."
         )
     if description is None or description["class"] != cls.__name__:
-        held = description["class"] if description else "a model that is not of Hugging Face"
+        held = description["class"] if description else _UNDESCRIBED
         raise ValueError(
             f"{path} holds {held}, got the class {cls.__name__}. Pass the class of the model that "
             "was written, or a built model."
