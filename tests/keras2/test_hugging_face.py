@@ -41,16 +41,17 @@ def schedule():
     return tf_movprune.CubicSparsity(0.75, begin_step=0, end_step=2)
 
 
-def make(family, task="SequenceClassification"):
-    keras.utils.set_random_seed(0)
-    config = getattr(transformers, f"{family}Config")(**CONFIGS[family])
+def make(family, task="SequenceClassification", **changes):
+    config = getattr(transformers, f"{family}Config")(**{**CONFIGS[family], **changes})
     model = getattr(transformers, f"TF{family}For{task}")(config)
     model(IDS)
     return model
 
 
-@pytest.mark.parametrize("task", TASKS)
-@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize(
+    "family, task",
+    [*((family, TASKS[0]) for family in CONFIGS), *(("Bert", task) for task in TASKS[1:])],
+)
 def test_prunes_what_the_paper_prunes(family, task, tmp_path):
     model = make(family, task)
     names = [weight.name for weight in model.weights]
@@ -87,7 +88,7 @@ def test_paths_are_attribute_paths():
 
 
 def test_trains_with_their_own_loss():
-    model = tf_movprune.prune_low_movement(make("Bert"), schedule())
+    model = tf_movprune.prune_low_movement(make("Bert", num_hidden_layers=1), schedule())
     model.compile(tf_movprune.create_optimizer(1e-3, 4, 1), jit_compile=True)
     data = tf.data.Dataset.from_tensors(
         {"input_ids": IDS, "attention_mask": np.ones_like(IDS), "labels": np.array([0, 1, 0, 1])}

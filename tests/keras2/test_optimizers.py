@@ -13,11 +13,6 @@ from tf_movprune.keras2.optimizers import LinearWarmupDecay, MovementAdamW
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 
-@pytest.fixture(autouse=True)
-def seeded():
-    keras.utils.set_random_seed(0)
-
-
 def linear(step, peak, total, warmup):
     """The rate, as the paper's code has it."""
     if step < warmup:
@@ -522,23 +517,20 @@ def float16_scaled():
 
 
 @pytest.mark.parametrize(
-    "optimizer, dtype, jit_compile",
+    "optimizer, dtype",
     [
-        (lambda: keras.optimizers.SGD(0.1), None, False),
-        (lambda: keras.optimizers.Adam(0.05), None, False),
-        (OPTIMIZERS["adam"], None, False),
-        (OPTIMIZERS["adam"], None, True),
-        (OPTIMIZERS["sgd"], None, True),
-        (float16_scaled, "mixed_float16", False),
+        (lambda: keras.optimizers.SGD(0.1), None),
+        (lambda: keras.optimizers.Adam(0.05), None),
+        (float16_scaled, "mixed_float16"),
     ],
-    ids=["sgd", "adam", "ours", "ours-jit", "ours-sgd_scores-jit", "ours-float16"],
+    ids=["sgd", "adam", "ours-float16"],
 )
-def test_trains_to_the_target_sparsity(optimizer, dtype, jit_compile):
+def test_trains_to_the_target_sparsity(optimizer, dtype):
     model = pruned_model(dtype)
     kernels = [layer.get_prunable_weights()[0] for layer in model.layers[:2]]
     scores = [layer.kernels[0].scores for layer in model.layers[:2]]
     start = numpy_of(kernels) + numpy_of(scores)
-    model.compile(optimizer(), "mse", jit_compile=jit_compile)
+    model.compile(optimizer(), "mse")
     inputs, targets = data()
     history = model.fit(
         inputs,
@@ -569,6 +561,7 @@ def test_compiled_training_equals_training_in_a_graph(make):
         model.compile(make(), "mse", jit_compile=jit_compile)
         callbacks = [tf_movprune.UpdatePruningStep()]
         model.fit(inputs, targets, batch_size=4, shuffle=False, callbacks=callbacks, verbose=0)
+        assert [np.count_nonzero(layer.masks[0]) for layer in model.layers[:2]] == [16, 8]
         results.append(numpy_of(model.trainable_variables))
     for graph, compiled in zip(*results):
         np.testing.assert_allclose(compiled, graph, rtol=1e-3, atol=1e-4)
