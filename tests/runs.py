@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
+from wrapped import mask_of, scores_of, wrappers
 
 import tf_movprune
 
@@ -28,8 +29,6 @@ def dense_model():
 
 
 def compiled(schedule, method=None, optimizer=None, **kwargs):
-    # Scores that start at zero are warned of.
-    method = method or tf_movprune.HardMovement(tf_movprune.MagnitudeScores(0.01))
     model = tf_movprune.prune_low_movement(dense_model(), schedule, method)
     model.compile(optimizer or keras.optimizers.SGD(0.2), "mse", **kwargs)
     return model
@@ -39,12 +38,8 @@ def cubic(end_step=10, final_sparsity=0.75, begin_step=2, **kwargs):
     return tf_movprune.CubicSparsity(final_sparsity, begin_step, end_step, **kwargs)
 
 
-def wrappers(model):
-    return [layer for layer in model.layers if isinstance(layer, tf_movprune.PruneLowMovement)]
-
-
 def masks(model):
-    return [layer.kernels[0].mask.numpy() for layer in wrappers(model)]
+    return [mask_of(layer) for layer in wrappers(model)]
 
 
 def kept(model):
@@ -80,9 +75,9 @@ def top(scores, count):
 
 def assert_masks_are_top_of_scores(model, counts):
     for layer, count in zip(wrappers(model), counts):
-        scores = layer.kernels[0].scores.numpy()
+        scores = scores_of(layer)
         assert len(np.unique(scores)) > scores.size // 2
-        np.testing.assert_array_equal(layer.kernels[0].mask.numpy(), top(scores, count))
+        np.testing.assert_array_equal(mask_of(layer), top(scores, count))
 
 
 class Recorder(keras.callbacks.Callback):

@@ -9,6 +9,7 @@ from modes import precision
 from tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule import (
     PruningSchedule,
 )
+from wrapped import mask_of, scores_of, threshold_of, wrappers
 
 import tf_movprune
 
@@ -40,12 +41,8 @@ def train(model, optimizer=None, epochs=2, jit_compile=False, callbacks=()):
     return model.fit(data(), epochs=epochs, callbacks=callbacks, verbose=0)
 
 
-def wrappers(model):
-    return list(tf_movprune.pruned_layers(model).values())
-
-
 def scaled_scores(layer):
-    return layer.settings.score_learning_rate_multiplier * layer.kernels[0].scores.numpy()
+    return layer.score_learning_rate_multiplier * scores_of(layer)
 
 
 SPARSITY = tf_movprune.CubicSparsity(0.75, 2, 18)
@@ -65,9 +62,9 @@ def test_global_selection_in_training():
     scores = [scaled_scores(layer) for layer in (first, second)]
     expected = reference.global_topk_masks(scores, reference.kept_count(12 * 24 + 24 * 16, 0.75))
     for layer, want in zip((first, second), expected):
-        np.testing.assert_array_equal(layer.kernels[0].mask, want)
-    assert first.kernels[0].mask.numpy().mean() != second.kernels[0].mask.numpy().mean()
-    assert float(first.kernels[0].threshold) == float(second.kernels[0].threshold)
+        np.testing.assert_array_equal(mask_of(layer), want)
+    assert mask_of(first).mean() != mask_of(second).mean()
+    assert threshold_of(first) == threshold_of(second)
     assert history.history["sparsity"][-1] == pytest.approx(0.75)
     assert_same_after_stripping(model)
 
@@ -77,14 +74,14 @@ def test_global_magnitude_with_a_minimum():
     model = pruned(SPARSITY, method)
     wrappers(model)[1].layer.kernel.assign(1e-3 * wrappers(model)[1].layer.kernel)
     tf_movprune.update_masks(model, 18)
-    kept = [int(np.sum(layer.kernels[0].mask)) for layer in wrappers(model)]
+    kept = [int(np.sum(mask_of(layer))) for layer in wrappers(model)]
     assert kept == [168 - 76, 76]  # 76 = int(0.2 * 384); without it, all would be of the first
 
 
 def test_local_minimum():
     model = pruned(SPARSITY, tf_movprune.HardMovement(minimum_remaining=0.4))
     tf_movprune.update_masks(model, 18)
-    assert [int(np.sum(layer.kernels[0].mask)) for layer in wrappers(model)] == [115, 153]
+    assert [int(np.sum(mask_of(layer))) for layer in wrappers(model)] == [115, 153]
 
 
 def test_different_block_sizes_are_not_compared():
@@ -99,7 +96,7 @@ def test_different_block_sizes_are_not_compared():
     ]
     model = keras.Sequential(layers)
     assert float(tf_movprune.update_masks(model, 18)) == 0.75
-    assert [int(np.sum(layer.kernels[0].mask)) for layer in layers] == [16, 4]
+    assert [int(np.sum(mask_of(layer))) for layer in layers] == [16, 4]
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
@@ -150,7 +147,7 @@ def test_soft_movement_in_a_custom_loop():
     assert 0.05 < sparsity < 0.999
     for layer in wrappers(model):
         np.testing.assert_array_equal(
-            layer.kernels[0].mask, reference.soft_mask(scaled_scores(layer), np.float32(0.1))
+            mask_of(layer), reference.soft_mask(scaled_scores(layer), np.float32(0.1))
         )
     assert_same_after_stripping(model)
 
@@ -162,14 +159,12 @@ def test_soft_movement_reaches_its_target(final_lambda, jit_compile):
     history = train(model, jit_compile=jit_compile)
     assert history.history["sparsity"][-1] == pytest.approx(0.75, abs=1e-3)
     first, second = wrappers(model)
-    threshold = float(first.kernels[0].threshold)
-    assert threshold == float(second.kernels[0].threshold) and 0 < threshold < 1
+    threshold = threshold_of(first)
+    assert threshold == threshold_of(second) and 0 < threshold < 1
     for layer in (first, second):
-        np.testing.assert_array_equal(
-            layer.kernels[0].mask, tf.sigmoid(scaled_scores(layer)) >= threshold
-        )
+        np.testing.assert_array_equal(mask_of(layer), tf.sigmoid(scaled_scores(layer)) >= threshold)
     if final_lambda:
-        assert float(first.kernels[0].penalty_weight) == pytest.approx(final_lambda / 2)
+        assert float(first.penalty_weight) == pytest.approx(final_lambda / 2)
 
 
 def test_soft_movement_reaches_its_target_in_a_convolutional_regression():
@@ -194,7 +189,7 @@ def test_soft_movement_reaches_its_target_in_a_convolutional_regression():
     ).history
     assert history["sparsity"][-1] == pytest.approx(0.9, abs=0.005)
     assert tf_movprune.summarize_sparsity(model).sparsity == pytest.approx(0.9, abs=0.005)
-    assert np.std([layer.kernels[0].mask.numpy().mean() for layer in wrappers(model)]) > 0.01
+    assert np.std([mask_of(layer).mean() for layer in wrappers(model)]) > 0.01
 
 
 def test_l0_closes_gates():
@@ -204,8 +199,8 @@ def test_l0_closes_gates():
     history = train(model, epochs=4, jit_compile=True)
     gates = reference.hard_concrete_gate(scaled_scores(first))
     assert np.any(gates == 0) and np.any(gates > 0)
-    np.testing.assert_array_equal(first.kernels[0].mask, gates > 0)
-    zeros = sum(np.sum(~layer.kernels[0].mask.numpy()) for layer in wrappers(model))
+    np.testing.assert_array_equal(mask_of(first), gates > 0)
+    zeros = sum(np.sum(~mask_of(layer)) for layer in wrappers(model))
     assert history.history["sparsity"][-1] == pytest.approx(zeros / 672)
     kernel = first.layer.kernel.numpy()
     assert_same_after_stripping(model)
@@ -215,11 +210,9 @@ def test_l0_closes_gates():
 def test_penalty_of_l0_and_its_gradient():
     model = pruned(None, tf_movprune.L0(20.0), score_learning_rate_multiplier=30.0)
     for layer in wrappers(model):
-        layer.kernels[0].scores.assign_add(
-            tf.random.stateless_normal(layer.kernels[0].scores.shape, [1, 2]) / 30
-        )
+        layer.scores[0].assign_add(tf.random.stateless_normal(layer.scores[0].shape, [1, 2]) / 30)
     tf_movprune.update_masks(model, 0)
-    scores = [layer.kernels[0].scores for layer in wrappers(model)]
+    scores = [layer.scores[0] for layer in wrappers(model)]
     with tf.GradientTape() as tape:
         loss = tf.add_n(model.losses)
     expected = 0.0
@@ -238,7 +231,7 @@ def test_mean_of_the_penalty_is_over_all_matrices_of_the_method():
             keras.Sequential(layers), schedules, tf_movprune.SoftMovement(40.0)
         )
         tf_movprune.update_masks(model, 18)
-        return [float(layer.kernels[0].penalty_weight) for layer in wrappers(model)]
+        return [float(layer.penalty_weight) for layer in wrappers(model)]
 
     other = tf_movprune.CubicThreshold(0.1, 3, 18)
     assert weights(THRESHOLD) == weights({"a": THRESHOLD, "b": other}) == [20.0, 20.0]
@@ -250,7 +243,7 @@ def test_noise_of_groups_differs():
     methods = {"a": tf_movprune.L0(100.0), "b": tf_movprune.L0(50.0)}
     model = tf_movprune.prune_low_movement(keras.Sequential(layers), method=methods)
     tf_movprune.update_masks(model, 3)
-    seeds = [layer.kernels[0].noise_seed for layer in wrappers(model)]
+    seeds = [layer.noise_seed for layer in wrappers(model)]
     assert [seed.numpy().tolist() for seed in seeds] == [[3, 0], [3, 1]]
     # Variables of int32 live on the CPU, where a program of the GPU does not find them.
     assert not any(weight.dtype == tf.int32 for weight in model.weights)
@@ -304,8 +297,8 @@ def test_saved_model_goes_on_to_the_same_bits(schedule, method, format_, tmp_pat
     half.fit(data(), epochs=1, callbacks=[update], verbose=0)
     half.save(tmp_path / f"model{format_}")
     loaded = keras.models.load_model(tmp_path / f"model{format_}")
-    assert wrappers(loaded)[0].settings.method == method
-    assert type(wrappers(loaded)[0].settings.schedule) is type(wrappers(half)[0].settings.schedule)
+    assert wrappers(loaded)[0].method == method
+    assert type(wrappers(loaded)[0].pruning_schedule) is type(wrappers(half)[0].pruning_schedule)
     loaded.fit(data(), epochs=2, initial_epoch=1, callbacks=[update], verbose=0)
     for got, want in zip(loaded.get_weights(), straight.get_weights(), strict=True):
         np.testing.assert_array_equal(got, want)
@@ -326,12 +319,9 @@ def test_mixed_precision(policy, method, jit_compile):
             optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
         history = train(model, optimizer, jit_compile=jit_compile)
     layer = wrappers(model)[0]
-    assert (
-        layer.kernels[0].scores.dtype == tf.float32
-        and layer.kernels[0].penalty_weight.dtype == tf.float32
-    )
+    assert layer.scores[0].dtype == tf.float32 and layer.penalty_weight.dtype == tf.float32
     assert np.all(np.isfinite(history.history["loss"]))
-    assert np.std(layer.kernels[0].scores) > 0
+    assert np.std(layer.scores[0]) > 0
 
 
 def test_methods_by_pattern():
@@ -350,10 +340,10 @@ def test_methods_by_pattern():
         "*": tf_movprune.Magnitude(),
     }
     model = tf_movprune.prune_low_movement(model, schedules, methods)
-    names = [type(layer.settings.method).__name__ for layer in wrappers(model)]
+    names = [type(layer.method).__name__ for layer in wrappers(model)]
     assert names == ["L0", "SoftMovement", "Magnitude"]
     train(model)
-    assert np.mean(wrappers(model)[2].kernels[0].mask) == 0.25
+    assert np.mean(mask_of(wrappers(model)[2])) == 0.25
 
     report = tf_movprune.summarize_sparsity(model)
     names = ["L0", "SoftMovement to threshold 0.1", "Magnitude to sparsity 0.75"]
@@ -371,16 +361,10 @@ def test_methods_by_pattern():
     # One schedule is for those that take one, and L0 needs no pattern there.
     mixed = {"first": tf_movprune.L0(), "*": tf_movprune.Magnitude()}
     model = tf_movprune.prune_low_movement(plain, SPARSITY, mixed)
-    assert [type(layer.settings.method).__name__ for layer in wrappers(model)] == [
-        "L0",
-        *["Magnitude"] * 2,
-    ]
+    assert [type(layer.method).__name__ for layer in wrappers(model)] == ["L0", *["Magnitude"] * 2]
     plain = tf_movprune.strip_pruning(model)
     model = tf_movprune.prune_low_movement(plain, {"second": SPARSITY}, mixed)
-    assert [type(layer.settings.method).__name__ for layer in wrappers(model)] == [
-        "L0",
-        "Magnitude",
-    ]
+    assert [type(layer.method).__name__ for layer in wrappers(model)] == ["L0", "Magnitude"]
 
 
 # ---- what is refused
@@ -409,12 +393,13 @@ def test_schedule_is_needed_but_for_l0():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: tf_movprune.HardMovement(scope="all"), r"scope must be 'local' or 'global', got"),
+        (lambda: tf_movprune.HardMovement(scope="all"), r'scope must be "local" or "global", got'),
         (lambda: tf_movprune.Magnitude(minimum_remaining=1.0), r"minimum_remaining must be in \["),
         (lambda: tf_movprune.SoftMovement(-1.0), r"final_lambda must be at least 0, got -1\.0"),
         (lambda: tf_movprune.SoftMovement(1.0, minimum_remaining=-0.1), r"minimum_remaining"),
         (lambda: tf_movprune.L0(float("nan")), r"final_lambda must be at least 0, got nan"),
         (lambda: tf_movprune.L0(seed=-1), r"seed must be at least 0, got -1"),
+        (lambda: tf_movprune.CubicThreshold(0.1), r"begin_step must be an integer .*, got None"),
         (lambda: tf_movprune.CubicThreshold(0.0, 0, 5), r"final_threshold must be greater than 0"),
         (
             lambda: tf_movprune.CubicThreshold(1.2, 0, 5),
@@ -435,7 +420,6 @@ def test_arguments_out_of_range(make, message):
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: tf_movprune.CubicThreshold(0.1), r"begin_step must be an integer .*, got None"),
         (lambda: tf_movprune.SoftMovement("400"), r"final_lambda must be a number such as 100\.0"),
         (lambda: tf_movprune.HardMovement(minimum_remaining="x"), r"minimum_remaining must be a"),
         (lambda: tf_movprune.L0(seed=True), r"seed must be an integer such as 0, got True"),
@@ -471,9 +455,7 @@ def test_schedule_of_ones_own():
         pruned(Ramp(), tf_movprune.SoftMovement(1.0, target=True))
     model = pruned(Ramp(end_step=16), tf_movprune.SoftMovement(8.0, target=True))
     tf_movprune.update_masks(model, 8)
-    assert (
-        float(wrappers(model)[0].kernels[0].penalty_weight) == 8 / 2 / 2
-    )  # half the way, two matrices
+    assert float(wrappers(model)[0].penalty_weight) == 8 / 2 / 2  # half the way, two matrices
 
 
 def test_schedule_of_a_threshold_that_does_not_fit_the_run():

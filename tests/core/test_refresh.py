@@ -15,8 +15,8 @@ from runs import (
     kept,
     kept_at,
     sparsity,
-    wrappers,
 )
+from wrapped import mask_of, scores_of, threshold_of, wrappers
 
 import tf_movprune
 
@@ -58,10 +58,10 @@ def test_custom_loop(in_graph):
 def with_distinct_scores(schedule):
     model = tf_movprune.prune_low_movement(dense_model(), schedule)
     for layer in wrappers(model):
-        layer.kernels[0].scores.assign(
+        layer.scores[0].assign(
             np.random.RandomState(3)
-            .permutation(layer.kernels[0].scores.shape[0] * layer.kernels[0].scores.shape[1])
-            .reshape(layer.kernels[0].scores.shape)
+            .permutation(layer.scores[0].shape[0] * layer.scores[0].shape[1])
+            .reshape(layer.scores[0].shape)
         )
     return model
 
@@ -92,11 +92,11 @@ def test_force():
 
 def test_thresholds_are_the_lowest_score_that_is_kept():
     model = with_distinct_scores(cubic(begin_step=0, end_step=10))
-    assert [float(layer.kernels[0].threshold) for layer in wrappers(model)] == [-np.inf] * 2
+    assert [threshold_of(layer) for layer in wrappers(model)] == [-np.inf] * 2
     tf_movprune.update_masks(model, 10)
     for layer in wrappers(model):
-        kept_scores = layer.kernels[0].scores.numpy()[layer.kernels[0].mask.numpy()]
-        assert float(layer.kernels[0].threshold) == kept_scores.min()
+        kept_scores = scores_of(layer)[mask_of(layer)]
+        assert threshold_of(layer) == kept_scores.min()
 
 
 def test_update_masks_of_a_single_layer():

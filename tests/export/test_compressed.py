@@ -1,4 +1,4 @@
-"""Compressed files: what is in them, how small they are, and what happens to broken ones."""
+"""Compressed files: what is in them, and what happens to broken ones."""
 
 import itertools
 import json
@@ -8,138 +8,25 @@ import numpy as np
 import pytest
 import tf_keras as keras
 from berts import stripped_bert
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from exporting import (
+    VALUES,
+    arrays_of,
+    network,
+)
 
 import tf_movprune
-from tf_movprune.core.named_weights import PARTS, NamedWeight, renumbered
-from tf_movprune.export import coding, container
-from tf_movprune.keras2.weights import named_weights
+from tf_movprune import coding, compressed
 
 pytest.importorskip("zstandard")
+
+
 safetensors = pytest.importorskip("safetensors")
-
-QUANTIZATIONS = ("int8", "float16", None)
-
-
-def network(seed=0, name=None, width=48):
-    """An embedding and three layers, two of them with 10 % of their weights."""
-    keras.utils.set_random_seed(seed)
-    layers = [
-        keras.layers.Embedding(50, 16, input_length=3),
-        keras.layers.Flatten(),
-        keras.layers.Dense(width, "relu"),
-        keras.layers.Dense(width, "relu"),
-        keras.layers.LayerNormalization(),
-        keras.layers.Dense(2),
-    ]
-    model = keras.Sequential(layers, name=name)
-    random = np.random.RandomState(seed)
-    for layer in layers[2:4]:
-        kernel = layer.kernel.numpy()
-        layer.kernel.assign(kernel * (random.uniform(size=kernel.shape) < 0.1))
-        layer.bias.assign(random.standard_normal(layer.bias.shape))
-    return model
 
 
 @pytest.fixture(scope="module")
 def bert():
     pytest.importorskip("transformers")
     return stripped_bert(num_labels=3)
-
-
-def arrays_of(model):
-    return [weight.numpy() for weight in model.weights]
-
-
-def encoded(array, quantization, part="encoder"):
-    return coding.encode(NamedWeight("w", part, array), quantization)
-
-
-def decoded(weight):
-    return coding.decode(weight.row, weight.payload)
-
-
-@given(st.integers(0, 2000), st.floats(0, 1), st.integers(0, 2**32 - 1))
-@settings(max_examples=200, deadline=None)
-def test_positions_come_back(size, density, seed):
-    positions = np.flatnonzero(np.random.RandomState(seed).uniform(size=size) < density)
-    found = coding.decode_positions(coding.encode_positions(positions))
-    assert found.dtype == np.int64
-    np.testing.assert_array_equal(found, positions)
-
-
-@pytest.mark.parametrize(
-    "positions",
-    [
-        [],
-        [0],
-        [254],
-        [255],
-        [256],
-        [509, 510, 765],
-        [2**31 - 1],
-        [5, 2**31 + 7, 2**32 + 1],
-        list(range(600)),
-    ],
-)
-def test_positions_by_hand(positions):
-    coded = coding.encode_positions(np.array(positions, np.int64))
-    np.testing.assert_array_equal(coding.decode_positions(coded), positions)
-
-
-def test_bytes_of_positions_are_those_of_the_format():
-    coded = coding.encode_positions(np.array([0, 3, 4, 4 + 256, 4 + 256 + 257 + 255]))
-    assert coded.tolist() == [0, 2, 0, 255, 0, 255, 255, 1]
-
-
-@pytest.mark.parametrize("density", [0.01, 0.03, 0.1, 0.5])
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
-def test_size_is_near_the_bound(quantization, density):
-    random = np.random.RandomState(0)
-    size = bound = 0
-    for shape in [(384, 384)] * 4 + [(384, 1536), (1536, 384)]:
-        array = random.standard_normal(shape).astype(np.float32)
-        array *= random.uniform(size=shape) < density
-        weight = encoded(array, quantization)
-        size, bound = size + len(weight.payload), bound + weight.bound
-        nonzeros = np.count_nonzero(decoded(weight))
-        p = nonzeros / array.size
-        positions = -array.size * (p * np.log2(p) + (1 - p) * np.log2(1 - p)) / 8
-        bytes_per_value = {"int8": 1, "float16": 2, None: 4}[quantization]
-        assert weight.bound == pytest.approx(positions + nonzeros * bytes_per_value)
-    # Scales of int8, which the bound leaves out, weigh most where the fewest values are.
-    assert size / bound <= {"int8": 1.25, "float16": 1.1, None: 1.05}[quantization]
-
-
-def test_positions_are_near_their_entropy():
-    random = np.random.RandomState(0)
-    for density, most in [(0.01, 1.03), (0.03, 1.03), (0.1, 1.03), (0.3, 1.03), (0.5, 1.15)]:
-        positions = np.flatnonzero(random.uniform(size=1_000_000) < density)
-        size = len(coding._compressed(coding.encode_positions(positions)))
-        assert size <= most * coding.entropy_bytes(positions.size, 1_000_000)
-
-
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
-@pytest.mark.parametrize("density", [0, 0.001, 0.2, 0.97, 1])
-def test_int8_and_float16_keep_zeros_and_round(quantization, density):
-    random = np.random.RandomState(0)
-    array = random.standard_normal([60, 80]).astype(np.float32)
-    array *= np.geomspace(1e-3, 1e3, 80, dtype=np.float32)
-    array *= random.uniform(size=array.shape) < density
-    for part, axis in [("encoder", 0), ("embeddings", 1)]:
-        found = decoded(encoded(array, quantization, part))
-        assert found.dtype == np.float32
-        assert not found[array == 0].any()
-        error = np.abs(found - array)
-        if quantization is None:
-            np.testing.assert_array_equal(found, array)
-        elif quantization == "float16":
-            assert (error <= np.abs(array) * 2**-11 + 2**-25).all()
-        else:
-            step = np.abs(array).max(axis, keepdims=True) / 127 * (1 + 2**-7)
-            assert (error <= step * 0.50001).all()
-            assert density == 0 or error.max() > 0
 
 
 def test_a_weight_below_half_a_step_becomes_zero(tmp_path):
@@ -153,52 +40,10 @@ def test_a_weight_below_half_a_step_becomes_zero(tmp_path):
     assert "0.4, 1 rounded to zero" in str(report)
 
 
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.zeros([4, 5], np.float32),
-        np.zeros([0, 5], np.float32),
-        np.float32(3),
-        np.array(7, np.int64),
-        np.arange(12, dtype=np.int32).reshape(3, 4),
-        np.array([True, False]),
-        np.array([0, 0, 1e-300, np.pi]),
-        np.array([[1e-45, 3e38, 0]], np.float32),
-        np.full([3, 3], 1e-45, np.float32),
-    ],
-    ids=repr,
-)
-@pytest.mark.parametrize("quantization", ["int8", None])
-def test_odd_arrays(array, quantization):
-    weight = encoded(np.asarray(array), quantization)
-    found = decoded(weight)
-    assert found.dtype == array.dtype and found.shape == array.shape
-    assert found.flags.writeable
-    if quantization is None or weight.row["stored"] == weight.row["dtype"]:
-        np.testing.assert_array_equal(found, array)
-    else:
-        assert np.isfinite(found).all() and not found[array == 0].any()
-
-
-def test_nan_and_infinity_need_float32():
-    array = np.array([[np.nan, np.inf, 0, 1]], np.float32)
-    np.testing.assert_array_equal(decoded(encoded(array, None)), array)
-    for quantization in ("int8", "float16"):
-        message = rf"'w' .*{quantization}\. Pass quantization=None"
-        with pytest.raises(ValueError, match=message):
-            encoded(array, quantization)
-    large = np.array([[70000, 1]], np.float32)
-    with pytest.raises(ValueError, match="too large for float16"):
-        encoded(large, "float16")
-    assert decoded(encoded(large, "int8"))[0, 0] == pytest.approx(70000, rel=0.005)
-    with pytest.raises(TypeError, match="'w' has dtype complex64"):
-        encoded(np.ones(3, np.complex64), None)
-
-
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
-def test_round_trip(quantization, tmp_path):
+@pytest.mark.parametrize("values", VALUES)
+def test_round_trip(values, tmp_path):
     model = network()
-    report = tf_movprune.export_compressed(model, tmp_path / "x", quantization=quantization)
+    report = tf_movprune.export_compressed(model, tmp_path / "x", values=values)
     assert report.bytes == (tmp_path / "x").stat().st_size
     assert list(tmp_path.iterdir()) == [tmp_path / "x"]
     arrays = tf_movprune.load_compressed(tmp_path / "x")
@@ -208,10 +53,10 @@ def test_round_trip(quantization, tmp_path):
         assert found.dtype == np.float32
         assert not found[array == 0].any()
         largest = max(largest, np.abs(found - array).max())
-        if array.ndim < 2 or quantization is None:
+        if array.ndim < 2 or values == "float32":
             np.testing.assert_array_equal(found, array)
     assert report.max_abs_error == largest
-    assert (largest == 0) == (quantization is None)
+    assert (largest == 0) == (values == "float32")
 
     other = network(seed=1)  # whose layers Keras has numbered on
     assert other.weights[2].name != model.weights[2].name
@@ -230,7 +75,7 @@ def test_the_same_model_gives_the_same_file(tmp_path):
 def test_report_adds_up(tmp_path):
     model = network()
     report = tf_movprune.export_compressed(model, tmp_path / "x")
-    embeddings, encoder, other = (report.parts[part] for part in PARTS)
+    embeddings, encoder, other = (report.parts[part] for part in compressed.PARTS)
     assert embeddings.dense == 50 * 16 * 4
     assert encoder.total == (48 + 1) * 48 * 2
     assert other.total == 48 * 2 + 48 * 2 + 2
@@ -241,7 +86,7 @@ def test_report_adds_up(tmp_path):
     assert report.times_smaller == 4 * model.count_params() / report.bytes
     lines = str(report).splitlines()
     assert lines[0].startswith(f"{tmp_path / 'x'}: int8, {report.bytes:,} bytes; largest error ")
-    assert [line.split()[0] for line in lines[2:]] == [*PARTS, "header", "all"]
+    assert [line.split()[0] for line in lines[2:]] == [*compressed.PARTS, "header", "all"]
     assert lines[5].split() == ["header", f"{header:,}"]
     assert f"{encoder.ratio:.3f}" in lines[3] and f"{encoder.times_smaller:.1f}x" in lines[3]
 
@@ -250,7 +95,7 @@ def test_hugging_face_round_trip(bert, tmp_path):
     import transformers
 
     ids = np.random.RandomState(0).randint(0, 99, [4, 12])
-    tf_movprune.export_compressed(bert, tmp_path / "f32", quantization=None)
+    tf_movprune.export_compressed(bert, tmp_path / "f32", values="float32")
     tf_movprune.export_compressed(bert, tmp_path / "int8")
     cls = transformers.TFBertForSequenceClassification
     expected = bert(ids).logits.numpy()
@@ -275,8 +120,8 @@ def test_hugging_face_round_trip(bert, tmp_path):
 
 
 def test_parts_of_hugging_face_models(bert):
-    parts = {weight.name: weight.part for weight in named_weights(bert)}
-    assert set(parts.values()) == set(PARTS)
+    parts = {weight.name: weight.part for weight in compressed.named_weights(bert)}
+    assert set(parts.values()) == set(compressed.PARTS)
     for name, part in parts.items():
         is_encoder, is_embedding = "/layer_._" in name, "/embeddings/" in name
         assert part == ("encoder" if is_encoder else "embeddings" if is_embedding else "other")
@@ -301,7 +146,7 @@ def test_equal_names_are_told_apart(tmp_path):
 
     model = Net()
     model(np.ones([1, 2], np.float32))
-    tf_movprune.export_compressed(model, tmp_path / "x", quantization=None)
+    tf_movprune.export_compressed(model, tmp_path / "x", values="float32")
     names = list(tf_movprune.load_compressed(tmp_path / "x"))
     assert len(set(names)) == 6 and sum("#" in name for name in names) == 4
     expected = arrays_of(model)
@@ -334,8 +179,8 @@ def test_another_model_stays_as_it_is(tmp_path):
 def test_numbers_of_layers_count_anew():
     names = ["b_7/dense_9/kernel", "b_7/dense_9/bias", "b_7/dense_12/kernel", "b_9/dense_12/kernel"]
     expected = ["b/dense/kernel", "b/dense/bias", "b/dense_1/kernel", "b_1/dense/kernel"]
-    assert renumbered(names) == expected
-    assert renumbered(expected) == expected
+    assert compressed._renumbered(names) == expected
+    assert compressed._renumbered(expected) == expected
 
 
 def test_every_flipped_bit_is_found(tmp_path):
@@ -374,7 +219,7 @@ def test_other_files_and_versions(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError):
         tf_movprune.load_compressed(tmp_path / "nothing")
     with monkeypatch.context() as patch:
-        patch.setattr(container, "VERSION", 2)
+        patch.setattr(compressed, "VERSION", 2)
         tf_movprune.export_compressed(network(), tmp_path / "later")
     with pytest.raises(ValueError, match=r"is of version 2 .* reader of version 1\. Install"):
         tf_movprune.load_compressed(tmp_path / "later")
@@ -384,7 +229,7 @@ def test_safetensors_can_list_what_is_in_it(tmp_path):
     model = network()
     tf_movprune.export_compressed(model, tmp_path / "x")
     with safetensors.safe_open(tmp_path / "x", "np") as file:
-        table = json.loads(file.metadata()[container.FORMAT])
+        table = json.loads(file.metadata()[compressed.FORMAT])
         sizes = [len(file.get_tensor(str(i))) for i in range(len(table["tensors"]))]
     assert table["version"] == 1
     assert sizes == [sum(row["sizes"]) for row in table["tensors"]]
@@ -409,9 +254,9 @@ def test_nothing_is_left_of_what_cannot_be_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
-@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+@pytest.mark.parametrize("values", VALUES)
 @pytest.mark.parametrize("wrong", ["zeros", "values"])
-def test_a_wrong_file_does_not_take_its_place(quantization, wrong, tmp_path, monkeypatch):
+def test_a_wrong_file_does_not_take_its_place(values, wrong, tmp_path, monkeypatch):
     right = coding.decode
 
     def decode(row, payload):
@@ -421,9 +266,9 @@ def test_a_wrong_file_does_not_take_its_place(quantization, wrong, tmp_path, mon
             array[chosen] += 1e-12 if wrong == "zeros" else 0.1 * np.abs(array).max()
         return array
 
-    monkeypatch.setattr(container, "decode", decode)
+    monkeypatch.setattr(compressed, "decode", decode)
     with pytest.raises(RuntimeError, match=r"read back for .* The file was removed"):
-        tf_movprune.export_compressed(network(), tmp_path / "x", quantization=quantization)
+        tf_movprune.export_compressed(network(), tmp_path / "x", values=values)
     assert not list(tmp_path.iterdir())
 
 
@@ -440,10 +285,8 @@ def test_models_that_are_not_ready(tmp_path):
             function(unbuilt)
         with pytest.raises(TypeError, match="Expected a tf_keras model, got str"):
             function("model")
-    with pytest.raises(
-        ValueError, match=r"quantization must be 'int8', 'float16' or None, got 'int4'"
-    ):
-        tf_movprune.export_compressed(network(), tmp_path / "x", quantization="int4")
+    with pytest.raises(ValueError, match=r"values must be one of .*'int4'"):
+        tf_movprune.export_compressed(network(), tmp_path / "x", values="int4")
     assert not list(tmp_path.iterdir())
     tf_movprune.export_compressed(network(), tmp_path / "x")
     with pytest.raises(ValueError, match="strip_pruning"):
@@ -458,28 +301,3 @@ def test_without_the_libraries(library, tmp_path, monkeypatch):
         tf_movprune.export_compressed(network(), tmp_path / "x")
     with pytest.raises(ImportError, match=message):
         tf_movprune.load_compressed(tmp_path / "x")
-
-
-def test_size_report(tmp_path):
-    model = network()
-    sizes = tf_movprune.size_report(model)
-    table = sizes.as_dict()
-    assert table["dense float32"]["all"] == 4 * model.count_params()
-    assert table["dense float32"]["embeddings"] == 50 * 16 * 4
-    assert table["dense float16"]["embeddings"] == 50 * 16 * 2
-    assert table["dense int8"]["embeddings"] == 50 * 16 + 50 * 4
-    assert table["dense int8"]["encoder"] == 2 * (48 * 48 + 48 * 4 + 48 * 4)
-    kernels = [weight for weight in arrays_of(model)[1:5] if weight.ndim == 2]
-    bitmap = sum(288 + 4 * np.count_nonzero(kernel) for kernel in kernels)
-    assert table["bitmap float32"]["encoder"] == bitmap + 2 * (6 + 48 * 4)
-    assert table["gzip float32"]["encoder"] < 0.4 * table["dense float32"]["encoder"]
-    for quantization in QUANTIZATIONS:
-        values = quantization or "float32"
-        report = tf_movprune.export_compressed(model, tmp_path / "x", quantization=quantization)
-        for part, size in report.parts.items():
-            assert table[f"compressed {values}"][part] == size.bytes
-            assert table[f"bound {values}"][part] == round(size.bound)
-    lines = str(sizes).splitlines()
-    assert lines[0].split() == ["bytes", *PARTS, "all", "smaller"]
-    assert [line[:18].strip() for line in lines[1:]] == list(table)
-    assert lines[1].endswith(" 1.0x")

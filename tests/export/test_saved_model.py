@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 from berts import stripped_bert
+from wrapped import Everything
 
 import tf_movprune
 
@@ -185,7 +186,7 @@ def test_errors(bert, tmp_path):
     pruned = tf_movprune.prune_low_movement(
         functional(),
         tf_movprune.CubicSparsity(0.5, 0, 1),
-        pruning_policy=AllowAll(),
+        pruning_policy=Everything(),
     )
     with pytest.raises(ValueError, match="strip_pruning"):
         tf_movprune.export_saved_model(pruned, tmp_path / "x")
@@ -227,11 +228,3 @@ def test_positions_of_roberta_begin_after_the_padding(tmp_path):
         "token_type_ids": np.zeros([1, 10]),
     }
     tf_movprune.export_tflite(model, tmp_path / "x", sequence_length=10, inputs=longest)
-
-
-class AllowAll:
-    def allow_pruning(self, layer):
-        return True
-
-    def ensure_model_supports_pruning(self, model):
-        pass

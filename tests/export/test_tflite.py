@@ -1,214 +1,21 @@
-"""TFLite files: sparse storage, shrinking, and the combinations that TensorFlow's flag breaks."""
+"""TFLite files: shrinking, half precision and errors."""
 
 import numpy as np
 import pytest
-import tensorflow as tf
 import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
+from exporting import (
+    dense_model,
+    export,
+    outputs_of,
+    prune,
+    random_input,
+)
 from modes import precision
-from tensorflow.lite.python import schema_py_generated as schema
 
 import tf_movprune
-from tf_movprune.export.sparse_storage import store_sparsely
 
-FULLY_CONNECTED = schema.BuiltinOperator.FULLY_CONNECTED
-DENSIFY = schema.BuiltinOperator.DENSIFY
-
-
-def dense_model(*sizes, inputs=64, seed=0):
-    keras.utils.set_random_seed(seed)
-    x = first = keras.Input([8, inputs], name="x")
-    for i, size in enumerate(sizes):
-        x = keras.layers.Dense(size, "tanh", bias_initializer="normal", name=f"dense_{i}")(x)
-    return keras.Model(first, x)
-
-
-def prune(layer, sparsity, block=(1, 1), seed=0):
-    """Zeroes random blocks, as many as said; every input and output stays in use."""
-    kernel = layer.kernel.numpy()
-    shape = (kernel.shape[0] // block[0], kernel.shape[1] // block[1])
-    keep = np.random.RandomState(seed).permutation(shape[0] * shape[1]).reshape(shape)
-    mask = np.kron(keep >= sparsity * keep.size, np.ones(block, bool))
-    layer.kernel.assign(kernel * mask)
-
-
-def operators(path):
-    """(builtin code, version) of each operator of a file."""
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(path.read_bytes(), 0))
-    codes = [model.operatorCodes[op.opcodeIndex] for op in model.subgraphs[0].operators]
-    return [(max(code.builtinCode, code.deprecatedBuiltinCode), code.version) for code in codes]
-
-
-def outputs_of(path, x):
-    """With the default delegate, and without any."""
-    from ai_edge_litert.interpreter import OpResolverType
-
-    for kind in (OpResolverType.AUTO, OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES):
-        interpreter = Interpreter(
-            model_path=str(path), experimental_op_resolver_type=kind, num_threads=2
-        )
-        yield next(iter(interpreter.get_signature_runner()(x=x).values()))
-
-
-def random_input(model):
-    return np.random.RandomState(3).normal(size=(1, *model.input_shape[1:])).astype(np.float32)
-
-
-def export(model, path, **options):
-    return tf_movprune.export_tflite(model, path, inputs={"x": random_input(model)}, **options)
-
-
-# ---- sparse storage
-
-
-@pytest.mark.parametrize(
-    ("quantization", "block", "sparsity", "storage", "stored", "atol"),
-    [
-        (None, (1, 1), 0.9, "csr", "csr", 1e-5),
-        (None, (1, 1), 0.9, "auto", "csr", 1e-5),
-        (None, (4, 1), 0.95, "blocks", "blocks", 1e-5),
-        (None, (4, 1), 0.95, "auto", "blocks", 1e-5),
-        (None, (4, 1), 0.85, "auto", "csr", 1e-5),
-        (None, (16, 1), 0.95, "blocks", "blocks", 1e-5),
-        (None, (1, 1), 0.97, "auto", "csr", 1e-5),  # the flag takes these for blocks
-        ("float16", (1, 1), 0.9, "csr", "csr", 2e-3),
-        ("float16", (4, 1), 0.97, "auto", "csr", 2e-3),  # NaN with the flag
-        ("int8", (16, 1), 0.97, "blocks", "blocks", 0.1),  # wrong with the flag
-        ("int8", (16, 1), 0.97, "auto", "dense", 0.1),  # which is faster
-        ("int8", (1, 1), 0.97, "auto", "dense", 0.1),  # does not load with the flag
-        ("int8", (4, 1), 0.97, "auto", "dense", 0.1),
-    ],
-)
-@pytest.mark.filterwarnings("ignore:sparse_storage")
-def test_sparse_storage(quantization, block, sparsity, storage, stored, atol, tmp_path):
-    model = dense_model(64, 48)
-    for i, layer in enumerate(model.layers[1:]):
-        prune(layer, sparsity, block, seed=i)
-    expected = model(random_input(model)).numpy()
-    options = {"quantization": quantization, "shrink": False}
-    dense = export(model, tmp_path / "dense.tflite", **options)
-    report = export(model, tmp_path / "x.tflite", sparse_storage=storage, **options)
-    assert report.storages == {stored: 2} and dense.storages == {"dense": 2}
-    kernels = [layer.kernel.numpy() for layer in model.layers[1:]]
-    for matrix, kernel in zip(report.matrices, kernels):
-        assert matrix.shape == kernel.T.shape
-        assert matrix.remaining <= np.count_nonzero(kernel)
-        assert matrix.remaining >= 0.98 * np.count_nonzero(kernel)  # int8 rounds some to zero
-    for result in outputs_of(tmp_path / "x.tflite", random_input(model)):
-        np.testing.assert_allclose(result, expected, rtol=0, atol=atol)
-    reference = list(outputs_of(tmp_path / "dense.tflite", random_input(model)))
-    for result in outputs_of(tmp_path / "x.tflite", random_input(model)):
-        # What int8 loses, it loses alike, but for how activations are quantized.
-        np.testing.assert_allclose(
-            result, reference[1], rtol=0, atol=1e-5 if quantization != "int8" else 0.02
-        )
-    if stored != "dense":
-        saved = sum(m.bytes for m in dense.matrices) - sum(m.bytes for m in report.matrices)
-        # A file has some hundreds of bytes more for what describes the storage.
-        assert abs(dense.bytes - report.bytes - saved) < 1500
-        assert saved > 0.5 * sum(m.bytes for m in dense.matrices)
-        assert f"matrices stored: 2 {stored}" in str(report)
-
-
-def test_bytes_of_each_storage(tmp_path):
-    def sizes(quantization, block, storage, inputs=64):
-        model = dense_model(32, inputs=inputs)
-        prune(model.layers[1], 0.96875, block)
-        report = export(
-            model, tmp_path / "x", quantization=quantization, sparse_storage=storage, shrink=False
-        )
-        return report.matrices[0].bytes - 33  # row ends, a byte each here
-
-    assert sizes(None, (1, 1), "csr") == 64 * (4 + 1)
-    assert sizes("float16", (1, 1), "csr") == 64 * (2 + 1)
-    assert sizes(None, (4, 1), "blocks") == 16 * (4 * 4 + 1)
-    assert sizes("int8", (16, 1), "blocks") == 4 * (16 + 1)
-    wide = 512 * 32 // 32
-    assert sizes(None, (1, 1), "csr", 512) + 33 == wide * (4 + 2) + 33 * 2
-
-
-def test_quantization_keeps_every_zero(tmp_path):
-    model = dense_model(64, 48)
-    for layer, block in zip(model.layers[1:], [(1, 1), (16, 1)]):
-        prune(layer, 0.97, block)
-    for name, storage in (("dense", None), ("blocks", "blocks")):
-        export(model, tmp_path / name, sparse_storage=storage, shrink=False)
-        interpreter = Interpreter(model_path=str(tmp_path / name))
-        found = {}
-        for detail in interpreter.get_tensor_details():
-            is_matrix = detail["dtype"] == np.int8 and len(detail["shape"]) == 2
-            if is_matrix and not detail["sparsity_parameters"]:
-                found[tuple(detail["shape"])] = interpreter.get_tensor(detail["index"])
-        assert len(found) == (2 if name == "dense" else 1)
-        for layer in model.layers[1:]:
-            kernel = layer.kernel.numpy().T
-            if kernel.shape in found:
-                assert not found[kernel.shape][kernel == 0].any()
-                assert found[kernel.shape].any()
-
-
-def test_a_very_sparse_layer_leaves_the_operators_of_the_others_alone(tmp_path):
-    model = dense_model(64, 64, 48)
-    prune(model.layers[2], 0.97, (4, 1))
-    export(model, tmp_path / "dense", quantization=None, shrink=False)
-    report = export(model, tmp_path / "x", quantization=None, sparse_storage="auto", shrink=False)
-    assert [matrix.storage for matrix in report.matrices].count("blocks") == 1
-    (version,) = {v for code, v in operators(tmp_path / "dense") if code == FULLY_CONNECTED}
-    versions = [v for code, v in operators(tmp_path / "x") if code == FULLY_CONNECTED]
-    assert versions == [version, 8, version] and version != 8
-
-
-def test_inputs_that_blocks_do_not_divide(tmp_path):
-    model = dense_model(32, inputs=66)
-    prune(model.layers[1], 0.97)
-    report = export(model, tmp_path / "x", quantization=None, sparse_storage="auto", shrink=False)
-    assert report.storages == {"csr": 1} and report.max_abs_diff < 1e-5
-    with pytest.warns(UserWarning, match=r"sparse_storage='blocks' found no matrix .* BLOCKS"):
-        export(model, tmp_path / "x", quantization=None, sparse_storage="blocks", shrink=False)
-
-
-@pytest.mark.parametrize(("inputs", "stored"), [(4080, "blocks"), (4096, "dense")])
-@pytest.mark.filterwarnings("ignore:sparse_storage")
-def test_rows_with_more_blocks_than_a_byte_counts(inputs, stored, tmp_path):
-    model = dense_model(16, inputs=inputs)
-    prune(model.layers[1], 0.96, (16, 1))
-    model.layers[1].kernel.assign(0.2 * model.layers[1].kernel)
-    report = export(model, tmp_path / "x", sparse_storage="blocks", shrink=False)
-    assert report.storages == {stored: 1}
-    for result in outputs_of(tmp_path / "x", random_input(model)):
-        np.testing.assert_allclose(result, model(random_input(model)), rtol=0, atol=0.02)
-
-
-def test_what_is_not_a_constant_matrix_is_left_alone(tmp_path):
-    inputs = keras.Input([8, 64], name="x")
-    shared = keras.layers.Dense(64, use_bias=False)
-    x = shared(keras.layers.Activation("relu")(shared(inputs)))
-    x = keras.layers.Conv1D(8, 3)(x)
-    model = keras.Model(inputs, tf.matmul(x, x, transpose_b=True))
-    prune(shared, 0.95)
-    report = export(model, tmp_path / "x", quantization=None, sparse_storage="csr")
-    assert report.storages["csr"] == 1
-    codes = [code for code, _ in operators(tmp_path / "x")]
-    assert codes.count(DENSIFY) == 1  # of the weights of two layers
-    for result in outputs_of(tmp_path / "x", random_input(model)):
-        np.testing.assert_allclose(result, model(random_input(model)), rtol=1e-4, atol=1e-4)
-
-
-def test_buffers_begin_at_multiples_of_16(tmp_path):
-    model = dense_model(64, 48)
-    prune(model.layers[1], 0.9)
-    export(model, tmp_path / "x", quantization=None, sparse_storage="csr")
-    data = (tmp_path / "x").read_bytes()
-    for layer in model.layers[1:]:
-        values = layer.kernel.numpy().T
-        place = data.index(values[values != 0][:4].tobytes())
-        assert place % 16 == 0
-
-
-def test_a_file_without_fully_connected_layers_is_not_touched():
-    model = keras.Sequential([keras.Input([4]), keras.layers.Activation("relu")])
-    data = tf.lite.TFLiteConverter.from_keras_model(model).convert()
-    assert store_sparsely(data, "auto") == (data, [])
+"""TFLite files: sparse storage, shrinking, and the combinations that TensorFlow's flag breaks."""
 
 
 # ---- shrinking
@@ -221,8 +28,8 @@ def test_what_is_empty_is_left_out_and_the_model_stays(tmp_path):
     x = random_input(model)
     expected = model(x).numpy()
     model.compile("sgd", "mse")
-    whole = export(model, tmp_path / "x", quantization=None, shrink=False)
-    report = export(model, tmp_path / "x", quantization=None)
+    whole = export(model, tmp_path / "x", quantization="none", shrink=False)
+    report = export(model, tmp_path / "x", quantization="none")
     assert report.removed == {"heads": (0, 0), "neurons": (16, 64)} and not whole.removed
     assert "16 of 64 neurons removed" in str(report)
     assert [matrix.shape for matrix in report.matrices] == [(48, 64), (48, 48)]
@@ -237,22 +44,22 @@ def test_blocks_stay_aligned_where_neurons_go(tmp_path):
     array = model.layers[1].kernel.numpy()
     array[:, [1, 8, 9, 10, 11]] = 0  # one of the first block, all of the third
     model.layers[1].kernel.assign(array)
-    report = export(model, tmp_path / "x", quantization=None, sparse_storage="auto")
+    report = export(model, tmp_path / "x", quantization="none", sparse_storage="auto")
     assert report.storages == {"dense": 1, "blocks": 1}
     rows = model.layers[2].kernel.numpy().any(axis=1)
     gone = (~rows | ~array.any(axis=0)).reshape(-1, 4).all(axis=1).sum() * 4
     assert report.removed["neurons"] == (gone, 64) and gone >= 4
 
 
-@pytest.mark.parametrize("storage", [None, "auto"])
+@pytest.mark.parametrize("storage", ["none", "auto"])
 def test_neurons_go_one_by_one_where_nothing_is_stored_in_blocks(storage, tmp_path):
     model = dense_model(64, 64)
     kernel = model.layers[2].kernel
     kernel.assign(kernel.numpy() * (np.arange(64) % 2 > 0)[:, None])
-    report = export(model, tmp_path / "x", quantization=None, sparse_storage=storage)
+    report = export(model, tmp_path / "x", quantization="none", sparse_storage=storage)
     assert report.removed["neurons"] == (32, 64)
     with pytest.warns(UserWarning, match="or try shrink=False"):
-        export(model, tmp_path / "x", quantization=None, sparse_storage="blocks")
+        export(model, tmp_path / "x", quantization="none", sparse_storage="blocks")
 
 
 class Subclassed(keras.Model):
@@ -273,7 +80,7 @@ def test_models_that_compaction_changes_in_place_are_changed_back(tmp_path):
     kernel.assign(kernel.numpy() * np.array([1, 0, 1, 0])[:, None, None])
     expected, weights = model(x).numpy(), model.weights
     attention = model.attention
-    report = tf_movprune.export_tflite(model, tmp_path / "x", quantization=None)
+    report = tf_movprune.export_tflite(model, tmp_path / "x", quantization="none")
     assert report.removed["heads"] == (2, 4)
     assert model.attention is attention
     assert all(a is b for a, b in zip(weights, model.weights))
@@ -308,7 +115,7 @@ def test_composite_layers_in_a_graph_are_changed_back(tmp_path):
     expected, weights = model(x).numpy(), model.weights
     parts = block.attention, block.feed_forward, hidden.node.layer
     nodes = [len(layer._inbound_nodes) for layer in (*model.layers, *parts)]
-    report = tf_movprune.export_tflite(model, tmp_path / "x", quantization=None)
+    report = tf_movprune.export_tflite(model, tmp_path / "x", quantization="none")
     assert report.removed == {"heads": (2, 4), "neurons": (8, 32)}
     assert parts == (block.attention, block.feed_forward, hidden.node.layer)
     assert block.feed_forward.note == "mine" and block.attention._num_heads == 4
@@ -360,7 +167,7 @@ def test_an_encoder_of_hugging_face(tmp_path):
         "attention_mask": np.array([[1] * 9 + [0] * 3]),
         "token_type_ids": np.zeros([1, 12]),
     }
-    options = {"sequence_length": 12, "quantization": None, "inputs": tokens}
+    options = {"sequence_length": 12, "quantization": "none", "inputs": tokens}
     whole, small = (
         tf_movprune.export_tflite(model, tmp_path / "x", shrink=shrink, **options)
         for shrink in (False, True)
@@ -388,7 +195,7 @@ def test_models_of_mixed_precision_compute_in_float32_for_it(policy, tmp_path):
     kernel.assign(kernel.numpy() * np.array([1, 0, 1, 0])[:, None, None])
     model.set_weights(plain.get_weights())
     report = tf_movprune.export_tflite(
-        model, tmp_path / "x", quantization=None, inputs={"input_1": x}
+        model, tmp_path / "x", quantization="none", inputs={"input_1": x}
     )
     assert report.removed["heads"] == (2, 4)
     run = Interpreter(model_path=str(tmp_path / "x")).get_signature_runner()
@@ -416,7 +223,7 @@ def test_constants_of_mixed_precision_are_folded_in_float32(policy, tmp_path):
         layer.kernel.assign(layer.kernel.numpy() * (np.arange(16) < 6))
         layer.bias.assign(np.linspace(-1, 1, 16))
     before = model(random_input(model)).numpy()
-    report = export(model, tmp_path / "x", quantization=None)
+    report = export(model, tmp_path / "x", quantization="none")
     assert report.removed["neurons"] == (10, 16) and report.max_abs_diff < 1e-5
     (result, _) = outputs_of(tmp_path / "x", random_input(model))
     np.testing.assert_allclose(result, plain(random_input(model)), rtol=0, atol=1e-5)
@@ -430,9 +237,9 @@ def test_constants_of_mixed_precision_are_folded_in_float32(policy, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"quantization": "int4"}, r"quantization must be None, .* or 'int8', got 'int4'"),
-        ({"sparse_storage": "coo"}, r"sparse_storage must be None, .* or 'csr', got 'coo'"),
-        ({"sparse_storage": "csr"}, "'csr' does not go with quantization 'int8': LiteRT cannot"),
+        ({"quantization": "int4"}, r"quantization must be one of .*'dynamic'.*, got 'int4'"),
+        ({"sparse_storage": "coo"}, r"sparse_storage must be one of .*'csr'.*, got 'coo'"),
+        ({"sparse_storage": "csr"}, "'csr' does not go with quantization 'dynamic': LiteRT cannot"),
         (
             {"sparse_storage": "blocks", "quantization": "float16"},
             "'blocks' does not go with quantization 'float16': LiteRT has no kernel",

@@ -18,9 +18,9 @@ from runs import (
     fit,
     kept,
     kept_at,
-    wrappers,
 )
 from tensorflow_model_optimization.sparsity import keras as tfmot
+from wrapped import wrappers
 
 import tf_movprune
 

@@ -6,90 +6,24 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from tensorflow_model_optimization.python.core.sparsity.keras.pruning_policy import PruningPolicy
+from architectures import (
+    IDS,
+    functional,
+    inputs,
+    nested,
+    random_scores,
+    schedule,
+    sequential,
+    subclassed,
+)
 from tensorflow_model_optimization.sparsity import keras as tfmot
+from wrapped import Everything, mask_of
 
 import tf_movprune
 
 layers = keras.layers
 
 
-def schedule(final_sparsity=0.75):
-    return tf_movprune.CubicSparsity(final_sparsity, begin_step=0, end_step=2)
-
-
-def random_scores():
-    return tf_movprune.HardMovement(keras.initializers.RandomNormal(seed=1))
-
-
-def inputs(*shape):
-    return np.random.RandomState(0).standard_normal(shape).astype(np.float32)
-
-
-def sequential():
-    return keras.Sequential(
-        [
-            layers.Dense(16, activation="relu", input_shape=(8,), name="first"),
-            layers.Dropout(0.5),
-            layers.Dense(12, name="second"),
-            layers.Dense(3, name="output"),
-            layers.Softmax(),
-        ]
-    )
-
-
-def functional():
-    image = keras.Input([8, 8, 3])
-    x = layers.Conv2D(4, 3, activation="relu", name="conv")(image)
-    x = layers.SeparableConv2D(4, 3, name="separable")(x)
-    x = layers.Reshape([16, 4])(x)
-    x = layers.MultiHeadAttention(2, 4, name="attention")(x, x)
-    x = layers.Flatten()(x)
-    shared = layers.Dense(64, name="shared")
-    x = shared(shared(x))
-    return keras.Model(image, [layers.Dense(2, name="a")(x), layers.Dense(1, name="b")(x)])
-
-
-def nested():
-    inner = keras.Sequential([layers.Dense(6, input_shape=(8,), name="inner_dense")], name="inner")
-    x = keras.Input([8])
-    return keras.Model(x, layers.Dense(2, name="output")(layers.ReLU()(inner(x))))
-
-
-class Block(layers.Layer):
-    def __init__(self, units):
-        super().__init__()
-        self.up = layers.Dense(2 * units, activation="gelu")
-        self.parts = {"down": [layers.Dense(units), layers.LayerNormalization()]}
-
-    def call(self, x):
-        for layer in self.parts["down"]:
-            x = layer(self.up(x) if layer is self.parts["down"][0] else x)
-        return x
-
-
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.embedding = layers.Embedding(11, 8)
-        self.blocks = [Block(8), Block(8)]
-        self.shared = self.blocks[0].up
-        self.head = layers.Dense(2)
-
-    def call(self, ids, training=None):
-        x = self.embedding(ids)
-        for block in self.blocks:
-            x = block(x)
-        return self.head(self.shared(tf.reduce_mean(x, axis=1))[:, :8])
-
-
-def subclassed():
-    model = Subclassed()
-    model(np.zeros([1, 4], np.int32))
-    return model
-
-
-IDS = np.random.RandomState(0).randint(0, 11, [5, 4])
 MODELS = {
     "sequential": (sequential, inputs(5, 8), ["first", "second"]),
     "functional": (
@@ -190,7 +124,7 @@ def test_prunes_a_layer():
     assert layer.name == "mine"
     layer(inputs(2, 8))
     tf_movprune.update_masks(layer, 2)
-    assert layer.kernels[0].mask.numpy().sum() == 8
+    assert mask_of(layer).sum() == 8
     stripped = tf_movprune.strip_pruning(layer)
     assert isinstance(stripped, layers.Dense) and np.count_nonzero(stripped.kernel) == 8
 
@@ -215,7 +149,7 @@ def test_prunes_an_unbuilt_model_lazily():
     pruned(x)
     tf_movprune.update_masks(pruned, 2)
     assert tf_movprune.summarize_sparsity(pruned).weights[0].remaining == 16
-    kernel, mask = pruned.layers[0].layer.kernel.numpy(), pruned.layers[0].kernels[0].mask.numpy()
+    kernel, mask = pruned.layers[0].layer.kernel.numpy(), mask_of(pruned.layers[0])
     assert np.abs(kernel[mask]).min() > np.abs(kernel[~mask]).max()
 
 
@@ -247,7 +181,7 @@ def test_prunes_recurrent_layers_when_asked(cell):
     layer(inputs(2, 5, 6))
     dense = layer(inputs(2, 5, 6)).numpy()
     pruned = tf_movprune.prune_low_movement(layer, schedule(), random_scores())
-    assert len(pruned.kernels) == 2
+    assert len(pruned.masks) == 2
     tf_movprune.update_masks(pruned, 2)
     masked = pruned(inputs(2, 5, 6)).numpy()
     assert np.any(masked != dense)
@@ -270,148 +204,11 @@ def test_prunes_the_copies_inside_bidirectional():
     np.testing.assert_allclose(tf_movprune.strip_pruning(pruned)(x), masked, rtol=1e-6)
 
 
-def test_finds_layers_under_private_names():
-    class Attention(keras.Model):
-        def __init__(self):
-            super().__init__()
-            self._self_attention = layers.Dense(8)
-            self._inbound = layers.Dense(8)
-            self.out = layers.Dense(2)
-
-        def call(self, x):
-            return self.out(self._inbound(self._self_attention(x)))
-
-    model = Attention()
-    model(inputs(1, 8))
-    pruned = tf_movprune.prune_low_movement(model, schedule())
-    assert list(tf_movprune.pruned_layers(pruned)) == ["_self_attention", "_inbound"]
-
-
-# ---- what is chosen
-
-
-class Everything(PruningPolicy):
-    def allow_pruning(self, layer):
-        return True
-
-    def ensure_model_supports_pruning(self, model):
-        pass
-
-
-class OnlyFirst(PruningPolicy):
-    def __init__(self):
-        self.checked = None
-
-    def allow_pruning(self, layer):
-        return layer.name in ("first", "output")
-
-    def ensure_model_supports_pruning(self, model):
-        self.checked = model
-
-
-def test_policy_decides():
-    policy, model = OnlyFirst(), sequential()
-    pruned = tf_movprune.prune_low_movement(model, schedule(), pruning_policy=policy)
-    assert list(tf_movprune.pruned_layers(pruned)) == ["first", "output"]
-    assert policy.checked is model
-
-
-def test_schedules_by_pattern():
-    fine, coarse = schedule(0.5), schedule(0.75)
-    pruned = tf_movprune.prune_low_movement(
-        subclassed(), {"*down*": fine, "blocks.1.*": coarse}, random_scores()
-    )
-    tf_movprune.update_masks(pruned, 2)
-    sparsity = {w.path: w.sparsity for w in tf_movprune.summarize_sparsity(pruned).weights}
-    assert sparsity == {
-        "blocks.0.parts.down.0.kernel": 0.5,
-        "blocks.1.up.kernel": 0.75,
-        "blocks.1.parts.down.0.kernel": 0.5,
-    }
-
-
-def test_blocks():
-    pruned = tf_movprune.prune_low_movement(
-        sequential(), schedule(), tf_movprune.Magnitude(), block_size=(4, 2)
-    )
-    tf_movprune.update_masks(pruned, 2)
-    weight = tf_movprune.summarize_sparsity(pruned).weights[0]
-    assert (weight.remaining, weight.total) == (32, 128)
-    plain = tf_movprune.strip_pruning(pruned)
-    blocks = np.abs(plain.layers[0].kernel.numpy()).reshape(2, 4, 8, 2).sum((1, 3))
-    assert np.count_nonzero(blocks) == 4
-
-
-# ---- errors
-
-
 def test_pruning_twice():
     for make in (sequential, subclassed):
         pruned = tf_movprune.prune_low_movement(make(), schedule())
         with pytest.raises(ValueError, match=r"pruned already.*strip_pruning"):
             tf_movprune.prune_low_movement(pruned, schedule())
-
-
-def test_nothing_to_prune():
-    with pytest.raises(ValueError, match=r"Nothing to prune.*output layer.*pruning_policy"):
-        tf_movprune.prune_low_movement(
-            keras.Sequential([layers.Dense(2, input_shape=(3,))]), schedule()
-        )
-
-    class Empty(keras.Model):
-        pass
-
-    with pytest.raises(ValueError, match="not built: call it once"):
-        tf_movprune.prune_low_movement(Empty(), schedule())
-    with pytest.raises(ValueError, match="list of 1 layers"):
-        tf_movprune.prune_low_movement([layers.ReLU()], schedule())
-    with pytest.raises(ValueError, match=r"MultiHeadAttention.*first called"):
-        attention = layers.MultiHeadAttention(2, 4)
-        attention.built = True
-        tf_movprune.prune_low_movement(attention, schedule())
-
-
-def test_keras_3_model():
-    keras3 = pytest.importorskip("keras", minversion="3")
-    model = keras3.Sequential([keras3.layers.Dense(2)])
-    with pytest.raises(TypeError, match=r"Keras 3.*tf_keras.*TF_USE_LEGACY_KERAS=1"):
-        tf_movprune.prune_low_movement(model, schedule())
-    with pytest.raises(TypeError, match="Expected a tf_keras model"):
-        tf_movprune.prune_low_movement("model", schedule())
-
-
-def test_wrong_arguments():
-    with pytest.raises(TypeError, match=r"method must be an object.*'movement'"):
-        tf_movprune.prune_low_movement(sequential(), schedule(), "movement")
-    with pytest.raises(TypeError, match="method must be an object"):
-        tf_movprune.prune_low_movement(sequential(), schedule(), tf_movprune.HardMovement)
-    with pytest.raises(TypeError, match=r"pruning_schedule must be.*0\.9"):
-        tf_movprune.prune_low_movement(sequential(), 0.9)
-    with pytest.raises(TypeError, match="pruning_schedule must be"):
-        tf_movprune.prune_low_movement(sequential(), {"*": 0.9})
-    with pytest.raises(ValueError, match="empty mapping"):
-        tf_movprune.prune_low_movement(sequential(), {})
-    with pytest.raises(ValueError, match=r"'encoder\.\*' .*matches no prunable.*first, second"):
-        tf_movprune.prune_low_movement(sequential(), {"*": schedule(), "encoder.*": schedule()})
-    with pytest.raises(ValueError, match="score_learning_rate_multiplier must be greater than 0"):
-        tf_movprune.prune_low_movement(sequential(), schedule(), score_learning_rate_multiplier=0)
-    with pytest.raises(ValueError, match=r"block_size \(3, 1\) must divide.*\(8, 16\)"):
-        tf_movprune.prune_low_movement(sequential(), schedule(), block_size=(3, 1))
-    with pytest.raises(TypeError, match="Unexpected arguments for a model: name"):
-        tf_movprune.prune_low_movement(sequential(), schedule(), name="x")
-    with pytest.raises(TypeError, match="single layer takes no pruning_policy"):
-        tf_movprune.prune_low_movement(layers.Dense(2), schedule(), pruning_policy=Everything())
-    with pytest.raises(TypeError, match="single layer takes one"):
-        tf_movprune.prune_low_movement(layers.Dense(2), {"*": schedule()})
-    for block_size in (4, (4,), (4, 2.0), "44", (1, 2, 3)):
-        with pytest.raises(TypeError, match=r"block_size must be two integers .*\(4, 4\).*, got"):
-            tf_movprune.prune_low_movement(sequential(), schedule(), block_size=block_size)
-    with pytest.raises(ValueError, match=r"block_size must be .* at least 1.* got \(0, 1\)"):
-        tf_movprune.prune_low_movement(sequential(), schedule(), block_size=(0, 1))
-    with pytest.raises(TypeError, match=r"score_learning_rate_multiplier must be a number .*'3'"):
-        tf_movprune.prune_low_movement(sequential(), schedule(), score_learning_rate_multiplier="3")
-    with pytest.raises(ValueError, match=r"scale must be greater than 0, got -1"):
-        tf_movprune.MagnitudeScores(-1)
 
 
 def test_stripping_a_model_that_was_never_pruned_warns():
@@ -443,13 +240,13 @@ def test_masks_that_are_almost_there_do_not_warn():
     pruned = tf_movprune.prune_low_movement(layers.Dense(4), schedule())
     pruned.build([None, 8])
     tf_movprune.update_masks(pruned, 2)
-    pruned.kernels[0].mask.assign(np.arange(32).reshape(8, 4) < 8 + 1)
+    pruned.masks[0].assign(np.arange(32).reshape(8, 4) < 8 + 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tf_movprune.strip_pruning(pruned)
     pruned = tf_movprune.prune_low_movement(layers.Dense(4), schedule())
     pruned.build([None, 8])
-    pruned.kernels[0].mask.assign(np.arange(32).reshape(8, 4) < 8 + 2)
+    pruned.masks[0].assign(np.arange(32).reshape(8, 4) < 8 + 2)
     with pytest.warns(UserWarning, match=r"0\.6875 .* says 0\.7500 "):
         tf_movprune.strip_pruning(pruned)
 
@@ -459,7 +256,7 @@ def test_methods_whose_schedule_says_something_else_do_not_warn():
     method = tf_movprune.SoftMovement(1.0)
     pruned = tf_movprune.prune_low_movement(layers.Dense(4), ramp, method)
     pruned.build([None, 8])
-    pruned.kernels[0].mask.assign(np.arange(32).reshape(8, 4) < 20)
+    pruned.masks[0].assign(np.arange(32).reshape(8, 4) < 20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tf_movprune.strip_pruning(pruned)
@@ -477,7 +274,7 @@ def test_schedules_without_an_end_do_not_warn():
     constant = tfmot.ConstantSparsity(0.75, begin_step=0)
     pruned = tf_movprune.prune_low_movement(layers.Dense(4), constant)
     pruned.build([None, 8])
-    pruned.kernels[0].mask.assign(np.arange(32).reshape(8, 4) < 20)
+    pruned.masks[0].assign(np.arange(32).reshape(8, 4) < 20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tf_movprune.strip_pruning(pruned)
@@ -504,30 +301,6 @@ def test_scope_holds_every_class():
     with tf_movprune.prune_scope():
         for name in ("PruneLowMovement", "CubicSparsity", "HardMovement", "Magnitude"):
             assert keras.saving.get_registered_object(name) is getattr(tf_movprune, name)
-
-
-class Attentive(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.attention = layers.MultiHeadAttention(2, 4)
-        self.head = layers.Dense(2)
-
-    def call(self, x, training=None):
-        return self.head(self.attention(x, x, training=training)[:, 0])
-
-
-def test_attention_must_be_built_first(tmp_path):
-    model = Attentive()
-    with pytest.raises(ValueError, match=r"MultiHeadAttention\) makes its kernels .* before"):
-        tf_movprune.prune_low_movement(model, schedule())
-    assert isinstance(model.attention, layers.MultiHeadAttention)
-    model(np.ones([2, 3, 8], np.float32))
-    tf_movprune.prune_low_movement(model, schedule())
-    assert len(tf_movprune.pruned_layers(model)["attention"].kernels) == 4
-
-    # A SavedModel would not bring the wrappers of attention back.
-    with pytest.raises(ValueError, match=r"pruning wrappers inside .* would not load"):
-        model.save(tmp_path / "model")
 
 
 def test_stripping_a_kernel_of_which_nothing_remains_warns():

@@ -19,8 +19,8 @@ from runs import (
     dense_model,
     fit,
     masks,
-    wrappers,
 )
+from wrapped import threshold_of, wrappers
 
 import tf_movprune
 
@@ -68,7 +68,7 @@ class MaskHistory(keras.callbacks.Callback):
         self.at = {}
 
     def record(self, key):
-        thresholds = [float(layer.kernels[0].threshold) for layer in wrappers(self.model)]
+        thresholds = [threshold_of(layer) for layer in wrappers(self.model)]
         self.at[key] = (masks(self.model), thresholds)
 
     def on_train_begin(self, logs=None):

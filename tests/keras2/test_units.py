@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from wrapped import Everything
 
 import tf_movprune
 from tf_movprune import HEADS, NEURONS
@@ -421,14 +422,6 @@ def test_cross_attention_whose_scores_are_shown():
     plain = tf_movprune.strip_pruning(model)
     with pytest.warns(UserWarning, match="nothing was removed"):  # the heads are seen
         tf_movprune.compact(plain)
-
-
-class Everything:
-    def allow_pruning(self, layer):
-        return True
-
-    def ensure_model_supports_pruning(self, model):
-        pass
 
 
 def test_attention_alone():

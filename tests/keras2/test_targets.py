@@ -1,0 +1,159 @@
+"""Which layers are pruned, with which settings, and what is refused."""
+
+import numpy as np
+import pytest
+import tf_keras as keras
+from architectures import inputs, random_scores, schedule, sequential, subclassed
+from tensorflow_model_optimization.python.core.sparsity.keras.pruning_policy import PruningPolicy
+from wrapped import Everything
+
+import tf_movprune
+
+layers = keras.layers
+
+
+def test_finds_layers_under_private_names():
+    class Attention(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self._self_attention = layers.Dense(8)
+            self._inbound = layers.Dense(8)
+            self.out = layers.Dense(2)
+
+        def call(self, x):
+            return self.out(self._inbound(self._self_attention(x)))
+
+    model = Attention()
+    model(inputs(1, 8))
+    pruned = tf_movprune.prune_low_movement(model, schedule())
+    assert list(tf_movprune.pruned_layers(pruned)) == ["_self_attention", "_inbound"]
+
+
+class OnlyFirst(PruningPolicy):
+    def __init__(self):
+        self.checked = None
+
+    def allow_pruning(self, layer):
+        return layer.name in ("first", "output")
+
+    def ensure_model_supports_pruning(self, model):
+        self.checked = model
+
+
+def test_policy_decides():
+    policy, model = OnlyFirst(), sequential()
+    pruned = tf_movprune.prune_low_movement(model, schedule(), pruning_policy=policy)
+    assert list(tf_movprune.pruned_layers(pruned)) == ["first", "output"]
+    assert policy.checked is model
+
+
+def test_schedules_by_pattern():
+    fine, coarse = schedule(0.5), schedule(0.75)
+    pruned = tf_movprune.prune_low_movement(
+        subclassed(), {"*down*": fine, "blocks.1.*": coarse}, random_scores()
+    )
+    tf_movprune.update_masks(pruned, 2)
+    sparsity = {w.path: w.sparsity for w in tf_movprune.summarize_sparsity(pruned).weights}
+    assert sparsity == {
+        "blocks.0.parts.down.0.kernel": 0.5,
+        "blocks.1.up.kernel": 0.75,
+        "blocks.1.parts.down.0.kernel": 0.5,
+    }
+
+
+def test_blocks():
+    pruned = tf_movprune.prune_low_movement(
+        sequential(), schedule(), tf_movprune.Magnitude(), block_size=(4, 2)
+    )
+    tf_movprune.update_masks(pruned, 2)
+    weight = tf_movprune.summarize_sparsity(pruned).weights[0]
+    assert (weight.remaining, weight.total) == (32, 128)
+    plain = tf_movprune.strip_pruning(pruned)
+    blocks = np.abs(plain.layers[0].kernel.numpy()).reshape(2, 4, 8, 2).sum((1, 3))
+    assert np.count_nonzero(blocks) == 4
+
+
+def test_nothing_to_prune():
+    with pytest.raises(ValueError, match=r"Nothing to prune.*output layer.*pruning_policy"):
+        tf_movprune.prune_low_movement(
+            keras.Sequential([layers.Dense(2, input_shape=(3,))]), schedule()
+        )
+
+    class Empty(keras.Model):
+        pass
+
+    with pytest.raises(ValueError, match="not built: call it once"):
+        tf_movprune.prune_low_movement(Empty(), schedule())
+    with pytest.raises(ValueError, match="list of 1 layers"):
+        tf_movprune.prune_low_movement([layers.ReLU()], schedule())
+    with pytest.raises(ValueError, match=r"MultiHeadAttention.*first called"):
+        attention = layers.MultiHeadAttention(2, 4)
+        attention.built = True
+        tf_movprune.prune_low_movement(attention, schedule())
+
+
+def test_keras_3_model():
+    keras3 = pytest.importorskip("keras", minversion="3")
+    model = keras3.Sequential([keras3.layers.Dense(2)])
+    with pytest.raises(TypeError, match=r"Keras 3.*tf_keras.*TF_USE_LEGACY_KERAS=1"):
+        tf_movprune.prune_low_movement(model, schedule())
+    with pytest.raises(TypeError, match="Expected a tf_keras model"):
+        tf_movprune.prune_low_movement("model", schedule())
+
+
+def test_wrong_arguments():
+    with pytest.raises(TypeError, match=r"method must be an object.*'movement'"):
+        tf_movprune.prune_low_movement(sequential(), schedule(), "movement")
+    with pytest.raises(TypeError, match="method must be an object"):
+        tf_movprune.prune_low_movement(sequential(), schedule(), tf_movprune.HardMovement)
+    with pytest.raises(TypeError, match=r"pruning_schedule must be.*0\.9"):
+        tf_movprune.prune_low_movement(sequential(), 0.9)
+    with pytest.raises(TypeError, match="pruning_schedule must be"):
+        tf_movprune.prune_low_movement(sequential(), {"*": 0.9})
+    with pytest.raises(ValueError, match="empty mapping"):
+        tf_movprune.prune_low_movement(sequential(), {})
+    with pytest.raises(ValueError, match=r"'encoder\.\*' .*matches no prunable.*first, second"):
+        tf_movprune.prune_low_movement(sequential(), {"*": schedule(), "encoder.*": schedule()})
+    with pytest.raises(ValueError, match="score_learning_rate_multiplier must be greater than 0"):
+        tf_movprune.prune_low_movement(sequential(), schedule(), score_learning_rate_multiplier=0)
+    with pytest.raises(ValueError, match=r"block_size \(3, 1\) must divide.*\(8, 16\)"):
+        tf_movprune.prune_low_movement(sequential(), schedule(), block_size=(3, 1))
+    with pytest.raises(TypeError, match="Unexpected arguments for a model: name"):
+        tf_movprune.prune_low_movement(sequential(), schedule(), name="x")
+    with pytest.raises(TypeError, match="single layer takes no pruning_policy"):
+        tf_movprune.prune_low_movement(layers.Dense(2), schedule(), pruning_policy=Everything())
+    with pytest.raises(TypeError, match="single layer takes one"):
+        tf_movprune.prune_low_movement(layers.Dense(2), {"*": schedule()})
+    for block_size in (4, (4,), (4, 2.0), "44", (1, 2, 3)):
+        with pytest.raises(TypeError, match=r"block_size must be two integers .*\(4, 4\).*, got"):
+            tf_movprune.prune_low_movement(sequential(), schedule(), block_size=block_size)
+    with pytest.raises(ValueError, match=r"block_size must be .* at least 1.* got \(0, 1\)"):
+        tf_movprune.prune_low_movement(sequential(), schedule(), block_size=(0, 1))
+    with pytest.raises(TypeError, match=r"score_learning_rate_multiplier must be a number .*'3'"):
+        tf_movprune.prune_low_movement(sequential(), schedule(), score_learning_rate_multiplier="3")
+    with pytest.raises(ValueError, match=r"scale must be greater than 0, got -1"):
+        tf_movprune.MagnitudeScores(-1)
+
+
+class Attentive(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.attention = layers.MultiHeadAttention(2, 4)
+        self.head = layers.Dense(2)
+
+    def call(self, x, training=None):
+        return self.head(self.attention(x, x, training=training)[:, 0])
+
+
+def test_attention_must_be_built_first(tmp_path):
+    model = Attentive()
+    with pytest.raises(ValueError, match=r"MultiHeadAttention\) makes its kernels .* before"):
+        tf_movprune.prune_low_movement(model, schedule())
+    assert isinstance(model.attention, layers.MultiHeadAttention)
+    model(np.ones([2, 3, 8], np.float32))
+    tf_movprune.prune_low_movement(model, schedule())
+    assert len(tf_movprune.pruned_layers(model)["attention"].masks) == 4
+
+    # A SavedModel would not bring the wrappers of attention back.
+    with pytest.raises(ValueError, match=r"pruning wrappers inside .* would not load"):
+        model.save(tmp_path / "model")
