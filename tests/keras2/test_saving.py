@@ -1,4 +1,4 @@
-"""Pruned models through every way in which Keras and TensorFlow save, and training that resumes."""
+"""Pruned models through every way in which Keras and TensorFlow save."""
 
 import functools
 import json
@@ -12,185 +12,29 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from saved import (
+    FORMATS,
+    ZOO,
+    assert_same_state,
+    cubic,
+    dense,
+    dense_outputs_of,
+    described,
+    example,
+    fresh,
+    inputs_of,
+    outputs_of,
+    save,
+    sequential,
+)
 from tensorflow_model_optimization.sparsity import keras as tfmot
+from wrapped import wrappers
 
 import tf_movprune
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 
 ROOT = pathlib.Path(__file__).parents[2]
-
-
-# ---- models of each kind, at high sparsity
-
-
-def dense(units, name, **kwargs):
-    return keras.layers.Dense(units, activation="tanh", name=name, **kwargs)
-
-
-def sequential():
-    return keras.Sequential(
-        [
-            keras.Input((8,), name="features"),
-            dense(12, "first"),
-            keras.layers.LayerNormalization(name="norm"),
-            dense(8, "second"),
-            keras.layers.Dense(2, name="output"),
-        ],
-        name="sequential",
-    )
-
-
-def functional():
-    inputs = keras.Input((8,), name="features")
-    shared = dense(8, "shared")
-    left, right = shared(inputs), shared(dense(8, "right")(inputs))
-    merged = keras.layers.Concatenate(name="merge")([left, right])
-    return keras.Model(inputs, keras.layers.Dense(2, name="output")(merged), name="functional")
-
-
-def nested():
-    inner_inputs = keras.Input((8,), name="inner_features")
-    inner = keras.Model(
-        inner_inputs, dense(8, "inner_b")(dense(10, "inner_a")(inner_inputs)), name="inner"
-    )
-    inputs = keras.Input((8,), name="features")
-    outputs = keras.layers.Dense(2, name="output")(inner(dense(8, "before")(inputs)))
-    return keras.Model(inputs, outputs, name="nested")
-
-
-def attention():
-    inputs = keras.Input((5, 8), name="features")
-    attended = keras.layers.MultiHeadAttention(2, 4, name="attention")(inputs, inputs)
-    hidden = dense(8, "hidden")(keras.layers.Add(name="add")([inputs, attended]))
-    return keras.Model(inputs, keras.layers.Dense(2, name="output")(hidden), name="attention")
-
-
-def cubic(**kwargs):
-    return tf_movprune.CubicSparsity(0.75, begin_step=1, end_step=10, **kwargs)
-
-
-def polynomial():
-    return tfmot.PolynomialDecay(0.25, 0.75, begin_step=2, end_step=10, power=2, frequency=4)
-
-
-def prune_sequential(model):
-    method = tf_movprune.HardMovement(tf_movprune.MagnitudeScores(0.5))
-    schedule = cubic(initial_sparsity=0.125, frequency=3)
-    return tf_movprune.prune_low_movement(model, schedule, method, block_size=(2, 4))
-
-
-def prune_functional(model):
-    method = tf_movprune.HardMovement(keras.initializers.RandomUniform(-0.5, 1.5, seed=7))
-    return tf_movprune.prune_low_movement(model, polynomial(), method)
-
-
-def prune_nested(model):
-    return tf_movprune.prune_low_movement(model, cubic(), tf_movprune.Magnitude())
-
-
-def prune_attention(model):
-    schedules = {"attention": polynomial(), "*": cubic()}
-    return tf_movprune.prune_low_movement(model, schedules, score_learning_rate_multiplier=300.0)
-
-
-ZOO = {
-    "sequential": (sequential, prune_sequential),
-    "functional": (functional, prune_functional),
-    "nested": (nested, prune_nested),
-    "attention": (attention, prune_attention),
-}
-FORMATS = {"keras": ".keras", "h5": ".h5", "tf": "_saved_model"}
-
-
-def fresh(kind, seed=1):
-    keras.utils.set_random_seed(seed)
-    build, prune = ZOO[kind]
-    return prune(build())
-
-
-@functools.cache
-def example(kind):
-    """A pruned model at sparsity 0.75 that nobody has trained, and no callback was bound to."""
-    refreshed = fresh(kind)
-    random = np.random.RandomState(2)
-    for layer in wrappers(refreshed):
-        for scores in (k.scores for k in layer.kernels if k.scores is not None):
-            scores.assign(random.standard_normal(scores.shape))
-    assert float(tf_movprune.update_masks(refreshed, 10)) == 0.75
-    model = fresh(kind, seed=3)
-    model.set_weights(refreshed.get_weights())
-    return model
-
-
-def inputs_of(model):
-    shape = (16, *model.input_shape[1:])
-    return np.random.RandomState(4).standard_normal(shape).astype("float32")
-
-
-def outputs_of(model):
-    return model(inputs_of(model), training=False).numpy()
-
-
-def wrappers(model):
-    return [layer for layer in model.submodules if isinstance(layer, tf_movprune.PruneLowMovement)]
-
-
-def dense_outputs_of(kind):
-    """What the model computes where masks are forgotten."""
-    model = fresh(kind)
-    model.set_weights(example(kind).get_weights())
-    for layer in wrappers(model):
-        for mask in (kernel.mask for kernel in layer.kernels):
-            mask.assign(tf.ones_like(mask))
-    return outputs_of(model)
-
-
-def short_name(variable):
-    """Without the scopes that a variable was made in: a loaded layer is built in its wrapper's."""
-    return variable.name.split("/")[-1]
-
-
-def short_names(variables):
-    return [short_name(variable) for variable in variables]
-
-
-def described(layer):
-    """All of a wrapper's configuration, with the types of its objects."""
-    schedule, method = layer.settings.schedule, layer.settings.method
-    start = getattr(method, "score_initializer", None)
-    return {
-        "name": layer.name,
-        "inner": (type(layer.layer).__name__, layer.layer.name),
-        "schedule": (type(schedule).__name__, schedule.get_config()),
-        "method": type(method).__name__,
-        "start": start if isinstance(start, str | None) else type(start).__name__,
-        "start_config": start.get_config() if hasattr(start, "get_config") else None,
-        "block_size": layer.settings.block_size,
-        "multiplier": layer.settings.score_learning_rate_multiplier,
-        "variables": [(short_name(v), v.dtype, tuple(v.shape)) for v in layer.variables],
-    }
-
-
-def assert_same_state(loaded, model):
-    ours, theirs = wrappers(model), wrappers(loaded)
-    assert [layer.name for layer in theirs] == [layer.name for layer in ours]
-    for one, other in zip(ours, theirs):
-        for kind in ("scores", "masks", "thresholds"):
-            expected, actual = getattr(one, kind), getattr(other, kind)
-            assert len(actual) == len(expected) > 0 or (kind == "scores" and not expected)
-            for a, b in zip(expected, actual):
-                assert a.dtype == b.dtype
-                np.testing.assert_array_equal(b.numpy(), a.numpy(), err_msg=a.name)
-    assert short_names(loaded.weights) == short_names(model.weights)
-    for a, b in zip(model.weights, loaded.weights):
-        np.testing.assert_array_equal(b.numpy(), a.numpy(), err_msg=a.name)
-    assert short_names(loaded.trainable_weights) == short_names(model.trainable_weights)
-
-
-def save(model, path, **kwargs):
-    save_format = "tf" if path.name.endswith(FORMATS["tf"]) else None
-    model.save(str(path), save_format=save_format, **kwargs)
 
 
 @pytest.fixture(scope="module")
@@ -213,7 +57,7 @@ def test_the_examples_are_worth_testing(kind):
     assert np.max(np.abs(outputs_of(example(kind)) - dense_outputs_of(kind))) > 0.1
     assert np.max(np.abs(outputs_of(example(kind)) - outputs_of(fresh(kind)))) > 0.1
     for layer in wrappers(example(kind)):
-        for mask in (kernel.mask for kernel in layer.kernels):
+        for mask in layer.masks:
             assert np.count_nonzero(mask) == mask.shape.num_elements() // 4
 
 
@@ -253,10 +97,10 @@ def test_model_round_trip(saved, kind, format_):
     for one, other in zip(wrappers(model), wrappers(loaded)):
         assert type(other) is tf_movprune.PruneLowMovement
         assert described(other) == described(one)
-        assert type(other.settings.schedule) is type(one.settings.schedule)
-        assert type(other.settings.method) is type(one.settings.method)
-        start = getattr(one.settings.method, "score_initializer", None)
-        assert type(getattr(other.settings.method, "score_initializer", None)) is type(start)
+        assert type(other.pruning_schedule) is type(one.pruning_schedule)
+        assert type(other.method) is type(one.method)
+        start = getattr(one.method, "score_initializer", None)
+        assert type(getattr(other.method, "score_initializer", None)) is type(start)
     assert_same_state(loaded, model)
     np.testing.assert_array_equal(outputs_of(loaded), outputs_of(model))
 
@@ -290,7 +134,7 @@ def test_second_generation(saved, format_, tmp_path):
 def test_loaded_model_is_trained_and_stripped(saved, kind, format_):
     loaded = keras.models.load_model(str(saved(kind, format_)))
     for layer in wrappers(loaded):
-        for mask in (kernel.mask for kernel in layer.kernels):
+        for mask in layer.masks:
             mask.assign(tf.ones_like(mask))
     optimizer = tf_movprune.create_optimizer(0.01, 12, 0, score_optimizer=keras.optimizers.SGD(1.0))
     loaded.compile(optimizer, "mse")
@@ -353,19 +197,6 @@ def test_saving_changes_nothing(saved):
         example("attention")(inputs_of(model), training=True)
 
 
-def test_trained_model_serves_its_masks(tmp_path):
-    """With compiled functions, an optimizer and a bound callback, as after `fit`."""
-    model, _ = trained_straight("sgd")
-    expected = outputs_of(model)
-    save(model, tmp_path / "trained_saved_model")
-    restored = tf.saved_model.load(str(tmp_path / "trained_saved_model"))
-    (outputs,) = restored.signatures["serving_default"](tf.constant(inputs_of(model))).values()
-    np.testing.assert_allclose(outputs.numpy(), expected, atol=1e-6)
-    loaded = keras.models.load_model(str(tmp_path / "trained_saved_model"))
-    assert tf_movprune.summarize_sparsity(loaded).sparsity == 0.75
-    np.testing.assert_array_equal(outputs_of(loaded), expected)
-
-
 class Block(keras.layers.Layer):
     """Two layers within a layer of a user's own, as the encoder layers of most models are."""
 
@@ -406,7 +237,7 @@ def test_subclassed_model(pass_on, tmp_path):
     """Its wrappers are called from within other layers; nothing refreshes their masks."""
     refreshed, model = fresh_subclassed(1), fresh_subclassed(2)
     for layer in wrappers(refreshed):
-        layer.kernels[0].scores.assign(tf.random.normal(layer.kernels[0].scores.shape))
+        layer.scores[0].assign(tf.random.normal(layer.scores[0].shape))
     assert float(tf_movprune.update_masks(refreshed, 10)) == 0.75
     inputs = np.random.RandomState(4).standard_normal((16, 8)).astype("float32")
     expected = refreshed(inputs).numpy()
@@ -529,8 +360,8 @@ def test_schedule_of_ones_own(format_, tmp_path):
     with keras.saving.custom_object_scope({"Steps": Steps}):
         loaded = keras.models.load_model(str(path))
     for layer in wrappers(loaded):
-        assert type(layer.settings.schedule) is Steps
-        assert layer.settings.schedule.sparsity == 0.25
+        assert type(layer.pruning_schedule) is Steps
+        assert layer.pruning_schedule.sparsity == 0.25
 
 
 @pytest.mark.parametrize("kind", ZOO)
@@ -565,133 +396,3 @@ def test_weights_round_trip(kind, pass_on, tmp_path):
     pass_on(example(kind), target, tmp_path)
     assert_same_state(target, example(kind))
     np.testing.assert_array_equal(outputs_of(target), outputs_of(example(kind)))
-
-
-# ---- training that resumes
-
-STEPS = 12
-SCORE_OPTIMIZERS = {
-    "adam": lambda: None,
-    "sgd": lambda: keras.optimizers.SGD(1.0, momentum=0.5),
-}
-
-
-def sequential_in_training(scores, schedule=None, seed=6):
-    keras.backend.clear_session()
-    keras.utils.set_random_seed(seed)
-    model = tf_movprune.prune_low_movement(sequential(), schedule or cubic())
-    optimizer = tf_movprune.create_optimizer(
-        0.05, STEPS, 2, weight_decay=0.01, score_optimizer=SCORE_OPTIMIZERS[scores]()
-    )
-    model.compile(optimizer, "mse")
-    return model
-
-
-def fit(model, batches, callbacks=()):
-    random = np.random.RandomState(7)
-    inputs = random.standard_normal((STEPS, 4, 8)).astype("float32")
-    targets = inputs[..., :2] * 2
-    model.fit(
-        inputs[batches].reshape(-1, 8),
-        targets[batches].reshape(-1, 2),
-        batch_size=4,
-        shuffle=False,
-        verbose=0,
-        callbacks=[tf_movprune.UpdatePruningStep(num_train_steps=STEPS), *callbacks],
-    )
-
-
-def state(model):
-    variables = [*model.weights, *model.optimizer.variables]
-    return [(short_name(variable), variable.numpy()) for variable in variables]
-
-
-def assert_same_to_the_bit(actual, expected):
-    assert [name for name, _ in actual] == [name for name, _ in expected]
-    for (name, value), (_, other) in zip(actual, expected):
-        np.testing.assert_array_equal(value, other, err_msg=name)
-
-
-@functools.cache
-def trained_straight(scores):
-    """The model after all steps, and its state."""
-    model = sequential_in_training(scores)
-    fit(model, slice(0, STEPS))
-    assert tf_movprune.summarize_sparsity(model).sparsity == 0.75
-    assert int(model.optimizer.iterations) == STEPS
-    return model, state(model)
-
-
-@functools.cache
-def trained_halfway(scores):
-    """The model after half of the steps, to be saved and not to be trained further."""
-    model = sequential_in_training(scores)
-    fit(model, slice(0, STEPS // 2))
-    assert 0.3 < tf_movprune.summarize_sparsity(model).sparsity < 0.75
-    return model, state(model)
-
-
-def resumed_from_checkpoint(model, scores, folder):
-    path = tf.train.Checkpoint(model=model, optimizer=model.optimizer).save(str(folder / "half"))
-    resumed = sequential_in_training(scores, seed=99)
-    status = tf.train.Checkpoint(model=resumed, optimizer=resumed.optimizer).restore(path)
-    resumed.optimizer.build(resumed.trainable_variables)
-    status.assert_existing_objects_matched()
-    return resumed
-
-
-def resumed_from_file(name):
-    def resumed(model, scores, folder):
-        model.save(str(folder / name))
-        keras.backend.clear_session()
-        keras.utils.set_random_seed(99)
-        return keras.models.load_model(str(folder / name))
-
-    return resumed
-
-
-@pytest.mark.parametrize(
-    "resume",
-    [resumed_from_checkpoint, resumed_from_file("half.keras"), resumed_from_file("half.h5")],
-    ids=["checkpoint", "keras", "h5"],
-)
-@pytest.mark.parametrize("scores", SCORE_OPTIMIZERS)
-def test_resumed_training_is_exact(scores, resume, tmp_path):
-    _, expected = trained_straight(scores)
-    model, half = trained_halfway(scores)
-    resumed = resume(model, scores, tmp_path)
-    assert resumed is not model
-    assert_same_to_the_bit(state(resumed), half)
-    assert int(resumed.optimizer.iterations) == STEPS // 2
-    fit(resumed, slice(STEPS // 2, STEPS))
-    assert_same_to_the_bit(state(resumed), expected)
-
-
-def test_unbuilt_optimizer_is_restored_when_training_goes_on(tmp_path):
-    """As most training scripts do it: restore right after compile, before the first step."""
-    _, expected = trained_straight("sgd")
-    model, _ = trained_halfway("sgd")
-    path = tf.train.Checkpoint(model=model, optimizer=model.optimizer).save(str(tmp_path / "half"))
-    resumed = sequential_in_training("sgd", seed=99)
-    tf.train.Checkpoint(model=resumed, optimizer=resumed.optimizer).restore(path)
-    fit(resumed, slice(STEPS // 2, STEPS))
-    assert_same_to_the_bit(state(resumed), expected)
-
-
-def test_resuming_between_two_refreshes_is_exact(tmp_path):
-    """From a checkpoint written while training ran, with masks that were computed steps before."""
-
-    class Save(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            if int(self.model.optimizer.iterations) == 8:
-                checkpoint = tf.train.Checkpoint(model=self.model, optimizer=self.model.optimizer)
-                self.path = checkpoint.save(str(tmp_path / "checkpoint"))
-
-    straight, save_at = sequential_in_training("sgd", polynomial()), Save()
-    fit(straight, slice(0, STEPS), [save_at])
-    expected = state(straight)
-
-    resumed = sequential_in_training("sgd", polynomial(), seed=99)
-    tf.train.Checkpoint(model=resumed, optimizer=resumed.optimizer).restore(save_at.path)
-    fit(resumed, slice(8, STEPS))
-    assert_same_to_the_bit(state(resumed), expected)
