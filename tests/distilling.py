@@ -7,7 +7,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tf_movprune
-from tf_movprune.distillation import Distiller
+from tf_movprune import Distiller
 
 layers = keras.layers
 RANDOM = np.random.RandomState(0)

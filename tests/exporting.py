@@ -6,9 +6,10 @@ from ai_edge_litert.interpreter import Interpreter
 from tensorflow.lite.python import schema_py_generated as schema
 
 import tf_movprune
-from tf_movprune import coding
+from tf_movprune.core.named_weights import NamedWeight
+from tf_movprune.export import coding
 
-VALUES = ("int8", "float16", "float32")
+QUANTIZATIONS = ("int8", "float16", None)
 
 
 def network(seed=0, name=None, width=48):
@@ -35,8 +36,8 @@ def arrays_of(model):
     return [weight.numpy() for weight in model.weights]
 
 
-def encoded(array, values, part="encoder"):
-    return coding.encode(coding.NamedWeight("w", part, array), values)
+def encoded(array, quantization, part="encoder"):
+    return coding.encode(NamedWeight("w", part, array), quantization)
 
 
 def decoded(weight):

@@ -29,6 +29,8 @@ def dense_model():
 
 
 def compiled(schedule, method=None, optimizer=None, **kwargs):
+    # Scores that start at zero are warned of.
+    method = method or tf_movprune.HardMovement(tf_movprune.MagnitudeScores(0.01))
     model = tf_movprune.prune_low_movement(dense_model(), schedule, method)
     model.compile(optimizer or keras.optimizers.SGD(0.2), "mse", **kwargs)
     return model

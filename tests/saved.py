@@ -104,7 +104,7 @@ def example(kind):
     refreshed = fresh(kind)
     random = np.random.RandomState(2)
     for layer in wrappers(refreshed):
-        for scores in layer.scores:
+        for scores in (k.scores for k in layer.kernels if k.scores is not None):
             scores.assign(random.standard_normal(scores.shape))
     assert float(tf_movprune.update_masks(refreshed, 10)) == 0.75
     model = fresh(kind, seed=3)
@@ -126,7 +126,7 @@ def dense_outputs_of(kind):
     model = fresh(kind)
     model.set_weights(example(kind).get_weights())
     for layer in wrappers(model):
-        for mask in layer.masks:
+        for mask in (kernel.mask for kernel in layer.kernels):
             mask.assign(tf.ones_like(mask))
     return outputs_of(model)
 
@@ -142,7 +142,7 @@ def short_names(variables):
 
 def described(layer):
     """All of a wrapper's configuration, with the types of its objects."""
-    schedule, method = layer.pruning_schedule, layer.method
+    schedule, method = layer.settings.schedule, layer.settings.method
     start = getattr(method, "score_initializer", None)
     return {
         "name": layer.name,
@@ -151,8 +151,8 @@ def described(layer):
         "method": type(method).__name__,
         "start": start if isinstance(start, str | None) else type(start).__name__,
         "start_config": start.get_config() if hasattr(start, "get_config") else None,
-        "block_size": layer.block_size,
-        "multiplier": layer.score_learning_rate_multiplier,
+        "block_size": layer.settings.block_size,
+        "multiplier": layer.settings.score_learning_rate_multiplier,
         "variables": [(short_name(v), v.dtype, tuple(v.shape)) for v in layer.variables],
     }
 

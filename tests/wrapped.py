@@ -18,12 +18,12 @@ def wrappers(model):
 
 
 def mask_of(layer, i=0):
-    return layer.masks[i].numpy()
+    return layer.kernels[i].mask.numpy()
 
 
 def scores_of(layer, i=0):
-    return layer.scores[i].numpy()
+    return layer.kernels[i].scores.numpy()
 
 
 def threshold_of(layer, i=0):
-    return float(layer.thresholds[i])
+    return float(layer.kernels[i].threshold)

@@ -6,7 +6,7 @@ import reference
 import tensorflow as tf
 from modes import MODES, compiled, three_modes
 
-from tf_movprune.keras2.distiller import distillation_loss
+from tf_movprune import distillation_loss
 
 RANDOM = np.random.RandomState(0)
 

@@ -42,7 +42,7 @@ def train(model, optimizer=None, epochs=2, jit_compile=False, callbacks=()):
 
 
 def scaled_scores(layer):
-    return layer.score_learning_rate_multiplier * scores_of(layer)
+    return layer.settings.score_learning_rate_multiplier * scores_of(layer)
 
 
 SPARSITY = tf_movprune.CubicSparsity(0.75, 2, 18)
@@ -164,7 +164,7 @@ def test_soft_movement_reaches_its_target(final_lambda, jit_compile):
     for layer in (first, second):
         np.testing.assert_array_equal(mask_of(layer), tf.sigmoid(scaled_scores(layer)) >= threshold)
     if final_lambda:
-        assert float(first.penalty_weight) == pytest.approx(final_lambda / 2)
+        assert float(first.kernels[0].penalty_weight) == pytest.approx(final_lambda / 2)
 
 
 def test_soft_movement_reaches_its_target_in_a_convolutional_regression():
@@ -210,9 +210,11 @@ def test_l0_closes_gates():
 def test_penalty_of_l0_and_its_gradient():
     model = pruned(None, tf_movprune.L0(20.0), score_learning_rate_multiplier=30.0)
     for layer in wrappers(model):
-        layer.scores[0].assign_add(tf.random.stateless_normal(layer.scores[0].shape, [1, 2]) / 30)
+        layer.kernels[0].scores.assign_add(
+            tf.random.stateless_normal(layer.kernels[0].scores.shape, [1, 2]) / 30
+        )
     tf_movprune.update_masks(model, 0)
-    scores = [layer.scores[0] for layer in wrappers(model)]
+    scores = [layer.kernels[0].scores for layer in wrappers(model)]
     with tf.GradientTape() as tape:
         loss = tf.add_n(model.losses)
     expected = 0.0
@@ -231,7 +233,7 @@ def test_mean_of_the_penalty_is_over_all_matrices_of_the_method():
             keras.Sequential(layers), schedules, tf_movprune.SoftMovement(40.0)
         )
         tf_movprune.update_masks(model, 18)
-        return [float(layer.penalty_weight) for layer in wrappers(model)]
+        return [float(layer.kernels[0].penalty_weight) for layer in wrappers(model)]
 
     other = tf_movprune.CubicThreshold(0.1, 3, 18)
     assert weights(THRESHOLD) == weights({"a": THRESHOLD, "b": other}) == [20.0, 20.0]
@@ -243,7 +245,7 @@ def test_noise_of_groups_differs():
     methods = {"a": tf_movprune.L0(100.0), "b": tf_movprune.L0(50.0)}
     model = tf_movprune.prune_low_movement(keras.Sequential(layers), method=methods)
     tf_movprune.update_masks(model, 3)
-    seeds = [layer.noise_seed for layer in wrappers(model)]
+    seeds = [layer.kernels[0].noise_seed for layer in wrappers(model)]
     assert [seed.numpy().tolist() for seed in seeds] == [[3, 0], [3, 1]]
     # Variables of int32 live on the CPU, where a program of the GPU does not find them.
     assert not any(weight.dtype == tf.int32 for weight in model.weights)
@@ -297,8 +299,8 @@ def test_saved_model_goes_on_to_the_same_bits(schedule, method, format_, tmp_pat
     half.fit(data(), epochs=1, callbacks=[update], verbose=0)
     half.save(tmp_path / f"model{format_}")
     loaded = keras.models.load_model(tmp_path / f"model{format_}")
-    assert wrappers(loaded)[0].method == method
-    assert type(wrappers(loaded)[0].pruning_schedule) is type(wrappers(half)[0].pruning_schedule)
+    assert wrappers(loaded)[0].settings.method == method
+    assert type(wrappers(loaded)[0].settings.schedule) is type(wrappers(half)[0].settings.schedule)
     loaded.fit(data(), epochs=2, initial_epoch=1, callbacks=[update], verbose=0)
     for got, want in zip(loaded.get_weights(), straight.get_weights(), strict=True):
         np.testing.assert_array_equal(got, want)
@@ -319,9 +321,12 @@ def test_mixed_precision(policy, method, jit_compile):
             optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
         history = train(model, optimizer, jit_compile=jit_compile)
     layer = wrappers(model)[0]
-    assert layer.scores[0].dtype == tf.float32 and layer.penalty_weight.dtype == tf.float32
+    assert (
+        layer.kernels[0].scores.dtype == tf.float32
+        and layer.kernels[0].penalty_weight.dtype == tf.float32
+    )
     assert np.all(np.isfinite(history.history["loss"]))
-    assert np.std(layer.scores[0]) > 0
+    assert np.std(layer.kernels[0].scores) > 0
 
 
 def test_methods_by_pattern():
@@ -340,7 +345,7 @@ def test_methods_by_pattern():
         "*": tf_movprune.Magnitude(),
     }
     model = tf_movprune.prune_low_movement(model, schedules, methods)
-    names = [type(layer.method).__name__ for layer in wrappers(model)]
+    names = [type(layer.settings.method).__name__ for layer in wrappers(model)]
     assert names == ["L0", "SoftMovement", "Magnitude"]
     train(model)
     assert np.mean(mask_of(wrappers(model)[2])) == 0.25
@@ -361,10 +366,16 @@ def test_methods_by_pattern():
     # One schedule is for those that take one, and L0 needs no pattern there.
     mixed = {"first": tf_movprune.L0(), "*": tf_movprune.Magnitude()}
     model = tf_movprune.prune_low_movement(plain, SPARSITY, mixed)
-    assert [type(layer.method).__name__ for layer in wrappers(model)] == ["L0", *["Magnitude"] * 2]
+    assert [type(layer.settings.method).__name__ for layer in wrappers(model)] == [
+        "L0",
+        *["Magnitude"] * 2,
+    ]
     plain = tf_movprune.strip_pruning(model)
     model = tf_movprune.prune_low_movement(plain, {"second": SPARSITY}, mixed)
-    assert [type(layer.method).__name__ for layer in wrappers(model)] == ["L0", "Magnitude"]
+    assert [type(layer.settings.method).__name__ for layer in wrappers(model)] == [
+        "L0",
+        "Magnitude",
+    ]
 
 
 # ---- what is refused
@@ -393,7 +404,7 @@ def test_schedule_is_needed_but_for_l0():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: tf_movprune.HardMovement(scope="all"), r'scope must be "local" or "global", got'),
+        (lambda: tf_movprune.HardMovement(scope="all"), r"scope must be 'local' or 'global', got"),
         (lambda: tf_movprune.Magnitude(minimum_remaining=1.0), r"minimum_remaining must be in \["),
         (lambda: tf_movprune.SoftMovement(-1.0), r"final_lambda must be at least 0, got -1\.0"),
         (lambda: tf_movprune.SoftMovement(1.0, minimum_remaining=-0.1), r"minimum_remaining"),
@@ -455,7 +466,9 @@ def test_schedule_of_ones_own():
         pruned(Ramp(), tf_movprune.SoftMovement(1.0, target=True))
     model = pruned(Ramp(end_step=16), tf_movprune.SoftMovement(8.0, target=True))
     tf_movprune.update_masks(model, 8)
-    assert float(wrappers(model)[0].penalty_weight) == 8 / 2 / 2  # half the way, two matrices
+    assert (
+        float(wrappers(model)[0].kernels[0].penalty_weight) == 8 / 2 / 2
+    )  # half the way, two matrices
 
 
 def test_schedule_of_a_threshold_that_does_not_fit_the_run():

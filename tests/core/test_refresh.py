@@ -58,10 +58,10 @@ def test_custom_loop(in_graph):
 def with_distinct_scores(schedule):
     model = tf_movprune.prune_low_movement(dense_model(), schedule)
     for layer in wrappers(model):
-        layer.scores[0].assign(
+        layer.kernels[0].scores.assign(
             np.random.RandomState(3)
-            .permutation(layer.scores[0].shape[0] * layer.scores[0].shape[1])
-            .reshape(layer.scores[0].shape)
+            .permutation(layer.kernels[0].scores.shape[0] * layer.kernels[0].scores.shape[1])
+            .reshape(layer.kernels[0].scores.shape)
         )
     return model
 

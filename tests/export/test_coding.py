@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from exporting import VALUES, decoded, encoded
+from exporting import QUANTIZATIONS, decoded, encoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_movprune import coding
+from tf_movprune.export import coding
 
 pytest.importorskip("zstandard")
 
@@ -45,22 +45,22 @@ def test_bytes_of_positions_are_those_of_the_format():
 
 
 @pytest.mark.parametrize("density", [0.01, 0.03, 0.1, 0.5])
-@pytest.mark.parametrize("values", VALUES)
-def test_size_is_near_the_bound(values, density):
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_size_is_near_the_bound(quantization, density):
     random = np.random.RandomState(0)
     size = bound = 0
     for shape in [(384, 384)] * 4 + [(384, 1536), (1536, 384)]:
         array = random.standard_normal(shape).astype(np.float32)
         array *= random.uniform(size=shape) < density
-        weight = encoded(array, values)
+        weight = encoded(array, quantization)
         size, bound = size + len(weight.payload), bound + weight.bound
         nonzeros = np.count_nonzero(decoded(weight))
         p = nonzeros / array.size
         positions = -array.size * (p * np.log2(p) + (1 - p) * np.log2(1 - p)) / 8
-        bytes_per_value = {"int8": 1, "float16": 2, "float32": 4}[values]
+        bytes_per_value = {"int8": 1, "float16": 2, None: 4}[quantization]
         assert weight.bound == pytest.approx(positions + nonzeros * bytes_per_value)
     # Scales of int8, which the bound leaves out, weigh most where the fewest values are.
-    assert size / bound <= {"int8": 1.25, "float16": 1.1, "float32": 1.05}[values]
+    assert size / bound <= {"int8": 1.25, "float16": 1.1, None: 1.05}[quantization]
 
 
 def test_positions_are_near_their_entropy():
@@ -71,21 +71,21 @@ def test_positions_are_near_their_entropy():
         assert size <= most * coding.entropy_bytes(positions.size, 1_000_000)
 
 
-@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
 @pytest.mark.parametrize("density", [0, 0.001, 0.2, 0.97, 1])
-def test_int8_and_float16_keep_zeros_and_round(values, density):
+def test_int8_and_float16_keep_zeros_and_round(quantization, density):
     random = np.random.RandomState(0)
     array = random.standard_normal([60, 80]).astype(np.float32)
     array *= np.geomspace(1e-3, 1e3, 80, dtype=np.float32)
     array *= random.uniform(size=array.shape) < density
     for part, axis in [("encoder", 0), ("embeddings", 1)]:
-        found = decoded(encoded(array, values, part))
+        found = decoded(encoded(array, quantization, part))
         assert found.dtype == np.float32
         assert not found[array == 0].any()
         error = np.abs(found - array)
-        if values == "float32":
+        if quantization is None:
             np.testing.assert_array_equal(found, array)
-        elif values == "float16":
+        elif quantization == "float16":
             assert (error <= np.abs(array) * 2**-11 + 2**-25).all()
         else:
             step = np.abs(array).max(axis, keepdims=True) / 127 * (1 + 2**-7)
@@ -108,13 +108,13 @@ def test_int8_and_float16_keep_zeros_and_round(values, density):
     ],
     ids=repr,
 )
-@pytest.mark.parametrize("values", ["int8", "float32"])
-def test_odd_arrays(array, values):
-    weight = encoded(np.asarray(array), values)
+@pytest.mark.parametrize("quantization", ["int8", None])
+def test_odd_arrays(array, quantization):
+    weight = encoded(np.asarray(array), quantization)
     found = decoded(weight)
     assert found.dtype == array.dtype and found.shape == array.shape
     assert found.flags.writeable
-    if values == "float32" or weight.row["stored"] == weight.row["dtype"]:
+    if quantization is None or weight.row["stored"] == weight.row["dtype"]:
         np.testing.assert_array_equal(found, array)
     else:
         assert np.isfinite(found).all() and not found[array == 0].any()
@@ -122,13 +122,14 @@ def test_odd_arrays(array, values):
 
 def test_nan_and_infinity_need_float32():
     array = np.array([[np.nan, np.inf, 0, 1]], np.float32)
-    np.testing.assert_array_equal(decoded(encoded(array, "float32")), array)
-    for values in ("int8", "float16"):
-        with pytest.raises(ValueError, match=rf"'w' .*{values}\. Pass values=\"float32\""):
-            encoded(array, values)
+    np.testing.assert_array_equal(decoded(encoded(array, None)), array)
+    for quantization in ("int8", "float16"):
+        message = rf"'w' .*{quantization}\. Pass quantization=None"
+        with pytest.raises(ValueError, match=message):
+            encoded(array, quantization)
     large = np.array([[70000, 1]], np.float32)
     with pytest.raises(ValueError, match="too large for float16"):
         encoded(large, "float16")
     assert decoded(encoded(large, "int8"))[0, 0] == pytest.approx(70000, rel=0.005)
     with pytest.raises(TypeError, match="'w' has dtype complex64"):
-        encoded(np.ones(3, np.complex64), "float32")
+        encoded(np.ones(3, np.complex64), None)

@@ -9,13 +9,15 @@ import pytest
 import tf_keras as keras
 from berts import stripped_bert
 from exporting import (
-    VALUES,
+    QUANTIZATIONS,
     arrays_of,
     network,
 )
 
 import tf_movprune
-from tf_movprune import coding, compressed
+from tf_movprune.core.named_weights import PARTS, renumbered
+from tf_movprune.export import coding, container
+from tf_movprune.keras2.weights import named_weights
 
 pytest.importorskip("zstandard")
 
@@ -40,10 +42,10 @@ def test_a_weight_below_half_a_step_becomes_zero(tmp_path):
     assert "0.4, 1 rounded to zero" in str(report)
 
 
-@pytest.mark.parametrize("values", VALUES)
-def test_round_trip(values, tmp_path):
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_round_trip(quantization, tmp_path):
     model = network()
-    report = tf_movprune.export_compressed(model, tmp_path / "x", values=values)
+    report = tf_movprune.export_compressed(model, tmp_path / "x", quantization=quantization)
     assert report.bytes == (tmp_path / "x").stat().st_size
     assert list(tmp_path.iterdir()) == [tmp_path / "x"]
     arrays = tf_movprune.load_compressed(tmp_path / "x")
@@ -53,10 +55,10 @@ def test_round_trip(values, tmp_path):
         assert found.dtype == np.float32
         assert not found[array == 0].any()
         largest = max(largest, np.abs(found - array).max())
-        if array.ndim < 2 or values == "float32":
+        if array.ndim < 2 or quantization is None:
             np.testing.assert_array_equal(found, array)
     assert report.max_abs_error == largest
-    assert (largest == 0) == (values == "float32")
+    assert (largest == 0) == (quantization is None)
 
     other = network(seed=1)  # whose layers Keras has numbered on
     assert other.weights[2].name != model.weights[2].name
@@ -75,7 +77,7 @@ def test_the_same_model_gives_the_same_file(tmp_path):
 def test_report_adds_up(tmp_path):
     model = network()
     report = tf_movprune.export_compressed(model, tmp_path / "x")
-    embeddings, encoder, other = (report.parts[part] for part in compressed.PARTS)
+    embeddings, encoder, other = (report.parts[part] for part in PARTS)
     assert embeddings.dense == 50 * 16 * 4
     assert encoder.total == (48 + 1) * 48 * 2
     assert other.total == 48 * 2 + 48 * 2 + 2
@@ -86,7 +88,7 @@ def test_report_adds_up(tmp_path):
     assert report.times_smaller == 4 * model.count_params() / report.bytes
     lines = str(report).splitlines()
     assert lines[0].startswith(f"{tmp_path / 'x'}: int8, {report.bytes:,} bytes; largest error ")
-    assert [line.split()[0] for line in lines[2:]] == [*compressed.PARTS, "header", "all"]
+    assert [line.split()[0] for line in lines[2:]] == [*PARTS, "header", "all"]
     assert lines[5].split() == ["header", f"{header:,}"]
     assert f"{encoder.ratio:.3f}" in lines[3] and f"{encoder.times_smaller:.1f}x" in lines[3]
 
@@ -95,7 +97,7 @@ def test_hugging_face_round_trip(bert, tmp_path):
     import transformers
 
     ids = np.random.RandomState(0).randint(0, 99, [4, 12])
-    tf_movprune.export_compressed(bert, tmp_path / "f32", values="float32")
+    tf_movprune.export_compressed(bert, tmp_path / "f32", quantization=None)
     tf_movprune.export_compressed(bert, tmp_path / "int8")
     cls = transformers.TFBertForSequenceClassification
     expected = bert(ids).logits.numpy()
@@ -120,8 +122,8 @@ def test_hugging_face_round_trip(bert, tmp_path):
 
 
 def test_parts_of_hugging_face_models(bert):
-    parts = {weight.name: weight.part for weight in compressed.named_weights(bert)}
-    assert set(parts.values()) == set(compressed.PARTS)
+    parts = {weight.name: weight.part for weight in named_weights(bert)}
+    assert set(parts.values()) == set(PARTS)
     for name, part in parts.items():
         is_encoder, is_embedding = "/layer_._" in name, "/embeddings/" in name
         assert part == ("encoder" if is_encoder else "embeddings" if is_embedding else "other")
@@ -146,7 +148,7 @@ def test_equal_names_are_told_apart(tmp_path):
 
     model = Net()
     model(np.ones([1, 2], np.float32))
-    tf_movprune.export_compressed(model, tmp_path / "x", values="float32")
+    tf_movprune.export_compressed(model, tmp_path / "x", quantization=None)
     names = list(tf_movprune.load_compressed(tmp_path / "x"))
     assert len(set(names)) == 6 and sum("#" in name for name in names) == 4
     expected = arrays_of(model)
@@ -179,8 +181,8 @@ def test_another_model_stays_as_it_is(tmp_path):
 def test_numbers_of_layers_count_anew():
     names = ["b_7/dense_9/kernel", "b_7/dense_9/bias", "b_7/dense_12/kernel", "b_9/dense_12/kernel"]
     expected = ["b/dense/kernel", "b/dense/bias", "b/dense_1/kernel", "b_1/dense/kernel"]
-    assert compressed._renumbered(names) == expected
-    assert compressed._renumbered(expected) == expected
+    assert renumbered(names) == expected
+    assert renumbered(expected) == expected
 
 
 def test_every_flipped_bit_is_found(tmp_path):
@@ -219,7 +221,7 @@ def test_other_files_and_versions(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError):
         tf_movprune.load_compressed(tmp_path / "nothing")
     with monkeypatch.context() as patch:
-        patch.setattr(compressed, "VERSION", 2)
+        patch.setattr(container, "VERSION", 2)
         tf_movprune.export_compressed(network(), tmp_path / "later")
     with pytest.raises(ValueError, match=r"is of version 2 .* reader of version 1\. Install"):
         tf_movprune.load_compressed(tmp_path / "later")
@@ -229,7 +231,7 @@ def test_safetensors_can_list_what_is_in_it(tmp_path):
     model = network()
     tf_movprune.export_compressed(model, tmp_path / "x")
     with safetensors.safe_open(tmp_path / "x", "np") as file:
-        table = json.loads(file.metadata()[compressed.FORMAT])
+        table = json.loads(file.metadata()[container.FORMAT])
         sizes = [len(file.get_tensor(str(i))) for i in range(len(table["tensors"]))]
     assert table["version"] == 1
     assert sizes == [sum(row["sizes"]) for row in table["tensors"]]
@@ -254,9 +256,9 @@ def test_nothing_is_left_of_what_cannot_be_written(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
-@pytest.mark.parametrize("values", VALUES)
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
 @pytest.mark.parametrize("wrong", ["zeros", "values"])
-def test_a_wrong_file_does_not_take_its_place(values, wrong, tmp_path, monkeypatch):
+def test_a_wrong_file_does_not_take_its_place(quantization, wrong, tmp_path, monkeypatch):
     right = coding.decode
 
     def decode(row, payload):
@@ -266,9 +268,9 @@ def test_a_wrong_file_does_not_take_its_place(values, wrong, tmp_path, monkeypat
             array[chosen] += 1e-12 if wrong == "zeros" else 0.1 * np.abs(array).max()
         return array
 
-    monkeypatch.setattr(compressed, "decode", decode)
+    monkeypatch.setattr(container, "decode", decode)
     with pytest.raises(RuntimeError, match=r"read back for .* The file was removed"):
-        tf_movprune.export_compressed(network(), tmp_path / "x", values=values)
+        tf_movprune.export_compressed(network(), tmp_path / "x", quantization=quantization)
     assert not list(tmp_path.iterdir())
 
 
@@ -285,8 +287,9 @@ def test_models_that_are_not_ready(tmp_path):
             function(unbuilt)
         with pytest.raises(TypeError, match="Expected a tf_keras model, got str"):
             function("model")
-    with pytest.raises(ValueError, match=r"values must be one of .*'int4'"):
-        tf_movprune.export_compressed(network(), tmp_path / "x", values="int4")
+    message = r"quantization must be 'int8', 'float16' or None, got 'int4'"
+    with pytest.raises(ValueError, match=message):
+        tf_movprune.export_compressed(network(), tmp_path / "x", quantization="int4")
     assert not list(tmp_path.iterdir())
     tf_movprune.export_compressed(network(), tmp_path / "x")
     with pytest.raises(ValueError, match="strip_pruning"):

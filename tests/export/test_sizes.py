@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from exporting import VALUES, arrays_of, network
+from exporting import QUANTIZATIONS, arrays_of, network
 
 import tf_movprune
-from tf_movprune import compressed
+from tf_movprune.core.named_weights import PARTS
 
 pytest.importorskip("zstandard")
 
@@ -23,12 +23,13 @@ def test_size_report(tmp_path):
     bitmap = sum(288 + 4 * np.count_nonzero(kernel) for kernel in kernels)
     assert table["bitmap float32"]["encoder"] == bitmap + 2 * (6 + 48 * 4)
     assert table["gzip float32"]["encoder"] < 0.4 * table["dense float32"]["encoder"]
-    for values in VALUES:
-        report = tf_movprune.export_compressed(model, tmp_path / "x", values=values)
+    for quantization in QUANTIZATIONS:
+        values = quantization or "float32"
+        report = tf_movprune.export_compressed(model, tmp_path / "x", quantization=quantization)
         for part, size in report.parts.items():
             assert table[f"compressed {values}"][part] == size.bytes
             assert table[f"bound {values}"][part] == round(size.bound)
     lines = str(sizes).splitlines()
-    assert lines[0].split() == ["bytes", *compressed.PARTS, "all", "smaller"]
+    assert lines[0].split() == ["bytes", *PARTS, "all", "smaller"]
     assert [line[:18].strip() for line in lines[1:]] == list(table)
     assert lines[1].endswith(" 1.0x")

@@ -15,7 +15,7 @@ from exporting import (
 )
 from tensorflow.lite.python import schema_py_generated as schema
 
-from tf_movprune.sparse_storage import store_sparsely
+from tf_movprune.export.sparse_storage import store_sparsely
 
 FULLY_CONNECTED = schema.BuiltinOperator.FULLY_CONNECTED
 
@@ -26,19 +26,19 @@ DENSIFY = schema.BuiltinOperator.DENSIFY
 @pytest.mark.parametrize(
     ("quantization", "block", "sparsity", "storage", "stored", "atol"),
     [
-        ("none", (1, 1), 0.9, "csr", "csr", 1e-5),
-        ("none", (1, 1), 0.9, "auto", "csr", 1e-5),
-        ("none", (4, 1), 0.95, "blocks", "blocks", 1e-5),
-        ("none", (4, 1), 0.95, "auto", "blocks", 1e-5),
-        ("none", (4, 1), 0.85, "auto", "csr", 1e-5),
-        ("none", (16, 1), 0.95, "blocks", "blocks", 1e-5),
-        ("none", (1, 1), 0.97, "auto", "csr", 1e-5),  # the flag takes these for blocks
+        (None, (1, 1), 0.9, "csr", "csr", 1e-5),
+        (None, (1, 1), 0.9, "auto", "csr", 1e-5),
+        (None, (4, 1), 0.95, "blocks", "blocks", 1e-5),
+        (None, (4, 1), 0.95, "auto", "blocks", 1e-5),
+        (None, (4, 1), 0.85, "auto", "csr", 1e-5),
+        (None, (16, 1), 0.95, "blocks", "blocks", 1e-5),
+        (None, (1, 1), 0.97, "auto", "csr", 1e-5),  # the flag takes these for blocks
         ("float16", (1, 1), 0.9, "csr", "csr", 2e-3),
         ("float16", (4, 1), 0.97, "auto", "csr", 2e-3),  # NaN with the flag
-        ("dynamic", (16, 1), 0.97, "blocks", "blocks", 0.1),  # wrong with the flag
-        ("dynamic", (16, 1), 0.97, "auto", "dense", 0.1),  # which is faster
-        ("dynamic", (1, 1), 0.97, "auto", "dense", 0.1),  # does not load with the flag
-        ("dynamic", (4, 1), 0.97, "auto", "dense", 0.1),
+        ("int8", (16, 1), 0.97, "blocks", "blocks", 0.1),  # wrong with the flag
+        ("int8", (16, 1), 0.97, "auto", "dense", 0.1),  # which is faster
+        ("int8", (1, 1), 0.97, "auto", "dense", 0.1),  # does not load with the flag
+        ("int8", (4, 1), 0.97, "auto", "dense", 0.1),
     ],
 )
 @pytest.mark.filterwarnings("ignore:sparse_storage")
@@ -62,7 +62,7 @@ def test_sparse_storage(quantization, block, sparsity, storage, stored, atol, tm
     for result in outputs_of(tmp_path / "x.tflite", random_input(model)):
         # What int8 loses, it loses alike, but for how activations are quantized.
         np.testing.assert_allclose(
-            result, reference[1], rtol=0, atol=1e-5 if quantization != "dynamic" else 0.02
+            result, reference[1], rtol=0, atol=1e-5 if quantization != "int8" else 0.02
         )
     if stored != "dense":
         saved = sum(m.bytes for m in dense.matrices) - sum(m.bytes for m in report.matrices)
@@ -81,19 +81,19 @@ def test_bytes_of_each_storage(tmp_path):
         )
         return report.matrices[0].bytes - 33  # row ends, a byte each here
 
-    assert sizes("none", (1, 1), "csr") == 64 * (4 + 1)
+    assert sizes(None, (1, 1), "csr") == 64 * (4 + 1)
     assert sizes("float16", (1, 1), "csr") == 64 * (2 + 1)
-    assert sizes("none", (4, 1), "blocks") == 16 * (4 * 4 + 1)
-    assert sizes("dynamic", (16, 1), "blocks") == 4 * (16 + 1)
+    assert sizes(None, (4, 1), "blocks") == 16 * (4 * 4 + 1)
+    assert sizes("int8", (16, 1), "blocks") == 4 * (16 + 1)
     wide = 512 * 32 // 32
-    assert sizes("none", (1, 1), "csr", 512) + 33 == wide * (4 + 2) + 33 * 2
+    assert sizes(None, (1, 1), "csr", 512) + 33 == wide * (4 + 2) + 33 * 2
 
 
 def test_quantization_keeps_every_zero(tmp_path):
     model = dense_model(64, 48)
     for layer, block in zip(model.layers[1:], [(1, 1), (16, 1)]):
         prune(layer, 0.97, block)
-    for name, storage in (("dense", "none"), ("blocks", "blocks")):
+    for name, storage in (("dense", None), ("blocks", "blocks")):
         export(model, tmp_path / name, sparse_storage=storage, shrink=False)
         interpreter = Interpreter(model_path=str(tmp_path / name))
         found = {}
@@ -112,8 +112,8 @@ def test_quantization_keeps_every_zero(tmp_path):
 def test_a_very_sparse_layer_leaves_the_operators_of_the_others_alone(tmp_path):
     model = dense_model(64, 64, 48)
     prune(model.layers[2], 0.97, (4, 1))
-    export(model, tmp_path / "dense", quantization="none", shrink=False)
-    report = export(model, tmp_path / "x", quantization="none", sparse_storage="auto", shrink=False)
+    export(model, tmp_path / "dense", quantization=None, shrink=False)
+    report = export(model, tmp_path / "x", quantization=None, sparse_storage="auto", shrink=False)
     assert [matrix.storage for matrix in report.matrices].count("blocks") == 1
     (version,) = {v for code, v in operators(tmp_path / "dense") if code == FULLY_CONNECTED}
     versions = [v for code, v in operators(tmp_path / "x") if code == FULLY_CONNECTED]
@@ -123,10 +123,10 @@ def test_a_very_sparse_layer_leaves_the_operators_of_the_others_alone(tmp_path):
 def test_inputs_that_blocks_do_not_divide(tmp_path):
     model = dense_model(32, inputs=66)
     prune(model.layers[1], 0.97)
-    report = export(model, tmp_path / "x", quantization="none", sparse_storage="auto", shrink=False)
+    report = export(model, tmp_path / "x", quantization=None, sparse_storage="auto", shrink=False)
     assert report.storages == {"csr": 1} and report.max_abs_diff < 1e-5
     with pytest.warns(UserWarning, match=r"sparse_storage='blocks' found no matrix .* BLOCKS"):
-        export(model, tmp_path / "x", quantization="none", sparse_storage="blocks", shrink=False)
+        export(model, tmp_path / "x", quantization=None, sparse_storage="blocks", shrink=False)
 
 
 @pytest.mark.parametrize(("inputs", "stored"), [(4080, "blocks"), (4096, "dense")])
@@ -148,7 +148,7 @@ def test_what_is_not_a_constant_matrix_is_left_alone(tmp_path):
     x = keras.layers.Conv1D(8, 3)(x)
     model = keras.Model(inputs, tf.matmul(x, x, transpose_b=True))
     prune(shared, 0.95)
-    report = export(model, tmp_path / "x", quantization="none", sparse_storage="csr")
+    report = export(model, tmp_path / "x", quantization=None, sparse_storage="csr")
     assert report.storages["csr"] == 1
     codes = [code for code, _ in operators(tmp_path / "x")]
     assert codes.count(DENSIFY) == 1  # of the weights of two layers
@@ -159,7 +159,7 @@ def test_what_is_not_a_constant_matrix_is_left_alone(tmp_path):
 def test_buffers_begin_at_multiples_of_16(tmp_path):
     model = dense_model(64, 48)
     prune(model.layers[1], 0.9)
-    export(model, tmp_path / "x", quantization="none", sparse_storage="csr")
+    export(model, tmp_path / "x", quantization=None, sparse_storage="csr")
     data = (tmp_path / "x").read_bytes()
     for layer in model.layers[1:]:
         values = layer.kernel.numpy().T

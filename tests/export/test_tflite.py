@@ -28,8 +28,8 @@ def test_what_is_empty_is_left_out_and_the_model_stays(tmp_path):
     x = random_input(model)
     expected = model(x).numpy()
     model.compile("sgd", "mse")
-    whole = export(model, tmp_path / "x", quantization="none", shrink=False)
-    report = export(model, tmp_path / "x", quantization="none")
+    whole = export(model, tmp_path / "x", quantization=None, shrink=False)
+    report = export(model, tmp_path / "x", quantization=None)
     assert report.removed == {"heads": (0, 0), "neurons": (16, 64)} and not whole.removed
     assert "16 of 64 neurons removed" in str(report)
     assert [matrix.shape for matrix in report.matrices] == [(48, 64), (48, 48)]
@@ -44,22 +44,22 @@ def test_blocks_stay_aligned_where_neurons_go(tmp_path):
     array = model.layers[1].kernel.numpy()
     array[:, [1, 8, 9, 10, 11]] = 0  # one of the first block, all of the third
     model.layers[1].kernel.assign(array)
-    report = export(model, tmp_path / "x", quantization="none", sparse_storage="auto")
+    report = export(model, tmp_path / "x", quantization=None, sparse_storage="auto")
     assert report.storages == {"dense": 1, "blocks": 1}
     rows = model.layers[2].kernel.numpy().any(axis=1)
     gone = (~rows | ~array.any(axis=0)).reshape(-1, 4).all(axis=1).sum() * 4
     assert report.removed["neurons"] == (gone, 64) and gone >= 4
 
 
-@pytest.mark.parametrize("storage", ["none", "auto"])
+@pytest.mark.parametrize("storage", [None, "auto"])
 def test_neurons_go_one_by_one_where_nothing_is_stored_in_blocks(storage, tmp_path):
     model = dense_model(64, 64)
     kernel = model.layers[2].kernel
     kernel.assign(kernel.numpy() * (np.arange(64) % 2 > 0)[:, None])
-    report = export(model, tmp_path / "x", quantization="none", sparse_storage=storage)
+    report = export(model, tmp_path / "x", quantization=None, sparse_storage=storage)
     assert report.removed["neurons"] == (32, 64)
     with pytest.warns(UserWarning, match="or try shrink=False"):
-        export(model, tmp_path / "x", quantization="none", sparse_storage="blocks")
+        export(model, tmp_path / "x", quantization=None, sparse_storage="blocks")
 
 
 class Subclassed(keras.Model):
@@ -80,7 +80,7 @@ def test_models_that_compaction_changes_in_place_are_changed_back(tmp_path):
     kernel.assign(kernel.numpy() * np.array([1, 0, 1, 0])[:, None, None])
     expected, weights = model(x).numpy(), model.weights
     attention = model.attention
-    report = tf_movprune.export_tflite(model, tmp_path / "x", quantization="none")
+    report = tf_movprune.export_tflite(model, tmp_path / "x", quantization=None)
     assert report.removed["heads"] == (2, 4)
     assert model.attention is attention
     assert all(a is b for a, b in zip(weights, model.weights))
@@ -115,7 +115,7 @@ def test_composite_layers_in_a_graph_are_changed_back(tmp_path):
     expected, weights = model(x).numpy(), model.weights
     parts = block.attention, block.feed_forward, hidden.node.layer
     nodes = [len(layer._inbound_nodes) for layer in (*model.layers, *parts)]
-    report = tf_movprune.export_tflite(model, tmp_path / "x", quantization="none")
+    report = tf_movprune.export_tflite(model, tmp_path / "x", quantization=None)
     assert report.removed == {"heads": (2, 4), "neurons": (8, 32)}
     assert parts == (block.attention, block.feed_forward, hidden.node.layer)
     assert block.feed_forward.note == "mine" and block.attention._num_heads == 4
@@ -167,7 +167,7 @@ def test_an_encoder_of_hugging_face(tmp_path):
         "attention_mask": np.array([[1] * 9 + [0] * 3]),
         "token_type_ids": np.zeros([1, 12]),
     }
-    options = {"sequence_length": 12, "quantization": "none", "inputs": tokens}
+    options = {"sequence_length": 12, "quantization": None, "inputs": tokens}
     whole, small = (
         tf_movprune.export_tflite(model, tmp_path / "x", shrink=shrink, **options)
         for shrink in (False, True)
@@ -195,7 +195,7 @@ def test_models_of_mixed_precision_compute_in_float32_for_it(policy, tmp_path):
     kernel.assign(kernel.numpy() * np.array([1, 0, 1, 0])[:, None, None])
     model.set_weights(plain.get_weights())
     report = tf_movprune.export_tflite(
-        model, tmp_path / "x", quantization="none", inputs={"input_1": x}
+        model, tmp_path / "x", quantization=None, inputs={"input_1": x}
     )
     assert report.removed["heads"] == (2, 4)
     run = Interpreter(model_path=str(tmp_path / "x")).get_signature_runner()
@@ -223,7 +223,7 @@ def test_constants_of_mixed_precision_are_folded_in_float32(policy, tmp_path):
         layer.kernel.assign(layer.kernel.numpy() * (np.arange(16) < 6))
         layer.bias.assign(np.linspace(-1, 1, 16))
     before = model(random_input(model)).numpy()
-    report = export(model, tmp_path / "x", quantization="none")
+    report = export(model, tmp_path / "x", quantization=None)
     assert report.removed["neurons"] == (10, 16) and report.max_abs_diff < 1e-5
     (result, _) = outputs_of(tmp_path / "x", random_input(model))
     np.testing.assert_allclose(result, plain(random_input(model)), rtol=0, atol=1e-5)
@@ -237,9 +237,9 @@ def test_constants_of_mixed_precision_are_folded_in_float32(policy, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"quantization": "int4"}, r"quantization must be one of .*'dynamic'.*, got 'int4'"),
-        ({"sparse_storage": "coo"}, r"sparse_storage must be one of .*'csr'.*, got 'coo'"),
-        ({"sparse_storage": "csr"}, "'csr' does not go with quantization 'dynamic': LiteRT cannot"),
+        ({"quantization": "int4"}, r"quantization must be None, .* or 'int8', got 'int4'"),
+        ({"sparse_storage": "coo"}, r"sparse_storage must be None, .* or 'csr', got 'coo'"),
+        ({"sparse_storage": "csr"}, "'csr' does not go with quantization 'int8': LiteRT cannot"),
         (
             {"sparse_storage": "blocks", "quantization": "float16"},
             "'blocks' does not go with quantization 'float16': LiteRT has no kernel",

@@ -21,8 +21,8 @@ from distilling import (
     reader,
 )
 
-from tf_movprune.caching import cache_teacher_logits
-from tf_movprune.outputs import WithTeacherLogits, logits_of
+from tf_movprune.keras2.batches import WithTeacherLogits, logits_of
+from tf_movprune.keras2.caching import cache_teacher_logits
 
 layers = keras.layers
 

@@ -29,7 +29,7 @@ from distilling import (
 from modes import precision
 
 import tf_movprune
-from tf_movprune.distillation import Distiller, distillation_loss
+from tf_movprune import Distiller, distillation_loss
 
 layers = keras.layers
 

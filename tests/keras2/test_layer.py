@@ -7,7 +7,7 @@ import tf_keras as keras
 from wrapped import mask_of, scores_of
 
 import tf_movprune
-from tf_movprune.wrapper import is_scores
+from tf_movprune.keras2.layer import is_scores
 
 layers = keras.layers
 
@@ -24,7 +24,11 @@ def wrapped(layer, method=None, **kwargs):
 def test_weights_by_name_and_type():
     layer = wrapped(layers.Dense(4, name="dense"))
     layer(np.ones([1, 8], np.float32))
-    scores, mask, threshold = layer.scores[0], layer.masks[0], layer.thresholds[0]
+    scores, mask, threshold = (
+        layer.kernels[0].scores,
+        layer.kernels[0].mask,
+        layer.kernels[0].threshold,
+    )
     assert scores.name.endswith("kernel/movement_scores:0") and is_scores(scores)
     assert (scores.dtype, mask.dtype, threshold.dtype) == (tf.float32, tf.bool, tf.float32)
     assert scores.shape == mask.shape == [8, 4]
@@ -36,7 +40,7 @@ def test_weights_by_name_and_type():
 def test_magnitude_has_no_scores():
     layer = wrapped(layers.Dense(4), tf_movprune.Magnitude())
     layer(np.ones([1, 8], np.float32))
-    assert layer.scores == [] and len(layer.trainable_weights) == 2
+    assert layer.kernels[0].scores is None and len(layer.trainable_weights) == 2
 
 
 def test_effective_kernel():
@@ -49,7 +53,7 @@ def test_effective_kernel():
     kept = scores >= np.sort(scores.ravel())[-8]
     np.testing.assert_array_equal(layer(identity), np.where(kept, kernel, 0))
     np.testing.assert_array_equal(layer.layer.kernel, kernel)  # never overwritten
-    assert layer.thresholds[0].numpy() == np.sort(scores.ravel())[-8]
+    assert layer.kernels[0].threshold.numpy() == np.sort(scores.ravel())[-8]
 
 
 def test_gradients_are_straight_through():
@@ -60,7 +64,9 @@ def test_gradients_are_straight_through():
     kernel, mask = layer.layer.kernel, mask_of(layer)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(tf.sin(layer(x)))
-    to_kernel, to_bias, to_scores = tape.gradient(loss, [kernel, layer.layer.bias, layer.scores[0]])
+    to_kernel, to_bias, to_scores = tape.gradient(
+        loss, [kernel, layer.layer.bias, layer.kernels[0].scores]
+    )
     upstream = x.T @ np.cos(layer(x))
     np.testing.assert_allclose(to_kernel, np.where(mask, upstream, 0), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(to_scores, upstream * kernel.numpy(), rtol=1e-5, atol=1e-6)
@@ -76,16 +82,18 @@ def test_multiplier_scales_the_rate_and_not_the_gradient(multiplier):
     )
     layer(np.ones([1, 8], np.float32))
     magnitude = np.abs(layer.layer.kernel)
-    np.testing.assert_allclose(layer.importance(0), 2 * magnitude / magnitude.mean(), rtol=1e-5)
-    before = layer.importance(0)
+    np.testing.assert_allclose(
+        layer.kernels[0].importance(), 2 * magnitude / magnitude.mean(), rtol=1e-5
+    )
+    before = layer.kernels[0].importance()
     tf_movprune.update_masks(layer, 0)
     with tf.GradientTape() as tape:
         loss = tf.reduce_sum(layer(np.ones([1, 8], np.float32)))
-    gradient = tape.gradient(loss, layer.scores[0])
+    gradient = tape.gradient(loss, layer.kernels[0].scores)
     np.testing.assert_allclose(gradient, layer.layer.kernel, rtol=1e-6)
-    layer.scores[0].assign_sub(0.01 * gradient)
+    layer.kernels[0].scores.assign_sub(0.01 * gradient)
     np.testing.assert_allclose(
-        before - layer.importance(0), multiplier * 0.01 * gradient, rtol=1e-2, atol=1e-5
+        before - layer.kernels[0].importance(), multiplier * 0.01 * gradient, rtol=1e-2, atol=1e-5
     )
 
 
@@ -116,9 +124,9 @@ def test_json_round_trip():
     copy = keras.layers.deserialize(keras.layers.serialize(layer))
     assert isinstance(copy, tf_movprune.PruneLowMovement)
     assert copy.get_config() == layer.get_config()
-    assert isinstance(copy.pruning_schedule, tf_movprune.CubicSparsity)
-    assert isinstance(copy.method.score_initializer, keras.initializers.RandomNormal)
-    assert (copy.block_size, copy.score_learning_rate_multiplier) == ((2, 2), 7.0)
+    assert isinstance(copy.settings.schedule, tf_movprune.CubicSparsity)
+    assert isinstance(copy.settings.method.score_initializer, keras.initializers.RandomNormal)
+    assert (copy.settings.block_size, copy.settings.score_learning_rate_multiplier) == ((2, 2), 7.0)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
@@ -135,12 +143,12 @@ def test_mixed_precision(policy):
     assert output(h).dtype == tf.float32
     for layer in model:
         assert scores_of(layer).dtype == np.float32
-        layer.masks_are_refreshed = True
+        layer.guard.allow(True)
         with tf.GradientTape() as tape:
             loss = tf.reduce_sum(
                 tf.cast(layer(h if layer is output else np.ones([3, 8])), "float32")
             )
-        assert tape.gradient(loss, layer.scores[0]).dtype == tf.float32
+        assert tape.gradient(loss, layer.kernels[0].scores).dtype == tf.float32
 
 
 def test_keras_masks_pass_through():
@@ -174,7 +182,7 @@ def test_subclass_of_a_known_layer():
     layer = wrapped(Scaled(4))
     x = np.ones([1, 8], np.float32)
     np.testing.assert_array_equal(layer(x), layer.layer(x))
-    assert len(layer.masks) == 1
+    assert len(layer.kernels) == 1
 
 
 def test_frozen_layers_stay_frozen():
@@ -239,12 +247,12 @@ def test_deferred_restore_brings_the_saved_scores(tmp_path):
     x = np.ones([1, 8], np.float32)
     saved = model()
     saved(x)
-    saved.layers[0].scores[0].assign(tf.fill([8, 4], 7.0))
+    saved.layers[0].kernels[0].scores.assign(tf.fill([8, 4], 7.0))
     path = tf.train.Checkpoint(saved).save(str(tmp_path / "saved"))
     restored = model()
     tf.train.Checkpoint(restored).restore(path)
     restored(x)
-    np.testing.assert_array_equal(restored.layers[0].scores[0], np.full([8, 4], 7.0))
+    np.testing.assert_array_equal(restored.layers[0].kernels[0].scores, np.full([8, 4], 7.0))
 
 
 def test_stateful_layers_are_reset():

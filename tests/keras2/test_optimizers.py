@@ -561,7 +561,7 @@ def test_compiled_training_equals_training_in_a_graph(make):
         model.compile(make(), "mse", jit_compile=jit_compile)
         callbacks = [tf_movprune.UpdatePruningStep()]
         model.fit(inputs, targets, batch_size=4, shuffle=False, callbacks=callbacks, verbose=0)
-        assert [np.count_nonzero(layer.masks[0]) for layer in model.layers[:2]] == [16, 8]
+        assert [np.count_nonzero(layer.kernels[0].mask) for layer in model.layers[:2]] == [16, 8]
         results.append(numpy_of(model.trainable_variables))
     for graph, compiled in zip(*results):
         np.testing.assert_allclose(compiled, graph, rtol=1e-3, atol=1e-4)

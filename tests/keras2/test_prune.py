@@ -181,7 +181,7 @@ def test_prunes_recurrent_layers_when_asked(cell):
     layer(inputs(2, 5, 6))
     dense = layer(inputs(2, 5, 6)).numpy()
     pruned = tf_movprune.prune_low_movement(layer, schedule(), random_scores())
-    assert len(pruned.masks) == 2
+    assert len(pruned.kernels) == 2
     tf_movprune.update_masks(pruned, 2)
     masked = pruned(inputs(2, 5, 6)).numpy()
     assert np.any(masked != dense)
@@ -240,13 +240,13 @@ def test_masks_that_are_almost_there_do_not_warn():
     pruned = tf_movprune.prune_low_movement(layers.Dense(4), schedule())
     pruned.build([None, 8])
     tf_movprune.update_masks(pruned, 2)
-    pruned.masks[0].assign(np.arange(32).reshape(8, 4) < 8 + 1)
+    pruned.kernels[0].mask.assign(np.arange(32).reshape(8, 4) < 8 + 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tf_movprune.strip_pruning(pruned)
     pruned = tf_movprune.prune_low_movement(layers.Dense(4), schedule())
     pruned.build([None, 8])
-    pruned.masks[0].assign(np.arange(32).reshape(8, 4) < 8 + 2)
+    pruned.kernels[0].mask.assign(np.arange(32).reshape(8, 4) < 8 + 2)
     with pytest.warns(UserWarning, match=r"0\.6875 .* says 0\.7500 "):
         tf_movprune.strip_pruning(pruned)
 
@@ -256,7 +256,7 @@ def test_methods_whose_schedule_says_something_else_do_not_warn():
     method = tf_movprune.SoftMovement(1.0)
     pruned = tf_movprune.prune_low_movement(layers.Dense(4), ramp, method)
     pruned.build([None, 8])
-    pruned.masks[0].assign(np.arange(32).reshape(8, 4) < 20)
+    pruned.kernels[0].mask.assign(np.arange(32).reshape(8, 4) < 20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tf_movprune.strip_pruning(pruned)
@@ -274,7 +274,7 @@ def test_schedules_without_an_end_do_not_warn():
     constant = tfmot.ConstantSparsity(0.75, begin_step=0)
     pruned = tf_movprune.prune_low_movement(layers.Dense(4), constant)
     pruned.build([None, 8])
-    pruned.masks[0].assign(np.arange(32).reshape(8, 4) < 20)
+    pruned.kernels[0].mask.assign(np.arange(32).reshape(8, 4) < 20)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tf_movprune.strip_pruning(pruned)

@@ -57,7 +57,7 @@ def test_the_examples_are_worth_testing(kind):
     assert np.max(np.abs(outputs_of(example(kind)) - dense_outputs_of(kind))) > 0.1
     assert np.max(np.abs(outputs_of(example(kind)) - outputs_of(fresh(kind)))) > 0.1
     for layer in wrappers(example(kind)):
-        for mask in layer.masks:
+        for mask in (kernel.mask for kernel in layer.kernels):
             assert np.count_nonzero(mask) == mask.shape.num_elements() // 4
 
 
@@ -97,10 +97,10 @@ def test_model_round_trip(saved, kind, format_):
     for one, other in zip(wrappers(model), wrappers(loaded)):
         assert type(other) is tf_movprune.PruneLowMovement
         assert described(other) == described(one)
-        assert type(other.pruning_schedule) is type(one.pruning_schedule)
-        assert type(other.method) is type(one.method)
-        start = getattr(one.method, "score_initializer", None)
-        assert type(getattr(other.method, "score_initializer", None)) is type(start)
+        assert type(other.settings.schedule) is type(one.settings.schedule)
+        assert type(other.settings.method) is type(one.settings.method)
+        start = getattr(one.settings.method, "score_initializer", None)
+        assert type(getattr(other.settings.method, "score_initializer", None)) is type(start)
     assert_same_state(loaded, model)
     np.testing.assert_array_equal(outputs_of(loaded), outputs_of(model))
 
@@ -134,7 +134,7 @@ def test_second_generation(saved, format_, tmp_path):
 def test_loaded_model_is_trained_and_stripped(saved, kind, format_):
     loaded = keras.models.load_model(str(saved(kind, format_)))
     for layer in wrappers(loaded):
-        for mask in layer.masks:
+        for mask in (kernel.mask for kernel in layer.kernels):
             mask.assign(tf.ones_like(mask))
     optimizer = tf_movprune.create_optimizer(0.01, 12, 0, score_optimizer=keras.optimizers.SGD(1.0))
     loaded.compile(optimizer, "mse")
@@ -237,7 +237,7 @@ def test_subclassed_model(pass_on, tmp_path):
     """Its wrappers are called from within other layers; nothing refreshes their masks."""
     refreshed, model = fresh_subclassed(1), fresh_subclassed(2)
     for layer in wrappers(refreshed):
-        layer.scores[0].assign(tf.random.normal(layer.scores[0].shape))
+        layer.kernels[0].scores.assign(tf.random.normal(layer.kernels[0].scores.shape))
     assert float(tf_movprune.update_masks(refreshed, 10)) == 0.75
     inputs = np.random.RandomState(4).standard_normal((16, 8)).astype("float32")
     expected = refreshed(inputs).numpy()
@@ -360,8 +360,8 @@ def test_schedule_of_ones_own(format_, tmp_path):
     with keras.saving.custom_object_scope({"Steps": Steps}):
         loaded = keras.models.load_model(str(path))
     for layer in wrappers(loaded):
-        assert type(layer.pruning_schedule) is Steps
-        assert layer.pruning_schedule.sparsity == 0.25
+        assert type(layer.settings.schedule) is Steps
+        assert layer.settings.schedule.sparsity == 0.25
 
 
 @pytest.mark.parametrize("kind", ZOO)

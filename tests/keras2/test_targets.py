@@ -152,7 +152,7 @@ def test_attention_must_be_built_first(tmp_path):
     assert isinstance(model.attention, layers.MultiHeadAttention)
     model(np.ones([2, 3, 8], np.float32))
     tf_movprune.prune_low_movement(model, schedule())
-    assert len(tf_movprune.pruned_layers(model)["attention"].masks) == 4
+    assert len(tf_movprune.pruned_layers(model)["attention"].kernels) == 4
 
     # A SavedModel would not bring the wrappers of attention back.
     with pytest.raises(ValueError, match=r"pruning wrappers inside .* would not load"):
