@@ -1,5 +1,7 @@
 """Training across calls of fit, with the callback and without it, and on other devices."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -14,6 +16,7 @@ from runs import (
     dense_model,
     fit,
 )
+from wrapped import mask_of, wrappers
 
 import tf_movprune
 
@@ -64,8 +67,7 @@ class CountsTraces(keras.layers.Layer):
         return inputs
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("distil", [False, True])
+@pytest.mark.parametrize("distil, jit_compile", [(False, False), (False, True), (True, True)])
 def test_the_train_step_is_traced_once(distil, jit_compile):
     """TensorFlow traces twice where the first time makes variables, as optimizers do."""
     counter = CountsTraces()
@@ -91,14 +93,13 @@ def test_a_train_step_of_its_own_may_train_fewer_variables():
     assert int(model.optimizer.iterations) == 12
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_fit_with_the_callback_after_one_without_it(jit_compile):
+def test_fit_with_the_callback_after_one_without_it():
     """It needs no second call of compile."""
     trained = []
     for forgets in (False, True):
         keras.utils.set_random_seed(0)
         model = tf_movprune.prune_low_movement(dense_model(), cubic())
-        model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=jit_compile)
+        model.compile(keras.optimizers.Adam(0.01), "mse", jit_compile=True)
         if forgets:
             with pytest.raises(RuntimeError, match="UpdatePruningStep"):
                 model.fit(data(), verbose=0)
@@ -270,26 +271,31 @@ def unpruned_classifier():
     )
 
 
+@functools.cache
+def masks_of_training(policy, jit_compile):
+    """Masks after a short run; also checks what is in float32 under every policy."""
+    keras.utils.set_random_seed(0)
+    with precision(policy):
+        model = unpruned_classifier()
+        recipe = tf_movprune.ShortRun(40, 0.75)
+        model = tf_movprune.prune_low_movement(model, recipe.schedule, recipe.method)
+        optimizer = recipe.create_optimizer(1e-2)
+        if policy == "mixed_float16":
+            optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        model.compile(optimizer, loss, jit_compile=jit_compile)
+        fit_classifier(model, epochs=5)
+    assert model(X).dtype == tf.float32
+    layers = wrappers(model)
+    assert [layer.kernels[0].scores.dtype for layer in layers] == [tf.float32] * 2
+    return [mask_of(layer) for layer in layers]
+
+
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_half_precision_keeps_the_masks_of_float32(policy, jit_compile):
-    kept = {}
-    for name in ("float32", policy):
-        with precision(name):
-            model = unpruned_classifier()
-            recipe = tf_movprune.ShortRun(40, 0.75)
-            model = tf_movprune.prune_low_movement(model, recipe.schedule, recipe.method)
-            optimizer = recipe.create_optimizer(1e-2)
-            if name == "mixed_float16":
-                optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-            model.compile(optimizer, loss, jit_compile=jit_compile)
-            fit_classifier(model, epochs=5)
-        assert model(X).dtype == tf.float32
-        layers = list(tf_movprune.pruned_layers(model).values())
-        assert [layer.kernels[0].scores.dtype for layer in layers] == [tf.float32] * 2
-        kept[name] = [layer.kernels[0].mask.numpy() for layer in layers]
-    for full, half in zip(*kept.values()):
+    of_both = (masks_of_training(name, jit_compile) for name in ("float32", policy))
+    for full, half in zip(*of_both):
         assert half.sum() == full.sum() == full.size // 4
         shared = (full & half).sum() / full.sum()
         assert shared > 0.8  # a quarter by chance
