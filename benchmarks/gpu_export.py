@@ -16,10 +16,10 @@ import tf_keras as keras
 import tf_movprune
 from benchmarks import models, speed
 from benchmarks.measuring import IN_A_ROW, draw
-from tf_movprune.core.kernels import overall_sparsity
+from tf_movprune.core.masked_kernel import overall_sparsity
 from tf_movprune.core.refresh import refresh_masks
-from tf_movprune.keras2.layer import is_scores
-from tf_movprune.keras2.tree import built_layers, kernels_of
+from tf_movprune.core.scores import is_scores
+from tf_movprune.keras2.layer_tree import built_layers, kernels_of
 
 _TYPES = {"float32": "f32", "int32": "i32", "int64": "i64", "bool": "i1"}
 

@@ -60,7 +60,7 @@ def test_snippet(code, tmp_path, monkeypatch):
         assert layer.intermediate.dense.units == 8
         return
     report = tf_movprune.summarize_sparsity(namespace.get("plain", namespace["model"]))
-    if "CubicSparsity(0.9" in code:
+    if "CubicSparsity(0.9" in code or "final_sparsity=0.9" in code:
         assert report.sparsity == pytest.approx(0.9, abs=0.01)
     elif "CubicSparsity(0.8" in code:
         assert next(iter(report.groups.values())).sparsity == pytest.approx(0.8, abs=0.01)

@@ -54,7 +54,9 @@ class Recorder(keras.callbacks.Callback):
 
 
 def masks_of(layers, prefix=""):
-    return {f"{prefix}{matrix}": layer.masks[0].numpy().T for matrix, layer in layers.items()}
+    return {
+        f"{prefix}{matrix}": layer.kernels[0].mask.numpy().T for matrix, layer in layers.items()
+    }
 
 
 def load_masks(folder, name):

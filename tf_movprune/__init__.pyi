@@ -1,5 +1,20 @@
 """The public names, which are loaded when they are first used."""
 
+from .core.granularity import (
+    BLOCKS_FLOAT32 as BLOCKS_FLOAT32,
+)
+from .core.granularity import (
+    BLOCKS_INT8 as BLOCKS_INT8,
+)
+from .core.granularity import (
+    HEADS as HEADS,
+)
+from .core.granularity import (
+    NEURONS as NEURONS,
+)
+from .core.granularity import (
+    Blocks as Blocks,
+)
 from .core.losses import distillation_loss as distillation_loss
 from .core.methods import (
     L0 as L0,
@@ -23,21 +38,6 @@ from .core.schedules import (
     CubicThreshold as CubicThreshold,
 )
 from .core.scores import MagnitudeScores as MagnitudeScores
-from .core.structure import (
-    BLOCKS_FLOAT32 as BLOCKS_FLOAT32,
-)
-from .core.structure import (
-    BLOCKS_INT8 as BLOCKS_INT8,
-)
-from .core.structure import (
-    HEADS as HEADS,
-)
-from .core.structure import (
-    NEURONS as NEURONS,
-)
-from .core.structure import (
-    Blocks as Blocks,
-)
 from .export.compressed import (
     CompressedReport as CompressedReport,
 )
@@ -47,7 +47,7 @@ from .export.compressed import (
 from .export.compressed import (
     load_compressed as load_compressed,
 )
-from .export.report import ExportReport as ExportReport
+from .export.export_report import ExportReport as ExportReport
 from .export.saved_model import export_saved_model as export_saved_model
 from .export.sizes import (
     SizeReport as SizeReport,
@@ -56,7 +56,6 @@ from .export.sizes import (
     size_report as size_report,
 )
 from .export.tflite import export_tflite as export_tflite
-from .keras2.caching import cache_teacher_logits as cache_teacher_logits
 from .keras2.callbacks import (
     UpdatePruningStep as UpdatePruningStep,
 )
@@ -71,6 +70,7 @@ from .keras2.compact import (
 )
 from .keras2.distiller import Distiller as Distiller
 from .keras2.layer import PruneLowMovement as PruneLowMovement
+from .keras2.layer_tree import pruned_layers as pruned_layers
 from .keras2.once_sparse import OnceSparse as OnceSparse
 from .keras2.optimizers import (
     LinearWarmupDecay as LinearWarmupDecay,
@@ -86,7 +86,7 @@ from .keras2.prune import (
 )
 from .keras2.saving import prune_scope as prune_scope
 from .keras2.summaries import PruningSummaries as PruningSummaries
-from .keras2.tree import pruned_layers as pruned_layers
+from .keras2.teacher_cache import cache_teacher_logits as cache_teacher_logits
 from .recipes import ShortRun as ShortRun
 from .report import (
     SparsityReport as SparsityReport,

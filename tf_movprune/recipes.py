@@ -6,11 +6,11 @@ import dataclasses
 from typing import Any
 
 from tf_movprune.core.arguments import check_integer
+from tf_movprune.core.granularity import WEIGHTS
 from tf_movprune.core.methods import HardMovement, PruningMethod
 from tf_movprune.core.schedules import CubicSparsity
 from tf_movprune.core.scores import MagnitudeScores, ScoreUnits, start_at_zero
 from tf_movprune.core.settings import check_method
-from tf_movprune.core.structure import WEIGHTS
 from tf_movprune.keras2.compat import PruningPolicy, keras
 from tf_movprune.keras2.optimizers import MovementAdamW, create_optimizer
 from tf_movprune.keras2.prune import prune_low_movement

@@ -6,7 +6,7 @@ import dataclasses
 import math
 from typing import Any
 
-from tf_movprune.export.shell import shell_of
+from tf_movprune.export.protocol import shell_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -13,7 +13,7 @@ from modes import MODES, compiled, every_mode
 import tf_movprune
 from tf_movprune.core import masks
 from tf_movprune.core.blocks import block_shape, expand_blocks, mean_blocks
-from tf_movprune.core.gates import GATE_THRESHOLD, hard_concrete_gate, open_gate_probability
+from tf_movprune.core.hard_concrete import GATE_THRESHOLD, hard_concrete_gate, open_gate_probability
 from tf_movprune.core.scores import ScoreUnits
 from tf_movprune.core.straight_through import apply_mask, straight_through
 

@@ -410,7 +410,6 @@ def test_schedule_is_needed_but_for_l0():
         (lambda: tf_movprune.SoftMovement(1.0, minimum_remaining=-0.1), r"minimum_remaining"),
         (lambda: tf_movprune.L0(float("nan")), r"final_lambda must be at least 0, got nan"),
         (lambda: tf_movprune.L0(seed=-1), r"seed must be at least 0, got -1"),
-        (lambda: tf_movprune.CubicThreshold(0.1), r"begin_step must be an integer .*, got None"),
         (lambda: tf_movprune.CubicThreshold(0.0, 0, 5), r"final_threshold must be greater than 0"),
         (
             lambda: tf_movprune.CubicThreshold(1.2, 0, 5),
@@ -431,6 +430,7 @@ def test_arguments_out_of_range(make, message):
 @pytest.mark.parametrize(
     "make, message",
     [
+        (lambda: tf_movprune.CubicThreshold(0.1), r"begin_step must be an integer .*, got None"),
         (lambda: tf_movprune.SoftMovement("400"), r"final_lambda must be a number such as 100\.0"),
         (lambda: tf_movprune.HardMovement(minimum_remaining="x"), r"minimum_remaining must be a"),
         (lambda: tf_movprune.L0(seed=True), r"seed must be an integer such as 0, got True"),

@@ -266,7 +266,7 @@ def test_tfmot_wrapper_restores_a_cubic_sparsity(cls):
     wrapper = tfmot.sparsity.keras.prune_low_magnitude(keras.layers.Dense(3), schedule)
     restored = type(wrapper).from_config(wrapper.get_config())
     assert type(wrapper).__name__ == "PruneLowMagnitude"
-    assert_same_schedule(restored.settings.schedule, schedule)
+    assert_same_schedule(restored.pruning_schedule, schedule)
 
 
 # ---- errors

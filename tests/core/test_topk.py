@@ -13,7 +13,7 @@ from modes import MODES, compiled, every_mode, three_modes
 
 import tf_movprune
 from tf_movprune.core import masks
-from tf_movprune.core.keys import RankedScores
+from tf_movprune.core.ordered_keys import RankedScores
 from tf_movprune.core.topk import select
 
 properties = hypothesis.settings(max_examples=40, deadline=None, derandomize=True, database=None)

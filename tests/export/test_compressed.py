@@ -16,8 +16,8 @@ from exporting import (
 
 import tf_movprune
 from tf_movprune.core.named_weights import PARTS, renumbered
-from tf_movprune.export import coding, container
-from tf_movprune.keras2.weights import named_weights
+from tf_movprune.export import coding, compressed_file
+from tf_movprune.keras2.named_weights import named_weights
 
 pytest.importorskip("zstandard")
 
@@ -221,7 +221,7 @@ def test_other_files_and_versions(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError):
         tf_movprune.load_compressed(tmp_path / "nothing")
     with monkeypatch.context() as patch:
-        patch.setattr(container, "VERSION", 2)
+        patch.setattr(compressed_file, "VERSION", 2)
         tf_movprune.export_compressed(network(), tmp_path / "later")
     with pytest.raises(ValueError, match=r"is of version 2 .* reader of version 1\. Install"):
         tf_movprune.load_compressed(tmp_path / "later")
@@ -231,7 +231,7 @@ def test_safetensors_can_list_what_is_in_it(tmp_path):
     model = network()
     tf_movprune.export_compressed(model, tmp_path / "x")
     with safetensors.safe_open(tmp_path / "x", "np") as file:
-        table = json.loads(file.metadata()[container.FORMAT])
+        table = json.loads(file.metadata()[compressed_file.FORMAT])
         sizes = [len(file.get_tensor(str(i))) for i in range(len(table["tensors"]))]
     assert table["version"] == 1
     assert sizes == [sum(row["sizes"]) for row in table["tensors"]]
@@ -268,7 +268,7 @@ def test_a_wrong_file_does_not_take_its_place(quantization, wrong, tmp_path, mon
             array[chosen] += 1e-12 if wrong == "zeros" else 0.1 * np.abs(array).max()
         return array
 
-    monkeypatch.setattr(container, "decode", decode)
+    monkeypatch.setattr(compressed_file, "decode", decode)
     with pytest.raises(RuntimeError, match=r"read back for .* The file was removed"):
         tf_movprune.export_compressed(network(), tmp_path / "x", quantization=quantization)
     assert not list(tmp_path.iterdir())

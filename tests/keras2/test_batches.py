@@ -22,7 +22,7 @@ from distilling import (
 )
 
 from tf_movprune.keras2.batches import WithTeacherLogits, logits_of
-from tf_movprune.keras2.caching import cache_teacher_logits
+from tf_movprune.keras2.teacher_cache import cache_teacher_logits
 
 layers = keras.layers
 

@@ -417,9 +417,12 @@ def test_what_pruning_refuses():
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf")])
-def test_temperature_is_positive(temperature):
-    with pytest.raises(ValueError, match=rf"temperature must be greater than 0, got {temperature}"):
+def test_temperature_is_positive_and_finite(temperature):
+    message = rf"temperature must be (greater than 0|finite), got {temperature}"
+    with pytest.raises(ValueError, match=message):
         Distiller(classifier(), classifier(), temperature)
+    with pytest.raises(TypeError, match=r"temperature must be a number such as 2\.0, got '2'"):
+        Distiller(classifier(), classifier(), "2")
 
 
 def test_alphas_are_not_negative():

@@ -7,7 +7,7 @@ import tf_keras as keras
 from wrapped import mask_of, scores_of
 
 import tf_movprune
-from tf_movprune.keras2.layer import is_scores
+from tf_movprune.core.scores import is_scores
 
 layers = keras.layers
 

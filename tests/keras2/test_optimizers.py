@@ -447,8 +447,8 @@ def test_set_weights_refuses_what_does_not_fit(make):
         ({"num_warmup_steps": -1}, r"num_warmup_steps must be at least 0.* got -1 and 10"),
         ({"num_train_steps": 0}, r"num_warmup_steps must be .* got 0 and 0"),
         ({"weight_decay": -0.1}, r"weight_decay must be at least 0, got -0\.1"),
-        ({"clipnorm": 0}, r"clipnorm must be greater than 0, or None, got 0"),
-        ({"clipnorm": -1.0}, r"clipnorm must be greater than 0, or None, got -1"),
+        ({"clipnorm": 0}, r"clipnorm must be greater than 0, got 0"),
+        ({"clipnorm": -1.0}, r"clipnorm must be greater than 0, got -1"),
     ],
 )
 def test_arguments_out_of_range(arguments, message):

@@ -50,7 +50,7 @@ def test_short_run_of_soft_movement_is_that_of_global_selection():
         model.fit(inputs, labels, 8, verbose=0, shuffle=False, callbacks=[update])
         pruned = list(tf_movprune.pruned_layers(model).values())
         unit = 1.0 if method.has_penalty else 1e3
-        scores.append([unit * layer._scaled_scores(0).numpy() for layer in pruned])
+        scores.append([unit * layer.kernels[0].paper_scores().numpy() for layer in pruned])
         kept.append([mask_of(layer) for layer in pruned])
     for hard, soft in zip(*scores):
         assert np.std(hard) > 0

@@ -299,8 +299,8 @@ def test_composite_layers_whose_configuration_is_complete(tmp_path):
     np.testing.assert_array_equal(loaded(inputs), model(inputs))
 
 
-def test_loads_with_nothing_but_the_import(saved, tmp_path):
-    """In a new process that imports the package and does not name anything of it."""
+def test_loads_in_the_scope_with_nothing_but_the_import(saved, tmp_path):
+    """In a new process that imports the package and names nothing of it but the scope."""
     paths = {f"{kind}/{format_}": str(saved(kind, format_)) for kind in ZOO for format_ in FORMATS}
     (tmp_path / "paths.json").write_text(json.dumps(paths))
     for kind in ZOO:
@@ -312,7 +312,8 @@ def test_loads_with_nothing_but_the_import(saved, tmp_path):
         import tf_movprune
         folder = pathlib.Path(sys.argv[1])
         for name, path in json.loads((folder / "paths.json").read_text()).items():
-            model = tf_keras.models.load_model(path)
+            with tf_movprune.prune_scope():
+                model = tf_keras.models.load_model(path)
             inputs = np.load(folder / (name.split("/")[0] + ".npy"))
             outputs = model(inputs, training=False).numpy()
             np.save(folder / (name.replace("/", "-") + "-outputs.npy"), outputs)

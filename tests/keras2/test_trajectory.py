@@ -158,7 +158,7 @@ def assert_tells_apart(trajectory):
 def test_hard_movement_follows_the_reference(jit_compile):
     trajectory = expected(np.zeros_like, score_rate=5.0)
     assert_tells_apart(trajectory)
-    assert np.any(trajectory.final_masks[0] != trajectory.steps[-1].kernels[0].mask)
+    assert np.any(trajectory.final_masks[0] != trajectory.steps[-1].masks[0])
     assert_follows(
         *train(tf_movprune.HardMovement(), score_rate=5.0, jit_compile=jit_compile), trajectory
     )

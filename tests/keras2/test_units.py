@@ -457,8 +457,10 @@ def test_layers_without_heads_or_neurons_that_can_be_told_apart():
         prune(chain(), "rows")
     with pytest.raises(TypeError, match=r"block_size must be .*got 'neurons'"):
         prune(chain(), "neurons")
-    with pytest.raises(TypeError, match=r"block_size tf_movprune\.NEURONS is for models"):
+    with pytest.raises(ValueError, match=r"NEURONS, but it has no neurons"):
         prune(chain().layers, NEURONS)
+    with pytest.raises(TypeError, match=r"block_size tf_movprune\.NEURONS is for models"):
+        tf_movprune.PruneLowMovement(chain().layers[0], SCHEDULE, block_size=NEURONS)
     with pytest.raises(TypeError, match=r"A list of layers takes one .*block_size"):
         prune(chain().layers, {"*": (4, 1)})
     with pytest.raises(ValueError, match=r"pattern 'x' in block_size matches no prunable layer"):

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_movprune.core.counting import count_true_of_each
-from tf_movprune.core.keys import RankedScores
+from tf_movprune.core.ordered_keys import RankedScores
 from tf_movprune.core.topk import select as select_highest
 
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 from tf_movprune.core import masks
 from tf_movprune.core.arguments import check_choice, check_fraction, check_integer, check_number
 from tf_movprune.core.blocks import mean_blocks
-from tf_movprune.core.gates import GATE_THRESHOLD, hard_concrete_gate, open_gate_probability
+from tf_movprune.core.hard_concrete import GATE_THRESHOLD, hard_concrete_gate, open_gate_probability
 from tf_movprune.core.straight_through import apply_mask, straight_through
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
-from tf_movprune.core.kernels import MaskedKernel
+from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.masks import keep_one
 from tf_movprune.core.schedules import Ramp
 from tf_movprune.core.settings import config_of

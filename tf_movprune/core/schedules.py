@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -41,7 +42,19 @@ class PruningSchedule(abc.ABC):
 
 
 _TFMOT = "tensorflow_model_optimization."
-_PACKAGE = "tf_movprune"  # under which classes are registered for saving
+
+
+def _default_name(cls: type) -> str:
+    return f"tf_movprune>{cls.__name__}"
+
+
+_registered_name: Callable[[type], str] = _default_name
+
+
+def use_registry(registered_name: Callable[[type], str]) -> None:
+    """Lets the registry of a shell say how files refer to classes, also to those of users."""
+    global _registered_name
+    _registered_name = registered_name
 
 
 def cubic(step: tf.Tensor, initial: float, final: float, begin: int, end: int) -> tf.Tensor:
@@ -79,28 +92,13 @@ class _Cubic(PruningSchedule):
     end_step: int
     frequency: int
 
-    @property
-    def _initial(self) -> float:
-        raise NotImplementedError
-
-    @property
-    def _final(self) -> float:
-        raise NotImplementedError
-
-    def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Whether masks are due at `step`, and the value there (float64)."""
-        due = is_refresh_step(step, self.begin_step, self.frequency)
-        if self._initial:  # holds from the first step on
-            step = tf.cast(step, tf.int64)
-            due |= (step < self.begin_step) & (step % self.frequency == 0)
-        return due, cubic(step, self._initial, self._final, self.begin_step, self.end_step)
-
-    def get_config(self) -> dict[str, Any]:
-        """In tfmot's form: the registered name of the class, and its arguments."""
-        return {"class_name": f"{_PACKAGE}>{type(self).__name__}", "config": dict(vars(self))}
-
-    def _check(self) -> None:
+    def __init__(self, initial: Any, final: Any, begin_step: Any, end_step: Any, frequency: Any):
         name = self.schedule_value
+        setattr(self, f"final_{name}", check_fraction(f"final_{name}", final))
+        self.begin_step = check_integer("begin_step", begin_step, example=200, minimum=0)
+        self.end_step = check_integer("end_step", end_step, example=1800, minimum=0)
+        setattr(self, f"initial_{name}", check_fraction(f"initial_{name}", initial))
+        self.frequency = check_integer("frequency", frequency, example=1, minimum=1)
         if self._initial > self._final:
             raise ValueError(
                 f"initial_{name} must be at most final_{name}, got {self._initial} and "
@@ -117,6 +115,26 @@ class _Cubic(PruningSchedule):
                 f"frequency must be at most end_step - begin_step = {span}, got {self.frequency}: "
                 "the masks would never be refreshed on the way up."
             )
+
+    def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Whether masks are due at `step`, and the value there (float64)."""
+        due = is_refresh_step(step, self.begin_step, self.frequency)
+        if self._initial:  # holds from the first step on
+            step = tf.cast(step, tf.int64)
+            due |= (step < self.begin_step) & (step % self.frequency == 0)
+        return due, cubic(step, self._initial, self._final, self.begin_step, self.end_step)
+
+    def get_config(self) -> dict[str, Any]:
+        """In tfmot's form: the registered name of the class, and its arguments."""
+        return {"class_name": _registered_name(type(self)), "config": dict(vars(self))}
+
+    @property
+    def _initial(self) -> float:
+        return getattr(self, f"initial_{self.schedule_value}")
+
+    @property
+    def _final(self) -> float:
+        return getattr(self, f"final_{self.schedule_value}")
 
 
 class CubicSparsity(_Cubic):
@@ -139,6 +157,8 @@ class CubicSparsity(_Cubic):
     """
 
     schedule_value = "sparsity"
+    final_sparsity: float
+    initial_sparsity: float
 
     def __init__(
         self,
@@ -148,20 +168,7 @@ class CubicSparsity(_Cubic):
         initial_sparsity: float = 0.0,
         frequency: int = 1,
     ):
-        self.final_sparsity = check_fraction("final_sparsity", final_sparsity)
-        self.begin_step = check_integer("begin_step", begin_step, example=200, minimum=0)
-        self.end_step = check_integer("end_step", end_step, example=1800, minimum=0)
-        self.initial_sparsity = check_fraction("initial_sparsity", initial_sparsity)
-        self.frequency = check_integer("frequency", frequency, example=1, minimum=1)
-        self._check()
-
-    @property
-    def _initial(self) -> float:
-        return self.initial_sparsity
-
-    @property
-    def _final(self) -> float:
-        return self.final_sparsity
+        super().__init__(initial_sparsity, final_sparsity, begin_step, end_step, frequency)
 
 
 class CubicThreshold(_Cubic):
@@ -182,6 +189,8 @@ class CubicThreshold(_Cubic):
     """
 
     schedule_value = "threshold"
+    final_threshold: float
+    initial_threshold: float
 
     def __init__(
         self,
@@ -191,22 +200,9 @@ class CubicThreshold(_Cubic):
         initial_threshold: float = 0.0,
         frequency: int = 1,
     ):
-        self.final_threshold = check_fraction("final_threshold", final_threshold)
-        self.begin_step = check_integer("begin_step", begin_step, example=200, minimum=0)
-        self.end_step = check_integer("end_step", end_step, example=1800, minimum=0)
-        self.initial_threshold = check_fraction("initial_threshold", initial_threshold)
-        self.frequency = check_integer("frequency", frequency, example=1, minimum=1)
-        self._check()
-        if not self.final_threshold:
+        super().__init__(initial_threshold, final_threshold, begin_step, end_step, frequency)
+        if not self._final:
             raise ValueError("final_threshold must be greater than 0: nothing would be pruned.")
-
-    @property
-    def _initial(self) -> float:
-        return self.initial_threshold
-
-    @property
-    def _final(self) -> float:
-        return self.final_threshold
 
 
 class EveryStep(PruningSchedule):

@@ -12,6 +12,14 @@ import tensorflow as tf
 from tf_movprune.core.arguments import check_number
 from tf_movprune.core.blocks import mean_blocks
 
+SCORES_NAME = "movement_scores"
+"""Last part of the name of every score variable, by which optimizers know scores."""
+
+
+def is_scores(variable: tf.Variable) -> bool:
+    """Tells whether a variable holds movement scores."""
+    return variable.name.split(":")[0].split("/")[-1] == SCORES_NAME
+
 
 @dataclasses.dataclass(frozen=True)
 class ScoreUnits:

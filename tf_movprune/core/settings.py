@@ -9,10 +9,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tf_movprune.core.arguments import check_number
+from tf_movprune.core.granularity import WEIGHTS, Blocks, Units, check_block_size
 from tf_movprune.core.methods import HardMovement, PruningMethod
 from tf_movprune.core.schedules import EveryStep, PruningSchedule, Ramp
 from tf_movprune.core.scores import ScoreUnits
-from tf_movprune.core.structure import WEIGHTS, Blocks, Units, check_block_size
 
 
 @dataclasses.dataclass(frozen=True)

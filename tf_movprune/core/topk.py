@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_movprune.core.counting import ROW, count_true, in_rows, row_count
-from tf_movprune.core.keys import LOWEST, NONE, RankedScores, keys_of_bits, scores_of_keys
+from tf_movprune.core.ordered_keys import LOWEST, NONE, RankedScores, keys_of_bits, scores_of_keys
 
 _SORTED = 2048  # scores of a group that are sorted: it takes a compiler less time
 

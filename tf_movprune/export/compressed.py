@@ -11,9 +11,9 @@ import numpy as np
 from tf_movprune.core.arguments import check_choice
 from tf_movprune.core.named_weights import PARTS, NamedWeight
 from tf_movprune.export.coding import QUANTIZATIONS, EncodedWeight, encode, scales_of
-from tf_movprune.export.container import read_container, write_container
+from tf_movprune.export.compressed_file import read_container, write_container
 from tf_movprune.export.files import check_place, replacing
-from tf_movprune.export.shell import shell_of
+from tf_movprune.export.protocol import shell_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,9 +8,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
 from tf_movprune.export.files import check_place, replacing
-from tf_movprune.export.report import ExportReport, largest_difference, report_on
-from tf_movprune.export.shell import shell_of
+from tf_movprune.export.protocol import shell_of
 
 
 def export_saved_model(

@@ -11,7 +11,7 @@ import numpy as np
 from tf_movprune.core.named_weights import PARTS, NamedWeight
 from tf_movprune.export.coding import QUANTIZATIONS, encode, stored_as
 from tf_movprune.export.compressed import part_sizes
-from tf_movprune.export.shell import shell_of
+from tf_movprune.export.protocol import shell_of
 
 
 @dataclasses.dataclass(frozen=True)

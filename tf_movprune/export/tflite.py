@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from tf_movprune.core.arguments import check_choice
 from tf_movprune.core.inference import Inference
+from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
 from tf_movprune.export.files import check_place, replacing
-from tf_movprune.export.report import ExportReport, largest_difference, report_on
-from tf_movprune.export.shell import shell_of
+from tf_movprune.export.protocol import shell_of
 from tf_movprune.export.sparse_storage import NATIVE_BLOCKS, SPARSE_STORAGES, store_sparsely
 
 # The difference that passes, over the largest output. For int8 it only finds what is broken: what

@@ -7,12 +7,12 @@ import warnings
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_integer
-from tf_movprune.core.kernels import overall_sparsity
+from tf_movprune.core.masked_kernel import overall_sparsity
 from tf_movprune.core.refresh import groups, refresh_masks
-from tf_movprune.keras2 import checks, compat, hugging_face
+from tf_movprune.keras2 import compat, hugging_face, run_checks
 from tf_movprune.keras2.compat import Layer, keras
-from tf_movprune.keras2.guard import guard_training
-from tf_movprune.keras2.tree import built_layers, kernels_of
+from tf_movprune.keras2.layer_tree import built_layers, kernels_of
+from tf_movprune.keras2.training_guard import guard_training
 
 
 def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) -> tf.Tensor:
@@ -83,10 +83,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._layers = built_layers(self.model)
         self._kernels = kernels_of(self._layers.values())
         self._allow_training(False)  # raises after strip_pruning
-        checks.check_trainable(self.model, self._layers)
+        run_checks.check_trainable(self.model, self._layers)
         if _has_known_train_step(self.model):
-            checks.check_loss(self.model, self._layers)
-        checks.check_scores(self._layers, self._step())
+            run_checks.check_loss(self.model, self._layers)
+        run_checks.check_scores(self._layers, self._step())
         self._is_training, self._window = False, 1
         self._sparsity = overall_sparsity(self._kernels)
         self._hide_marker()
@@ -100,7 +100,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def _begin_training(self, epoch: int) -> None:
         """The first point at which the length of the run is known."""
         self._check_schedules(epoch)
-        checks.warn_if_ahead(self._kernels, self._step())
+        run_checks.warn_if_ahead(self._kernels, self._step())
         self._is_training = True
         _build_optimizer(self.model)
         guard_training(self.model, list(self._layers.values()))
@@ -143,14 +143,14 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         self._hide_marker()
-        checks.check_scores(self._layers, self._step())
+        run_checks.check_scores(self._layers, self._step())
         self._refresh()
         if logs is not None:
             logs["sparsity"] = float(self._sparsity)
 
     def on_train_end(self, logs=None):
         self._hide_marker()
-        checks.check_scores(self._layers, self._step())
+        run_checks.check_scores(self._layers, self._step())
         # A run that goes on later does so as if it had never stopped.
         self._refresh(force=self._step() >= (self.num_train_steps or 0))
         self._is_training = False
@@ -177,21 +177,21 @@ class UpdatePruningStep(keras.callbacks.Callback):
         run = None
         if self.num_train_steps is not None:
             end = self.num_train_steps
-            run = checks.Run(start, end, f"num_train_steps is {end}")
+            run = run_checks.Run(start, end, f"num_train_steps is {end}")
         elif steps:
             epochs = self.params["epochs"] - epoch
             end = start + epochs * steps
-            run = checks.Run(
+            run = run_checks.Run(
                 start, end, f"this run has {epochs * steps} steps ({steps} × {epochs})"
             )
         if run is not None:
-            checks.warn_if_rate_ends(self.model.optimizer, run)
+            run_checks.warn_if_rate_ends(self.model.optimizer, run)
         for group in groups(self._kernels):
             if run is not None:
-                checks.check_schedule(group[0].settings.ramp, run)
-            checks.warn_if_scores_are_noise(group, start)
+                run_checks.check_schedule(group[0].settings.ramp, run)
+            run_checks.warn_if_scores_are_noise(group, start)
             if self.params.get("verbose"):
-                print(checks.describe_ramp(group))
+                print(run_checks.describe_ramp(group))
 
     def _warn_if_unfinished(self) -> None:
         """Warns of runs that stopped early, or whose length was not known when they began."""

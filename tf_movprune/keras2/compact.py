@@ -14,10 +14,10 @@ import tensorflow as tf
 
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, forget_compilation, keras
-from tf_movprune.keras2.folding import KeptUnits, Matrices, Matrix, fold_empty_units
+from tf_movprune.keras2.empty_units import KeptUnits, Matrices, Matrix, fold_empty_units
+from tf_movprune.keras2.kernel_attributes import build_attention
+from tf_movprune.keras2.layer_tree import LayerTree, replace_layers, unchanged
 from tf_movprune.keras2.saving import check_stripped
-from tf_movprune.keras2.slots import build_attention
-from tf_movprune.keras2.tree import LayerTree, replace_layers, unchanged
 from tf_movprune.keras2.units import Heads, Neurons, find_units, heads_of
 
 

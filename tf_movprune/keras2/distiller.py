@@ -23,7 +23,7 @@ from tf_movprune.keras2.batches import (
     unpack,
 )
 from tf_movprune.keras2.compat import check_keras_object, keras
-from tf_movprune.keras2.tree import pruned_layers
+from tf_movprune.keras2.layer_tree import pruned_layers
 
 
 class _Step(NamedTuple):

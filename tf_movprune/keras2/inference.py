@@ -12,8 +12,8 @@ from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.inference import Inference
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import ExportArchive, is_graph_network, keras
+from tf_movprune.keras2.layer_tree import LayerTree, unchanged
 from tf_movprune.keras2.saving import check_stripped
-from tf_movprune.keras2.tree import LayerTree, unchanged
 
 
 def inference_of(

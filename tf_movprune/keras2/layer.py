@@ -11,34 +11,31 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune.core.blocks import block_shape
-from tf_movprune.core.kernels import MaskedKernel, Part, block_size_of, joined_weights
+from tf_movprune.core.granularity import WEIGHTS, Blocks, Units
+from tf_movprune.core.masked_kernel import MaskedKernel, Part, block_size_of, joined_weights
 from tf_movprune.core.methods import PruningMethod
 from tf_movprune.core.schedules import PruningSchedule
-from tf_movprune.core.scores import initial_scores
+from tf_movprune.core.scores import SCORES_NAME, initial_scores
 from tf_movprune.core.settings import Settings
-from tf_movprune.core.structure import WEIGHTS, Blocks, Units
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import Layer, PrunableLayer, keras, register
-from tf_movprune.keras2.guard import TrainingGuard
-from tf_movprune.keras2.serialization import (
-    deserialize_method,
-    deserialize_schedule,
-    serialize_method,
-    serialize_schedule,
-)
-from tf_movprune.keras2.slots import (
-    Slot,
+from tf_movprune.keras2.kernel_attributes import (
+    Attribute,
+    attributes_by_weight,
     build_attention,
     find_kernels,
     kernel_names,
     knows_its_inputs,
     prunable_weights,
     replaced,
-    slots_by_weight,
 )
-
-SCORES_NAME = "movement_scores"
-"""Last part of the name of every score variable; optimizers recognise scores by it."""
+from tf_movprune.keras2.serialization import (
+    deserialize_method,
+    deserialize_schedule,
+    serialize_method,
+    serialize_schedule,
+)
+from tf_movprune.keras2.training_guard import TrainingGuard
 
 
 @dataclasses.dataclass(eq=False)
@@ -52,7 +49,7 @@ class SharedKernel:
     """
 
     size: int
-    parts: Sequence[tuple[Slot, int]]
+    parts: Sequence[tuple[Attribute, int]]
     kernel: MaskedKernel | None = None
 
 
@@ -132,17 +129,17 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             self.layer.built = True
         if isinstance(self.layer, keras.layers.MultiHeadAttention) and not self.layer.weights:
             build_attention(self.layer)
-        slots = slots_by_weight(self.layer)
-        weights = find_kernels(self.layer, slots)
+        attributes = attributes_by_weight(self.layer)
+        weights = find_kernels(self.layer, attributes)
         kernels, made = [], []
         if self._shared_kernels:
             for shared in self._shared_kernels:
                 if shared.kernel is None:
                     parts = [
-                        Part(slot.weight, axis, is_bias=slot.name == "bias")
-                        for slot, axis in shared.parts
+                        Part(attribute.weight, axis, is_bias=attribute.name == "bias")
+                        for attribute, axis in shared.parts
                     ]
-                    first = next(part.weight for part in parts if id(part.weight) in slots)
+                    first = next(part.weight for part in parts if id(part.weight) in attributes)
                     shared.kernel = self._make_kernel(parts, (shared.size,), first)
                     made.append(shared.kernel)
                 kernels.append(shared.kernel)
@@ -152,7 +149,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
                 kernels.append(self._make_kernel([Part(weight)], shape, weight))
             made = kernels
         vars(self)["_built_kernels"] = kernels
-        vars(self)["_masked_slots"] = _masked_slots(slots, weights, kernels)
+        vars(self)["_masked_attributes"] = _masked_attributes(attributes, weights, kernels)
         # Tracked by layers and checkpoints, whichever wrapper made them.
         self.kernel_variables = [kernel.variables for kernel in kernels]
         self.adds_penalty = bool(made) and self.settings.method.has_penalty
@@ -238,8 +235,8 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             self.guard.check()
         if mask is not None and compat.takes_mask(self.layer):
             kwargs["mask"] = mask
-        slots = [slot for slot, _ in self._masked_slots]
-        with replaced(self.layer, slots, self._masked_weights(training)):
+        attributes = [attribute for attribute, _ in self._masked_attributes]
+        with replaced(self.layer, attributes, self._masked_weights(training)):
             return self.layer(inputs, *args, **kwargs)
 
     def _masked_weights(self, training: Any = False) -> list[tf.Tensor]:
@@ -250,8 +247,8 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
                 lambda: self._masked_weights(False),
             )
         tensors = []
-        for slot, masked_by in self._masked_slots:
-            tensor = tf.convert_to_tensor(slot.weight)
+        for attribute, masked_by in self._masked_attributes:
+            tensor = tf.convert_to_tensor(attribute.weight)
             for kernel, part in masked_by:
                 tensor = kernel.masked(part, tensor, training=_is_true(training))
             tensors.append(tensor)
@@ -276,8 +273,8 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
     def fold_masks(self) -> Layer:
         """Writes the masked weights into the layer, and returns it. Training raises thereafter."""
         _ = self.kernels
-        for (slot, _), tensor in zip(self._masked_slots, self._masked_weights()):
-            slot.weight.assign(tensor)
+        for (attribute, _), tensor in zip(self._masked_attributes, self._masked_weights()):
+            attribute.weight.assign(tensor)
         self.guard.fold()
         return self.layer
 
@@ -309,18 +306,20 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             return super().from_config(config, custom_objects)
 
 
-def _masked_slots(
-    slots: Mapping[int, Slot], weights: Sequence[tf.Variable], kernels: Sequence[MaskedKernel]
-) -> list[tuple[Slot, list[tuple[MaskedKernel, Part]]]]:
-    """The slots that are masked, and by what: first those of prunable weights, then of biases."""
-    found: dict[int, tuple[Slot, list[tuple[MaskedKernel, Part]]]] = {}
+def _masked_attributes(
+    attributes: Mapping[int, Attribute],
+    weights: Sequence[tf.Variable],
+    kernels: Sequence[MaskedKernel],
+) -> list[tuple[Attribute, list[tuple[MaskedKernel, Part]]]]:
+    """The attributes that are masked, and by what: those of prunable weights, then of biases."""
+    found: dict[int, tuple[Attribute, list[tuple[MaskedKernel, Part]]]] = {}
     for weight in weights:
-        found[id(weight)] = slots[id(weight)], []
+        found[id(weight)] = attributes[id(weight)], []
     for kernel in kernels:
         for part in kernel.parts:
             key = id(part.weight)
-            if key in slots:
-                found.setdefault(key, (slots[key], []))[1].append((kernel, part))
+            if key in attributes:
+                found.setdefault(key, (attributes[key], []))[1].append((kernel, part))
     return list(found.values())
 
 
@@ -329,11 +328,6 @@ def is_prunable(layer: Any) -> bool:
     return not isinstance(layer, PruneLowMovement) and (
         hasattr(layer, "get_prunable_weights") or bool(kernel_names(layer))
     )
-
-
-def is_scores(variable: tf.Variable) -> bool:
-    """Whether a variable holds movement scores."""
-    return variable.name.split(":")[0].split("/")[-1] == SCORES_NAME
 
 
 def _is_true(training: Any) -> bool:

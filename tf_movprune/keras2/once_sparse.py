@@ -6,10 +6,10 @@ import warnings
 from typing import Any
 
 from tf_movprune.core.arguments import check_fraction
-from tf_movprune.core.kernels import overall_sparsity
+from tf_movprune.core.masked_kernel import overall_sparsity
 from tf_movprune.keras2.callbacks import step_of
 from tf_movprune.keras2.compat import keras
-from tf_movprune.keras2.tree import built_layers, kernels_of
+from tf_movprune.keras2.layer_tree import built_layers, kernels_of
 
 
 class OnceSparse(keras.callbacks.Callback):

@@ -8,9 +8,9 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_integer, check_number
+from tf_movprune.core.scores import SCORES_NAME, is_scores
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import OpenAdamW, PlainSGD, keras, register
-from tf_movprune.keras2.layer import SCORES_NAME, is_scores
 
 # By the last part of a variable's name; normalisations have gamma and beta.
 _NO_DECAY = [rf"(^|/)({SCORES_NAME}|bias|gamma|beta)(:\d+)?$"]

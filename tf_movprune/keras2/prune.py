@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from tf_movprune.core.granularity import WEIGHTS, Units
 from tf_movprune.core.methods import PruningMethod
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings, resolve
-from tf_movprune.core.structure import WEIGHTS, Units
-from tf_movprune.keras2 import checks
+from tf_movprune.keras2 import run_checks
 from tf_movprune.keras2.compat import Layer, PruningPolicy, check_keras_object, forget_compilation
 from tf_movprune.keras2.distiller import Distiller
 from tf_movprune.keras2.layer import PruneLowMovement, is_prunable
+from tf_movprune.keras2.layer_tree import LayerTree, is_wrapper, replace_layers
 from tf_movprune.keras2.saving import guard_saving, unguard_saving
 from tf_movprune.keras2.targets import find_targets
-from tf_movprune.keras2.tree import LayerTree, is_wrapper, replace_layers
 from tf_movprune.keras2.units import Member, share_kernels
 
 
@@ -178,7 +178,7 @@ def strip_pruning(model: Any) -> Any:
             f"{model.name!r} has no pruned layers: it was stripped already, or never given to "
             "tf_movprune.prune_low_movement."
         )
-    checks.warn_if_behind(model.name, wrappers)
+    run_checks.warn_if_behind(model.name, wrappers)
     stripped = replace_layers(model, {id(wrapper): wrapper.fold_masks() for wrapper in wrappers})
     forget_compilation(stripped)
     unguard_saving(LayerTree(stripped))

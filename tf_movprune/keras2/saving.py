@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune.core.structure import Blocks
+from tf_movprune.core.granularity import Blocks
 from tf_movprune.keras2 import hugging_face
 from tf_movprune.keras2.compat import (
     Layer,
@@ -18,9 +18,9 @@ from tf_movprune.keras2.compat import (
     registered_name,
 )
 from tf_movprune.keras2.layer import PruneLowMovement
+from tf_movprune.keras2.layer_tree import LayerTree, pruned_layers
 from tf_movprune.keras2.optimizers import LinearWarmupDecay, MovementAdamW
 from tf_movprune.keras2.serialization import SERIALIZABLE
-from tf_movprune.keras2.tree import LayerTree, pruned_layers
 
 
 def guard_saving(tree: LayerTree) -> None:
@@ -85,8 +85,8 @@ def _complete_config(layer: Layer) -> dict[str, Any]:
 def prune_scope():
     """A scope in which files of whole pruned models load, with their optimizers.
 
-        with tf_movprune.prune_scope():
-            model = tf_keras.models.load_model("pruned.keras")
+    with tf_movprune.prune_scope():
+        model = tf_keras.models.load_model("pruned.keras")
     """
     classes = (PruneLowMovement, *SERIALIZABLE, MovementAdamW, LinearWarmupDecay, PlainSGD)
     return keras.saving.custom_object_scope({cls.__name__: cls for cls in classes})

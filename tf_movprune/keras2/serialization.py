@@ -26,6 +26,7 @@ SERIALIZABLE = (
 )
 for _cls in SERIALIZABLE:
     register(_cls)
+schedules.use_registry(registered_name)
 
 # tfmot does not register its own.
 _TFMOT_SCHEDULES = {cls.__name__: cls for cls in (ConstantSparsity, PolynomialDecay)}

@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_integer
-from tf_movprune.core.kernels import overall_sparsity
+from tf_movprune.core.masked_kernel import overall_sparsity
 from tf_movprune.keras2.callbacks import step_of
 from tf_movprune.keras2.compat import keras
 from tf_movprune.keras2.layer import PruneLowMovement
-from tf_movprune.keras2.tree import built_layers, kernels_of
+from tf_movprune.keras2.layer_tree import built_layers, kernels_of
 
 
 class PruningSummaries(keras.callbacks.Callback):

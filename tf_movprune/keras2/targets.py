@@ -7,7 +7,7 @@ from typing import Any
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, PruningPolicy, is_graph_network, keras
 from tf_movprune.keras2.layer import is_prunable
-from tf_movprune.keras2.tree import LayerTree, is_wrapper
+from tf_movprune.keras2.layer_tree import LayerTree, is_wrapper
 
 
 def find_targets(tree: LayerTree, policy: PruningPolicy | None) -> dict[str, Layer]:

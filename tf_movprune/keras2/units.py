@@ -9,13 +9,13 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_movprune.core.granularity import HEADS, NEURONS, Units
 from tf_movprune.core.settings import Settings
-from tf_movprune.core.structure import HEADS, NEURONS, Units
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, is_graph_network, keras
+from tf_movprune.keras2.kernel_attributes import Attribute
 from tf_movprune.keras2.layer import SharedKernel
-from tf_movprune.keras2.slots import Slot
-from tf_movprune.keras2.tree import LayerTree
+from tf_movprune.keras2.layer_tree import LayerTree
 
 _ELEMENTWISE = [
     getattr(keras.activations, name)
@@ -280,12 +280,12 @@ def _wrapped_layers(group: UnitGroup) -> Iterator[Layer]:
         yield from (*group.sources, group.reader)
 
 
-def _parts(group: UnitGroup) -> Iterator[tuple[Slot, int]]:
+def _parts(group: UnitGroup) -> Iterator[tuple[Attribute, int]]:
     for layer in group.sources:
-        yield Slot(layer, "kernel"), 1
+        yield Attribute(layer, "kernel"), 1
         if layer.bias is not None:
-            yield Slot(layer, "bias"), 0
-    yield Slot(group.reader, "kernel"), 0
+            yield Attribute(layer, "bias"), 0
+    yield Attribute(group.reader, "kernel"), 0
 
 
 def _not_found(path: str, kind: Units) -> str:

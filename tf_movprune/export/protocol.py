@@ -57,6 +57,7 @@ class Shell(Protocol):
 
 def shell_of(model: Any) -> Shell:
     """The shell for a model, or for the class of one."""
-    from tf_movprune.keras2 import exporting
 
-    return exporting
+    from tf_movprune.keras2 import export_protocol
+
+    return export_protocol

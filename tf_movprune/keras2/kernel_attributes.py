@@ -12,7 +12,7 @@ from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import Layer, keras
 
 
-class Slot(NamedTuple):
+class Attribute(NamedTuple):
     """The place of a weight: the attribute `name` of the layer `owner`."""
 
     owner: Layer
@@ -71,18 +71,18 @@ def prunable_weights(layer: Layer) -> list[tf.Variable]:
     return weights
 
 
-def slots_by_weight(layer: Layer) -> dict[int, Slot]:
+def attributes_by_weight(layer: Layer) -> dict[int, Attribute]:
     """Where each weight of a layer and of the layers inside it is, by the weight's id."""
-    found: dict[int, Slot] = {}
+    found: dict[int, Attribute] = {}
     for owner in (layer, *layer.submodules):
         for name, value in vars(owner).items():
             if isinstance(value, tf.Variable):
-                found.setdefault(id(value), Slot(owner, name))
+                found.setdefault(id(value), Attribute(owner, name))
     return found
 
 
-def find_kernels(layer: Layer, slots: Mapping[int, Slot]) -> list[tf.Variable]:
-    """The kernels of a built layer, each of which has one of its slots.
+def find_kernels(layer: Layer, attributes: Mapping[int, Attribute]) -> list[tf.Variable]:
+    """The kernels of a built layer, each of which has one of its attributes.
 
     Raises:
       ValueError: there are none, or one is not an attribute.
@@ -94,7 +94,7 @@ def find_kernels(layer: Layer, slots: Mapping[int, Slot]) -> list[tf.Variable]:
             "get_prunable_weights(). Return at least one, or leave the layer out."
         )
     for weight in weights:
-        if id(weight) not in slots:
+        if id(weight) not in attributes:
             raise ValueError(
                 f"The prunable weight {weight.name!r} of layer {layer.name!r} is not an attribute "
                 "of it or of a layer inside it. Keep it as an attribute of its own, not in a list."
@@ -103,12 +103,14 @@ def find_kernels(layer: Layer, slots: Mapping[int, Slot]) -> list[tf.Variable]:
 
 
 @contextlib.contextmanager
-def replaced(layer: Layer, slots: Sequence[Slot], tensors: Sequence[tf.Tensor]) -> Iterator[None]:
-    """Puts tensors into the slots in which the layer looks for its weights.
+def replaced(
+    layer: Layer, attributes: Sequence[Attribute], tensors: Sequence[tf.Tensor]
+) -> Iterator[None]:
+    """Puts tensors into the attributes in which the layer looks for its weights.
 
     Through `vars`, because assigning the attribute would drop the weight from those of the layer.
     """
-    weights = [slot.weight for slot in slots]
+    weights = [attribute.weight for attribute in attributes]
     saved_calls = {}
     if compat.is_saving():
         # A SavedModel in the making replaces the `call` of each inner layer by a function that
@@ -116,11 +118,11 @@ def replaced(layer: Layer, slots: Sequence[Slot], tensors: Sequence[tf.Tensor]) 
         inner = [module for module in (layer, *layer.submodules) if "call" in vars(module)]
         saved_calls = {module: vars(module).pop("call") for module in inner}
     try:
-        for slot, tensor in zip(slots, tensors):
-            vars(slot.owner)[slot.name] = tensor
+        for attribute, tensor in zip(attributes, tensors):
+            vars(attribute.owner)[attribute.name] = tensor
         yield
     finally:
-        for slot, weight in zip(slots, weights):
-            vars(slot.owner)[slot.name] = weight
+        for attribute, weight in zip(attributes, weights):
+            vars(attribute.owner)[attribute.name] = weight
         for module, call in saved_calls.items():
             vars(module)["call"] = call

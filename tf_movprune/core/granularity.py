@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import numbers
 from typing import Any, NamedTuple
 
 from tf_movprune.core.arguments import check_integer
@@ -70,10 +71,13 @@ def check_block_size(block_size: Any) -> Blocks | Units:
     """
     if isinstance(block_size, Units):
         return block_size
-    if not isinstance(block_size, (tuple, list)) or len(block_size) != 2:
+    is_pair = isinstance(block_size, (tuple, list)) and len(block_size) == 2
+    if not is_pair or not all(isinstance(size, numbers.Integral) for size in block_size):
         raise TypeError(
             "block_size must be the rows and columns of a block, such as (4, 4) or "
             "tf_movprune.Blocks(4, 4), or for models tf_movprune.HEADS, tf_movprune.NEURONS or a "
             f"mapping from path patterns, got {block_size!r}."
         )
+    if min(block_size) < 1:
+        raise ValueError(f"block_size must be two integers of at least 1, got {block_size!r}.")
     return Blocks(*block_size)

@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from tf_movprune.core.blocks import expand_blocks, expand_units
 from tf_movprune.core.counting import count_true_of_each
+from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.methods import PruningMethod
 from tf_movprune.core.settings import Settings
-from tf_movprune.core.structure import Blocks
 
 
 class Part(NamedTuple):

@@ -11,9 +11,9 @@ import tensorflow as tf
 from tf_movprune.core.named_weights import NamedWeight, renumbered, unique_names
 from tf_movprune.keras2 import hugging_face
 from tf_movprune.keras2.compat import check_keras_object, keras
+from tf_movprune.keras2.layer_tree import LayerTree
 from tf_movprune.keras2.saving import check_stripped
 from tf_movprune.keras2.targets import default_targets
-from tf_movprune.keras2.tree import LayerTree
 
 
 def named_weights(model: keras.Model) -> list[NamedWeight]:

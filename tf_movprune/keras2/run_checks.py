@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune.core.kernels import MaskedKernel, masked_weights
+from tf_movprune.core.masked_kernel import MaskedKernel, masked_weights
 from tf_movprune.core.masks import kept_count
 from tf_movprune.core.refresh import groups
 from tf_movprune.core.schedules import Ramp
@@ -17,8 +17,8 @@ from tf_movprune.core.scores import start_at_zero
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import keras
 from tf_movprune.keras2.layer import PruneLowMovement
+from tf_movprune.keras2.layer_tree import kernels_of
 from tf_movprune.keras2.optimizers import LinearWarmupDecay
-from tf_movprune.keras2.tree import kernels_of
 
 _DENSE_STEPS = 1000  # after fewer, scores that began at zero are still noise; the paper has 5,400
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any
 
-from tf_movprune.core.kernels import MaskedKernel
+from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import Layer, is_graph_network, keras
 from tf_movprune.keras2.layer import PruneLowMovement

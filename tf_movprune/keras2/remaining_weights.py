@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from tf_movprune.core.kernels import MaskedKernel, masked_weights, remaining
+from tf_movprune.core.masked_kernel import MaskedKernel, masked_weights, remaining
 from tf_movprune.core.refresh import groups
 from tf_movprune.keras2.compat import Layer
-from tf_movprune.keras2.slots import prunable_weights
+from tf_movprune.keras2.kernel_attributes import prunable_weights
+from tf_movprune.keras2.layer_tree import LayerTree, kernels_of
 from tf_movprune.keras2.targets import default_targets
-from tf_movprune.keras2.tree import LayerTree, kernels_of
 
 
 def remaining_weights(model: Layer) -> list[tuple[str, tuple[int, ...], int, str]]:

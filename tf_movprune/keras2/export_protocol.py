@@ -1,4 +1,4 @@
-"""What exports and reports ask of the shell for tf_keras; `tf_movprune.export.shell` lists it."""
+"""The functions of the shell for tf_keras that exports and reports call."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 from tf_movprune.keras2 import hugging_face
 from tf_movprune.keras2.compact import compacted, resized
 from tf_movprune.keras2.inference import computing_in_float32, inference_of, write_saved_model
-from tf_movprune.keras2.remaining import remaining_weights
+from tf_movprune.keras2.named_weights import assign_weights, named_weights
+from tf_movprune.keras2.remaining_weights import remaining_weights
 from tf_movprune.keras2.saving import check_stripped
-from tf_movprune.keras2.weights import assign_weights, named_weights
 
 __all__ = [
     "assign_weights",
