@@ -1,0 +1,118 @@
+"""Settings of kernels, and those of a model's layers by patterns over their paths."""
+
+import pytest
+import tf_keras as keras
+from tensorflow_model_optimization.sparsity import keras as tfmot
+
+import tf_movprune
+from tf_movprune.core.granularity import HEADS, WEIGHTS, Blocks
+from tf_movprune.core.schedules import EveryStep, Ramp
+from tf_movprune.core.settings import Settings, by_path, resolve
+
+CUBIC = tf_movprune.CubicSparsity(0.9, 2, 10)
+PATHS = ["a.query", "a.key", "b.dense"]
+
+
+def test_defaults():
+    settings = Settings(CUBIC)
+    assert settings.method == tf_movprune.HardMovement()
+    assert settings.block_size == WEIGHTS == Blocks(1, 1)
+    assert settings.score_learning_rate_multiplier == 1.0
+    assert Settings(method=tf_movprune.L0()).score_learning_rate_multiplier == 1e-1 / 3e-5
+    assert isinstance(Settings(method=tf_movprune.L0()).schedule, EveryStep)
+
+
+def test_block_sizes_of_two_integers_are_blocks():
+    assert type(Settings(CUBIC, block_size=[4, 1]).block_size) is Blocks
+    assert Settings(CUBIC, block_size=HEADS).block_size is HEADS
+    with pytest.raises(ValueError, match="L0 cannot prune heads"):
+        Settings(method=tf_movprune.L0(), block_size=HEADS)
+    with pytest.raises(ValueError, match="rows must be at least 1, got 0"):
+        Blocks(0, 1)
+    with pytest.raises(TypeError, match="columns must be an integer"):
+        Blocks(1, 1.0)
+
+
+def test_equal_settings_have_equal_keys():
+    def key(schedule=CUBIC, method=None, **kwargs):
+        return Settings(schedule, method, **kwargs).key
+
+    start = keras.initializers.RandomUniform(seed=1)
+    other = keras.initializers.RandomUniform(seed=2)
+    keys = [
+        key(),
+        key(tf_movprune.CubicSparsity(0.9, 2, 11)),
+        key(tfmot.PolynomialDecay(0.0, 0.9, 2, 10)),
+        key(method=tf_movprune.Magnitude()),
+        key(method=tf_movprune.HardMovement(scope="global")),
+        key(method=tf_movprune.HardMovement(start)),
+        key(method=tf_movprune.HardMovement(other)),
+        key(block_size=(4, 1)),
+        key(block_size=HEADS),
+    ]
+    assert len(set(keys)) == len(keys)
+    assert key(tf_movprune.CubicSparsity(0.9, 2, 10)) == key()
+    again = keras.initializers.RandomUniform(seed=1)
+    assert key(method=tf_movprune.HardMovement(again)) == keys[5]
+
+
+@pytest.mark.parametrize(
+    "schedule, expected",
+    [
+        (CUBIC, ("sparsity", 2, 10, 10, 1, 0.9)),
+        (tf_movprune.CubicThreshold(0.1, 3, 9, frequency=2), ("threshold", 3, 9, 9, 2, 0.1)),
+        (tfmot.PolynomialDecay(0.1, 0.8, 4, 12, frequency=4), ("sparsity", 4, 12, 12, 4, 0.8)),
+        (tfmot.ConstantSparsity(0.5, 7), ("sparsity", 7, None, 7, 100, 0.5)),
+        (tfmot.ConstantSparsity(0.5, 7, 20), ("sparsity", 7, 20, 20, 100, 0.5)),
+        (EveryStep(), (None, 0, None, 0, 1, 1.0)),
+    ],
+)
+def test_ramp_of_any_schedule(schedule, expected):
+    ramp = Ramp.of(schedule)
+    name, begin, end, final_step, frequency, final = expected
+    assert (ramp.value_name, ramp.begin_step, ramp.end_step) == (name, begin, end)
+    assert (ramp.final_step, ramp.frequency) == (final_step, frequency)
+    assert ramp.final_value == pytest.approx(final)
+
+
+def test_ramp_of_a_schedule_that_tells_nothing():
+    class Half(tfmot.PruningSchedule):
+        def __call__(self, step):
+            return True, 0.5
+
+        def get_config(self):
+            return {}
+
+    ramp = Ramp.of(Half())
+    assert (ramp.begin_step, ramp.end_step, ramp.final_step, ramp.final_value) == (0, *[None] * 3)
+    assert ramp.value_at(3) == 0.5
+
+
+def test_first_pattern_that_matches_decides():
+    assert by_path(PATHS, 7, "x") == dict.fromkeys(PATHS, 7)
+    assert by_path(PATHS, {"a.q*": 1, "a.*": 2}, "x") == {"a.query": 1, "a.key": 2}
+    with pytest.raises(ValueError, match=r"pattern 'c' in x matches no .* are: a\.query, a\.key"):
+        by_path(PATHS, {"a.*": 1, "c": 2}, "x")
+    with pytest.raises(ValueError, match="x is an empty mapping"):
+        by_path(PATHS, {}, "x")
+
+
+def test_resolve_gives_settings_to_layers_that_have_a_schedule():
+    chosen = resolve(PATHS, {"a.*": CUBIC}, None, {"a.key": (4, 1)})
+    assert list(chosen) == ["a.query", "a.key"]
+    assert [settings.block_size for settings in chosen.values()] == [(1, 1), (4, 1)]
+
+
+def test_resolve_gives_one_schedule_to_the_methods_that_take_one():
+    methods = {"a.*": tf_movprune.L0(), "*": tf_movprune.Magnitude()}
+    chosen = resolve(PATHS, CUBIC, methods, (1, 1))
+    names = [type(settings.schedule).__name__ for settings in chosen.values()]
+    assert names == ["EveryStep", "EveryStep", "CubicSparsity"]
+
+
+def test_resolve_refuses_methods_that_nothing_uses():
+    methods = {"a.*": tf_movprune.HardMovement(), "*": tf_movprune.Magnitude()}
+    with pytest.raises(ValueError, match=r"Magnitude is the method of b\.dense, but no pattern"):
+        resolve(PATHS, {"a.*": CUBIC}, methods, (1, 1))
+    with pytest.raises(TypeError, match="method must be an object"):
+        resolve(PATHS, CUBIC, {"*": "hard"}, (1, 1))
