@@ -33,7 +33,6 @@ MODES = {
     "eager": lambda function: function,
     "function": tf.function,
     "jit": _jit,
-    "function, searched": _searched(tf.function),
     "jit, searched": _searched(_jit),
 }
 
@@ -44,8 +43,9 @@ def compiled(mode, function):
     return MODES[mode](function)
 
 
-every_mode = pytest.mark.parametrize("mode", MODES)
-three_modes = pytest.mark.parametrize("mode", ["eager", "function", "jit"])
+every_mode = pytest.mark.parametrize("mode", ["eager", "function", "jit"])
+every_selection = pytest.mark.parametrize("mode", MODES)
+"""For what selects: small tensors are sorted, unless they are searched as large ones are."""
 
 
 @contextlib.contextmanager

@@ -133,7 +133,7 @@ OWN_RUNS = [
     ("magnitude", MAGNITUDE, False),
 ]
 AUTHORS_RUNS = [
-    (run, method, jit_compile)
+    pytest.param(run, method, jit_compile, marks=pytest.mark.slow if jit_compile else ())
     for run, method in [
         ("hard_topk", HARD),
         ("hard_topk_distilled", HARD),

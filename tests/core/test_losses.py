@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import reference
 import tensorflow as tf
-from modes import MODES, compiled, three_modes
+from modes import MODES, compiled, every_mode
 
 from tf_movprune import distillation_loss
 
 RANDOM = np.random.RandomState(0)
 
 
-@three_modes
+@every_mode
 @pytest.mark.parametrize("temperature", [1.0, 2.0, 5.5])
 @pytest.mark.parametrize("shape", [(4, 3), (2, 5, 7)])
 def test_loss_is_that_of_numpy(mode, temperature, shape):
@@ -30,7 +30,7 @@ def test_loss_is_that_of_numpy(mode, temperature, shape):
     np.testing.assert_allclose(result, expected[valid].mean(), rtol=1e-5)
 
 
-@three_modes
+@every_mode
 def test_gradient_is_that_of_the_docstring(mode):
     teacher, student = tf.constant(RANDOM.standard_normal([2, 4, 3]).astype(np.float32))
 
@@ -46,7 +46,7 @@ def test_gradient_is_that_of_the_docstring(mode):
     assert not np.any(of_teacher)
 
 
-@three_modes
+@every_mode
 def test_loss_at_its_edges(mode):
     loss = compiled(mode, distillation_loss)
     ruled_out = tf.constant([[1.0, -np.inf, 0.0]])

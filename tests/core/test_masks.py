@@ -8,7 +8,7 @@ import pytest
 import reference
 import tensorflow as tf
 from hypothesis import strategies as st
-from modes import compiled, every_mode
+from modes import compiled, every_mode, every_selection
 
 import tf_movprune
 from tf_movprune.core import masks
@@ -119,7 +119,7 @@ def test_kept_count_falls_with_sparsity(size, sparsities):
 # ---- the threshold of soft movement
 
 
-@every_mode
+@every_selection
 @pytest.mark.parametrize("threshold", [0.0, 0.1, 0.5, 0.9])
 def test_threshold_mask(mode, threshold):
     scores = np.random.default_rng(1).normal(0, 2, [20, 30]).astype(np.float32)
@@ -128,7 +128,7 @@ def test_threshold_mask(mode, threshold):
     assert 4 < np.sum(mask) <= 600
 
 
-@every_mode
+@every_selection
 @pytest.mark.parametrize("scores", [np.full(600, -3.0), np.linspace(-9, -3, 600)])
 def test_threshold_mask_keeps_a_minimum(mode, scores):
     """Also where all scores tie, where the reference code empties the mask."""

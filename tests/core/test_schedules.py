@@ -7,7 +7,7 @@ import reference
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras as keras
-from modes import MODES, three_modes
+from modes import MODES, every_mode
 
 from tf_movprune import CubicSparsity
 from tf_movprune.core import schedules
@@ -51,7 +51,7 @@ SOFT_RUN = {
 # ---- the curve
 
 
-@three_modes
+@every_mode
 @pytest.mark.parametrize("run, values", HARD_RUNS.values(), ids=HARD_RUNS)
 def test_cubic_sparsity_of_the_published_runs(mode, run, values):
     schedule = CubicSparsity(
@@ -64,7 +64,7 @@ def test_cubic_sparsity_of_the_published_runs(mode, run, values):
         assert 1 - float(sparsity(tf.constant(step, tf.int64))) == pytest.approx(kept, abs=1e-9)
 
 
-@three_modes
+@every_mode
 def test_cubic_threshold_and_regularizer_of_the_published_soft_run(mode):
     curve = MODES[mode](
         lambda steps: (
@@ -78,7 +78,7 @@ def test_cubic_threshold_and_regularizer_of_the_published_soft_run(mode):
     np.testing.assert_allclose(strengths, expected_strengths, rtol=2e-9, atol=0)
 
 
-@three_modes
+@every_mode
 @pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
 @pytest.mark.parametrize(
     "initial, final, begin, end",
@@ -115,7 +115,7 @@ def test_cubic_of_steps_beyond_float32_and_int32():
 # ---- when masks are due
 
 
-@three_modes
+@every_mode
 @pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
 @pytest.mark.parametrize("begin, end, frequency", [(0, 6, 1), (4, 20, 1), (5, 20, 7), (3, 4, 1)])
 def test_masks_are_due_from_begin_step_on_and_never_end(mode, dtype, begin, end, frequency):
@@ -128,7 +128,7 @@ def test_masks_are_due_from_begin_step_on_and_never_end(mode, dtype, begin, end,
     assert multiples[-1] > end
 
 
-@three_modes
+@every_mode
 @pytest.mark.parametrize("step, due", [(0, False), (4, False), (5, True), (6, False), (26, True)])
 def test_a_single_step_is_due_or_not(mode, step, due):
     schedule = CubicSparsity(0.5, begin_step=5, end_step=20, frequency=7)

@@ -9,7 +9,7 @@ import reference
 import tensorflow as tf
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from modes import MODES, compiled, every_mode, three_modes
+from modes import MODES, compiled, every_mode, every_selection
 
 import tf_movprune
 from tf_movprune.core import masks
@@ -48,7 +48,7 @@ def topk(mode, scores, count):
 # ---- topk_mask
 
 
-@every_mode
+@every_selection
 @pytest.mark.parametrize(
     "scores, count, kept",
     [
@@ -106,14 +106,14 @@ def test_topk_mask_by_hand(mode, scores, count, kept):
     np.testing.assert_array_equal(topk(mode, scores, count)[0], np.array(kept, bool))
 
 
-@every_mode
+@every_selection
 @pytest.mark.parametrize("score", [0.0, -np.inf, np.inf, np.nan])
 def test_topk_mask_of_one_element(mode, score):
     assert topk(mode, [score], 0)[0].tolist() == [False]
     assert topk(mode, [score], 1)[0].tolist() == [True]
 
 
-@three_modes
+@every_mode
 @pytest.mark.parametrize("count", [0, 1, 4_000, 38_550, 77_099, 77_100])
 def test_topk_mask_of_a_matrix_with_many_ties(mode, count):
     scores = np.random.default_rng(0).normal(size=(300, 257)).round(1).astype(np.float32)
@@ -151,7 +151,7 @@ BY_KIND = _large_scores()
 COUNTS = (0, 1, 2, 300, 1_248, 6_240, 11_000, 12_479, 12_480)
 
 
-@three_modes
+@every_mode
 @pytest.mark.parametrize("place, kind", enumerate(BY_KIND))
 def test_topk_mask_of_a_large_matrix(mode, place, kind):
     """Eagerly, where each operation is slow, with another count of each kind."""
@@ -162,7 +162,7 @@ def test_topk_mask_of_a_large_matrix(mode, place, kind):
         assert threshold == reference.threshold(scores, mask)
 
 
-@three_modes
+@every_mode
 @pytest.mark.parametrize("size", [2_049, 12_289])  # rows have to be padded
 def test_topk_mask_of_sizes_without_divisors(mode, size):
     normal = np.random.default_rng(0).standard_normal(size).astype(np.float32)
@@ -194,7 +194,7 @@ def test_no_score_is_chosen_of_those_that_rank_first_where_none_is_asked_for(
 # ---- topk_masks
 
 
-@three_modes
+@every_mode
 @pytest.mark.parametrize("has_gpu", [False, True])  # one after the other, or all together
 def test_topk_masks_choose_from_each_tensor_by_itself(mode, has_gpu, monkeypatch):
     devices = ["GPU"] if has_gpu else []
@@ -211,7 +211,7 @@ def test_topk_masks_choose_from_each_tensor_by_itself(mode, has_gpu, monkeypatch
             assert threshold == reference.threshold(tensor, mask.numpy())
 
 
-@three_modes
+@every_mode
 @pytest.mark.parametrize("minimums", [None, (2_000, 0, 10)])
 def test_global_topk_masks_of_large_tensors(mode, minimums):
     select = MODES[mode](functools.partial(masks.global_topk_masks, minimums=minimums))
@@ -222,7 +222,7 @@ def test_global_topk_masks_of_large_tensors(mode, minimums):
             np.testing.assert_array_equal(mask, want)
 
 
-@every_mode
+@every_selection
 @properties
 @hypothesis.given(case=scores_and_counts())
 def test_topk_mask_equals_the_reference(mode, case):
@@ -232,7 +232,7 @@ def test_topk_mask_equals_the_reference(mode, case):
     np.testing.assert_array_equal(mask, reference.topk_mask(scores, count))
 
 
-@every_mode
+@every_selection
 @properties
 @hypothesis.given(case=scores_and_counts(counts=2))
 def test_topk_mask_is_nested_in_the_count(mode, case):
@@ -241,7 +241,7 @@ def test_topk_mask_is_nested_in_the_count(mode, case):
     assert np.all(fewer <= more)
 
 
-@every_mode
+@every_selection
 @properties
 @hypothesis.given(
     case=scores_and_counts(elements=st.integers(-1000, 1000).map(float)),
@@ -254,7 +254,7 @@ def test_topk_mask_is_invariant_to_scale_and_shift(mode, case, scale, shift):
     np.testing.assert_array_equal(topk(mode, moved, count)[0], topk(mode, scores, count)[0])
 
 
-@every_mode
+@every_selection
 @properties
 @hypothesis.given(
     data=st.data(),
@@ -271,7 +271,7 @@ def test_topk_mask_is_permutation_equivariant_for_distinct_scores(mode, data, sc
     assert permuted_threshold == threshold
 
 
-@every_mode
+@every_selection
 @properties
 @hypothesis.given(case=scores_and_counts())
 def test_threshold_is_the_lowest_score_that_is_kept(mode, case):
@@ -282,7 +282,7 @@ def test_threshold_is_the_lowest_score_that_is_kept(mode, case):
     assert not np.any(mask[scores < threshold])
 
 
-@every_mode
+@every_selection
 @pytest.mark.parametrize(
     "scores, count, threshold",
     [
@@ -302,7 +302,7 @@ def test_threshold_by_hand(mode, scores, count, threshold):
     assert topk(mode, scores, count)[1] == np.float32(threshold)
 
 
-@every_mode
+@every_selection
 def test_count_may_change_without_a_new_trace(mode):
     traces = []
 
@@ -342,7 +342,7 @@ NUMBERS = st.sampled_from([0.0, -0.0, 1.0, -1.0, np.inf, -np.inf]) | st.floats(
 )
 
 
-@every_mode
+@every_selection
 @pytest.mark.parametrize("minimums", [None, (2, 0, 3)])
 @properties
 @hypothesis.given(
