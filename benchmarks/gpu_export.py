@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import gzip
 import pathlib
 import re
@@ -65,12 +64,13 @@ class TensorFlowTraining:
 
     def _refresh(self, frequency: int) -> Callable:
         """The refresh that `UpdatePruningStep` compiles."""
-        kernels = kernels_of(built_layers(self.model).values())
+        layers = built_layers(self.model).values()
+        kernels = kernels_of(layers)
         schedule = speed.cubic(tf_movprune.CubicSparsity, 0.9, frequency)
 
         def refresh_all(sparsity):
-            for kernel in kernels:
-                kernel.settings = dataclasses.replace(kernel.settings, schedule=schedule)
+            for layer in layers:
+                layer.pruning_schedule = schedule
             refreshed = refresh_masks(kernels, self.model.optimizer.iterations + 0)
             return tf.cond(refreshed, lambda: overall_sparsity(kernels), lambda: sparsity)
 

@@ -1,6 +1,8 @@
 """What every test has."""
 
+import gc
 import os
+import types
 
 import pytest
 
@@ -8,6 +10,25 @@ import pytest
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 pytest.register_assert_rewrite("runs", "saved")
+
+# Traced graphs are millions of objects, which a collection looks through.
+gc.set_threshold(100_000, 50, 1000)
+
+
+@pytest.fixture
+def refresh_without_xla(monkeypatch):
+    """For tests of something else: lets the callback refresh masks in a graph.
+
+    XLA compiles the refresh of a model for most of the time that a short `fit` takes.
+    """
+    import tensorflow as tf
+
+    def function(*args, jit_compile=None, **kwargs):
+        return tf.function(*args, **kwargs)
+
+    graph_only = types.ModuleType("tensorflow")
+    graph_only.__getattr__ = lambda name: function if name == "function" else getattr(tf, name)
+    monkeypatch.setattr("tf_movprune.keras2.callbacks.tf", graph_only)
 
 
 @pytest.fixture(autouse=True)

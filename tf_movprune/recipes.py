@@ -9,7 +9,7 @@ from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.granularity import WEIGHTS
 from tf_movprune.core.methods import HardMovement, PruningMethod
 from tf_movprune.core.schedules import CubicSparsity
-from tf_movprune.core.scores import MagnitudeScores, ScoreUnits, start_at_zero
+from tf_movprune.core.scores import MagnitudeScores, ScoreScale
 from tf_movprune.core.settings import check_method
 from tf_movprune.keras2.compat import PruningPolicy, keras
 from tf_movprune.keras2.optimizers import MovementAdamW, create_optimizer
@@ -64,7 +64,7 @@ class ShortRun:
                 "schedule. Use HardMovement, or SoftMovement with target=True."
             )
         config = self.method.get_config()
-        if start_at_zero(config.get("score_initializer")):
+        if config.get("score_initializer") == "zeros":
             config["score_initializer"] = MagnitudeScores(self._score_start)
             object.__setattr__(self, "method", type(self.method).from_config(config))
 
@@ -112,7 +112,7 @@ class ShortRun:
           learning_rate: peak rate of the weights.
           **kwargs: of `create_optimizer`.
         """
-        units = ScoreUnits(self.method.score_learning_rate_multiplier)
+        units = ScoreScale(self.method.score_learning_rate_multiplier)
         score_rate = self._score_start / _MOVEMENT_PER_MAGNITUDE
         return create_optimizer(
             learning_rate,

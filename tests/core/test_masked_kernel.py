@@ -6,7 +6,7 @@ import tensorflow as tf
 import tf_movprune
 from tf_movprune.core.granularity import HEADS
 from tf_movprune.core.masked_kernel import MaskedKernel, Part, overall_sparsity, remaining
-from tf_movprune.core.masked_kernel import masked_weights as weights_of
+from tf_movprune.core.masked_kernel import masked_parts as weights_of
 from tf_movprune.core.refresh import refresh_masks
 from tf_movprune.core.settings import Settings
 
@@ -85,6 +85,17 @@ def test_weights_that_two_kernels_mask_count_once():
     assert [w.shape.num_elements() for w, _ in weights] == [12, 32, 16]
     assert [int(count) for count in remaining(weights)] == [9, 3 * 2, 4]
     assert float(overall_sparsity([rows, columns])) == np.float32(1 - 19 / 60)
+
+
+def test_masks_of_one_weight_that_overlap_are_multiplied_out():
+    tied = weight(4, 4)
+    first, second = kernel_of([Part(tied)], (4, 4)), kernel_of([Part(tied)], (4, 4))
+    first.mask.assign(np.arange(16).reshape(4, 4) < 8)
+    second.mask.assign(np.arange(16).reshape(4, 4) >= 6)
+    ((_, masked_by),) = weights = weights_of([first, second])
+    assert len(masked_by) == 2
+    assert [int(count) for count in remaining(weights)] == [2]
+    assert float(overall_sparsity([first, second])) == 1 - 2 / 16
 
 
 def test_biases_are_masked_and_not_counted():

@@ -13,6 +13,9 @@ from wrapped import mask_of, scores_of, threshold_of, wrappers
 
 import tf_movprune
 
+pytestmark = pytest.mark.usefixtures("refresh_without_xla")
+
+
 # ---- in training
 
 

@@ -7,7 +7,7 @@ import tf_keras as keras
 from modes import MODES, every_mode
 
 import tf_movprune
-from tf_movprune.core.scores import ScoreUnits, initial_scores, start_at_zero
+from tf_movprune.core.scores import ScoreScale, initial_scores
 
 KERNEL = np.random.RandomState(0).standard_normal([4, 6]).astype(np.float32)
 
@@ -19,13 +19,13 @@ def start(initializer, shape=(4, 6), block_size=(1, 1)):
 
 @pytest.mark.parametrize("multiplier", [1.0, 1e-2 / 3e-5])
 def test_units_of_a_variable(multiplier):
-    units = ScoreUnits(multiplier)
+    units = ScoreScale(multiplier)
     scores = tf.constant([0.5, -3.0])
     np.testing.assert_allclose(units.to_scores(units.to_variable(scores)), scores, rtol=1e-6)
 
 
 def test_scores_learn_at_a_multiple_of_the_rate():
-    units, rate = ScoreUnits(50.0), 0.01
+    units, rate = ScoreScale(50.0), 0.01
     variable = tf.Variable([1.0, 2.0])
     before = units.to_scores(variable)
     with tf.GradientTape() as tape:
@@ -58,24 +58,12 @@ def test_first_scores_of_blocks_are_their_means():
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
-@pytest.mark.parametrize("initializer", ["zeros", "Zeros", 0, 0.0, keras.initializers.Zeros()])
-def test_starts_at_zero(initializer):
-    assert start_at_zero(initializer)
-
-
-@pytest.mark.parametrize(
-    "initializer", ["ones", 2.197, keras.initializers.RandomNormal(), tf_movprune.MagnitudeScores()]
-)
-def test_starts_elsewhere(initializer):
-    assert not start_at_zero(initializer)
-
-
 @every_mode
 def test_scaled_scores_hand_their_gradient_on_unscaled(mode):
     def gradient(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            scaled = ScoreUnits(3.0).to_scores(x)
+            scaled = ScoreScale(3.0).to_scores(x)
             loss = tf.reduce_sum(scaled**2)
         return scaled, tape.gradient(loss, x)
 

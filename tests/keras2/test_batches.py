@@ -24,6 +24,9 @@ from distilling import (
 from tf_movprune.keras2.batches import WithTeacherLogits, logits_of
 from tf_movprune.keras2.teacher_cache import cache_teacher_logits
 
+pytestmark = pytest.mark.usefixtures("refresh_without_xla")
+
+
 layers = keras.layers
 
 

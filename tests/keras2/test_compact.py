@@ -8,6 +8,9 @@ from modes import precision
 
 import tf_movprune
 
+pytestmark = pytest.mark.usefixtures("refresh_without_xla")
+
+
 TOLERANCE = 1e-5
 
 

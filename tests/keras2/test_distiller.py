@@ -31,6 +31,9 @@ from modes import precision
 import tf_movprune
 from tf_movprune import Distiller, distillation_loss
 
+pytestmark = pytest.mark.usefixtures("refresh_without_xla")
+
+
 layers = keras.layers
 
 ROOT = pathlib.Path(__file__).parents[2]

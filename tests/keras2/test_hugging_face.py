@@ -7,6 +7,9 @@ import tf_keras as keras
 
 import tf_movprune
 
+pytestmark = pytest.mark.usefixtures("refresh_without_xla")
+
+
 transformers = pytest.importorskip("transformers")
 
 SMALL = {

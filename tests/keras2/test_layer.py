@@ -1,5 +1,7 @@
 """The contract of the layer wrapper."""
 
+import copy
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -264,3 +266,38 @@ def test_stateful_layers_are_reset():
     assert np.any(model(x).numpy() != first)
     model.reset_states()
     np.testing.assert_array_equal(model(x), first)
+
+
+def test_the_penalty_of_a_copy_is_its_own():
+    schedule = tf_movprune.CubicThreshold(0.1, 0, 4)
+    layer = tf_movprune.PruneLowMovement(
+        layers.Dense(3), schedule, tf_movprune.SoftMovement(final_lambda=8.0)
+    )
+    layer(np.ones([1, 4], np.float32))
+    tf_movprune.update_masks(layer, 4)
+    copied = copy.deepcopy(layer)
+    copied.kernels[0].scores.assign_add(tf.fill([4, 3], 1e-3))
+    with tf.GradientTape() as tape:
+        loss = tf.add_n(copied.losses)
+    to_copy, to_original = tape.gradient(loss, [k.kernels[0].scores for k in (copied, layer)])
+    assert np.all(to_copy.numpy() > 0) and to_original is None
+    assert float(loss) > float(tf.add_n(layer.losses))
+
+
+def test_another_schedule_is_that_of_the_kernels_and_of_the_configuration():
+    layer = wrapped(layers.Dense(4))
+    layer(np.ones([1, 8], np.float32))
+    layer.pruning_schedule = tf_movprune.CubicSparsity(0.75, 0, 4)
+    assert layer.get_config()["pruning_schedule"]["config"]["final_sparsity"] == 0.75
+    assert float(tf_movprune.update_masks(layer, 4)) == 0.75
+    with pytest.raises(ValueError, match="sparsity schedule is needed"):
+        layer.pruning_schedule = tf_movprune.CubicThreshold(0.1, 0, 4)
+    assert layer.pruning_schedule.final_sparsity == 0.75
+
+
+def test_a_schedule_may_be_corrected_in_place():
+    layer = wrapped(layers.Dense(4))
+    layer(np.ones([1, 8], np.float32))
+    assert layer.kernels[0].settings.ramp.end_step != 7
+    layer.pruning_schedule.end_step = 7
+    assert layer.kernels[0].settings.ramp.end_step == 7

@@ -10,6 +10,9 @@ import tf_keras as keras
 import tf_movprune
 from tf_movprune.keras2.optimizers import LinearWarmupDecay, MovementAdamW
 
+pytestmark = pytest.mark.usefixtures("refresh_without_xla")
+
+
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 

@@ -18,7 +18,10 @@ from saved import (
 
 import tf_movprune
 
-pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file"),
+    pytest.mark.usefixtures("refresh_without_xla"),
+]
 
 
 def test_trained_model_serves_its_masks(tmp_path):

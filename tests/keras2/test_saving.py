@@ -32,7 +32,10 @@ from wrapped import wrappers
 
 import tf_movprune
 
-pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file"),
+    pytest.mark.usefixtures("refresh_without_xla"),
+]
 
 ROOT = pathlib.Path(__file__).parents[2]
 

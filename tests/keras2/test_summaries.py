@@ -23,6 +23,8 @@ from wrapped import threshold_of, wrappers
 
 import tf_movprune
 
+pytestmark = pytest.mark.usefixtures("refresh_without_xla")
+
 
 @pytest.fixture
 def tensorboard(monkeypatch):

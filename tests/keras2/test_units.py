@@ -9,6 +9,9 @@ from wrapped import Everything
 import tf_movprune
 from tf_movprune import HEADS, NEURONS
 
+pytestmark = pytest.mark.usefixtures("refresh_without_xla")
+
+
 SCHEDULE = tf_movprune.CubicSparsity(0.5, begin_step=0, end_step=4)
 TOKENS = {
     "input_ids": tf.constant([[5, 9, 3, 7, 2], [8, 2, 4, 1, 1]]),

@@ -66,8 +66,8 @@ def _as_number(name: str, value: Any, example: float) -> float:
     return float(value)
 
 
-def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """Raises ValueError if `value` is not one of `choices`."""
-    if not any(type(value) is type(choice) and value == choice for choice in choices):
+def check_choice(name: str, value: Any, choices: Sequence[str | None]) -> None:
+    """Raises ValueError if `value` is not one of `choices`, which are strings and None."""
+    if not (value is None or isinstance(value, str)) or value not in choices:
         listed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
         raise ValueError(f"{name} must be {listed}, got {value!r}.")

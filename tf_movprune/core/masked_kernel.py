@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import tensorflow as tf
 
 from tf_movprune.core.blocks import expand_blocks, expand_units
@@ -68,7 +69,7 @@ class MaskedKernel:
       threshold: float32 scalar variable: the lowest importance that is kept; for `SoftMovement` the
         cut on the sigmoid of the scores; -inf before the first refresh.
       scores: float32 variable of the shape of the mask; None for methods without scores. It counts
-        in the units of `settings.score_units`.
+        in the units of `settings.score_scale`.
       penalty_weight: float32 scalar variable of methods with a penalty, else None.
       noise_seed: int64 variable of shape [2] of methods with noise, else None.
     """
@@ -111,7 +112,7 @@ class MaskedKernel:
 
     def paper_scores(self) -> tf.Tensor | None:
         """The scores of the paper, with a gradient that is handed on unscaled."""
-        return None if self.scores is None else self.settings.score_units.to_scores(self.scores)
+        return None if self.scores is None else self.settings.score_scale.to_scores(self.scores)
 
     def importance(self) -> tf.Tensor:
         """The importance of each entry of the mask, as the method sees it: float32 tensor."""
@@ -140,32 +141,44 @@ class MaskedKernel:
         return self.penalty_weight * self.method.penalty(self.paper_scores())
 
 
-def masked_weights(kernels: Iterable[MaskedKernel]) -> list[tuple[tf.Variable, list[MaskedKernel]]]:
-    """The weights that count towards sparsity, each with all kernels that mask it."""
-    found: dict[int, tuple[tf.Variable, list[MaskedKernel]]] = {}
+def masked_parts(
+    kernels: Iterable[MaskedKernel],
+) -> list[tuple[tf.Variable, list[tuple[MaskedKernel, Part]]]]:
+    """The weights that count towards sparsity, each with all that masks it."""
+    found: dict[int, tuple[tf.Variable, list[tuple[MaskedKernel, Part]]]] = {}
     for kernel in kernels:
         for part in kernel.parts:
             if not part.is_bias:
-                found.setdefault(id(part.weight), (part.weight, []))[1].append(kernel)
+                found.setdefault(id(part.weight), (part.weight, []))[1].append((kernel, part))
     return list(found.values())
 
 
-def remaining(weights: Sequence[tuple[tf.Variable, list[MaskedKernel]]]) -> list[tf.Tensor]:
-    """How many entries of each weight its masks keep: int64 scalars."""
-    kernels = list({id(k): k for _, masked_by in weights for k in masked_by}.values())
+def remaining(
+    weights: Sequence[tuple[tf.Variable, list[tuple[MaskedKernel, Part]]]],
+) -> list[tf.Tensor]:
+    """Counts the entries of each weight that all its masks keep: int64 scalars.
+
+    Masks along different axes keep the product of what each keeps. Others are multiplied out.
+    """
+    kernels = list({id(k): k for _, masked_by in weights for k, _ in masked_by}.values())
     counts = dict(zip(map(id, kernels), tf.unstack(count_true_of_each([k.mask for k in kernels]))))
     found = []
     for weight, masked_by in weights:
-        each = weight.shape.num_elements() // int(np.prod([k.size for k in masked_by]))
-        kept = tf.constant(each, tf.int64)
-        for kernel in masked_by:
-            kept *= counts[id(kernel)]
+        size = weight.shape.num_elements()
+        axes = [part.axis for _, part in masked_by]
+        if len(axes) == 1 or (None not in axes and len(set(axes)) == len(axes)):
+            kept = tf.constant(size // math.prod(kernel.size for kernel, _ in masked_by), tf.int64)
+            for kernel, _ in masked_by:
+                kept *= counts[id(kernel)]
+        else:
+            masks = [part.expand(tf.identity(k.mask), k.block_size) for k, part in masked_by]
+            kept = count_true_of_each([functools.reduce(tf.logical_and, masks)])[0]
         found.append(kept)
     return found
 
 
 def overall_sparsity(kernels: Iterable[MaskedKernel]) -> tf.Tensor:
     """The fraction of zeros over all weights that some kernels mask: float32 scalar."""
-    weights = masked_weights(kernels)
+    weights = masked_parts(kernels)
     total = sum(weight.shape.num_elements() for weight, _ in weights)
     return tf.cast((total - tf.add_n(remaining(weights))) / total, tf.float32)

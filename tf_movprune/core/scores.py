@@ -22,7 +22,7 @@ def is_scores(variable: tf.Variable) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class ScoreUnits:
+class ScoreScale:
     """The unit in which a variable counts scores, so that they learn at a rate of their own.
 
         scores      = multiplier * variable
@@ -112,9 +112,3 @@ def initial_scores(
     if isinstance(initializer, numbers.Real):
         return tf.fill(shape, tf.cast(initializer, tf.float32))
     return initializer_of(initializer)(shape, tf.float32)
-
-
-def start_at_zero(initializer: Any) -> bool:
-    """Whether all scores are 0 at first: as in the paper, and too late for a short run."""
-    name = initializer if isinstance(initializer, str) else type(initializer).__name__
-    return initializer == 0 or name.lower() == "zeros"

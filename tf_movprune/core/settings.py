@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import fnmatch
-import functools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,7 +11,7 @@ from tf_movprune.core.arguments import check_number
 from tf_movprune.core.granularity import WEIGHTS, Blocks, Units, check_block_size
 from tf_movprune.core.methods import HardMovement, PruningMethod
 from tf_movprune.core.schedules import EveryStep, PruningSchedule, Ramp
-from tf_movprune.core.scores import ScoreUnits
+from tf_movprune.core.scores import ScoreScale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,13 +60,13 @@ class Settings:
         names = (type(value).__name__ for value in (self.method, self.schedule))
         return f"{self.block_size!r} with {' and '.join(names)}"
 
-    @functools.cached_property
+    @property
     def ramp(self) -> Ramp:
         return Ramp.of(self.schedule)
 
     @property
-    def score_units(self) -> ScoreUnits:
-        return ScoreUnits(self.score_learning_rate_multiplier)  # type: ignore[arg-type]
+    def score_scale(self) -> ScoreScale:
+        return ScoreScale(self.score_learning_rate_multiplier)  # type: ignore[arg-type]
 
     @property
     def key(self) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
@@ -12,7 +13,8 @@ from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import Layer, keras
 
 
-class Attribute(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Attribute:
     """The place of a weight: the attribute `name` of the layer `owner`."""
 
     owner: Layer
@@ -76,8 +78,7 @@ def attributes_by_weight(layer: Layer) -> dict[int, Attribute]:
     found: dict[int, Attribute] = {}
     for owner in (layer, *layer.submodules):
         for name, value in vars(owner).items():
-            if isinstance(value, tf.Variable):
-                found.setdefault(id(value), Attribute(owner, name))
+            found.setdefault(id(value), Attribute(owner, name))
     return found
 
 

@@ -109,7 +109,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         kwargs.setdefault("dtype", layer.dtype_policy)
         kwargs.setdefault("trainable", layer.trainable)
         super().__init__(layer, **kwargs)
-        self.settings = settings
+        self._settings = settings
         self.guard = TrainingGuard(self.name)
         self.__dict__["_shared_kernels"] = list(shared_kernels)  # not tracked: their variables are
         self.supports_masking = layer.supports_masking
@@ -152,10 +152,38 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         vars(self)["_masked_attributes"] = _masked_attributes(attributes, weights, kernels)
         # Tracked by layers and checkpoints, whichever wrapper made them.
         self.kernel_variables = [kernel.variables for kernel in kernels]
-        self.adds_penalty = bool(made) and self.settings.method.has_penalty
+        vars(self)["_made_kernels"] = made
         if self.adds_penalty:
-            self.add_loss(lambda: tf.add_n([kernel.penalty() for kernel in made]))
+            self.add_loss(self._penalty)  # a bound method: copies of the layer get their own
         super().build(input_shape)
+
+    @property
+    def settings(self) -> Settings:
+        """How the layer is pruned. Assigning other settings changes those of its kernels."""
+        return self._settings
+
+    @settings.setter
+    def settings(self, settings: Settings) -> None:
+        self._settings = settings
+        for kernel in vars(self).get("_built_kernels", ()):
+            kernel.settings = settings
+
+    @property
+    def pruning_schedule(self) -> PruningSchedule:
+        """The schedule among the settings."""
+        return self.settings.schedule
+
+    @pruning_schedule.setter
+    def pruning_schedule(self, schedule: PruningSchedule) -> None:
+        self.settings = dataclasses.replace(self.settings, schedule=schedule)
+
+    @property
+    def adds_penalty(self) -> bool:
+        """True if a penalty of the layer's scores is among its losses, and not of another's."""
+        return bool(self._made_kernels) and self.settings.method.has_penalty
+
+    def _penalty(self) -> tf.Tensor:
+        return tf.add_n([kernel.penalty() for kernel in self._made_kernels])
 
     @property
     def kernels(self) -> list[MaskedKernel]:
@@ -217,7 +245,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
                 block_size_of(parts, settings, size),
                 keras.initializers.get,
             )
-            return settings.score_units.to_variable(scores)
+            return settings.score_scale.to_variable(scores)
 
         return self._add_state(SCORES_NAME, shape, tf.float32, start, trainable=True)
 

@@ -34,7 +34,7 @@ def named_weights(model: keras.Model) -> list[NamedWeight]:
     pruned = {id(layer) for layer in default_targets(tree).values()}
     for path, layer in tree.walk():
         part = None
-        if hugging_face.is_in_encoder_layer(path) or id(layer) in pruned:
+        if hugging_face.is_in_encoder_layer(f"{path}.") or id(layer) in pruned:
             part = "encoder"
         elif isinstance(layer, keras.layers.Embedding) or "embeddings" in path.split("."):
             part = "embeddings"

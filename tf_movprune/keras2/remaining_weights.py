@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_movprune.core.masked_kernel import MaskedKernel, masked_weights, remaining
+from tf_movprune.core.masked_kernel import MaskedKernel, masked_parts, remaining
 from tf_movprune.core.refresh import groups
 from tf_movprune.keras2.compat import Layer
 from tf_movprune.keras2.kernel_attributes import prunable_weights
@@ -43,7 +43,7 @@ def remaining_weights(model: Layer) -> list[tuple[str, tuple[int, ...], int, str
 
 def _counts(kernels: Sequence[MaskedKernel]) -> Iterable[tuple[int, Any]]:
     """How many entries remain of each weight, by its id."""
-    weights = masked_weights(kernels)
+    weights = masked_parts(kernels)
     return ((id(weight), count) for (weight, _), count in zip(weights, remaining(weights)))
 
 

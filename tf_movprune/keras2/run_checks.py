@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune.core.masked_kernel import MaskedKernel, masked_weights
+from tf_movprune.core.masked_kernel import MaskedKernel, masked_parts
 from tf_movprune.core.masks import kept_count
 from tf_movprune.core.refresh import groups
 from tf_movprune.core.schedules import Ramp
-from tf_movprune.core.scores import start_at_zero
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import keras
 from tf_movprune.keras2.layer import PruneLowMovement
@@ -40,7 +39,7 @@ def describe_ramp(group: Sequence[MaskedKernel]) -> str:
         units = group[0].settings.block_size
         what = f"Pruning {_total(group):,} {units} in {len(group)} layers."
     else:
-        sizes = [weight.shape.num_elements() for weight, _ in masked_weights(group)]
+        sizes = [weight.shape.num_elements() for weight, _ in masked_parts(group)]
         what = f"Pruning {sum(sizes):,} weights in {len(sizes)} matrices."
     if ramp.value_name is None:
         return what
@@ -146,9 +145,10 @@ def warn_if_rate_ends(optimizer: keras.optimizers.Optimizer, run: Run) -> None:
 def warn_if_scores_are_noise(group: Sequence[MaskedKernel], step: int) -> None:
     """Warns of scores that start at zero shortly before the first weights go by their order."""
     method, ramp = group[0].method, group[0].settings.ramp
-    if not (method.has_scores and method.schedule_value == "sparsity"):
+    if not method.has_scores or method.schedule_value != "sparsity" or step > 0:
         return
-    if step == 0 and ramp.begin_step < _DENSE_STEPS and start_at_zero(method.score_initializer):
+    is_late = ramp.begin_step >= _DENSE_STEPS
+    if not is_late and not any(np.any(kernel.scores) for kernel in group):
         warnings.warn(
             f"Movement scores start at zero and pruning begins at step {ramp.begin_step}. Scores "
             "are noise for the first hundreds of steps, and cuts by them remove large weights: "
