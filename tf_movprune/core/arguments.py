@@ -9,11 +9,11 @@ from typing import Any
 
 
 def check_integer(name: str, value: Any, *, example: int, minimum: int | None = None) -> int:
-    """Returns an integer of Python's or NumPy's as Python's.
+    """Returns a Python or NumPy integer as a Python integer.
 
     Raises:
-      TypeError: it is something else.
-      ValueError: it is less than `minimum`.
+      TypeError: `value` is not an integer.
+      ValueError: `value` is less than `minimum`.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer such as {example}, got {value!r}.")
@@ -30,11 +30,11 @@ def check_number(
     minimum: float | None = None,
     above: float | None = None,
 ) -> float:
-    """Returns a finite real number of Python's or NumPy's as Python's.
+    """Returns a finite real number of Python or NumPy as a Python float.
 
     Raises:
-      TypeError: it is something else.
-      ValueError: it is not finite, less than `minimum`, or not greater than `above`.
+      TypeError: `value` is not a real number.
+      ValueError: `value` is not finite, less than `minimum`, or not greater than `above`.
     """
     number = _as_number(name, value, example)
     if above is not None and not number > above:
@@ -47,11 +47,11 @@ def check_number(
 
 
 def check_fraction(name: str, value: Any) -> float:
-    """Returns a number in [0, 1) as Python's.
+    """Returns a number in [0, 1) as a Python float.
 
     Raises:
-      TypeError: it is no number.
-      ValueError: it is out of range.
+      TypeError: `value` is not a real number.
+      ValueError: `value` is out of range.
     """
     number = _as_number(name, value, 0.5)
     if not 0 <= number < 1:

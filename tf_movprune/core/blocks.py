@@ -1,4 +1,4 @@
-"""One score to a block of a matrix, or to a head or neuron, and back to single weights."""
+"""Conversions between single weights and the blocks, heads or neurons that share a score."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import tensorflow as tf
 
 
 def block_shape(shape: tuple[int, ...], block_size: tuple[int, int]) -> tuple[int, ...]:
-    """Shape of the scores of a kernel: one score to a block.
+    """Shape of the scores of a kernel: one score for each block.
 
     Args:
       shape: shape of the kernel, of rank 2 unless `block_size` is (1, 1).
       block_size: rows and columns of a block. They must divide the rows and columns of `shape`.
 
     Raises:
-      ValueError: the kernel cannot be cut into such blocks.
+      ValueError: the kernel cannot be cut into blocks of this size.
     """
     if block_size == (1, 1):
         return tuple(shape)
@@ -31,7 +31,7 @@ def expand_blocks(blocks: tf.Tensor, block_size: tuple[int, int]) -> tf.Tensor:
     """Repeats each entry over its block; the gradient of an entry is the sum over its block.
 
     Args:
-      blocks: tensor of rank 2, or of any rank where `block_size` is (1, 1).
+      blocks: tensor of rank 2, or of any rank if `block_size` is (1, 1).
       block_size: rows and columns of a block.
 
     Returns:
@@ -47,7 +47,8 @@ def expand_units(units: tf.Tensor, shape: Sequence[int], axis: int) -> tf.Tensor
 
     Args:
       units: tensor `[units]`.
-      shape: of a variable in which unit follows unit along `axis`, a whole number of entries each.
+      shape: shape of a variable in which unit follows unit along `axis`, with a whole number of
+        entries each.
 
     Returns:
       Tensor of that shape.

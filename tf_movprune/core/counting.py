@@ -1,4 +1,4 @@
-"""Counting entries in short rows, of which XLA makes fast programs."""
+"""Counts of entries in short rows, which XLA compiles to fast programs."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ ROW = 64
 
 
 def count_true(mask: tf.Tensor) -> tf.Tensor:
-    """int64 number of true entries."""
+    """Number of true entries: int64 scalar."""
     return count_true_of_each([mask])[0]
 
 
 def count_true_of_each(masks: Sequence[tf.Tensor]) -> tf.Tensor:
-    """int64 number of true entries of each of some masks.
+    """Number of true entries of each mask: int64 vector.
 
-    Those of one shape are counted together, and in short rows: XLA's CPU compiler makes several
-    times as fast a program of that.
+    Masks of one shape are counted together and in short rows, which XLA's CPU compiler makes
+    several times as fast.
     """
     by_shape: dict[tuple[int, ...], list[int]] = {}
     for i, mask in enumerate(masks):
@@ -34,7 +34,7 @@ def count_true_of_each(masks: Sequence[tf.Tensor]) -> tf.Tensor:
 
 
 def in_rows(values: tf.Tensor, limit: int, padding: int | np.int32) -> tf.Tensor:
-    """The last axis of a tensor in rows of at most `limit`: [..., rows, row]."""
+    """Splits the last axis of a tensor into rows of at most `limit`: [..., rows, row]."""
     *others, size = values.shape
     length = _row_length(size, limit)
     if size % length:
@@ -48,6 +48,6 @@ def row_count(size: int, limit: int) -> int:
 
 
 def _row_length(size: int, limit: int) -> int:
-    """The greatest divisor of `size` up to a limit, or the limit where all of them are small."""
+    """The greatest divisor of `size` up to a limit, or the limit if all divisors are small."""
     divisors = (n for n in range(limit, limit // 4, -1) if size % n == 0)
     return next(divisors, limit)

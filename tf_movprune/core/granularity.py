@@ -18,8 +18,8 @@ class Blocks(_Size):
     """Blocks of a matrix that are kept or masked as one.
 
     Args:
-      rows: at least 1, along the inputs of a Keras kernel [in, out].
-      columns: at least 1, along its outputs.
+      rows: size along the inputs of a Keras kernel [in, out], at least 1.
+      columns: size along its outputs, at least 1.
     """
 
     __slots__ = ()
@@ -34,7 +34,7 @@ class Blocks(_Size):
 
 
 class Units(enum.Enum):
-    """Parts of a model whose weights lie in several layers, and stay or go as one."""
+    """Parts of a model whose weights lie in several layers and stay or go as one."""
 
     HEADS = "heads"
     NEURONS = "neurons"
@@ -47,26 +47,26 @@ class Units(enum.Enum):
 
 
 HEADS = Units.HEADS
-"""Each attention head is kept or masked as one, with one score over all its weights."""
+"""Attention heads: each is kept or masked as one, with one score over all its weights."""
 
 NEURONS = Units.NEURONS
-"""Each neuron between two dense layers is kept or masked as one, with one score."""
+"""Neurons between two dense layers: each is kept or masked as one, with one score."""
 
 WEIGHTS = Blocks(1, 1)
-"""Each weight is kept or masked by itself."""
+"""Single weights: each is kept or masked by itself."""
 
 BLOCKS_FLOAT32 = Blocks(4, 1)
-"""Blocks that LiteRT multiplies as they are, in float32."""
+"""Blocks that LiteRT multiplies natively in float32."""
 
 BLOCKS_INT8 = Blocks(16, 1)
-"""Blocks that LiteRT multiplies as they are, in int8."""
+"""Blocks that LiteRT multiplies natively in int8."""
 
 
 def check_block_size(block_size: Any) -> Blocks | Units:
     """Returns `Blocks` or `Units`; two integers stand for blocks.
 
     Raises:
-      TypeError: it is something else.
+      TypeError: `block_size` is neither.
       ValueError: a size is less than 1.
     """
     if isinstance(block_size, Units):

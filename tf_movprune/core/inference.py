@@ -1,4 +1,4 @@
-"""A model as a function from named tensors to named tensors, whichever Keras it is of."""
+"""A model of any Keras version as a function from named tensors to named tensors."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ class Inference:
     """A model's inference with fixed names, dtypes and, if wanted, sizes.
 
     Attributes:
-      name: of the model, for messages.
-      specs: of the inputs, in the order in which `function` takes them.
-      function: from input tensors to output tensors by name.
-      variables: of the model.
-      vocabulary_size: number of token ids, if the model takes any that are known.
+      name: name of the model, for messages.
+      specs: specs of the inputs, in the order in which `function` takes them.
+      function: function from input tensors to output tensors by name.
+      variables: variables of the model.
+      vocabulary_size: number of token ids; None if the model takes none, or it is not known.
     """
 
     name: str
@@ -61,11 +61,11 @@ class Inference:
         return {name: output.numpy() for name, output in outputs.items()}
 
     def example_inputs(self, given: Mapping[str, Any] | None = None) -> dict[str, np.ndarray]:
-        """`given` inputs in the dtypes of `specs`, or random ones that look like real ones.
+        """The `given` inputs in the dtypes of `specs`, or random ones that look like real ones.
 
         Raises:
           TypeError: `given` is not a mapping.
-          ValueError: an input is missing, or of another shape.
+          ValueError: an input is missing, or has another shape.
         """
         if given is None:
             return _random_inputs(self.specs, self.vocabulary_size or 2)

@@ -1,4 +1,4 @@
-"""Losses of training beside the labels."""
+"""Losses that need no labels."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def distillation_loss(
 
         T² * sum_c p_c * (log p_c - log q_c),   p = softmax(z_t / T), q = softmax(z_s / T)
 
-    averaged over the N valid positions. The factor T² keeps the size of the gradient, which is
-    `T * (q - p) / N` for the student's logits and none for the teacher's, independent of T.
-    Classes that the teacher's logits rule out with -inf add nothing.
+    The loss is the mean over the N valid positions. The factor T² keeps the size of the gradient
+    independent of T; the gradient is `T * (q - p) / N` for the student's logits and none for the
+    teacher's. Classes that the teacher's logits rule out with -inf add nothing.
 
     Args:
-      teacher_logits: [..., classes], of any float type; computed in float32.
-      student_logits: the same shape.
+      teacher_logits: tensor [..., classes] of any float type; the loss is computed in float32.
+      student_logits: tensor of the same shape.
       temperature: T, greater than 0.
-      valid: bool, the logits' shape without its last axis: what is averaged over; all unless given.
-        If nothing is valid the loss is 0.
+      valid: bool tensor of the logits' shape without its last axis, true at the positions to
+        average over; all by default. If none is valid, the loss is 0.
 
     Returns:
       float32 scalar.

@@ -21,7 +21,7 @@ class Part(NamedTuple):
     """A weight that a mask decides on.
 
     An ordinary kernel is one part, which its mask covers block by block. A head or a neuron has
-    parts in several layers, and its mask has one entry to each run of entries along an axis.
+    parts in several layers, and its mask has one entry for each run of entries along an axis.
     """
 
     weight: tf.Variable
@@ -29,10 +29,10 @@ class Part(NamedTuple):
     """The axis along which unit follows unit; None if the mask covers the weight in blocks."""
 
     is_bias: bool = False
-    """Whether the weight is masked and not counted, as the biases of heads and neurons."""
+    """True if the weight is masked but not counted, like the biases of heads and neurons."""
 
     def rows(self, size: int) -> tf.Tensor:
-        """The weight in float32: a row to each of `size` units, or as it is."""
+        """The weight in float32: one row for each of `size` units, or the whole if in blocks."""
         weights = tf.cast(tf.convert_to_tensor(self.weight), tf.float32)
         if self.axis is None:
             return weights
@@ -47,12 +47,12 @@ class Part(NamedTuple):
 
 
 def joined_weights(parts: Sequence[Part], size: int) -> tf.Tensor:
-    """All that a mask of some size decides on: the float32 kernel, or a row to each unit."""
+    """Weights that a mask of `size` entries decides on: the float32 kernel, or a row per unit."""
     return tf.concat([part.rows(size) for part in parts], axis=-1)
 
 
 def block_size_of(parts: Sequence[Part], settings: Settings, size: int) -> tuple[int, int]:
-    """Rows and columns of what one entry of a mask stands for, in the joined parts."""
+    """Rows and columns of the joined weights that one entry of a mask stands for."""
     if isinstance(settings.block_size, Blocks):
         return settings.block_size
     return 1, sum(part.weight.shape.num_elements() for part in parts) // size
@@ -63,15 +63,15 @@ class MaskedKernel:
     """Scores, mask and threshold of a kernel, and the parts that it is made of.
 
     Attributes:
-      settings: how it is pruned.
+      settings: schedule, method and granularity of its pruning.
       parts: the weights that the mask decides on.
-      mask: bool variable, one entry to a block or unit.
+      mask: bool variable, one entry for each block or unit.
       threshold: float32 scalar variable: the lowest importance that is kept; for `SoftMovement` the
         cut on the sigmoid of the scores; -inf before the first refresh.
-      scores: float32 variable of the shape of the mask; None for methods without scores. It counts
-        in the units of `settings.score_scale`.
-      penalty_weight: float32 scalar variable of methods with a penalty, else None.
-      noise_seed: int64 variable of shape [2] of methods with noise, else None.
+      scores: float32 variable of the shape of the mask, in the units of `settings.score_scale`;
+        None for methods without scores.
+      penalty_weight: float32 scalar variable; None for methods without a penalty.
+      noise_seed: int64 variable of shape [2]; None for methods without noise.
     """
 
     settings: Settings
@@ -98,24 +98,24 @@ class MaskedKernel:
 
     @property
     def has_units(self) -> bool:
-        """Whether the mask decides on heads or neurons."""
+        """True if the mask decides on heads or neurons."""
         return not isinstance(self.settings.block_size, Blocks)
 
     @property
     def block_size(self) -> tuple[int, int]:
-        """Rows and columns of what one entry of the mask stands for, in `weights()`."""
+        """Rows and columns of `weights()` that one entry of the mask stands for."""
         return block_size_of(self.parts, self.settings, self.size)
 
     def weights(self) -> tf.Tensor:
-        """All that the mask decides on, unmasked: the float32 kernel, or a row to each unit."""
+        """Unmasked weights that the mask decides on: the float32 kernel, or a row per unit."""
         return joined_weights(self.parts, self.size)
 
     def paper_scores(self) -> tf.Tensor | None:
-        """The scores of the paper, with a gradient that is handed on unscaled."""
+        """Scores as in the paper, with a gradient that is handed on unscaled."""
         return None if self.scores is None else self.settings.score_scale.to_scores(self.scores)
 
     def importance(self) -> tf.Tensor:
-        """The importance of each entry of the mask, as the method sees it: float32 tensor."""
+        """Importance of each entry of the mask to the method: float32 tensor."""
         importance = self.method.importance(self.weights(), self.paper_scores(), self.block_size)
         return tf.reshape(importance, self.mask.shape)
 
@@ -137,7 +137,7 @@ class MaskedKernel:
         return self.method.mask_kernel(weight, scores, mask, seed)
 
     def penalty(self) -> tf.Tensor:
-        """What is added to the loss for this kernel: float32 scalar."""
+        """Penalty that this kernel adds to the loss: float32 scalar."""
         return self.penalty_weight * self.method.penalty(self.paper_scores())
 
 

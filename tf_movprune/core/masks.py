@@ -15,18 +15,18 @@ from tf_movprune.core.topk import select as select_highest
 def kept_count(size: int | Sequence[int], sparsity: tf.Tensor) -> tf.Tensor:
     """Number of weights that stay: `floor((1 - sparsity) * size)`.
 
-    Computed in float64, with a guard of the rounding error of `sparsity`, so that a sparsity of
-    0.9 keeps 100 of 1,000 weights although `1 - 0.9` is a little less than 0.1.
+    The product is computed in float64 with a guard against the rounding error of `sparsity`: a
+    sparsity of 0.9 keeps 100 of 1,000 weights although `1 - 0.9` is a little less than 0.1.
 
     Args:
-      size: number of weights, below 2^53, or several such numbers.
+      size: number of weights, below 2^53, or a sequence of numbers.
       sparsity: float32 or float64 scalar in [0, 1].
 
     Returns:
       int64 tensor of the shape of `size`, in [0, size].
     """
     sparsity, sizes = tf.convert_to_tensor(sparsity), np.asarray(size, np.int64)
-    # A sparsity from [0.5, 1) is off by up to a quarter of its type's epsilon.
+    # A sparsity in [0.5, 1) is off by up to a quarter of its type's epsilon.
     off = np.finfo(sparsity.dtype.as_numpy_dtype).eps / 4 + np.finfo(np.float64).eps
     guard = np.minimum(sizes * float(off), 0.01)
     kept = tf.floor((1.0 - tf.cast(sparsity, tf.float64)) * sizes.astype(np.float64) + guard)
@@ -51,25 +51,25 @@ def topk_mask(scores: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor
 def topk_masks(scores: Sequence[tf.Tensor], counts: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
     """Marks exactly the highest scores of each of several tensors.
 
-    Ties go to the lower flat index, so the counts are exact even where all scores are equal.
+    Ties go to the lower flat index, so the counts are exact even if all scores are equal.
     Selection searches for the cut among order-preserving integer keys: large tensors are not
     sorted, shapes are fixed, and the bits are the same eagerly, in a graph and under XLA.
 
     Args:
       scores: float32 tensors of static shapes; larger means more important. NaN ranks lowest.
-      counts: int64 tensor, how many to mark of each tensor, in [0, its size]. No selection is done
-        where all are marked of all.
+      counts: int64 tensor, the number of scores to mark in each tensor, in [0, its size]. If all
+        scores of all tensors are marked, selection is skipped.
 
     Returns:
-      masks: a bool tensor of the shape of each of `scores`.
-      thresholds: float32 tensor, the lowest score of each that is kept; -inf where all are, +inf
-        where none is. Of the scores equal to it some may be masked.
+      masks: one bool tensor for each of `scores`, of the same shape.
+      thresholds: float32 tensor, the lowest score kept in each tensor; -inf if all are kept, +inf
+        if none is. Some of the scores equal to it may be masked.
 
     Reference:
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683, eq. 4.
     """
     _check_static(scores)
-    if tf.config.list_physical_devices("GPU"):  # where each turn of a loop is a round trip
+    if tf.config.list_physical_devices("GPU"):  # each turn of a loop is a round trip there
         return _select([[tensor] for tensor in scores], counts)
     by_size: dict[int, list[int]] = {}
     for i, tensor in enumerate(scores):
@@ -84,9 +84,9 @@ def topk_masks(scores: Sequence[tf.Tensor], counts: tf.Tensor) -> tuple[list[tf.
 
 
 def _select_each(rows: list[tf.Tensor], counts: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Masks and thresholds of rows of one size, of one after the other.
+    """Masks and thresholds of rows of one size, selected one after the other.
 
-    So each stays in the cache of a CPU, and the compiler sees but one program.
+    Each row stays in the cache of a CPU, and the compiler sees a single program.
     """
 
     def select(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -110,18 +110,19 @@ def global_topk_masks(
 ) -> tuple[list[tf.Tensor], tf.Tensor]:
     """Marks exactly the `count` highest scores of several tensors together.
 
-    As `topk_mask` of all scores in one row, which is never made; ties go to the earlier tensor.
+    The result is that of `topk_mask` on all scores in one row, which is never made. Ties go to the
+    earlier tensor.
 
     Args:
       scores: float32 tensors of static shapes. NaN ranks lowest.
       count: int64 scalar in [0, number of all scores].
-      minimums: scores of each tensor that stay in any case, its highest ones. They count: where
-        `count` is less than their sum, just they stay.
+      minimums: number of scores of each tensor that stay in any case, its highest ones. Minimums
+        count towards `count`. If their sum exceeds it, only the minimums are kept.
 
     Returns:
-      masks: a bool tensor to each of `scores`.
-      threshold: float32 scalar, the lowest score that is kept but for the minimums; -inf where
-        all are kept, +inf where none is.
+      masks: one bool tensor for each of `scores`.
+      threshold: float32 scalar, the lowest score that is kept apart from the minimums; -inf if all
+        are kept, +inf if none is.
     """
     minimums = minimums or [0] * len(scores)
     masks, thresholds = _select([scores], tf.reshape(count, [1]), minimums)
@@ -170,13 +171,13 @@ def _check_static(scores: Sequence[tf.Tensor]) -> None:
 
 
 def _reserve(rows: list[RankedScores], counts: list[int]) -> list[RankedScores]:
-    """The scores, where the `counts` highest of each tensor rank above all others."""
+    """The scores, with the `counts` highest of each tensor ranked above all others."""
     first, _ = topk_masks([row.values for row in rows], tf.constant(counts, tf.int64))
     return [RankedScores(row.values, mask) for row, mask in zip(rows, first)]
 
 
 def threshold_mask(scores: tf.Tensor, threshold: tf.Tensor, minimum: int) -> tf.Tensor:
-    """`threshold_masks` of one tensor."""
+    """Marks the scores of one tensor as `threshold_masks` does."""
     return threshold_masks([scores], threshold, [minimum])[0]
 
 
@@ -187,15 +188,15 @@ def threshold_masks(
 
         mask = sigmoid(scores) > threshold
 
-    Where that marks too few, the highest scores of the tensor are marked, ties by the lower index.
+    If that marks too few, the highest scores of the tensor are marked; ties go to the lower index.
 
     Args:
       scores: float32 tensors of any static shapes.
       threshold: scalar in [0, 1).
-      minimums: number of scores of each tensor, in [0, its size].
+      minimums: least number of scores to mark in each tensor, in [0, its size].
 
     Returns:
-      A bool tensor to each of `scores`.
+      One bool tensor for each of `scores`.
 
     Reference:
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683, section 3; the minimum is that of
@@ -214,6 +215,6 @@ def threshold_masks(
 
 
 def keep_one(mask: tf.Tensor, importance: tf.Tensor) -> tf.Tensor:
-    """The mask `[n]`; where it is all false, with its most important entry."""
+    """The mask `[n]`, with its most important entry marked if it is all false."""
     highest = tf.equal(tf.range(mask.shape[0]), tf.argmax(importance, output_type=tf.int32))
     return mask | (highest & ~tf.reduce_any(mask))

@@ -1,4 +1,4 @@
-"""Pruning methods: how importance becomes a mask, and what the gradient of the mask is."""
+"""Pruning methods: how importance becomes a mask, and how gradients pass it."""
 
 from __future__ import annotations
 
@@ -17,32 +17,32 @@ from tf_movprune.core.straight_through import apply_mask, straight_through
 
 
 class PruningMethod(abc.ABC):
-    """How the matrices of a model are pruned. Stateless; a layer's wrapper owns the variables.
+    """A rule for pruning the matrices of a model, without state of its own.
 
-    A method says three things: the importance of each weight, which weights stay, and how a mask
+    A method defines three things: the importance of each weight, which weights stay, and how a mask
     acts on its kernel in the forward and the backward pass. It may add a fourth: a penalty on
-    scores.
+    scores. A layer's wrapper owns the variables.
     """
 
     has_scores: ClassVar[bool]
-    """Whether each matrix has trainable scores."""
+    """True if each matrix has trainable scores."""
 
     has_penalty: ClassVar[bool] = False
-    """Whether training adds `penalty` of the scores to the loss, times `penalty_weight`."""
+    """True if training adds `penalty` of the scores to the loss, times `penalty_weight`."""
 
     has_noise: ClassVar[bool] = False
-    """Whether `mask_kernel` draws random numbers in training."""
+    """True if `mask_kernel` draws random numbers in training."""
 
     score_initializer: Any = "zeros"
-    """Start of the scores, where there are any: a number, a Keras initializer, or an object that
-    has `from_kernel(kernel)`."""
+    """Initial scores, if there are any: a number, a Keras initializer, or an object that has
+    `from_kernel(kernel)`."""
 
     score_learning_rate_multiplier: ClassVar[float] = 1.0
-    """Default rate of the scores over the optimizer's; see `prune_low_movement`."""
+    """Default learning rate of the scores over the optimizer's; see `prune_low_movement`."""
 
     @property
     def schedule_value(self) -> str | None:
-        """What the schedule says: `"sparsity"`, `"threshold"`, or None for a method without one."""
+        """Name of the schedule's value: `"sparsity"`, `"threshold"`, or None without a schedule."""
         return "sparsity"
 
     @abc.abstractmethod
@@ -53,25 +53,25 @@ class PruningMethod(abc.ABC):
 
         Args:
           kernel: float32 tensor, the unmasked weights.
-          scores: float32 tensor with one entry to a block, or None where `has_scores` is false.
+          scores: float32 tensor with one entry for each block, or None if `has_scores` is false.
           block_size: rows and columns of a block.
 
         Returns:
-          float32 tensor with one entry to a block; larger is kept longer.
+          float32 tensor with one entry for each block; larger is kept longer.
         """
 
     @abc.abstractmethod
     def select(
         self, importances: Sequence[tf.Tensor], value: tf.Tensor
     ) -> list[tuple[tf.Tensor, tf.Tensor]]:
-        """Masks of all matrices that share a schedule.
+        """Chooses the masks of all matrices that share a schedule.
 
         Args:
-          importances: one float32 tensor to a matrix.
-          value: scalar, what the schedule says for this step; see `schedule_value`.
+          importances: one float32 tensor for each matrix.
+          value: scalar, the schedule's value at this step; see `schedule_value`.
 
         Returns:
-          For each matrix its bool mask, and its threshold: a float32 scalar.
+          One pair for each matrix: its bool mask, and its threshold as a float32 scalar.
         """
 
     @abc.abstractmethod
@@ -82,18 +82,18 @@ class PruningMethod(abc.ABC):
         mask: tf.Tensor,
         seed: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """The kernel that the layer computes with.
+        """Returns the kernel that the layer computes with.
 
         `kernel`, `scores` and `mask` have the kernel's shape. `seed`, an int64 tensor of shape
-        [2], is given in training where `has_noise`.
+        [2], is given in training if `has_noise`.
         """
 
     def penalty(self, scores: tf.Tensor) -> tf.Tensor:
-        """The mean penalty of the scores of a matrix: float32 scalar. Where `has_penalty`."""
+        """Mean penalty on the scores of a matrix, if `has_penalty`: float32 scalar."""
         raise NotImplementedError
 
     def penalty_weight(self, progress: tf.Tensor) -> tf.Tensor:
-        """What the mean over matrices of `penalty` is multiplied by. Where `has_penalty`.
+        """Factor of the mean of `penalty` over matrices, if `has_penalty`.
 
         Args:
           progress: scalar, the schedule's value over its final value.
@@ -101,7 +101,7 @@ class PruningMethod(abc.ABC):
         raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor. The fields, of a dataclass; others override this."""
+        """Arguments of the constructor: the fields of a dataclass. Other classes override it."""
         if not dataclasses.is_dataclass(self):
             return {}
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -137,15 +137,16 @@ class _TopK(PruningMethod):
 class HardMovement(_TopK):
     """Hard movement pruning: the weights with the highest movement scores stay.
 
-    A score gathers `-dL/dW * W` over training: it grows where the weight moves away from zero.
-    The gradient is straight-through, so masked weights can come back. Only the order of the scores
-    counts: from a start at zero their learning rate does not matter.
+    A score gathers `-dL/dW * W` over training: it grows while the weight moves away from zero.
+    The gradient is straight-through, so masked weights can come back. Masks depend on the order of
+    the scores alone: if scores start at zero, their learning rate does not matter.
 
     Args:
-      score_initializer: a number, any Keras initializer, by name or object, or `MagnitudeScores`.
-        The paper starts from zeros, which needs thousands of dense steps before the first cut.
-      scope: `"local"`: each matrix by itself reaches the sparsity; `"global"`: all matrices that
-        share a schedule together, with one threshold.
+      score_initializer: a number, a Keras initializer by name or as an object, or
+        `MagnitudeScores`. The paper starts from zeros, which needs thousands of dense steps before
+        the first cut.
+      scope: `"local"` if each matrix reaches the sparsity by itself, `"global"` if all matrices
+        that share a schedule reach it together, with one threshold.
       minimum_remaining: fraction of each matrix that stays in any case, in [0, 1).
 
     Reference:
@@ -169,12 +170,13 @@ class HardMovement(_TopK):
 class Magnitude(_TopK):
     """Magnitude pruning: the weights that are largest in absolute value stay.
 
-    The baseline, in the same harness: chosen anew at each refresh, from weights that masking has
-    not overwritten. Masked weights get no gradient. With `block_size`, by the mean of each block.
+    This is the baseline in the same harness: masks are chosen anew at each refresh, from weights
+    that masking has not overwritten. Masked weights get no gradient. Blocks are ranked by the mean
+    magnitude of their weights.
 
     Args:
-      scope: `"local"`: each matrix by itself reaches the sparsity; `"global"`: all matrices that
-        share a schedule together, with one threshold.
+      scope: `"local"` if each matrix reaches the sparsity by itself, `"global"` if all matrices
+        that share a schedule reach it together, with one threshold.
       minimum_remaining: fraction of each matrix that stays in any case, in [0, 1).
 
     Reference:
@@ -201,25 +203,24 @@ class SoftMovement(PruningMethod):
         penalty = lambda * mean over matrices of mean(sigmoid(S))
 
     `CubicThreshold` is its schedule, and `lambda = final_lambda * threshold / final_threshold`
-    rises with it. How much remains follows from `final_lambda` and the task. The gradient of the
-    mask is that of `HardMovement`; that of the penalty is the ordinary one.
+    rises with it. The resulting sparsity follows from `final_lambda` and the task. The gradient of
+    the mask is that of `HardMovement`; that of the penalty is the ordinary one.
 
-    With `target=True` a sparsity schedule, such as `CubicSparsity`, says how much remains, overall.
-    Then the threshold is what is controlled: each refresh solves for the one threshold, common to
-    all matrices, above which exactly the wanted number of scores lies. `lambda` rises with the
-    sparsity. It no longer decides how much stays, but still what: it lowers scores on which
-    movement is silent.
+    With `target=True` a sparsity schedule such as `CubicSparsity` sets the overall sparsity. Each
+    refresh then solves for the one threshold, common to all matrices, above which exactly the
+    wanted number of scores lies. `lambda` rises with the sparsity. It no longer decides how many
+    weights stay, but still which: it lowers the scores on which movement is silent.
 
     Args:
       final_lambda: weight of the penalty at the end, at least 0.
-      minimum_remaining: never fewer than `int(minimum_remaining * n) + 1` of the n scores of a
-        matrix stay, its highest ones; in [0, 1).
-      target: whether the schedule says the overall sparsity and not the threshold.
-      score_initializer: as for `HardMovement`.
+      minimum_remaining: fraction in [0, 1). At least `int(minimum_remaining * n) + 1` of the n
+        scores of a matrix stay, its highest ones.
+      target: whether the schedule sets the overall sparsity instead of the threshold.
+      score_initializer: initial scores; see `HardMovement`.
 
     Reference:
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683, section 3. The mean over matrices
-      is the authors' code; the paper prints a sum.
+      follows the authors' code; the paper prints a sum.
     """
 
     final_lambda: float = 0.0
@@ -265,20 +266,20 @@ class SoftMovement(PruningMethod):
 
 @dataclasses.dataclass(frozen=True)
 class L0(PruningMethod):
-    """L0 regularisation: hard concrete gates, closed by a penalty on their probability to be open.
+    """L0 regularisation: hard concrete gates, closed by a penalty on their chance of being open.
 
         kernel  = gate * W
         penalty = lambda * mean over matrices of mean(P(gate > 0))
 
-    See `hard_concrete_gate`. Gates are random in training, and between 0 and 1; scores have
-    the ordinary gradient. Noise depends on the step and `seed` alone. There is no schedule: how
-    much remains follows from `final_lambda`, the score rate and the length of training.
+    Gates are random in training, and between 0 and 1; scores have the ordinary gradient (see
+    `hard_concrete_gate`). Noise depends on the step and `seed` alone. There is no schedule: the
+    resulting sparsity follows from `final_lambda`, the score rate and the length of training.
     `strip_pruning` folds the gates into the weights.
 
     Args:
       final_lambda: weight of the penalty from the first step on, at least 0; 125 on SQuAD.
-      score_initializer: as for `HardMovement`; at 2.197 a gate is open.
-      seed: of the noise, at least 0.
+      score_initializer: initial scores, see `HardMovement`; at 2.197 a gate is open.
+      seed: seed of the noise, at least 0.
 
     Reference:
       Louizos, Welling & Kingma (2018), https://arxiv.org/abs/1712.01312, with the settings of

@@ -1,4 +1,4 @@
-"""The weights of a model by name, whichever Keras it is of."""
+"""The weights of a model of any Keras version, by name."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 PARTS = ("embeddings", "encoder", "other")
-"""The parts of a model whose sizes are told apart."""
+"""Parts of a model whose sizes are reported separately."""
 
 
 class NamedWeight(NamedTuple):

@@ -20,7 +20,7 @@ class RankedScores:
 
     Args:
       values: the scores.
-      first: bool tensor of the same shape, marks scores that rank above all others.
+      first: bool tensor of the same shape that marks scores to rank above all others.
     """
 
     values: tf.Tensor
@@ -33,9 +33,9 @@ class RankedScores:
     def keys(self, zero: tf.Tensor | int = 0) -> tf.Tensor:
         """int32 keys; -0 equals +0, and NaN comes below -inf.
 
-        In a loop, `zero` is a 0 of which the compiler does not know. Keys that do not change are
-        else computed before the loop and written to memory, which costs more than to compute them
-        in each pass.
+        In a loop, `zero` is a 0 that the compiler does not know. Otherwise it would compute the
+        unchanging keys before the loop and write them to memory, which costs more than computing
+        them in each pass.
         """
         keys = keys_of_bits(tf.bitwise.bitwise_xor(tf.bitcast(self.values, tf.int32), zero))
         return keys if self.first is None else tf.where(self.first, RESERVED, keys)
@@ -48,7 +48,7 @@ def keys_of_bits(bits: tf.Tensor) -> tf.Tensor:
 
 
 def scores_of_keys(keys: tf.Tensor) -> tf.Tensor:
-    """float32 scores of int32 keys: -inf for that of NaN, +inf for those above that of +inf."""
+    """float32 scores of int32 keys: -inf for the key of NaN, +inf for keys above that of +inf."""
     bits = tf.where(keys < 0, tf.bitwise.bitwise_or(-keys, LOWEST), keys)
     scores = tf.where(keys == LOWEST, -np.inf, tf.bitcast(bits, tf.float32))
     return tf.where(keys > _INFINITY, np.inf, scores)

@@ -1,4 +1,4 @@
-"""Moving masks forward: which are due at a step, and computing them."""
+"""Refreshes of masks: which are due at a step, and their computation."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def refresh_masks(
     Their sparsity is that of `step` itself. A schedule's `end_step` is always due.
 
     Args:
-      kernels: each once.
+      kernels: masked kernels, each once.
       step: int64 scalar.
       window: steps since the last call, at least 1.
       force: bool scalar; if true, all masks whose schedule has begun are due.
 
     Returns:
-      bool scalar, whether any mask was recomputed.
+      bool scalar, true if any mask was recomputed.
     """
     kernels = list(kernels)
     any_due = tf.constant(False)
@@ -77,7 +77,7 @@ def _refresh(
         kernel.threshold.assign(threshold)
     if method.has_penalty:
         progress = tf.math.divide_no_nan(value, ramp.final_value)
-        # A mean over all matrices of the method, whatever their schedules.
+        # The penalty is a mean over all matrices of the method, whatever their schedules.
         config = config_of(method)
         matrices = sum(config_of(kernel.method) == config for kernel in kernels)
         weight = method.penalty_weight(tf.cast(progress, tf.float32)) / matrices

@@ -14,9 +14,9 @@ from tf_movprune.core.arguments import check_fraction, check_integer
 
 
 class PruningSchedule(abc.ABC):
-    """When masks are due, and how much they prune then.
+    """Steps at which masks are due, and how much they prune then.
 
-    The schedules of tensorflow-model-optimization are schedules too, as they are.
+    The schedules of tensorflow-model-optimization count as subclasses unchanged.
     """
 
     @classmethod
@@ -29,7 +29,7 @@ class PruningSchedule(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Whether masks are due at `step`, an int64 scalar, and the schedule's value there."""
+        """Returns whether masks are due at the int64 scalar `step`, and the schedule's value."""
 
     @abc.abstractmethod
     def get_config(self) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class PruningSchedule(abc.ABC):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Any:
-        """Accepts both forms of what `get_config` gives."""
+        """Makes a schedule from either form of `get_config`."""
         return cls(**config.get("config", config))
 
 
@@ -52,7 +52,7 @@ _registered_name: Callable[[type], str] = _default_name
 
 
 def use_registry(registered_name: Callable[[type], str]) -> None:
-    """Lets the registry of a shell say how files refer to classes, also to those of users."""
+    """Lets the registry of a shell name the classes in files, those of users included."""
     global _registered_name
     _registered_name = registered_name
 
@@ -79,7 +79,10 @@ def cubic(step: tf.Tensor, initial: float, final: float, begin: int, end: int) -
 
 
 def is_refresh_step(step: tf.Tensor, begin: int, frequency: int) -> tf.Tensor:
-    """True every `frequency` steps from `begin` on, without an end. Shaped like `step`."""
+    """Returns whether masks are due: every `frequency` steps from `begin` on, without an end.
+
+    The result is a bool tensor of the shape of `step`.
+    """
     step = tf.cast(step, tf.int64)
     return (step >= begin) & ((step - begin) % frequency == 0)
 
@@ -117,15 +120,15 @@ class _Cubic(PruningSchedule):
             )
 
     def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Whether masks are due at `step`, and the value there (float64)."""
+        """Returns whether masks are due at `step`, and the value there (float64)."""
         due = is_refresh_step(step, self.begin_step, self.frequency)
-        if self._initial:  # holds from the first step on
+        if self._initial:  # it holds from the first step on
             step = tf.cast(step, tf.int64)
             due |= (step < self.begin_step) & (step % self.frequency == 0)
         return due, cubic(step, self._initial, self._final, self.begin_step, self.end_step)
 
     def get_config(self) -> dict[str, Any]:
-        """In tfmot's form: the registered name of the class, and its arguments."""
+        """Configuration in tfmot's form: the registered name of the class, and its arguments."""
         return {"class_name": _registered_name(type(self)), "config": dict(vars(self))}
 
     @property
@@ -140,9 +143,10 @@ class _Cubic(PruningSchedule):
 class CubicSparsity(_Cubic):
     """Raises the sparsity along a cubic curve, and keeps refreshing the masks at its end.
 
-    `initial_sparsity` up to `begin_step`, `final_sparsity` from `end_step` on; see `cubic`. After
-    `end_step` the target stays, but scores keep moving and masks keep being recomputed, until
-    training ends. The reference's cool-down is `end_step = num_train_steps - cool_down_steps`.
+    Sparsity is `initial_sparsity` up to `begin_step` and `final_sparsity` from `end_step` on; see
+    `cubic`. After `end_step` the target stays, but scores keep moving and masks keep being
+    recomputed until training ends. The reference's cool-down is
+    `end_step = num_train_steps - cool_down_steps`.
 
     Args:
       final_sparsity: fraction of zeros at the end, in [0, 1).
@@ -174,13 +178,13 @@ class CubicSparsity(_Cubic):
 class CubicThreshold(_Cubic):
     """Raises the threshold of `SoftMovement` along the cubic curve of `CubicSparsity`.
 
-    The penalty of `SoftMovement` rises with it. What sparsity results is not set here.
+    The penalty of `SoftMovement` rises with it. The resulting sparsity is not set here.
 
     Args:
-      final_threshold: on the sigmoid of the scores, in (0, 1).
+      final_threshold: threshold on the sigmoid of the scores at the end, in (0, 1).
       begin_step: optimizer step at which pruning starts, at least 0.
       end_step: optimizer step at which `final_threshold` is reached, greater than `begin_step`.
-      initial_threshold: up to `begin_step`, in [0, final_threshold].
+      initial_threshold: threshold up to `begin_step`, in [0, final_threshold].
       frequency: steps from one refresh of masks and penalty to the next, at most
         `end_step - begin_step`.
 
@@ -206,14 +210,14 @@ class CubicThreshold(_Cubic):
 
 
 class EveryStep(PruningSchedule):
-    """The schedule of methods that take none, as `L0`: masks are due at every step."""
+    """Schedule of methods that take none, such as `L0`: masks are due at every step."""
 
     schedule_value = None
     begin_step = 0
     end_step = -1
 
     def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """True, and 1."""
+        """Returns true and 1, in the shape of `step`."""
         return tf.fill(tf.shape(step), True), tf.ones(tf.shape(step), tf.float64)
 
     def get_config(self) -> dict[str, Any]:
@@ -222,11 +226,11 @@ class EveryStep(PruningSchedule):
 
 @dataclasses.dataclass(frozen=True)
 class Ramp:
-    """What is known of a schedule, whoever wrote it.
+    """Properties of a schedule, whoever wrote it.
 
     Attributes:
       schedule: the schedule itself.
-      value_name: what its value is: `"sparsity"`, as of all of tfmot's schedules, `"threshold"`, or
+      value_name: name of its value: `"sparsity"`, as in all schedules of tfmot, `"threshold"`, or
         None if it has none.
       begin_step: the first step at which masks may be due.
       end_step: the last step of the ramp; None if the schedule has none or does not tell.
@@ -249,7 +253,7 @@ class Ramp:
             schedule,
             value_name=getattr(schedule, "schedule_value", "sparsity"),
             begin_step=begin,
-            end_step=None if end is None or end < 0 else int(end),  # tfmot's -1 is no end
+            end_step=None if end is None or end < 0 else int(end),  # -1 is no end in tfmot
             final_step=None if end is None else max(begin, int(end)),
             frequency=int(getattr(schedule, "frequency", 1)),
         )

@@ -17,7 +17,7 @@ SCORES_NAME = "movement_scores"
 
 
 def is_scores(variable: tf.Variable) -> bool:
-    """Tells whether a variable holds movement scores."""
+    """Returns whether a variable holds movement scores."""
     return variable.name.split(":")[0].split("/")[-1] == SCORES_NAME
 
 
@@ -28,9 +28,9 @@ class ScoreScale:
         scores      = multiplier * variable
         dL/dvariable = dL/dscores           handed on unscaled
 
-    An optimizer step of a given size on the variable moves the scores `multiplier` times as far. So
-    the scores learn at `multiplier` times the optimizer's rate, whatever the optimizer, and a clip
-    over all gradients sees that of the scores. Everything else in the library deals in scores.
+    An optimizer step of a given size on the variable moves the scores `multiplier` times as far.
+    The scores thus learn at `multiplier` times the optimizer's rate, whatever the optimizer, and a
+    clip over all gradients sees that of the scores. All other code in the library deals in scores.
 
     Args:
       multiplier: learning rate of the scores over that of the optimizer, greater than 0.
@@ -60,9 +60,9 @@ class ScoreScale:
 class MagnitudeScores:
     """Initial movement scores in the order of the weights' magnitudes.
 
-    `scale * |W| / mean(|W|)`, for each matrix, taken when the layer is wrapped. Movement then
-    overrules magnitude once it has gathered evidence, so that the first cuts of a short run do
-    not fall on scores that are still noise. With `block_size`, the mean of each block.
+    Scores are `scale * |W| / mean(|W|)` for each matrix, taken when the layer is wrapped. Movement
+    then overrules magnitude once it has gathered evidence, so that the first cuts of a short run do
+    not fall on scores that are still noise. A block starts from the mean over its weights.
 
     Args:
       scale: initial score of a weight of average magnitude, greater than 0.
@@ -74,7 +74,7 @@ class MagnitudeScores:
         check_number("scale", self.scale, example=1.0, above=0)
 
     def from_kernel(self, kernel: tf.Tensor) -> tf.Tensor:
-        """Scores of a float32 `kernel`, of the same shape."""
+        """Returns scores of the shape of a float32 `kernel`."""
         magnitude = tf.abs(kernel)
         return self.scale * tf.math.divide_no_nan(magnitude, tf.reduce_mean(magnitude))
 
@@ -96,12 +96,12 @@ def initial_scores(
     """The first scores of a kernel.
 
     Args:
-      initializer: a number, an object that has `from_kernel(kernel)`, or what `initializer_of`
-        knows.
-      shape: of the scores.
-      weights: gives the kernel as a float32 tensor.
-      block_size: rows and columns of the kernel to each score.
-      initializer_of: gives the initializer of a name or an object, called on shape and dtype.
+      initializer: a number, an object that has `from_kernel(kernel)`, or a name or object that
+        `initializer_of` knows.
+      shape: shape of the scores.
+      weights: function that returns the kernel as a float32 tensor.
+      block_size: rows and columns of the kernel for each score.
+      initializer_of: function from a name or object to its initializer, called on shape and dtype.
 
     Returns:
       float32 tensor of `shape`.

@@ -1,4 +1,4 @@
-"""How a kernel is pruned, and how a model's layers are given their settings by path."""
+"""Settings of a pruned kernel, and their assignment to a model's layers by path."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tf_movprune.core.scores import ScoreScale
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How a kernel is pruned.
+    """Schedule, method, granularity and score rate with which a kernel is pruned.
 
     Args:
       schedule: a `PruningSchedule` of the library or of tfmot; None for methods that take none.
@@ -26,7 +26,7 @@ class Settings:
 
     Raises:
       TypeError: a value is not of its type.
-      ValueError: a value is out of range, or they do not go together.
+      ValueError: a value is out of range, or the values do not go together.
     """
 
     schedule: Any = None
@@ -70,7 +70,7 @@ class Settings:
 
     @property
     def key(self) -> str:
-        """Equal for equal settings: kernels that have the same are selected together."""
+        """Text that is equal for equal settings, whose kernels are selected together."""
         return repr([config_of(self.schedule), config_of(self.method), self.block_size])
 
 
@@ -83,7 +83,7 @@ def config_of(value: Any) -> Any:
 
 
 def check_method(method: Any) -> None:
-    """Raises TypeError if `method` is no `PruningMethod`."""
+    """Raises TypeError if `method` is not a `PruningMethod`."""
     if not isinstance(method, PruningMethod):
         raise TypeError(
             "method must be an object such as tf_movprune.HardMovement() or "
@@ -93,7 +93,7 @@ def check_method(method: Any) -> None:
 
 
 def check_schedule_type(schedule: Any) -> None:
-    """Raises TypeError if `schedule` is no `PruningSchedule`."""
+    """Raises TypeError if `schedule` is not a `PruningSchedule`."""
     if not isinstance(schedule, PruningSchedule):
         raise TypeError(
             "pruning_schedule must be a PruningSchedule, such as tf_movprune.CubicSparsity(0.9, "
@@ -143,19 +143,19 @@ def resolve(
     """The settings of each layer that is to be pruned.
 
     Args:
-      paths: of all layers that could be pruned.
+      paths: paths of all layers that could be pruned.
       schedule, method, block_size: one value for all, or a mapping from patterns over paths to
         values. Layers that no pattern of schedules or methods matches stay dense, and those that
         no pattern of block sizes matches are pruned weight by weight.
-      score_learning_rate_multiplier: the same for all; the methods' own if None.
+      score_learning_rate_multiplier: one value for all; the methods' own if None.
 
     Returns:
       Settings by path.
 
     Raises:
       TypeError: a value is not of its type.
-      ValueError: a value is out of range, a pattern matches nothing, or a method is the method of
-        no layer that has a schedule.
+      ValueError: a value is out of range, a pattern matches nothing, or no layer of a method has a
+        schedule.
     """
     paths = list(paths)
     methods = by_path(paths, HardMovement() if method is None else method, "method")
@@ -190,12 +190,12 @@ def resolve(
 
 
 def by_path(paths: Iterable[str], value: Any, name: str) -> dict[str, Any]:
-    """The value of each layer: the same, or that of the first pattern that matches its path.
+    """The value for each layer: the same, or that of the first pattern that matches its path.
 
     Args:
-      paths: of layers.
-      value: anything, or a mapping from patterns over paths.
-      name: of the argument that `value` is.
+      paths: paths of layers.
+      value: one value for all, or a mapping from patterns over paths to values.
+      name: name of the argument that `value` is, for messages.
 
     Returns:
       Values by path, for the layers that have one.

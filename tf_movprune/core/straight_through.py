@@ -15,7 +15,7 @@ def straight_through(kernel: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor):
 
     Args:
       kernel: floating tensor, in the precision of the computation.
-      scores: float32 tensor of the shape of `kernel`. Not read in the forward pass.
+      scores: float32 tensor of the shape of `kernel`. The forward pass does not read it.
       mask: bool tensor of the shape of `kernel`.
 
     Returns:
@@ -33,5 +33,5 @@ def straight_through(kernel: tf.Tensor, scores: tf.Tensor, mask: tf.Tensor):
 
 
 def apply_mask(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """`values` where `mask` is true, and +0 elsewhere, whatever stood there."""
+    """The `values` where `mask` is true, and +0 elsewhere, whatever stood there."""
     return tf.where(mask, values, tf.zeros([], values.dtype))

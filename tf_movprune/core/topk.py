@@ -17,7 +17,7 @@ import tensorflow as tf
 from tf_movprune.core.counting import ROW, count_true, in_rows, row_count
 from tf_movprune.core.ordered_keys import LOWEST, NONE, RankedScores, keys_of_bits, scores_of_keys
 
-_SORTED = 2048  # scores of a group that are sorted: it takes a compiler less time
+_SORTED = 2048  # largest group that is sorted, which takes a compiler less time
 
 
 def select(
@@ -26,13 +26,13 @@ def select(
     """Marks the `counts` highest scores of each group; ties go to the earlier ones.
 
     Args:
-      groups: scores that are chosen from together.
-      counts: int64 tensor, one number to each group, in [0, its size].
+      groups: lists of scores that are selected together.
+      counts: int64 tensor, one number for each group, in [0, its size].
 
     Returns:
       masks: bool tensors like the scores of the `groups`.
-      thresholds: float32 tensor, the lowest score of each group that is kept; +inf where none is,
-        or only first ones are. Of no meaning where all are kept.
+      thresholds: float32 tensor, the lowest score kept in each group; +inf if none is kept, or only
+        first ones are. It has no meaning if all are kept.
     """
     if max(_size(group) for group in groups) <= _SORTED:
         return _select_sorted(groups, counts)
@@ -50,7 +50,7 @@ def select(
 def _select_sorted(
     groups: Sequence[Sequence[RankedScores]], counts: tf.Tensor
 ) -> tuple[list[list[tf.Tensor]], tf.Tensor]:
-    """What `select` returns."""
+    """Sort-based `select` for small groups."""
     keys = _stack([[s.keys() for s in group] for group in groups], LOWEST)
     order = tf.argsort(keys, axis=1, direction="DESCENDING", stable=True)
     chosen = tf.argsort(order, axis=1) < tf.cast(counts, tf.int32)[:, None]
@@ -63,7 +63,7 @@ def _select_sorted(
 
 
 class _Bracket(NamedTuple):
-    """Two int64 keys to each group, and how many scores reach them: enough, and too few."""
+    """Two int64 keys for each group: enough scores reach the low one, too few the high one."""
 
     low: tf.Tensor
     high: tf.Tensor
@@ -79,7 +79,7 @@ class _Bracket(NamedTuple):
         return self.high - self.low > 1
 
     def narrow(self, pivots: tf.Tensor, reached: tf.Tensor, counts: tf.Tensor) -> _Bracket:
-        """By pivots and how many scores reach them, [groups, pivots] int64."""
+        """Narrows by pivots and the number of scores that reach each: int64 [groups, pivots]."""
         low, high, reach_low, reach_high = (end[:, None] for end in self)
         is_inside = (low < pivots) & (pivots < high)
         is_low = is_inside & (reached >= counts[:, None])
@@ -95,9 +95,9 @@ class _Bracket(NamedTuple):
 def _find_cuts(
     groups: Sequence[Sequence[RankedScores]], counts: tf.Tensor
 ) -> tuple[_Bracket, tf.Tensor]:
-    """Brackets whose low ends are the cuts, and the lowest keys that reach those.
+    """Brackets whose low ends are the cuts, and the lowest keys that reach them.
 
-    Exactly `counts` reach the cut, unless more are tied there; then the bracket is closed.
+    Exactly `counts` scores reach the cut, unless more are tied there; then the bracket is closed.
     """
     sizes = tf.constant([_size(group) for group in groups], tf.int64)
     whole = _Bracket(
@@ -106,7 +106,7 @@ def _find_cuts(
         sizes,
         tf.zeros_like(sizes),
     )
-    # Nothing to search for where all or none are kept.
+    # Groups that keep all or none need no search.
     is_none, is_all = counts == 0, counts == sizes
     whole = whole._replace(
         low=tf.where(is_none, whole.high, whole.low),
@@ -131,7 +131,7 @@ def _find_cuts(
         keys = _read_out_all(groups, bracket, _hidden_zero(turn))
         found = tf.reduce_sum(tf.cast(keys > LOWEST, tf.int32), axis=1)
         is_complete = ~bracket.is_open | (tf.cast(found, tf.int64) == bracket.inside)
-        # Should two of the few share a row, once more, down to one.
+        # If two of the few share a row, the search goes on until one is left.
         return bracket, turn + 1, tf.ones_like(few), tf.reduce_all(is_complete), keys
 
     def body(bracket, turn, few, is_read, keys):
@@ -155,7 +155,7 @@ def _find_cuts(
 
 
 def _sampled_pivots(groups: Sequence[Sequence[RankedScores]], counts: tf.Tensor) -> tf.Tensor:
-    """Pivots around each cut, near and far, by a sample of each group: [groups, pivots] int64."""
+    """Pivots near and far around each cut, from a sample of each group: int64 [groups, pivots]."""
     samples = [_sample(group) for group in groups]
     sizes = [sum(s.size for s in group) for group in samples]
     rows = tf.sort(_stack([[s.keys() for s in group] for group in samples], LOWEST), axis=1)
@@ -167,15 +167,15 @@ def _sampled_pivots(groups: Sequence[Sequence[RankedScores]], counts: tf.Tensor)
     distances = tf.constant([4.0, 0.7, -0.7, -4.0], tf.float64)
     ranks = tf.round((size * share)[:, None] + deviation[:, None] * distances + tf.sign(distances))
     ranks = tf.clip_by_value(ranks, 0, size[:, None])
-    # The key of a sample that so many of its keys reach.
+    # These are the keys of a sample that `ranks` of its keys reach.
     keys = tf.gather(rows, max(sizes) - tf.cast(ranks, tf.int32), batch_dims=1)
     return tf.cast(keys, tf.int64) + tf.constant([0, 0, 1, 1], tf.int64)
 
 
 def _sample(group: Sequence[RankedScores]) -> list[RankedScores]:
-    """As many scores as the root of a group's size, at a stride out of step with its columns.
+    """A sample of about the root of a group's size, at a stride out of step with its columns.
 
-    To sort more would cost more than the pass that they save.
+    Sorting more scores would cost more than the pass that they save.
     """
     size = _size(group)
     stride = math.isqrt(size)
@@ -190,9 +190,9 @@ def _sample(group: Sequence[RankedScores]) -> list[RankedScores]:
 def _interpolated_pivots(
     bracket: _Bracket, counts: tf.Tensor, sizes: tf.Tensor, turn: tf.Tensor
 ) -> tf.Tensor:
-    """Pivots around each cut, near and far, as if scores were evenly spread in its bracket.
+    """Pivots near and far around each cut, as if scores were evenly spread in its bracket.
 
-    In every fourth turn they divide the keys of the bracket evenly, whatever the scores.
+    Every fourth turn divides the keys of the bracket evenly, whatever the scores.
 
     Returns:
       int64 tensor [groups, pivots], rising.
@@ -218,9 +218,9 @@ def _interpolated_pivots(
 
 
 def _reach(keys: tf.Tensor, pivots: tf.Tensor) -> tf.Tensor:
-    """How many keys reach each of the pivots, which are int32: int64 tensor like `pivots`."""
-    rows = in_rows(keys, 255, LOWEST)  # which no pivot is as low as
-    shifts = [8 * i for i in range(pivots.shape[0])]  # counts of four fit into an int32 together
+    """Number of keys that reach each of the int32 `pivots`: int64 tensor of their shape."""
+    rows = in_rows(keys, 255, LOWEST)  # padding lies below every pivot
+    shifts = [8 * i for i in range(pivots.shape[0])]  # four counts fit into one int32
     packed = tf.add_n(
         [
             tf.bitwise.left_shift(tf.cast(rows >= pivot, tf.int32), shift)
@@ -237,7 +237,7 @@ def _reach(keys: tf.Tensor, pivots: tf.Tensor) -> tf.Tensor:
 def _reach_of_all(
     groups: Sequence[Sequence[RankedScores]], pivots: tf.Tensor, zero: tf.Tensor
 ) -> tf.Tensor:
-    """How many scores of each group reach its pivots: int64 tensor like `pivots`."""
+    """Number of scores of each group that reach its pivots: int64 tensor like `pivots`."""
     pairs = zip(groups, tf.unstack(tf.cast(pivots, tf.int32)))
     return tf.stack(
         [tf.add_n([_reach(s.keys(zero), pivot) for s in group]) for group, pivot in pairs]
@@ -245,7 +245,7 @@ def _reach_of_all(
 
 
 def _reach_of_read(keys: tf.Tensor, bracket: _Bracket, pivots: tf.Tensor) -> tf.Tensor:
-    """The same by the keys that `_read_out_all` found."""
+    """Result of `_reach_of_all`, from the keys that `_read_out_all` found."""
     keys = tf.cast(keys, tf.int64)[:, None, :]
     is_reached = (keys >= pivots[:, :, None]) & (keys < bracket.high[:, None, None])
     reached = tf.reduce_sum(tf.cast(is_reached, tf.int32), axis=2)
@@ -255,9 +255,9 @@ def _reach_of_read(keys: tf.Tensor, bracket: _Bracket, pivots: tf.Tensor) -> tf.
 def _read_out_all(
     groups: Sequence[Sequence[RankedScores]], bracket: _Bracket, zero: tf.Tensor
 ) -> tf.Tensor:
-    """The keys inside each bracket, in rows with `LOWEST` for nothing: int32 [groups, longest].
+    """The key inside the bracket for each row, or `LOWEST` for none: int32 [groups, longest].
 
-    Where two share a row their sum stands for them.
+    If several keys share a row, their sum stands for them.
     """
     lows, highs = (tf.cast(end, tf.int32) for end in (bracket.low, bracket.high))
     sums = _stack(
@@ -270,7 +270,7 @@ def _read_out_all(
 
 
 def _read_out(keys: tf.Tensor, low: tf.Tensor, high: tf.Tensor) -> tf.Tensor:
-    """The sum over each row of `1 + key - low`, of the keys in [low, high): int32."""
+    """Row sums of `1 + key - low` over the keys in [low, high): int32."""
     offsets = tf.where((keys >= low) & (keys < high), keys - low + 1, 0)  # may wrap around
     return tf.reduce_sum(in_rows(offsets, ROW, 0), axis=1)
 
@@ -295,7 +295,8 @@ def _ends_of_tied(
         is_late = tf.stack(taken) > wanted
         return tf.where(is_late, low, middle), tf.where(is_late, middle, high)
 
-    # The greatest end before which no more than `wanted` are tied. Without a surplus, the last.
+    # The search finds the greatest end before which at most `wanted` are tied; without a surplus,
+    # it is the last one.
     low = tf.where(bracket.reach_low > counts, tf.zeros_like(sizes), sizes)
     low, _ = tf.while_loop(lambda low, high: tf.reduce_any(high - low > 1), body, (low, sizes + 1))
     return low
@@ -313,7 +314,7 @@ def _index_type(group: Sequence[RankedScores]) -> tf.DType:
 
 
 def _stack(groups: Sequence[Sequence[tf.Tensor]], padding: int | np.int32 = 0) -> tf.Tensor:
-    """Tensors of rank 1, those of each group joined to one row: [groups, longest]."""
+    """Joins the rank-1 tensors of each group to one padded row: [groups, longest]."""
     rows = [tf.concat(group, axis=0) for group in groups]
     longest = max(row.shape.num_elements() for row in rows)
     return tf.stack(
@@ -325,7 +326,7 @@ def _stack(groups: Sequence[Sequence[tf.Tensor]], padding: int | np.int32 = 0) -
 
 
 def _hidden_zero(number: tf.Tensor) -> tf.Tensor:
-    """0, of which the compiler does not know: the sign of a number that is not negative."""
+    """A 0 that the compiler does not know: the sign of a number that is not negative."""
     return tf.cast(number < 0, tf.int32)
 
 
