@@ -1,4 +1,4 @@
-"""What models give, and the labels and weights that go with it, by output."""
+"""Logits of models, and the labels and weights that go with them, by output."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tf_movprune.keras2.layer import PruneLowMovement
 
 
 class WithTeacherLogits(NamedTuple):
-    """A model's inputs and what the teacher makes of them: `x` in what caching returns."""
+    """A model's inputs and the teacher's logits on them: `x` in a cached dataset."""
 
     inputs: Any
     teacher_logits: dict[str, tf.Tensor]
 
 
 class Batch(NamedTuple):
-    """What `fit` hands over, taken apart."""
+    """Parts of the data that `fit` hands over."""
 
     inputs: Any
     labels: Any
@@ -29,7 +29,7 @@ class Batch(NamedTuple):
 
 
 class Target(NamedTuple):
-    """What one output is compared with."""
+    """Labels and weights that one output is compared with."""
 
     labels: tf.Tensor | None
     valid: tf.Tensor | None
@@ -42,7 +42,7 @@ def logits_of(outputs: Any) -> dict[str, tf.Tensor]:
     The tensors of a list or tuple are `output_1`, `output_2`, as in Keras.
 
     Raises:
-      TypeError: the outputs are something else.
+      TypeError: the outputs are not logits.
       ValueError: the outputs have no axis of at least two classes.
     """
     found: dict[str, Any] = {}
@@ -74,7 +74,7 @@ def logits_of(outputs: Any) -> dict[str, tf.Tensor]:
 
 
 def ends_in_probabilities(model: keras.Model) -> bool:
-    """Whether all outputs of a Sequential or Functional model come out of a softmax or sigmoid."""
+    """Returns whether all outputs of a graph of layers come out of a softmax or sigmoid."""
     if isinstance(model, keras.Sequential):
         ends = model.layers[-1:]
     elif is_graph_network(model):
@@ -90,7 +90,7 @@ def _gives_probabilities(layer: Layer) -> bool:
         return ends_in_probabilities(layer)
     activation = getattr(layer, "activation", None)
     if type(layer) is keras.layers.Activation and activation is keras.activations.linear:
-        # Casts, under mixed precision.
+        # Linear activations are casts under mixed precision.
         parents = [p.layer for node in compat.call_nodes(layer) for p in node.parent_nodes]
         return bool(parents) and all(map(_gives_probabilities, parents))
     probabilities = (keras.activations.softmax, keras.activations.sigmoid)
@@ -109,7 +109,7 @@ def unpack(data: Any) -> Batch:
 
 
 def by_output(values: Any, names: Collection[str], what: str) -> dict[str, Any]:
-    """Labels or weights by the names of the outputs that they belong to; None where there are none.
+    """Labels or weights by the names of the outputs that they belong to; None if there are none.
 
     One tensor of weights is for every output.
     """
@@ -134,10 +134,10 @@ def by_output(values: Any, names: Collection[str], what: str) -> dict[str, Any]:
 
 
 def align(logits: tf.Tensor, labels: tf.Tensor | None, weights: tf.Tensor | None) -> Target:
-    """Labels and weights in the shapes of class ids, with what is ignored taken out.
+    """Labels and weights in the shapes of class ids, with ignored positions taken out.
 
-    What is neither masked by Keras nor labelled -100 is valid. The rest has weight 0, and class 0
-    in place of -100, of which a loss may make NaN or an error.
+    Positions that are neither masked by Keras nor labelled -100 are valid. The others have weight
+    0, and class 0 in place of -100, which a loss may turn into NaN or an error.
     """
     valid = compat.keras_mask(logits)
     if valid is not None and valid.shape.rank != logits.shape.rank - 1:
@@ -156,7 +156,7 @@ def align(logits: tf.Tensor, labels: tf.Tensor | None, weights: tf.Tensor | None
 
 
 def are_class_ids(labels: tf.Tensor, logits: tf.Tensor) -> bool:
-    """Whether these are integers of the logits' shape without its last axis."""
+    """Returns whether labels are integers of the logits' shape without its last axis."""
     return labels.dtype.is_integer and labels.shape.is_compatible_with(logits.shape[:-1])
 
 
@@ -176,8 +176,8 @@ def keras_arguments(
 ) -> tuple[Any, Any, Any]:
     """Labels, logits and weights for Keras's losses and metrics, which honour masks.
 
-    With `fill`, a mask in which nothing is valid becomes one in which all is, of weight 0: Keras's
-    losses divide by the number of what is valid.
+    With `fill`, a mask without valid positions becomes one in which all are valid, with weight 0:
+    Keras's losses divide by the number of valid positions.
     """
 
     def mask(target: Target) -> tf.Tensor | None:
@@ -205,7 +205,7 @@ def _packed(values: dict[str, Any], outputs: Any) -> Any:
 
 
 def check_match(student: dict[str, tf.Tensor], teacher: dict[str, tf.Tensor]) -> None:
-    """Raises ValueError where names or shapes of logits differ."""
+    """Raises ValueError if names or shapes of logits differ."""
     same = set(student) == set(teacher)
     if same and all(s.shape.is_compatible_with(teacher[name].shape) for name, s in student.items()):
         return

@@ -1,4 +1,4 @@
-"""The callback that moves the masks forward in `fit`, and the function for loops of one's own."""
+"""The callback that refreshes masks in `fit`, and the function for custom training loops."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from tf_movprune.keras2.training_guard import guard_training
 def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) -> tf.Tensor:
     """Refreshes the masks of a pruned model, if its schedules say that they are due.
 
-    For training loops of your own: call it before each step, with the optimizer's iterations, and
-    once more after the last with `force=True`. It may be called inside `tf.function`. `fit` needs
+    In a custom training loop, call it before each step with the optimizer's iterations, and once
+    more after the last step with `force=True`. It may be called inside `tf.function`. `fit` needs
     only `UpdatePruningStep`.
 
     Args:
       model: a pruned model or layer.
       step: integer scalar, the number of optimizer steps taken so far.
-      force: refresh every mask whose schedule has begun, due or not.
+      force: whether to refresh every mask whose schedule has begun, due or not.
 
     Returns:
       float32 scalar, the fraction of zeros over all prunable weights.
 
     Raises:
-      ValueError: nothing in the model is pruned, it is not built, or `step` is negative.
+      ValueError: nothing in the model is pruned, the model is not built, or `step` is negative.
     """
     wrappers = built_layers(model).values()
     if not tf.is_tensor(step) and not isinstance(step, tf.Variable) and step < 0:
@@ -47,18 +47,18 @@ class UpdatePruningStep(keras.callbacks.Callback):
     """Refreshes the masks before each training step, as their schedules say.
 
     The step is the optimizer's `iterations`, so that training goes on where a restored optimizer
-    left off. With `steps_per_execution` above 1 masks are refreshed once to each execution. After
+    left off. With `steps_per_execution` above 1, masks are refreshed once per execution. After
     training, and after an early stop, they are refreshed a last time from the final scores.
     Overall `sparsity` appears in the progress bar and in `History`.
 
-    Put it first in the list of callbacks, so that those that save or log see what it did. Callbacks
+    Put it first in the list of callbacks, so that those that save or log see its effect. Callbacks
     that restore earlier weights, such as `EarlyStopping(restore_best_weights=True)`, restore their
     masks too: let them choose among the epochs at the final sparsity only.
 
     Args:
-      num_train_steps: steps of the whole training, where it takes several calls of `fit`: then
-        schedules are checked against it and not against each call, and the last refresh waits for
-        the last step.
+      num_train_steps: steps of the whole training, if it takes several calls of `fit`. Schedules
+        are then checked against it instead of each call, and the last refresh waits for the last
+        step.
 
     Raises (when `fit` starts):
       RuntimeError: `strip_pruning` has folded the masks in.
@@ -66,7 +66,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         the run, or never fires in it; scores are frozen, unknown to the optimizer, or NaN; there is
         no loss but the penalty of pruning.
 
-    Warns of runs that go on where the learning rate of `create_optimizer` has fallen to 0.
+    Warns of runs that go on after the learning rate of `create_optimizer` has fallen to 0.
     """
 
     _supports_tf_logs = True
@@ -98,13 +98,13 @@ class UpdatePruningStep(keras.callbacks.Callback):
             self._compiled_refresh = self._compile_refresh()
 
     def _begin_training(self, epoch: int) -> None:
-        """The first point at which the length of the run is known."""
+        """Begins training, at the first point at which the length of the run is known."""
         self._check_schedules(epoch)
         run_checks.warn_if_ahead(self._kernels, self._step())
         self._is_training = True
         _build_optimizer(self.model)
         guard_training(self.model, list(self._layers.values()))
-        self._refresh()  # compiles here what Keras would call slow in a batch; changes nothing else
+        self._refresh()  # compiles early: Keras would call it slow in a batch; no other effect
 
     def _compile_refresh(self):
         kernels, iterations = self._kernels, self.model.optimizer.iterations
@@ -123,8 +123,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._window = compat.steps_per_execution(self.model)
         if not self._is_training:
             self._begin_training(epoch)
-        # Keras's progress bar averages every value over the epoch that does not bear the name of
-        # one of the model's metrics. It looks when an epoch begins.
+        # Keras's progress bar averages a value over the epoch unless one of the model's metrics has
+        # its name. It looks when an epoch begins.
         compat.added_metrics(self.model).append(self._progress_marker)
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -151,7 +151,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         self._hide_marker()
         run_checks.check_scores(self._layers, self._step())
-        # A run that goes on later does so as if it had never stopped.
+        # Without a forced refresh, a run that goes on later does so as if it had never stopped.
         self._refresh(force=self._step() >= (self.num_train_steps or 0))
         self._is_training = False
         self._warn_if_unfinished()
@@ -207,15 +207,15 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
 def step_of(model: keras.Model) -> int:
     """The number of steps that a compiled model's optimizer has taken."""
-    return int(tf.convert_to_tensor(model.optimizer.iterations))  # `int` refuses mirrored ones
+    return int(tf.convert_to_tensor(model.optimizer.iterations))  # `int` refuses mirrored variables
 
 
 class _ProgressMarker(keras.metrics.Mean):
-    """Has a name, and is never updated."""
+    """Metric that has a name and is never updated."""
 
 
 def _has_known_train_step(model: keras.Model) -> bool:
-    """Whether it trains all variables of the model on its losses; others are users' own."""
+    """Returns whether the train step is known to train all variables of the model on its losses."""
     known = ("tf_keras.", "tf_movprune.", hugging_face.PACKAGE)
     methods = (model.train_step, model.compute_loss)
     return all(method.__module__.startswith(known) for method in methods)
@@ -224,7 +224,7 @@ def _has_known_train_step(model: keras.Model) -> bool:
 def _build_optimizer(model: keras.Model) -> None:
     """Makes the optimizer's slots, so that TensorFlow need not trace the step twice.
 
-    It does where the first trace makes variables.
+    It traces twice if the first trace makes variables.
     """
     if _has_known_train_step(model) and isinstance(model.optimizer, keras.optimizers.Optimizer):
         model.optimizer.build(model.trainable_variables)

@@ -22,23 +22,23 @@ from tf_movprune.keras2.units import Heads, Neurons, find_units, heads_of
 
 
 def compact(model: keras.Model) -> keras.Model:
-    """Removes empty heads and neurons: a smaller dense model with the same outputs.
+    """Removes empty heads and neurons, for a smaller dense model with the same outputs.
 
-    A neuron between two dense layers goes where nothing reads it, and where it reads nothing: then
-    it is a constant, which is added to the next bias. So do attention heads. At least one head and
-    one neuron of each layer stay. Zeros here and there are no reason to remove anything.
+    A neuron between two dense layers is removed if nothing reads it, or if it reads nothing: then
+    it is a constant, which is added to the next bias. Attention heads are removed likewise. At
+    least one head and one neuron of each layer stay. Scattered zeros remove nothing.
 
-    Looked at are the encoder layers of Hugging Face's BERT, RoBERTa (also CamemBERT, XLM-RoBERTa),
+    Candidates are the encoder layers of Hugging Face's BERT, RoBERTa (also CamemBERT, XLM-RoBERTa),
     ELECTRA and DistilBERT; every Keras `MultiHeadAttention`, unless a graph asks it for its
     attention scores; and, in Sequential and Functional models, dense layers that follow each other
-    with nothing between them but dropout and activations that Keras knows, and that nothing else in
-    the model holds. Attention scores that code of your own asks for (`output_attentions`,
+    with nothing between them but dropout and activations that Keras knows, if no other part of the
+    model holds them. Attention scores that your own code asks for (`output_attentions`,
     `return_attention_scores`), and a `head_mask`, have as many heads as remain.
 
     Sequential and Functional models are cloned around the layers that do not change, others are
     changed in place. A Hugging Face model gets a copy of its configuration that says what was
-    removed, as `pruned_heads` and `intermediate_sizes`; `load_compacted` loads what its
-    `save_pretrained` writes.
+    removed, as `pruned_heads` and `intermediate_sizes`. Save it with `save_pretrained` and load it
+    with `load_compacted`.
 
     Args:
       model: a built model without pruning wrappers.
@@ -47,10 +47,10 @@ def compact(model: keras.Model) -> keras.Model:
       The smaller model, of the same class and not compiled. Its outputs are equal up to rounding.
 
     Raises:
-      TypeError: not a Keras model.
+      TypeError: `model` is not a Keras model.
       ValueError: the model is still pruned, or not built.
 
-    Warns where there is nothing to remove.
+    Warns if there is nothing to remove.
     """
     check_stripped(model)
     if not (model.built and model.weights):
@@ -75,16 +75,16 @@ def compact(model: keras.Model) -> keras.Model:
 def compacted(
     model: keras.Model, rows: int = 1, min_sparsity: float = 0.0
 ) -> Iterator[tuple[keras.Model, dict[str, tuple[int, int]]]]:
-    """What `compact` would return, for a while: what is changed in place is changed back.
+    """Compacts a model for the duration of a context; changes in place are undone at its end.
 
     Args:
-      model: built, without wrappers.
-      rows: of a block. In kernels in which at least `min_sparsity` of the blocks that are left are
-        zero, only whole blocks go, so that the others stay what they are.
+      model: built model without wrappers.
+      rows: rows of a block. If at least `min_sparsity` of the blocks that are left in a kernel are
+        zero, only whole blocks are removed from it, so that the other blocks stay what they are.
       min_sparsity: fraction of the blocks.
 
     Yields:
-      The smaller model, and how many `"heads"` and `"neurons"` of how many were removed.
+      The smaller model, and the numbers of removed and of all `"heads"` and `"neurons"`.
     """
     units, weights = fold_empty_units(find_units(LayerTree(model)), rows, min_sparsity)
     removed = {}
@@ -105,8 +105,8 @@ def load_compacted(
     """Loads a Hugging Face TF model that was compacted and then saved.
 
     Args:
-      path: the folder that `save_pretrained` wrote.
-      model_class: class of the model, where it is not one of `transformers`.
+      path: folder that `save_pretrained` wrote.
+      model_class: class of the model, if it is not one of `transformers`.
 
     Returns:
       The model, as it was saved.
@@ -122,7 +122,10 @@ def load_compacted(
 
 
 def resized(model: keras.Model) -> keras.Model:
-    """Gives a Hugging Face model the heads and neurons of its configuration, with any weights."""
+    """Resizes a Hugging Face model to the heads and neurons of its configuration.
+
+    Its weights are arbitrary thereafter.
+    """
     hugging_face.build(model)
     sizes = hugging_face.remaining_sizes(model.config)
     if sizes is None:
@@ -143,7 +146,7 @@ def _encoder_layers(units: Sequence[KeptUnits]) -> Iterator[tuple[Any, KeptUnits
 
 
 def _record(model: keras.Model, units: Sequence[KeptUnits]) -> None:
-    """Says in the configurations of encoders what was removed from their layers."""
+    """Records in the configurations of encoders what was removed from their layers."""
     encoders: dict[int, tuple[Any, list[tuple[np.ndarray, int]]]] = {}
     for config, heads, neurons in _encoder_layers(units):
         sizes = (heads.kept, len(neurons.kept))
@@ -157,7 +160,7 @@ def _record(model: keras.Model, units: Sequence[KeptUnits]) -> None:
 
 
 def _rebuilt(model: keras.Model, units: Sequence[KeptUnits], weights: Matrices) -> keras.Model:
-    """The model with smaller layers; what it held is left as it was, but no longer held."""
+    """The model with smaller layers; the layers that they replace are left as they were."""
     replacements: dict[int, Layer] = {}
     layers = {id(layer): layer for unit in units for layer in (*unit.sources, unit.reader)}
     for key, layer in layers.items():

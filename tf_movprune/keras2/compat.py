@@ -19,7 +19,7 @@ import tf_keras as keras
 
 @contextlib.contextmanager
 def _unchanged_environment() -> Iterator[None]:
-    """Importing tfmot sets TF_USE_LEGACY_KERAS for the whole process, and does not need it."""
+    """Restores the environment, in which tfmot sets TF_USE_LEGACY_KERAS without needing it."""
     before = dict(os.environ)
     try:
         yield
@@ -91,7 +91,7 @@ def check_keras_object(
 
 
 def is_saving() -> bool:
-    """Whether a SavedModel is being made at the moment, which calls layers to trace them."""
+    """Returns whether a SavedModel is being made at the moment, which traces calls of layers."""
     return in_tf_saved_model_scope()
 
 
@@ -106,13 +106,13 @@ def registered_kernels(layer: Layer) -> list[str]:
 
 @functools.cache
 def _keras_attributes() -> frozenset[str]:
-    # Named, so that the names of the user's own models are not counted up.
+    # Explicit names keep the numbers in the names of the user's own models unchanged.
     with tf.init_scope():
         return frozenset(vars(Layer(name="layer"))) | frozenset(vars(keras.Model(name="model")))
 
 
 def is_keras_attribute(name: str) -> bool:
-    """Whether Keras keeps its own books under a name: what any layer has, or gets later."""
+    """Returns whether Keras uses a name for attributes that any layer has, or gets later."""
     return name in _keras_attributes() or name.startswith(
         ("_self_unconditional", "_self_name_based", "_obj_reference_counts")
     )
@@ -128,17 +128,17 @@ def copy_of_books(value: Any) -> Any:
 
 
 def tracked_items(layer: Layer) -> list[Any]:
-    """What Keras tracks of a layer, in the order in which it counts weights."""
+    """The items that Keras tracks of a layer, in the order in which it counts weights."""
     return list(layer._self_tracked_trackables)
 
 
 def reorder_tracked_items(layer: Layer, items: Sequence[Any]) -> None:
-    """Makes Keras count the weights of a layer in the order of these, which it tracks."""
+    """Makes Keras count the weights of a layer in the order of `items`, which it tracks."""
     layer._self_tracked_trackables = list(items)
 
 
 def takes_mask(layer: Layer) -> bool:
-    """Whether the `call` of a layer has an argument `mask`."""
+    """Returns whether the `call` of a layer has an argument `mask`."""
     return layer._expects_mask_arg
 
 
@@ -182,7 +182,7 @@ def head_count(layer: keras.layers.MultiHeadAttention) -> int:
 
 
 def is_graph_network(layer: Any) -> bool:
-    """Whether a layer is a Sequential or Functional model, which is changed by cloning."""
+    """Returns whether a layer is a Sequential or Functional model, which is changed by cloning."""
     return isinstance(layer, keras.Sequential) or (
         isinstance(layer, keras.Model) and layer._is_graph_network
     )
@@ -191,7 +191,7 @@ def is_graph_network(layer: Any) -> bool:
 def graph_nodes(model: keras.Model) -> list[Any]:
     """The calls of layers in a graph, with `layer`, `parent_nodes` and `call_kwargs`.
 
-    Empty for a Sequential model whose input shape is not known.
+    There are none in a Sequential model whose input shape is not known.
     """
     by_depth = getattr(model, "_nodes_by_depth", {})
     return [node for nodes in by_depth.values() for node in nodes]
@@ -223,16 +223,16 @@ def forget_compilation(model: Layer) -> None:
         model.optimizer = None
         functions = ("train_function", "train_tf_function", "test_function", "predict_function")
         for name in ("optimizer", *functions):
-            model._delete_tracking(name)  # checkpoints would hold what the attribute was before
+            model._delete_tracking(name)  # checkpoints would hold its earlier value
 
 
 def added_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
-    """The list, to be changed, of the metrics that a model has besides those of `compile`."""
+    """The mutable list of the metrics that a model has besides those of `compile`."""
     return model._metrics
 
 
 def steps_per_execution(model: keras.Model) -> int:
-    """How many steps one call of the train function of a compiled model takes."""
+    """Number of steps that one call of the train function of a compiled model takes."""
     return int(tf.convert_to_tensor(getattr(model, "_steps_per_execution", None) or 1))
 
 
@@ -251,12 +251,12 @@ def attach_keras_mask(tensor: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
 
 
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
-    """The learning rate of an optimizer, or its schedule and not the rate at this step."""
+    """The learning rate of an optimizer, or its schedule instead of the rate at this step."""
     return getattr(optimizer, "_learning_rate", None)
 
 
 def was_built_without(optimizer: keras.optimizers.Optimizer, variable: tf.Variable) -> bool:
-    """Whether an optimizer has made its slots, and none for a variable."""
+    """Returns whether an optimizer has made its slots, but none for a variable."""
     if not getattr(optimizer, "_built", False):
         return False
     return optimizer._var_key(variable) not in optimizer._index_dict
@@ -280,7 +280,7 @@ class OpenAdamW(keras.optimizers.AdamW):
     """
 
     def decays(self, variable: tf.Variable) -> bool:
-        """Whether a variable is decayed, unless it is excluded by name."""
+        """Returns whether a variable is decayed, unless it is excluded by name."""
         return True
 
     def apply_clipped(self, grads_and_vars: list, apply: Callable[[list], Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Training a student to give its teacher's outputs besides the right labels."""
+"""Training of a student on its teacher's outputs and on labels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tf_movprune.keras2.layer_tree import pruned_layers
 
 
 class _Step(NamedTuple):
-    """What a step leaves for the logs."""
+    """Values that a step leaves for the logs."""
 
     losses: tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]  # total, CE and KL, over the replicas
     size: tf.Tensor
@@ -35,12 +35,12 @@ class _Step(NamedTuple):
 
 
 class Distiller(keras.Model):
-    """Trains a student on labels and on what its teacher says; a model for `fit` and `evaluate`.
+    """Trains a student on labels and its teacher's outputs; a model for `fit` and `evaluate`.
 
         loss = alpha_distil * KL + alpha_ce * CE + sum(student.losses)
 
     KL is `distillation_loss`. CE is the cross-entropy of the student's logits with integer labels,
-    or the `loss` given to `compile`. Both are means over the outputs, where there are several, as
+    or the `loss` given to `compile`. Both are means over the outputs if there are several, such as
     the start and end of an answer. Both are float32 under every precision policy.
 
         student = tf_movprune.prune_low_movement(student, schedule)
@@ -50,24 +50,24 @@ class Distiller(keras.Model):
         plain = tf_movprune.strip_pruning(distiller)  # the student
 
     Outputs are logits [batch, ..., classes]: a tensor, a list, tuple or dict of tensors, or a
-    Hugging Face output, of which `logits`, or `start_logits` and `end_logits`, are used. Labels are
-    `y`, or in the inputs under Hugging Face's names where there is no `y`. They may be missing if
+    Hugging Face output, whose `logits`, or `start_logits` and `end_logits`, are used. Labels are
+    `y`, or in the inputs under Hugging Face's names if there is no `y`. They may be missing if
     `alpha_ce` is 0. Examples or tokens labelled -100, or masked by a Keras mask, count for nothing
-    in the loss and in metrics. `sample_weight` weights CE and not KL: an example of weight 0 is
-    one that only the teacher labels.
+    in the loss and in metrics. `sample_weight` weights CE but not KL: an example of weight 0 is
+    labelled by the teacher alone.
 
     The logs are `loss`, `ce_loss`, `distillation_loss`, and the metrics of `compile` on the
-    student's logits. `predict` returns what the student returns. Weights, checkpoints and
-    `trainable_weights` are the student's. Under a distribution strategy make both models in its
+    student's logits. `predict` returns the student's outputs. Weights, checkpoints and
+    `trainable_weights` are the student's. Under a distribution strategy, make both models in its
     scope.
 
     Args:
       student: built `tf_keras` model.
       teacher: built `tf_keras` model, which runs in inference mode; None if all data come from
         `cache_teacher_logits`.
-      temperature: greater than 0.
+      temperature: temperature of KL, greater than 0.
       alpha_distil: weight of KL, at least 0.
-      alpha_ce: weight of CE, at least 0; not both 0.
+      alpha_ce: weight of CE, at least 0. One of the two weights must be above 0.
 
     Raises:
       TypeError: a model is not a `tf_keras` model.
@@ -97,7 +97,7 @@ class Distiller(keras.Model):
             _check_apart(student, teacher)
         super().__init__(autocast=False, **kwargs)
         self.student = student
-        self._get_teacher = lambda: teacher  # hidden from all that walks or tracks attributes
+        self._get_teacher = lambda: teacher  # hidden from code that walks or tracks attributes
         self.temperature = float(temperature)
         self.alpha_distil = float(alpha_distil)
         self.alpha_ce = float(alpha_ce)
@@ -120,7 +120,7 @@ class Distiller(keras.Model):
         super().compile(optimizer, loss, *args, **kwargs)
         names = ("loss", "ce_loss", "distillation_loss")
         with self.distribute_strategy.scope():
-            # Not tracked: checkpoints are the student's and the optimizer's.
+            # Keras must not track these: checkpoints are the student's and the optimizer's.
             vars(self)["_trackers"] = tuple(keras.metrics.Mean(name=name) for name in names)
 
     @property
@@ -210,7 +210,7 @@ class Distiller(keras.Model):
     # ---- saving
 
     def __dir__(self):
-        # Keras's files of weights hold what it finds here.
+        # Keras writes what it finds here to files of weights.
         return [name for name in super().__dir__() if name not in ("teacher", "_trackers")]
 
     def get_config(self):
@@ -251,7 +251,7 @@ def _check_model(model: Any, role: str) -> None:
 
 
 def check_teacher(teacher: Any) -> None:
-    """Raises TypeError or ValueError where a model cannot teach."""
+    """Raises TypeError or ValueError if a model cannot teach."""
     _check_model(teacher, "teacher")
     if pruned_layers(teacher):
         raise ValueError(

@@ -1,4 +1,4 @@
-"""Heads and neurons as columns and rows of matrices, and matrices without those that do nothing."""
+"""Heads and neurons as columns and rows of matrices, and the removal of those that do nothing."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ class KeptUnits:
 
     def __init__(self, group: UnitGroup, rows: int = 1, min_sparsity: float = 0.0):
         self.group = group
-        self._rows, self._min_sparsity = rows, min_sparsity  # of blocks that are left whole
+        self._rows, self._min_sparsity = rows, min_sparsity  # for blocks that are left whole
         self.kept = np.arange(group.size)
         self.sources, self.reader = group.sources, group.reader
-        self.value = self.sources[-1]  # the outputs of which are passed on
+        self.value = self.sources[-1]  # the layer whose outputs are passed on
         is_einsum = isinstance(self.reader, keras.layers.EinsumDense)
         self.axes = 2 if is_einsum else 1  # [heads, size of a head], or both in one
 
@@ -70,7 +70,7 @@ class KeptUnits:
         """Removes the units that do nothing; the constant ones go into the reader's bias.
 
         Returns:
-          Whether there were any.
+          True if there were any.
         """
         reads = self._blocks(weights[id(self.value)].kernel).any(axis=(0, 2))
         rows = self._blocks(weights[id(self.reader)].kernel.T)
@@ -127,12 +127,12 @@ def fold_empty_units(
 
     Args:
       groups: all heads and neurons.
-      rows: of a block. In kernels in which at least `min_sparsity` of the blocks that are left are
-        zero, only whole blocks go, so that the others stay what they are.
+      rows: rows of a block. If at least `min_sparsity` of the blocks that are left in a kernel are
+        zero, only whole blocks are removed from it, so that the other blocks stay what they are.
       min_sparsity: fraction of the blocks.
     """
     units = [KeptUnits(group, rows, min_sparsity) for group in groups]
     weights = Matrices(units)
     while any([unit.fold_empty(weights) for unit in units]):
-        pass  # what went may have been all that read something else
+        pass  # removed units may have been the last readers of others
     return units, weights

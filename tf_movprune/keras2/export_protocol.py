@@ -31,7 +31,7 @@ _UNDESCRIBED = "a model that is not of Hugging Face's classes"
 
 
 def model_of(cls: type, description: dict[str, Any] | None, path: str | pathlib.Path) -> Any:
-    """A new model of a class, made as the model that was described.
+    """Makes a model of a class like the one that was described.
 
     Raises:
       TypeError: models of the class are not made from a configuration.

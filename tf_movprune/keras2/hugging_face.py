@@ -1,4 +1,4 @@
-"""All that is known of Hugging Face's TF models: their layers, names, files and configurations."""
+"""Knowledge of Hugging Face's TF models: their layers, names, files and configurations."""
 
 from __future__ import annotations
 
@@ -17,42 +17,42 @@ import tensorflow as tf
 from tf_movprune.keras2.compat import Layer, keras
 
 PACKAGE = "transformers."
-"""Under which the classes are, in the names of their modules."""
+"""Start of the names of the modules that define their classes."""
 
 IGNORED_LABEL = -100
-"""Marks what has no label, in token classification."""
+"""Label of tokens that have none, in token classification."""
 
 LABEL_NAMES = {"logits": "labels", "start_logits": "start_positions", "end_logits": "end_positions"}
-"""By output, the labels that a dataset has among the inputs."""
+"""Names of the labels that a dataset has among the inputs, by output."""
 
 # The dense layers that Sanh et al. prune, in BERT and its relatives: query, key, value, attention
-# output, intermediate and output of each encoder layer. Not embeddings, pooler or head.
+# output, intermediate and output of each encoder layer. Embeddings, pooler and head stay dense.
 _ENCODER_LAYER = re.compile(
     r"(^|\.)(encoder|transformer)\.(layer|layers|albert_layer_groups)\.\d+\."
 )
 
-# Encoder layers that are laid out as in BERT, or in DistilBERT. Others resemble them and compute
-# something else.
+# Encoder layers that are laid out as in BERT, or in DistilBERT. Others look alike but compute
+# differently.
 _LIKE_BERT = {
     f"TF{name}Layer" for name in ("Bert", "Camembert", "Electra", "Roberta", "XLMRoberta")
 }
 _LIKE_DISTILBERT = {"TFTransformerBlock"}
 
-_SIZES = "intermediate_sizes"  # in a configuration: one to each encoder layer
+_SIZES = "intermediate_sizes"  # attribute of a configuration: one size for each encoder layer
 
 
 def is_hugging_face(layer: Layer) -> bool:
-    """Whether a layer is a Hugging Face model or the main layer of one."""
+    """Returns whether a layer is a Hugging Face model or the main layer of one."""
     return is_of_transformers(layer) and hasattr(layer, "config")
 
 
 def is_of_transformers(obj: Any) -> bool:
-    """Whether the class of an object is one of the package `transformers`."""
+    """Returns whether the class of an object is one of the package `transformers`."""
     return type(obj).__module__.startswith(PACKAGE)
 
 
 def is_in_encoder_layer(path: str) -> bool:
-    """Whether a path is that of a layer inside an encoder layer."""
+    """Returns whether a path is that of a layer inside an encoder layer."""
     return _ENCODER_LAYER.search(path) is not None
 
 
@@ -60,7 +60,7 @@ def is_in_encoder_layer(path: str) -> bool:
 
 
 def input_specs(model: keras.Model) -> dict[str, tf.TensorSpec]:
-    """What a model takes, by name."""
+    """Specs of the inputs of a model, by name."""
     return dict(model.input_signature)
 
 
@@ -78,7 +78,7 @@ def vocabulary_size(model: keras.Model) -> int | None:
 def check_sequence_length(model: keras.Model, sequence_length: int) -> None:
     """Raises ValueError if a model has no positions for so many tokens.
 
-    It would fail when it runs, and not on every device.
+    Without the check it would fail later, when it runs, and not on every device.
     """
     for module in model.submodules:
         table = getattr(module, "position_embeddings", None)
@@ -102,12 +102,12 @@ class EncoderLayer(NamedTuple):
 
     Attributes:
       attention: the layer that computes attention.
-      projections: query, key, value and output; each has one block of columns, and the output one
-        of rows, to each head.
-      heads: their number.
-      per_head: attributes of `attention`, by name, and how much each head adds to them.
+      projections: query, key and value, with one block of columns for each head, and output, with
+        one block of rows for each head.
+      heads: number of heads.
+      per_head: attributes of `attention` by name, and how much each head adds to them.
       intermediate, output: the layers before and after the neurons.
-      activation: what happens to the neurons in between.
+      activation: function that is applied to the neurons in between.
     """
 
     attention: Layer
@@ -156,7 +156,7 @@ def encoder_layer(layer: Layer) -> EncoderLayer | None:
 
 
 def refuse_saving(model: Layer) -> None:
-    """Makes `save_pretrained` raise: it would save the unmasked weights without a word."""
+    """Makes `save_pretrained` raise: it would silently save the unmasked weights."""
     if hasattr(type(model), "save_pretrained"):
 
         def refuse(*args: Any, **kwargs: Any) -> None:
@@ -177,7 +177,7 @@ def allow_saving(model: Layer) -> None:
 def describe(model: keras.Model) -> dict[str, Any] | None:
     """The class and configuration of a model, without the path it was loaded from.
 
-    None for a model that is not of Hugging Face's classes.
+    The result is None for a model that is not of Hugging Face's classes.
     """
     if not is_hugging_face(model):
         return None
@@ -187,12 +187,12 @@ def describe(model: keras.Model) -> dict[str, Any] | None:
 
 
 def has_configuration(cls: type) -> bool:
-    """Whether models of a class are made from a configuration."""
+    """Returns whether models of a class are made from a configuration."""
     return issubclass(cls, keras.Model) and bool(getattr(cls, "config_class", None))
 
 
 def from_description(cls: Any, description: dict[str, Any]) -> keras.Model:
-    """A model of the class and configuration of `describe`, with any weights, of full size."""
+    """Makes a full-size model with arbitrary weights from what `describe` returned."""
     return cls(cls.config_class.from_dict(description["config"]))
 
 
@@ -200,9 +200,9 @@ def from_description(cls: Any, description: dict[str, Any]) -> keras.Model:
 
 
 def remaining_sizes(config: Any) -> list[tuple[np.ndarray, int]] | None:
-    """Which heads, and how many neurons, the configuration of a compacted model leaves each layer.
+    """The heads and the number of neurons that a compacted model's configuration leaves each layer.
 
-    None for a model that was not compacted.
+    The result is None for a model that was not compacted.
     """
     if not hasattr(config, _SIZES):
         return None
@@ -217,8 +217,8 @@ def with_sizes(config: Any, layers: Sequence[tuple[np.ndarray, int]]) -> Any:
     """A copy of a configuration that says what was removed.
 
     Args:
-      config: of a model, which other models may have been made from.
-      layers: to each encoder layer, the places of the heads that stay among those that `config`
+      config: configuration of a model, which other models may share.
+      layers: for each encoder layer, the places of the heads that stay among those that `config`
         left it, and the number of its neurons.
     """
     described = copy.deepcopy(config)
@@ -242,7 +242,7 @@ def replace_config(layers: Sequence[Layer], old: Any, new: Any) -> None:
 
 
 class CompactedFolder(NamedTuple):
-    """What `save_pretrained` of a compacted model wrote."""
+    """Contents of a folder that `save_pretrained` of a compacted model wrote."""
 
     config: Any
     weights: pathlib.Path
@@ -304,7 +304,7 @@ def load_weights(model: keras.Model, path: pathlib.Path) -> None:
 
 
 def _layers_without_weights(model: keras.Model, path: pathlib.Path) -> set[str]:
-    """Names of layers without weights, to which Keras gives other numbers in each process."""
+    """Names of layers without weights, whose numbers Keras changes from process to process."""
     names = {layer.name for layer in model.layers if not layer.weights}
     if path.suffix == ".h5":
         with h5py.File(path) as file:
@@ -316,5 +316,5 @@ def _layers_without_weights(model: keras.Model, path: pathlib.Path) -> set[str]:
 
 
 def is_output(outputs: Any) -> bool:
-    """Whether outputs are an object that Hugging Face's models return."""
+    """Returns whether outputs are an object that Hugging Face's models return."""
     return hasattr(outputs, "to_tuple")

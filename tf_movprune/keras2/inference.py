@@ -22,11 +22,11 @@ def inference_of(
     """The inference of a stripped model.
 
     Args:
-      sequence_length: size of the open axes but the first, or None.
+      sequence_length: size of the open axes except the first, or None.
       batch_size: size of the first axis, or None.
 
     Raises:
-      TypeError: not a Keras model, or a size is not an integer.
+      TypeError: `model` is not a Keras model, or a size is not an integer.
       ValueError: the model is pruned, its inputs are not known, or a size is out of its range.
     """
     check_stripped(model)
@@ -69,7 +69,7 @@ def computing_in_float32(model: keras.Model) -> Iterator[None]:
     with unchanged(model):
         for layer in half:
             compat.set_precision(layer, "float32")
-            for name, value in vars(layer).items():  # constants, as `Normalization` has them
+            for name, value in vars(layer).items():  # constants, as in `Normalization`
                 if isinstance(value, tf.Tensor) and value.dtype in (tf.float16, tf.bfloat16):
                     vars(layer)[name] = tf.cast(value, tf.float32)
         yield

@@ -1,4 +1,4 @@
-"""Finding the kernels of a layer, and computing with other tensors in their place."""
+"""Places of a layer's kernels, and computation with other tensors in them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,10 @@ def kernel_names(layer: Any) -> list[str]:
 
 
 def knows_its_inputs(layer: Layer) -> bool:
-    """Whether a layer can make its kernels: attention has to be called, or loaded with shapes."""
+    """Returns whether a layer can make its kernels.
+
+    Attention has to be called, or loaded with shapes.
+    """
     if not isinstance(layer, keras.layers.MultiHeadAttention) or layer.weights:
         return True
     return None not in compat.attention_shapes(layer)
@@ -74,7 +77,7 @@ def prunable_weights(layer: Layer) -> list[tf.Variable]:
 
 
 def attributes_by_weight(layer: Layer) -> dict[int, Attribute]:
-    """Where each weight of a layer and of the layers inside it is, by the weight's id."""
+    """Places of the weights of a layer and of the layers inside it, by the weight's id."""
     found: dict[int, Attribute] = {}
     for owner in (layer, *layer.submodules):
         for name, value in vars(owner).items():
@@ -83,7 +86,7 @@ def attributes_by_weight(layer: Layer) -> dict[int, Attribute]:
 
 
 def find_kernels(layer: Layer, attributes: Mapping[int, Attribute]) -> list[tf.Variable]:
-    """The kernels of a built layer, each of which has one of its attributes.
+    """The kernels of a built layer, each held by one of its `attributes`.
 
     Raises:
       ValueError: there are none, or one is not an attribute.
@@ -109,7 +112,7 @@ def replaced(
 ) -> Iterator[None]:
     """Puts tensors into the attributes in which the layer looks for its weights.
 
-    Through `vars`, because assigning the attribute would drop the weight from those of the layer.
+    It writes to `vars`, because assigning the attribute would drop the weight from the layer's.
     """
     weights = [attribute.weight for attribute in attributes]
     saved_calls = {}

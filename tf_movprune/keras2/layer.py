@@ -1,4 +1,4 @@
-"""The layer wrapper that owns scores and masks and multiplies on the way through."""
+"""The layer wrapper that owns scores and masks, and computes with masked kernels."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class SharedKernel:
 
     Attributes:
       size: number of heads or neurons.
-      parts: where their weights are, and the axis along which unit follows unit.
+      parts: places of their weights, each with the axis along which unit follows unit.
       kernel: the kernel, once it is made.
     """
 
@@ -62,7 +62,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
     The layer's weights are never overwritten. Masks change only when `UpdatePruningStep` or
     `update_masks` refresh them; tracing a training step that has neither raises.
 
-    Usually made by `prune_low_movement`. Once built, `kernels` has a `MaskedKernel` for each
+    Use `prune_low_movement` to make wrappers. Once built, `kernels` has a `MaskedKernel` for each
     prunable kernel, with its variables `movement_scores` (float32 under every precision policy,
     trainable), `mask` (bool, all true at first) and `threshold`, named after the kernel. Heads and
     neurons, whose weights lie in several layers, have one that all their wrappers share; their
@@ -71,21 +71,21 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
     Args:
       layer: the layer to prune: one that tfmot's registry knows, or a subclass of it, or a layer
         that implements `get_prunable_weights()`. It may be unbuilt, except attention layers.
-      pruning_schedule: tfmot `PruningSchedule`; its value is the fraction of zeros, or what else
-        the method asks for. None for methods that take none.
+      pruning_schedule: a tfmot `PruningSchedule` whose value is the fraction of zeros, or another
+        value that the method asks for; None for methods that take none.
       method: a `PruningMethod`.
       block_size: rows and columns of the blocks that are kept or masked as one, on kernels of
         shape [in, out]; `HEADS` or `NEURONS` with `shared_kernels`.
-      score_learning_rate_multiplier: learning rate of the scores over the optimizer's own rate;
-        the method's default unless given. The gradient that the optimizer sees, and clips, is
-        that of the scores themselves.
-      shared_kernels: the heads and neurons that the layer has a part of; made by
+      score_learning_rate_multiplier: learning rate of the scores over the optimizer's own rate; the
+        method's own by default. The gradient that the optimizer sees, and clips, is that of the
+        scores themselves.
+      shared_kernels: the heads and neurons that the layer has a part in; made by
         `prune_low_movement`.
-      **kwargs: of `tf_keras.layers.Layer`.
+      **kwargs: arguments of `tf_keras.layers.Layer`.
 
     Raises:
       TypeError: an argument is not of its type.
-      ValueError: nothing in the layer can be pruned, or not in such blocks.
+      ValueError: nothing in the layer can be pruned, or not in blocks of this size.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         super().__init__(layer, **kwargs)
         self._settings = settings
         self.guard = TrainingGuard(self.name)
-        self.__dict__["_shared_kernels"] = list(shared_kernels)  # not tracked: their variables are
+        self.__dict__["_shared_kernels"] = list(shared_kernels)  # untracked: their variables are
         self.supports_masking = layer.supports_masking
         self.stateful = getattr(layer, "stateful", False)
         compat.declare_input_shape(self, compat.declared_input_shape(layer))
@@ -150,7 +150,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             made = kernels
         vars(self)["_built_kernels"] = kernels
         vars(self)["_masked_attributes"] = _masked_attributes(attributes, weights, kernels)
-        # Tracked by layers and checkpoints, whichever wrapper made them.
+        # Layers and checkpoints track these, whichever wrapper made them.
         self.kernel_variables = [kernel.variables for kernel in kernels]
         vars(self)["_made_kernels"] = made
         if self.adds_penalty:
@@ -187,7 +187,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
 
     @property
     def kernels(self) -> list[MaskedKernel]:
-        """The masked kernels of which the layer has a part.
+        """The masked kernels that the layer has a part in.
 
         Raises:
           ValueError: the layer is not built.
@@ -236,7 +236,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         settings = self.settings
         size = math.prod(shape)
 
-        # All in the initializer, which Keras skips for a value that a checkpoint brings.
+        # The initializer does the work, since Keras skips it for a value that a checkpoint brings.
         def start(shape, dtype=None, **kwargs):
             scores = initial_scores(
                 settings.method.score_initializer,
@@ -339,7 +339,7 @@ def _masked_attributes(
     weights: Sequence[tf.Variable],
     kernels: Sequence[MaskedKernel],
 ) -> list[tuple[Attribute, list[tuple[MaskedKernel, Part]]]]:
-    """The attributes that are masked, and by what: those of prunable weights, then of biases."""
+    """Masked attributes and the kernels that mask them: of prunable weights, then of biases."""
     found: dict[int, tuple[Attribute, list[tuple[MaskedKernel, Part]]]] = {}
     for weight in weights:
         found[id(weight)] = attributes[id(weight)], []
@@ -352,7 +352,7 @@ def _masked_attributes(
 
 
 def is_prunable(layer: Any) -> bool:
-    """Whether `PruneLowMovement` can wrap the layer itself, whatever it contains."""
+    """Returns whether `PruneLowMovement` can wrap the layer itself, whatever it contains."""
     return not isinstance(layer, PruneLowMovement) and (
         hasattr(layer, "get_prunable_weights") or bool(kernel_names(layer))
     )

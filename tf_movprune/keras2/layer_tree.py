@@ -1,4 +1,4 @@
-"""The layers of any Keras model by path, and other layers in their places."""
+"""The layers of any Keras model by path, and their replacement by others."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class LayerTree:
         return self._children[id(layer)]
 
     def owners(self, layer: Layer) -> list[Layer]:
-        """The layers of which a layer is a direct sublayer, once for each place in them."""
+        """The layers that hold a layer directly, once for each place in them."""
         return self._owners[id(layer)]
 
     def walk(
@@ -50,7 +50,7 @@ class LayerTree:
         """All layers below `start`, each once and under its first path, depth first.
 
         Args:
-          leaf: nothing below a layer for which this is true is visited.
+          leaf: predicate; nothing below a layer for which it is true is visited.
           start: a layer of the tree; the root unless given.
         """
         start = self.root if start is None else start
@@ -89,7 +89,7 @@ class LayerTree:
 
 
 def is_wrapper(layer: Any) -> bool:
-    """Whether a layer is a pruning wrapper."""
+    """Returns whether a layer is a pruning wrapper."""
     return isinstance(layer, PruneLowMovement)
 
 
@@ -99,7 +99,7 @@ def pruned_layers(model: Layer) -> dict[str, PruneLowMovement]:
 
 
 def kernels_of(layers: Iterable[PruneLowMovement]) -> list[MaskedKernel]:
-    """The masked kernels of some built wrappers, each once, however many of these share it."""
+    """The masked kernels of built wrappers, each once, however many wrappers share it."""
     return list({id(kernel): kernel for layer in layers for kernel in layer.kernels}.values())
 
 
@@ -147,12 +147,12 @@ def _layers_in(name: str, value: Any) -> Iterator[tuple[str, Layer]]:
 def replace_layers(root: Layer, replacements: Mapping[int, Layer]) -> Layer:
     """Puts layers in the place of others, wherever these are referenced.
 
-    Sequential and Functional models are cloned around the same layers. Everything else is changed
-    in place, and keeps the order of its weights.
+    Sequential and Functional models are cloned around the same layers. Other layers are changed in
+    place, and keep the order of their weights.
 
     Args:
       root: a model or layer.
-      replacements: the new layer for the `id` of the old one.
+      replacements: new layers by the `id` of the old ones.
 
     Returns:
       `root`, its clone, or its replacement.
@@ -187,7 +187,7 @@ def replace_layers(root: Layer, replacements: Mapping[int, Layer]) -> Layer:
 
 @contextlib.contextmanager
 def unchanged(root: Layer) -> Iterator[None]:
-    """Puts all attributes of all layers of a model back, at the end, to what they are now."""
+    """Restores all attributes of all layers of a model at the end of a context."""
     layers = LayerTree(root).layers()
     states = [_state(layer) for layer in layers]
     try:
@@ -201,7 +201,7 @@ def unchanged(root: Layer) -> Iterator[None]:
 def _state(layer: Layer) -> dict[str, Any]:
     """The attributes of a layer, with copies of the lists and mappings in which Keras keeps books.
 
-    Nodes are among these: a layer gets more of them when a graph is cloned around it.
+    Nodes are among them: a layer gets more of these when a graph is cloned around it.
     """
     return {
         name: compat.copy_of_books(value)
@@ -223,7 +223,7 @@ def _rebuilt(value: Any, replaced: Callable[[Layer], Layer]) -> Any:
 
 
 def _set_attribute(layer: Layer, name: str, value: Any, olds: list) -> None:
-    """Assigns an attribute; it, and what Keras tracks for it, keep their places in their lists."""
+    """Assigns an attribute, which keeps its place, as do the items that Keras tracks for it."""
     later_names = list(vars(layer))[list(vars(layer)).index(name) + 1 :]
     order = {id(item): i for i, item in enumerate(compat.tracked_items(layer))}
     container = getattr(layer, name)

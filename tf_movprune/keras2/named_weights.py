@@ -20,8 +20,8 @@ def named_weights(model: keras.Model) -> list[NamedWeight]:
     """The weights of a stripped model, in its order.
 
     Raises:
-      TypeError: not a Keras model.
-      ValueError: it has pruning wrappers, or no weights.
+      TypeError: `model` is not a Keras model.
+      ValueError: `model` has pruning wrappers, or no weights.
     """
     check_stripped(model)
     if not (model.built and model.weights):
@@ -56,14 +56,14 @@ def assign_weights(
     Names may differ in the numbers that Keras gives to layers, if their order is the same.
 
     Args:
-      model: built, without wrappers.
-      arrays: by name.
-      path: of the file, for messages.
+      model: built model without wrappers.
+      arrays: arrays by name.
+      path: path of the file, for messages.
 
     Raises:
-      TypeError: not a Keras model.
-      ValueError: it has pruning wrappers, or names or shapes are not those of its weights, none of
-        which has changed then.
+      TypeError: `model` is not a Keras model.
+      ValueError: `model` has pruning wrappers, or names or shapes are not those of its weights. No
+        weight has changed then.
     """
     check_keras_object(model, keras.Model, "a built tf_keras model")
     check_stripped(model)

@@ -16,19 +16,19 @@ class OnceSparse(keras.callbacks.Callback):
     """Holds another callback back until pruning has reached its target.
 
     While sparsity still rises, the best epoch is an early one, of a model that is not sparse yet.
-    So let `ModelCheckpoint(save_best_only=True)`, `EarlyStopping` and `ReduceLROnPlateau` see those
-    epochs only in which every schedule had come to its end:
+    Wrap `ModelCheckpoint(save_best_only=True)`, `EarlyStopping` and `ReduceLROnPlateau`, so that
+    they see only the epochs in which every schedule has come to its end:
 
         tf_movprune.OnceSparse(keras.callbacks.ModelCheckpoint(path, save_best_only=True))
 
-    It comes after `UpdatePruningStep` in the list of callbacks. The callback that it holds sees
-    training and epochs begin and training end; of batches and ends of epochs, those after the
-    target is reached.
+    Put it after `UpdatePruningStep` in the list of callbacks. The callback that it holds always
+    sees training and epochs begin and training end, but sees batches and ends of epochs only after
+    the target is reached.
 
     Args:
       callback: a Keras callback.
-      min_sparsity: also ignore epochs whose overall sparsity is below this, in [0, 1). For methods
-        whose schedule does not say the sparsity: `SoftMovement` without a target, and `L0`.
+      min_sparsity: overall sparsity in [0, 1) below which epochs are ignored too, for methods whose
+        schedule does not set the sparsity: `SoftMovement` without a target, and `L0`.
 
     Raises:
       TypeError: an argument is not of its type.

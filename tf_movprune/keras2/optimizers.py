@@ -12,7 +12,7 @@ from tf_movprune.core.scores import SCORES_NAME, is_scores
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import OpenAdamW, PlainSGD, keras, register
 
-# By the last part of a variable's name; normalisations have gamma and beta.
+# Patterns of the last part of a variable's name; normalisations have gamma and beta.
 _NO_DECAY = [rf"(^|/)({SCORES_NAME}|bias|gamma|beta)(:\d+)?$"]
 
 
@@ -25,9 +25,9 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
         0                                                                  step >= num_train_steps
 
     Args:
-      peak_learning_rate: greater than 0.
+      peak_learning_rate: rate at the end of warm-up, greater than 0.
       num_train_steps: steps of the whole training, greater than `num_warmup_steps`.
-      num_warmup_steps: at least 0.
+      num_warmup_steps: steps of warm-up, at least 0.
     """
 
     def __init__(self, peak_learning_rate: float, num_train_steps: int, num_warmup_steps: int):
@@ -65,7 +65,7 @@ class MovementAdamW(OpenAdamW):
     Args:
       score_optimizer: Keras optimizer for the scores, which then have no slots here. It takes no
         part in clipping: `global_clipnorm` spans all gradients.
-      **kwargs: of `AdamW`.
+      **kwargs: arguments of `AdamW`.
     """
 
     def __init__(self, *args, score_optimizer=None, name="MovementAdamW", **kwargs):
@@ -98,7 +98,7 @@ class MovementAdamW(OpenAdamW):
         if self.score_optimizer is not None:
             of_scores = [(grad, v) for grad, v in grads_and_vars if is_scores(v)]
             grads_and_vars = [(grad, v) for grad, v in grads_and_vars if not is_scores(v)]
-            # Not counted by itself: a LossScaleOptimizer skips steps, but counts them here.
+            # It must not count by itself: a LossScaleOptimizer skips steps, but counts them here.
             compat.apply_unclipped(self.score_optimizer, of_scores, self.iterations)
         return apply(grads_and_vars)
 
@@ -112,7 +112,7 @@ class MovementAdamW(OpenAdamW):
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
         known = {c.__name__: c for c in (LinearWarmupDecay, PlainSGD)} | (custom_objects or {})
-        # In a scope for H5 files, whose loader does not resolve registered names.
+        # The scope is for H5 files, whose loader does not resolve registered names.
         with keras.saving.custom_object_scope(known):
             if config.get("score_optimizer") is not None:
                 config["score_optimizer"] = keras.optimizers.deserialize(
@@ -129,10 +129,10 @@ def create_optimizer(
     clipnorm: float | None = 1.0,
     score_optimizer: keras.optimizers.Optimizer | None = None,
 ) -> MovementAdamW:
-    """The paper's optimizer: AdamW with linear warm-up and decay, and one clip over everything.
+    """Creates the paper's optimizer: AdamW with linear warm-up and decay, and one clip over all.
 
-    beta 0.9 and 0.999, epsilon 1e-8. No weight decay on scores, biases and normalisations. Scores
-    learn at `score_learning_rate_multiplier` times the rate of the weights, see
+    The betas are 0.9 and 0.999, epsilon is 1e-8. Scores, biases and normalisations do not decay.
+    Scores learn at `score_learning_rate_multiplier` times the rate of the weights; see
     `prune_low_movement`.
 
     Args:

@@ -33,45 +33,46 @@ def prune_low_movement(
 
     Sequential and Functional models are cloned around the same layers. Subclassed models, Hugging
     Face models among them, are changed in place: each chosen sublayer's attribute becomes its
-    wrapper. So are composite layers inside a Sequential or Functional model. A layer that is used
-    in several places is wrapped once, in all of them. Compile the result before training, and train
-    with `UpdatePruningStep`.
+    wrapper. Composite layers inside a Sequential or Functional model are changed in place, too. A
+    layer that is used in several places is wrapped once, in all of them. Compile the result before
+    training, and train with `UpdatePruningStep`.
 
-    By default Hugging Face encoders get the matrices that the paper prunes: query, key, value,
-    attention output, intermediate and output of every encoder layer. Other models get their
-    dense, convolution, attention and user-defined prunable layers, without embeddings, recurrent
-    layers and the output layer (in a subclassed model: the last of its own attributes).
+    Hugging Face encoders are pruned in the matrices that the paper prunes: query, key, value,
+    attention output, intermediate and output of every encoder layer. Other models are pruned in
+    their dense, convolution, attention and user-defined prunable layers, without embeddings,
+    recurrent layers and the output layer (in a subclassed model: the last of its own attributes). A
+    `pruning_policy` overrides this choice.
 
     Args:
       to_prune: a `tf_keras` model or layer, or a list of layers.
-      pruning_schedule: any tfmot `PruningSchedule`, or a mapping from patterns over layer paths to
+      pruning_schedule: a tfmot `PruningSchedule`, or a mapping from patterns over layer paths to
         schedules, such as `{"bert.encoder.layer.*.attention.*": ..., "*": ...}`. The first pattern
         that matches decides; layers that match none stay dense. Paths are those that
-        `summarize_sparsity` prints. What the value of a schedule means depends on the method: a
-        sparsity, the threshold of `SoftMovement`; None for `L0`, which takes no schedule.
-      method: how masks are chosen, or a mapping from patterns to methods; `HardMovement()` unless
-        given. Layers with equal methods, schedules and block sizes are selected together.
-      block_size: what stays or goes as one: `Blocks(rows, columns)`, or two integers, on kernels
+        `summarize_sparsity` prints. The method gives the schedule's value its meaning: a sparsity,
+        or the threshold of `SoftMovement`. Pass None for `L0`, which takes no schedule.
+      method: a method of choosing masks, or a mapping from patterns to methods; `HardMovement()` by
+        default. Layers with equal methods, schedules and block sizes are selected together.
+      block_size: granularity of the masks: `Blocks(rows, columns)` or two integers, on kernels
         [in, out]; `BLOCKS_FLOAT32` and `BLOCKS_INT8` are those that LiteRT runs natively. `HEADS`
         and `NEURONS` prune attention heads and the neurons between two dense layers, each with one
-        score over all its weights and biases, in all its layers; at least one stays of each layer,
+        score over all its weights and biases, in all its layers. At least one stays in each layer,
         and `minimum_remaining` of the method if that is more. The sparsity of a schedule is then
         the fraction of heads or neurons that go. Layers that have a part in them and would not be
-        pruned, such as the output layer, are wrapped too. Or a mapping from patterns to these, such
-        as `{"*.attention.*": HEADS, "*": NEURONS}`; single weights if no pattern matches.
-      pruning_policy: tfmot `PruningPolicy`; overrides the default choice of layers.
+        pruned, such as the output layer, are wrapped too. A mapping from patterns to these, such as
+        `{"*.attention.*": HEADS, "*": NEURONS}`, means single weights if no pattern matches.
+      pruning_policy: a tfmot `PruningPolicy` that chooses the layers.
       score_learning_rate_multiplier: learning rate of the scores over that of the optimizer, for
-        any optimizer. `HardMovement` has 1 by default, since from zero only the order of the
-        scores counts; `SoftMovement` has 1e-2 over 3e-5 and `L0` 1e-1 over 3e-5, as in the paper.
-      **kwargs: for `PruneLowMovement`, where `to_prune` is a layer, such as `name`.
+        any optimizer. `HardMovement` has 1 by default, since the order alone counts for scores that
+        start at zero; `SoftMovement` has 1e-2 over 3e-5 and `L0` 1e-1 over 3e-5, as in the paper.
+      **kwargs: arguments of `PruneLowMovement`, such as `name`, if `to_prune` is a layer.
 
     Returns:
-      What was given, pruned.
+      The pruned model, layer or list of layers.
 
     Raises:
       TypeError: an argument is not of its type, or the model is a Keras 3 model.
       ValueError: nothing can be pruned, the model is pruned already, a pattern matches nothing, or
-        there are no heads or neurons where such should be pruned.
+        heads or neurons are to be pruned in a layer that has none.
 
     Reference:
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683.
@@ -110,7 +111,7 @@ def _wrap(
     """Wrappers by the ids of the layers inside them."""
     members = {path: Member(targets[path], setting) for path, setting in settings.items()}
     members.update(share_kernels(tree, settings, targets))
-    # What is shared is made by the first of its wrappers: by one that is trained, if any is.
+    # The first wrapper of a shared kernel makes it. That should be a trained one, if there is any.
     in_order = sorted(members.values(), key=lambda member: not member.layer.trainable)
     return {
         id(member.layer): PruneLowMovement(
@@ -147,26 +148,25 @@ def _prune_list(
 def strip_pruning(model: Any) -> Any:
     """Folds the masks into the weights and removes the wrappers.
 
-    Attributes, names and the order of weights are those of the model before it was pruned, and
-    the outputs in evaluation equal those of the masked model to the bit; those of `L0`, whose gates
-    are not binary, up to rounding in mixed precision. Scores and masks are
-    gone, and so is the compiled state.
+    Attributes, names and the order of weights are those of the model before it was pruned. Outputs
+    in evaluation equal those of the masked model to the bit; with `L0`, whose gates are not binary,
+    they are equal up to rounding in mixed precision. Scores, masks and the compiled state are gone.
 
     Args:
       model: a model or layer that `prune_low_movement` returned, or a `Distiller` with one as its
         student. Sequential and Functional models are cloned around the same layers, others are
-        changed in place. Either way the layers' weights are overwritten: training the pruned
+        changed in place. The layers' weights are overwritten in either case: training the pruned
         model further raises.
 
     Returns:
-      The plain model or layer; of a `Distiller`, the student.
+      The plain model or layer; for a `Distiller`, the student.
 
     Raises:
-      TypeError: not a Keras model or layer.
-      ValueError: nothing in it is pruned.
+      TypeError: `model` is not a Keras model or layer.
+      ValueError: nothing in `model` is pruned.
 
-    Warns where masks were never refreshed, have fewer zeros than their schedule asks for at its
-    `end_step`, or none at all.
+    Warns if masks were never refreshed, have fewer zeros than their schedule asks for at its
+    `end_step`, or have none at all.
     """
     check_keras_object(model)
     if isinstance(model, Distiller):

@@ -1,4 +1,4 @@
-"""How many weights of a tf_keras model remain, weight by weight."""
+"""Counts of the entries that remain in each weight of a tf_keras model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def remaining_weights(model: Layer) -> list[tuple[str, tuple[int, ...], int, str
     """The path, shape, number of remaining entries and group of each prunable weight.
 
     Args:
-      model: a pruned model, whose masks are counted, or a plain one, whose zeros are.
+      model: a pruned model, whose masks are counted, or a plain one, whose zeros are counted.
     """
     tree = LayerTree(model)
     wrappers = tree.pruned_layers()
@@ -42,16 +42,16 @@ def remaining_weights(model: Layer) -> list[tuple[str, tuple[int, ...], int, str
 
 
 def _counts(kernels: Sequence[MaskedKernel]) -> Iterable[tuple[int, Any]]:
-    """How many entries remain of each weight, by its id."""
+    """Number of remaining entries of each weight, by its id."""
     weights = masked_parts(kernels)
     return ((id(weight), count) for (weight, _), count in zip(weights, remaining(weights)))
 
 
 def _named(kernels: Sequence[Any]) -> list[tuple[str, Any]]:
-    """The kernels of one layer with as much of their names' ends as tells them apart.
+    """The kernels of one layer with the shortest ends of their names that tell them apart.
 
-    `kernel` where there is but one; `query.kernel` and so on in an attention layer; numbered where
-    names are equal.
+    A single one is `kernel`, those of attention are `query.kernel` and so on. Equal names are
+    numbered.
     """
     parts = [kernel.name.split(":")[0].split("/") for kernel in kernels]
     for length in range(1, max(map(len, parts), default=0) + 1):

@@ -1,4 +1,4 @@
-"""What can be wrong with a training run: found before its first step, or when it is over."""
+"""Checks for mistakes in a training run, before its first step or when it is over."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Run(NamedTuple):
 
 
 def describe_ramp(group: Sequence[MaskedKernel]) -> str:
-    """One line: what a group prunes, and its sparsity at the begin, middle and end of the ramp."""
+    """One line on what a group prunes, and its sparsity at begin, middle and end of the ramp."""
     ramp = group[0].settings.ramp
     begin, end = ramp.begin_step, ramp.end_step
     steps = [begin] if end is None or end <= begin else [begin, (begin + end) // 2, end]
@@ -101,7 +101,7 @@ def check_loss(model: keras.Model, layers: Mapping[str, PruneLowMovement]) -> No
 
     Keras asks for a loss only if the layers of a model have none.
     """
-    penalties = sum(layer.adds_penalty for layer in layers.values())  # one loss to a layer
+    penalties = sum(layer.adds_penalty for layer in layers.values())  # one loss per layer
     if not model.loss and 0 < len(model.losses) <= penalties:
         raise ValueError(
             f"{model.name!r} was compiled without a loss: nothing but the penalty of pruning would "
@@ -215,7 +215,7 @@ def _warn_if_group_is_behind(name: str, group: Sequence[MaskedKernel]) -> None:
         return
     target = ramp.value_at(ramp.end_step)
     minimum = getattr(method, "minimum_remaining", 0.0)
-    # One more to a matrix may be the rounding of a method that counts in another way.
+    # One more in each matrix may be the rounding of a method that counts in another way.
     sizes = [kernel.size for kernel in group]
     allowed = (max(int(kept_count(n, target)), int(minimum * n) + 1) for n in sizes)
     if kept > sum(allowed) + len(sizes):

@@ -1,4 +1,4 @@
-"""Refusing to save pruned models in ways in which they would not load again."""
+"""Guards against saving pruned models in ways in which they would not load again."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from tf_movprune.keras2.serialization import SERIALIZABLE
 
 
 def guard_saving(tree: LayerTree) -> None:
-    """Makes `save_pretrained`, and saving without what was changed in place, raise.
+    """Makes `save_pretrained` raise, and saving that would lose what was changed in place.
 
     Args:
-      tree: of a pruned model.
+      tree: layer tree of a pruned model.
     """
     hugging_face.refuse_saving(tree.root)
     _refuse_shared_kernels(tree)
     for layer in tree.holders():
         # Keras would save a layer that was changed in place as its class makes it, without
-        # wrappers: a file that does not load, or loads another model.
+        # wrappers. The file would not load, or would load another model.
         if not is_graph_network(layer):
             vars(layer)["get_config"] = functools.partial(_complete_config, layer)
 
@@ -48,7 +48,7 @@ def unguard_saving(tree: LayerTree) -> None:
 
 
 def _refuse_shared_kernels(tree: LayerTree) -> None:
-    """Refuses to save before Keras opens the file, of which nothing would be left."""
+    """Refuses to save before Keras opens the file, which would be lost."""
     sharing = [
         layer
         for layer in tree.pruned_layers().values()
@@ -63,14 +63,14 @@ def _refuse_shared_kernels(tree: LayerTree) -> None:
 
 
 def _complete_config(layer: Layer) -> dict[str, Any]:
-    """The configuration of a layer, if the wrappers inside the layer are all in it."""
+    """The configuration of a layer, if it contains all wrappers inside the layer."""
     config = type(layer).get_config(layer)
     leaves, name = tf.nest.flatten(config), registered_name(PruneLowMovement)
     found = sum(isinstance(leaf, str) and leaf == name for leaf in leaves)
     found += sum(len(pruned_layers(leaf)) for leaf in leaves if isinstance(leaf, Layer))
     inside = pruned_layers(layer).values()
     if found < len(inside):
-        # To Keras NotImplementedError means a layer without configuration. SavedModels do without,
+        # Keras takes NotImplementedError for a layer without configuration. SavedModels need none,
         # but do not bring back wrappers of attention.
         lost = any(isinstance(w.layer, keras.layers.MultiHeadAttention) for w in inside)
         raise (ValueError if lost else NotImplementedError)(
@@ -83,7 +83,7 @@ def _complete_config(layer: Layer) -> dict[str, Any]:
 
 
 def prune_scope():
-    """A scope in which files of whole pruned models load, with their optimizers.
+    """Returns a scope in which files of whole pruned models load, with their optimizers.
 
     with tf_movprune.prune_scope():
         model = tf_keras.models.load_model("pruned.keras")
@@ -93,7 +93,7 @@ def prune_scope():
 
 
 def check_stripped(model: Any) -> None:
-    """Raises TypeError if `model` is no Keras model, ValueError if it is still pruned."""
+    """Raises TypeError if `model` is not a Keras model, ValueError if it is still pruned."""
     check_keras_object(model, keras.Model, "a tf_keras model")
     if pruned_layers(model):
         raise ValueError(

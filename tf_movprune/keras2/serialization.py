@@ -1,4 +1,4 @@
-"""Schedules and methods to configurations and back, as objects of their own types."""
+"""Conversion of schedules and methods to configurations and back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ for _cls in SERIALIZABLE:
     register(_cls)
 schedules.use_registry(registered_name)
 
-# tfmot does not register its own.
+# tfmot does not register its own schedules.
 _TFMOT_SCHEDULES = {cls.__name__: cls for cls in (ConstantSparsity, PolynomialDecay)}
 
 
@@ -46,7 +46,7 @@ def deserialize_schedule(config: dict[str, Any] | PruningSchedule) -> PruningSch
     Raises:
       ValueError: its class is not known.
     """
-    if isinstance(config, PruningSchedule):  # a loader that already made it
+    if isinstance(config, PruningSchedule):  # the loader has already made it
         return config
     name = config["class_name"]
     cls = _TFMOT_SCHEDULES.get(name) or _registered_class(name, "schedule")
@@ -74,8 +74,8 @@ def deserialize_method(config: dict[str, Any] | methods.PruningMethod) -> method
     return cls.from_config(values)
 
 
-# Not with Keras's own functions: while it loads an H5 file or a SavedModel these are older ones,
-# which do not resolve registered names.
+# Keras's own functions cannot do this: while it loads an H5 file or a SavedModel they are older
+# ones, which do not resolve registered names.
 
 
 def _serialize_value(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The callback that shows TensorBoard what pruning does."""
+"""The callback that writes the progress of pruning to TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from tf_movprune.keras2.layer_tree import built_layers, kernels_of
 
 
 class PruningSummaries(keras.callbacks.Callback):
-    """Writes sparsity to TensorBoard: overall and by layer, thresholds, and mask churn.
+    """Writes overall and layer sparsity, thresholds and mask churn to TensorBoard.
 
     Churn is the fraction of mask entries that changed since the last summary.
 
     Args:
-      log_dir: where the event files go; they are written below `log_dir/pruning`.
+      log_dir: folder for event files, which are written below `log_dir/pruning`.
       update_freq: `"epoch"`, or a number of training steps of at least 1.
 
     Raises:
       ImportError: TensorBoard is not installed.
       TypeError: `update_freq` is neither a string nor an integer.
-      ValueError: it is another string, or less than 1.
+      ValueError: `update_freq` is another string, or less than 1.
     """
 
     _supports_tf_logs = True

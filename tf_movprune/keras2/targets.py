@@ -1,4 +1,4 @@
-"""Which layers of a model are pruned."""
+"""The layers of a model that are pruned."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def find_targets(tree: LayerTree, policy: PruningPolicy | None) -> dict[str, Lay
 
 
 def default_targets(tree: LayerTree) -> dict[str, Layer]:
-    """The layers that are pruned unless a policy says otherwise, by path.
+    """The layers that are pruned if no policy chooses others, by path.
 
     Hugging Face encoders: the dense layers of every encoder layer. Other models: the dense,
     convolution, attention and user-defined prunable layers, without embeddings, recurrent layers

@@ -1,4 +1,4 @@
-"""Running a teacher once over the data, before it is distilled."""
+"""A teacher's logits on a dataset, computed once before distillation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tf_movprune.keras2.distiller import check_teacher
 
 
 def cache_teacher_logits(dataset: tf.data.Dataset, teacher: keras.Model) -> tf.data.Dataset:
-    """Runs the teacher once over a dataset, and keeps all in memory for `Distiller.fit`.
+    """Runs the teacher once over a dataset and keeps both in memory for `Distiller.fit`.
 
     Inputs become `WithTeacherLogits(inputs, teacher_logits)`, with logits in float32 by output;
     labels and weights stay as they are. Batches and their order are those of one pass over
@@ -21,14 +21,14 @@ def cache_teacher_logits(dataset: tf.data.Dataset, teacher: keras.Model) -> tf.d
     augmentation is frozen.
 
     Args:
-      dataset: finite, of batches of dense tensors: `x`, `(x, y)` or `(x, y, sample_weight)`.
+      dataset: finite dataset of batches of dense tensors: `x`, `(x, y)` or `(x, y, sample_weight)`.
       teacher: built `tf_keras` model, run in inference mode.
 
     Returns:
-      A dataset of the same batches, of known cardinality.
+      A dataset of the same batches, with known cardinality.
 
     Raises:
-      TypeError: not a dataset of dense tensors, or not a `tf_keras` model.
+      TypeError: `dataset` is not a dataset of dense tensors, or `teacher` not a `tf_keras` model.
       ValueError: the dataset is empty or infinite, or the teacher is pruned, not built, or ends in
         a softmax or sigmoid.
     """
@@ -50,7 +50,7 @@ def cache_teacher_logits(dataset: tf.data.Dataset, teacher: keras.Model) -> tf.d
         raise ValueError("The dataset is empty.")
     arrays = [tf.nest.map_structure(lambda t: t.numpy(), element) for element in elements]
 
-    def copies():  # TensorFlow may compute in place in what it is given
+    def copies():  # TensorFlow may compute in place in the arrays it is given
         return (tf.nest.map_structure(np.copy, element) for element in arrays)
 
     cached = tf.data.Dataset.from_generator(

@@ -1,4 +1,4 @@
-"""Training steps for which nothing refreshed the masks, refused."""
+"""Refusal of training steps for which nothing refreshed the masks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class TrainingGuard:
     """Lets a pruned layer train only while something refreshes its masks.
 
     Args:
-      name: of the layer, for messages.
+      name: name of the layer, for messages.
     """
 
     def __init__(self, name: str):
@@ -62,7 +62,7 @@ class _GuardedTrainFunction:
     """
 
     def __init__(self, model: keras.Model, layers: Sequence[Guarded]):
-        model.train_function = None  # what a `fit` without masks left can make no more variables
+        model.train_function = None  # one that a `fit` without masks left cannot make variables
         self.function = model.make_train_function()
         self.compiled_loss = model.compiled_loss
         self.layers = layers
@@ -79,7 +79,7 @@ class _GuardedTrainFunction:
 
 
 def guard_training(model: keras.Model, layers: Sequence[Guarded]) -> None:
-    """Makes the train function of a compiled model one that needs refreshed masks."""
+    """Makes the train function of a compiled model require refreshed masks."""
     function = model.train_function
     is_current = isinstance(function, _GuardedTrainFunction) and (
         function.compiled_loss is model.compiled_loss

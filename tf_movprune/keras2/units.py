@@ -1,4 +1,4 @@
-"""Heads and neurons: where a model has them, and the kernels that mask them."""
+"""Heads and neurons of a model: their places, and the kernels that mask them."""
 
 from __future__ import annotations
 
@@ -45,8 +45,7 @@ class Neurons:
     Attributes:
       first: the layer whose outputs they are.
       second: the one layer that reads them.
-      activations: what happens to them on the way in inference, one after the other, to each by
-        itself.
+      activations: elementwise functions that inference applies to them on the way, in order.
     """
 
     first: keras.layers.Dense
@@ -72,11 +71,11 @@ class Heads:
 
     Attributes:
       owner: the layer that computes attention.
-      query, key, value, output: `Dense` or `EinsumDense`, with one block of columns, and of the
-        output rows, to each head.
+      query, key, value, output: `Dense` or `EinsumDense` layers with one block of columns for each
+        head, in the output one of rows.
       size: the number of heads.
-      attributes: of the owner, by name, how much each head adds to them. None for Keras's own
-        attention, which is made anew.
+      attributes: attributes of the owner by name, and how much each head adds to them; None for
+        Keras's own attention, which is made anew.
     """
 
     owner: Layer
@@ -100,11 +99,11 @@ UnitGroup = Heads | Neurons
 
 
 def find_units(tree: LayerTree, *, to_remove: bool = True) -> list[UnitGroup]:
-    """The heads and neurons of a model, in encoders of Hugging Face in the order of their layers.
+    """Finds the heads and neurons of a model, for Hugging Face encoders in the order of layers.
 
     Args:
-      tree: of a built model without wrappers.
-      to_remove: whether to leave out those that can be masked and not removed.
+      tree: layer tree of a built model without wrappers.
+      to_remove: whether to leave out those that can be masked but not removed.
     """
     layers = tree.layers()
     shows_scores = _layers_that_return_scores(layers) if to_remove else set()
@@ -145,7 +144,7 @@ def heads_of(layer: keras.layers.MultiHeadAttention) -> Heads:
 
 
 def _uses(tree: LayerTree) -> collections.Counter[int]:
-    """In how many places each layer is used, by its id: in graphs, and as part of others."""
+    """Number of places in which each layer is used, by its id: in graphs, and as part of others."""
     uses: collections.Counter[int] = collections.Counter()
     for layer in tree.layers():
         if is_graph_network(layer) and not isinstance(layer, keras.Sequential):
@@ -179,7 +178,7 @@ def _in_graph(model: keras.Model, uses: Mapping[int, int]) -> Iterator[Neurons]:
 
 
 def _neurons(path: Sequence[Layer], uses: Mapping[int, int]) -> Neurons | None:
-    """The neurons of a dense layer, by the layers that follow it with one reader each."""
+    """The neurons of the first layer in a path of layers with one reader each, if it has any."""
     first = path[0]
     if not _is_dense(first, uses) or first.activation not in _ELEMENTWISE:
         return None
@@ -213,8 +212,8 @@ class Member:
 
     Attributes:
       layer: the layer.
-      settings: its own, or those of the layers that it shares heads or neurons with.
-      kernels: several if it reads some neurons and makes others.
+      settings: its own settings, or those of the layers that it shares heads or neurons with.
+      kernels: its masked kernels; several if it reads some neurons and makes others.
     """
 
     layer: Layer
@@ -227,12 +226,12 @@ def share_kernels(
 ) -> dict[str, Member]:
     """The layers with a part in the heads or neurons that are to be pruned, by path.
 
-    Some of them are no targets, as the output layer that reads the last neurons.
+    Some of them are not targets, such as the output layer that reads the last neurons.
 
     Args:
-      tree: of a built model without wrappers.
-      settings: of each layer to be pruned, by path.
-      targets: by path, at least those in `settings`.
+      tree: layer tree of a built model without wrappers.
+      settings: settings of each layer to be pruned, by path.
+      targets: target layers by path, at least those in `settings`.
 
     Raises:
       ValueError: a layer has no heads or neurons that can be told apart, or the layers of a head or
@@ -273,7 +272,7 @@ def _check_equal(path: str, setting: Settings, other_path: str, other: Settings)
 
 
 def _wrapped_layers(group: UnitGroup) -> Iterator[Layer]:
-    """Keras attention is wrapped as a whole; elsewhere the dense layers are."""
+    """The layers to wrap: Keras attention as a whole, elsewhere the dense layers."""
     if isinstance(group, Heads) and group.attributes is None:
         yield group.owner
     else:
