@@ -22,31 +22,32 @@ _MOVEMENT_PER_MAGNITUDE = 1e-3
 
 @dataclasses.dataclass(frozen=True)
 class ShortRun:
-    """Movement pruning in hundreds or a few thousand steps, where the published recipe fails.
+    """Movement pruning in hundreds or a few thousand steps, too few for the published recipe.
 
-    The paper trains for 55,000 steps and more, the first thousands of them dense. From zero the
-    scores of a short run are still noise when the first weights have to go, and what goes first is
-    large. So scores start in the order of the weights' magnitudes, and movement overrules it within
-    some tens of steps. And they learn by plain gradient descent, which keeps how *much* a weight
-    matters where Adam keeps little but the sign, and needs no optimizer slots.
+    The paper trains for 55,000 steps and more, the first thousands of them dense. If the scores of
+    a short run start at zero, they are still noise when the first weights have to go, and large
+    weights go first. The recipe therefore starts scores in the order of the weights' magnitudes,
+    which movement overrules within some tens of steps. Scores learn by plain gradient descent,
+    which keeps how *much* a weight matters while Adam keeps little but the sign, and which needs no
+    optimizer slots.
 
         recipe = tf_movprune.ShortRun(num_train_steps=1500, final_sparsity=0.9)
         model = recipe.prune(model)
         model.compile(optimizer=recipe.create_optimizer(8e-5), ...)
 
-    `docs/short_runs.md` has the measurements, of BERTs with 2 to 12 layers, batches of 32 and 128
-    and a gradient clip of 1.
+    `docs/short_runs.md` has measurements for BERTs with 2 to 12 layers, batches of 32 and 128 and a
+    gradient clip of 1.
 
     Args:
       num_train_steps: optimizer steps of the whole run, at least 10.
       final_sparsity: fraction of zeros at the end, in [0, 1).
-      method: one that a sparsity schedule drives: `HardMovement()`,
+      method: a method that a sparsity schedule drives: `HardMovement()`,
         `HardMovement(scope="global")`, `SoftMovement(100.0, target=True)`, or `Magnitude()` to
-        compare with. Where its `score_initializer` is "zeros", the default, scores start from
+        compare with. If its `score_initializer` is "zeros", the default, scores start from
         `MagnitudeScores` instead.
 
     Raises:
-      TypeError: `num_train_steps` is not an integer, or `method` not a method.
+      TypeError: `num_train_steps` is not an integer, or `method` is not a `PruningMethod`.
       ValueError: an argument is out of its range, or the method takes another schedule.
     """
 
@@ -56,7 +57,7 @@ class ShortRun:
 
     def __post_init__(self) -> None:
         check_integer("num_train_steps", self.num_train_steps, example=1500, minimum=10)
-        _ = self.schedule  # raises here what is wrong with final_sparsity
+        _ = self.schedule  # raises here if final_sparsity is wrong
         check_method(self.method)
         if self.method.schedule_value != "sparsity":
             raise ValueError(
@@ -70,12 +71,12 @@ class ShortRun:
 
     @property
     def _score_start(self) -> float:
-        """The first score of an average weight: near 1 for a sigmoid, else only order counts."""
+        """First score of an average weight: near 1 for a sigmoid, otherwise just order counts."""
         return 1.0 if self.method.has_penalty else _MOVEMENT_PER_MAGNITUDE
 
     @property
     def schedule(self) -> CubicSparsity:
-        """Sparsity rises from a tenth to seven tenths of the run."""
+        """Schedule whose sparsity rises from a tenth to seven tenths of the run."""
         return CubicSparsity(
             self.final_sparsity,
             begin_step=self.num_train_steps // 10,
@@ -88,9 +89,9 @@ class ShortRun:
         """Prepares a model for pruning by this recipe: `prune_low_movement` with its settings.
 
         Args:
-          model: as for `prune_low_movement`, which says what is changed in place.
-          block_size: as for `prune_low_movement`.
-          pruning_policy: as for `prune_low_movement`.
+          model: the model to prune; `prune_low_movement` says what is changed in place.
+          block_size: granularity of the masks; see `prune_low_movement`.
+          pruning_policy: choice of layers; see `prune_low_movement`.
 
         Returns:
           The pruned model.
@@ -104,13 +105,13 @@ class ShortRun:
         )
 
     def create_optimizer(self, learning_rate: float, **kwargs: Any) -> MovementAdamW:
-        """AdamW for the weights, SGD for the scores; warm-up over a tenth of the run.
+        """Creates AdamW for the weights, SGD for the scores, and warm-up over a tenth of the run.
 
-        It is for the method's own `score_learning_rate_multiplier`, which `prune` uses.
+        It expects the method's own `score_learning_rate_multiplier`, which `prune` uses.
 
         Args:
           learning_rate: peak rate of the weights.
-          **kwargs: of `create_optimizer`.
+          **kwargs: arguments of `create_optimizer`.
         """
         units = ScoreScale(self.method.score_learning_rate_multiplier)
         score_rate = self._score_start / _MOVEMENT_PER_MAGNITUDE

@@ -1,4 +1,4 @@
-"""What remains where: tables of sparsity."""
+"""Tables of sparsity, weight by weight and overall."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tf_movprune.export.protocol import shell_of
 
 @dataclasses.dataclass(frozen=True)
 class WeightSparsity:
-    """What remains of one weight matrix."""
+    """Shape and remaining entries of one weight matrix."""
 
     path: str
     shape: tuple[int, ...]
     remaining: int
     total: int
     group: str = "zeros"
-    """The method and the target that it shares with others."""
+    """The method and the target that the weight shares with others."""
 
     @property
     def sparsity(self) -> float:
@@ -28,7 +28,7 @@ class WeightSparsity:
 
 @dataclasses.dataclass(frozen=True)
 class SparsityReport:
-    """What remains of a model's prunable weights. Printing it gives a table."""
+    """Remaining entries of a model's prunable weights. Printing the report gives a table."""
 
     weights: tuple[WeightSparsity, ...]
 
@@ -55,9 +55,10 @@ class SparsityReport:
         }
 
     def as_dict(self) -> dict[str, Any]:
-        """`{"weights": {path: {shape, remaining, total, sparsity}}, "remaining": ..., ...}`.
+        """Returns the report as a dict.
 
-        With `"groups": {name: {remaining, total, sparsity}}` where there are several.
+        It is `{"weights": {path: {shape, remaining, total, sparsity}}, "remaining": ..., ...}`,
+        and `"groups": {name: {remaining, total, sparsity}}` is added if there are several.
         """
         weights = {w.path: {"shape": w.shape, **_numbers(w)} for w in self.weights}
         groups = {name: _numbers(group) for name, group in self.groups.items()}
@@ -86,19 +87,19 @@ def _numbers(of: WeightSparsity | SparsityReport) -> dict[str, Any]:
 
 
 def summarize_sparsity(model: Any) -> SparsityReport:
-    """What remains of each prunable weight, and overall.
+    """Counts the entries that remain in each prunable weight, and overall.
 
     Args:
       model: a pruned model, whose masks are counted; or a plain one, whose zeros are counted in the
         weights that `prune_low_movement` prunes by default.
 
     Returns:
-      A report to print, or to read as a dict with `as_dict()`. Paths are those over which a
-      mapping of schedules is matched, followed by the name of the weight: `kernel`, or in
-      attention layers `query.kernel` and so on.
+      A report to print, or to read as a dict with `as_dict()`. Paths are those that patterns of
+      `prune_low_movement` match, followed by the name of the weight: `kernel`, or in attention
+      layers `query.kernel` and so on.
 
     Raises:
-      ValueError: the model has no such weights.
+      ValueError: the model has no prunable weights.
     """
     rows = shell_of(model).remaining_weights(model)
     if not rows:

@@ -1,4 +1,4 @@
-"""Arrays as few bytes: positions as gaps, values as planes, each through an entropy coder."""
+"""Coding of arrays in few bytes: positions as gaps, values as planes, both entropy-coded."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class EncodedWeight(NamedTuple):
 def stored_as(
     weight: NamedWeight, quantization: str | None
 ) -> tuple[np.ndarray, np.ndarray | None, int]:
-    """A weight's values in their format, the scales of int8, and the axis that these are along."""
+    """A weight's values in their format, the scales of int8, and the axis of the scales."""
     array = weight.array
     if str(array.dtype) not in DTYPES:
         raise TypeError(f"{weight.name!r} has dtype {array.dtype}; expected one of {DTYPES}.")
@@ -50,10 +50,10 @@ def stored_as(
 
 
 def scales_of(array: np.ndarray, axis: int) -> np.ndarray:
-    """Steps of int8 that span each channel, of a shape to broadcast.
+    """Steps of int8 that span each channel, in a shape that broadcasts.
 
-    Rounded up to the 8 significant bits of bfloat16: half of each scale's bytes are zeros, which
-    cost nothing, and products with int8 are exact.
+    Steps are rounded up to the 8 significant bits of bfloat16: half of each scale's bytes are
+    zeros, which cost nothing, and products with int8 are exact.
     """
     others = tuple(i for i in range(array.ndim) if i != axis)
     scales = np.max(np.abs(array), axis=others, keepdims=True, initial=0) / np.float32(127)
@@ -65,8 +65,8 @@ def encode(weight: NamedWeight, quantization: str | None) -> EncodedWeight:
     """The smaller of the dense and the sparse form of a weight.
 
     Raises:
-      TypeError: the format does not have its dtype.
-      ValueError: `quantization` cannot hold it.
+      TypeError: the format does not have the weight's dtype.
+      ValueError: `quantization` cannot hold the weight.
     """
     stored, scales, axis = stored_as(weight, quantization)
     flat = stored.reshape(-1)
@@ -94,7 +94,7 @@ def encode(weight: NamedWeight, quantization: str | None) -> EncodedWeight:
 
 
 def entropy_bytes(count: int, size: int) -> float:
-    """size·H(count / size) / 8: what the positions of `count` among `size` take on average."""
+    """Average bytes for the positions of `count` among `size`: size·H(count / size) / 8."""
     if count in (0, size):
         return 0.0
     p = count / size
@@ -109,7 +109,7 @@ def encode_positions(positions: np.ndarray) -> np.ndarray:
     its own loses little.
 
     Args:
-      positions: int64, ascending.
+      positions: int64 vector, ascending.
 
     Returns:
       uint8 vector.

@@ -18,11 +18,11 @@ from tf_movprune.export.protocol import shell_of
 
 @dataclasses.dataclass(frozen=True)
 class PartSize:
-    """Bytes of one part of a model, in the file and otherwise.
+    """Bytes of one part of a model: in the file, in memory, and a bound.
 
-    `bound` is n·H(p)/8 + nnz·(bytes per value), summed over the weights: zeros that are anywhere
-    with the same probability, and values as they are. The file can be below it where zeros lie
-    together or values compress. `dense` is what the weights take in memory.
+    `bound` is n·H(p)/8 + nnz·(bytes per value), summed over the weights: it takes zeros to be
+    anywhere with the same probability, and values as they are. The file can be below it if zeros
+    lie together or values compress. `dense` is the size of the weights in memory.
     """
 
     bytes: int
@@ -44,12 +44,12 @@ class PartSize:
 
 @dataclasses.dataclass(frozen=True)
 class CompressedReport:
-    """What `export_compressed` wrote, and how far it is from the model's weights.
+    """Sizes of a file of `export_compressed`, and how far it is from the model's weights.
 
     `parts` has the sizes of `"embeddings"`, `"encoder"` (the layers that are pruned by default, or
     the whole encoder layers of Hugging Face models) and `"other"`. `max_abs_error` is the largest
     difference from a float32 weight, read back from the file; `rounded_to_zero` counts weights that
-    were not zero and are now.
+    became zero.
     """
 
     path: pathlib.Path
@@ -115,10 +115,10 @@ def export_compressed(
     Args:
       model: a built model without pruning wrappers.
       path: file to write.
-      quantization: what float32 matrices, convolutions and embeddings are stored as. `"int8"`: a
+      quantization: storage type of float32 matrices, convolutions and embeddings. `"int8"` has a
         scale for each output channel, in embeddings for each row, with errors of at most half a
-        step, below which weights become zero; `"float16"`; or None, float32 without loss. Biases,
-        LayerNorm and weights that are not float32 are stored as they are in each case.
+        step, below which weights become zero; `"float16"`; or None for float32 without loss.
+        Biases, LayerNorm and weights that are not float32 are always stored as they are.
 
     Returns:
       A `CompressedReport`; print it.
@@ -126,8 +126,8 @@ def export_compressed(
     Raises:
       ImportError: zstandard or safetensors is missing.
       OSError: the file cannot be written. Nothing is left of it.
-      RuntimeError: what was read back differs. Nothing is left of it.
-      TypeError: not a Keras model, or a weight of a type that the format does not have.
+      RuntimeError: the file differs when it is read back. Nothing is left of it.
+      TypeError: `model` is not a Keras model, or the format does not have the type of a weight.
       ValueError: the model is still pruned or not built, `quantization` is not known, or int8 or
         float16 cannot hold a weight that is not finite or too large.
     """
@@ -153,19 +153,19 @@ def export_compressed(
 
 
 def load_compressed(path: str | pathlib.Path, model: Any = None) -> Any:
-    """Reads what `export_compressed` wrote.
+    """Loads a file that `export_compressed` wrote.
 
     Args:
       path: the file.
       model: None; a built model of the same architecture; or the Hugging Face class of the model
-        that was written, such as `TFBertForSequenceClassification`, to make one as it was
-        configured.
+        that was written, such as `TFBertForSequenceClassification`, to make a model of the same
+        configuration.
 
     Returns:
-      Without a model a dict of NumPy arrays by name, in the model's order: the model's names for
-      its weights without `:0`, with `#1`, `#2` ... after those that occurred before. With a model
-      that model, its weights assigned. Names may differ in the numbers that Keras gives to layers
-      (`dense_3`), if their order is the same.
+      If `model` is None, a dict of NumPy arrays by name, in the model's order: the model's names
+      for its weights without `:0`, with `#1`, `#2` ... after those that occurred before. Otherwise
+      the model, with its weights assigned. Names may differ in the numbers that Keras gives to
+      layers (`dense_3`), if their order is the same.
 
     Raises:
       ImportError: zstandard or safetensors is missing.
@@ -201,7 +201,7 @@ def part_sizes(weights: list[NamedWeight], encoded: list[EncodedWeight]) -> dict
 def _compare(
     path: pathlib.Path, weight: NamedWeight, row: dict[str, Any], found: np.ndarray
 ) -> tuple[float, int]:
-    """The largest error of a weight that was read back, and how many of it became zero."""
+    """The largest error of a weight that was read back, and how many entries became zero."""
     array = weight.array
     if row["stored"] == row["dtype"]:
         # Bytes would differ in the sign of zeros.

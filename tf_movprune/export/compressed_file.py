@@ -26,7 +26,7 @@ def write_container(encoded: Sequence[EncodedWeight], description: dict[str, Any
 
     Args:
       encoded: its weights.
-      description: of the model, or None.
+      description: description of the model, or None.
     """
     _, safetensors = libraries()
     table = {
@@ -44,7 +44,7 @@ def write_container(encoded: Sequence[EncodedWeight], description: dict[str, Any
 
 
 def read_container(path: pathlib.Path) -> tuple[dict[str, Any] | None, dict[str, np.ndarray]]:
-    """What was stored about the model, and arrays by name."""
+    """The description of the model in a file, and its arrays by name."""
     _, safetensors = libraries()
     data = path.read_bytes()
     try:

@@ -1,4 +1,4 @@
-"""What an export wrote, and how far its outputs are from the model's."""
+"""Reports on exports: what was written, and how far its outputs are from the model's."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from tf_movprune.export.sparse_storage import StoredMatrix
 
 @dataclasses.dataclass(frozen=True)
 class ExportReport:
-    """What was written, and how far its outputs are from the model's.
+    """Size and interface of an export, and how far its outputs are from the model's.
 
     Attributes:
       path: the file or folder.
-      bytes: all of it.
-      gzip_bytes: what it takes after `gzip -6`.
-      inputs, outputs: names to shapes; None is any size.
-      max_abs_diff: largest difference from the outputs of the Keras model; None where the export
-        was not verified.
-      quantization: of a TFLite file: `"int8"`, `"float16"`, or None for float32.
-      removed: of a TFLite file: how many `"heads"` and `"neurons"`, of how many, were empty and are
-        not in the file.
-      matrices: of a TFLite file: how the weights of its fully connected layers are stored.
+      bytes: its size.
+      gzip_bytes: its size after `gzip -6`.
+      inputs, outputs: shapes by name; None is any size.
+      max_abs_diff: largest difference from the outputs of the Keras model; None if the export was
+        not verified.
+      quantization: `"int8"` or `"float16"` for a TFLite file, or None for float32.
+      removed: numbers of empty `"heads"` and `"neurons"` that a TFLite file leaves out, each with
+        the number of all.
+      matrices: storage of the weights of fully connected layers in a TFLite file.
     """
 
     path: pathlib.Path
@@ -44,7 +44,7 @@ class ExportReport:
 
     @property
     def storages(self) -> dict[str, int]:
-        """How many matrices are stored in which way."""
+        """Number of matrices by storage."""
         return dict(Counter(matrix.storage for matrix in self.matrices))
 
     def __str__(self) -> str:
@@ -82,14 +82,14 @@ def largest_difference(
     """The largest difference of outputs from those expected.
 
     Args:
-      path: what is being exported.
+      path: path of the export, for messages.
       expected: arrays by name.
-      outputs: the same, of what was exported.
+      outputs: arrays of the exported model by name.
       rtol: largest difference that passes, over the larger of 1 and the largest output.
       atol: largest difference that passes, if not None.
 
     Raises:
-      RuntimeError: it is too large, or NaN.
+      RuntimeError: a difference is too large, or NaN.
     """
     largest = 0.0
     for name, reference in expected.items():
@@ -109,7 +109,7 @@ def largest_difference(
 def report_on(
     path: pathlib.Path, written: pathlib.Path, inference: Inference, difference: float | None
 ) -> ExportReport:
-    """A report on `written`, which is going to be `path`."""
+    """Makes the report on `written`, which is going to be `path`."""
     files = [written]
     if written.is_dir():
         files = [file for file in written.rglob("*") if file.is_file()]

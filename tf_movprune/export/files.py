@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 
 def check_place(path: pathlib.Path, *, for_folder: bool = False) -> None:
-    """Raises OSError where no file, or no folder, can be written to `path`, before work is done."""
+    """Raises OSError, before work is done, if no file or folder can be written to `path`."""
     path = path.resolve()
     if not path.parent.exists():
         raise FileNotFoundError(f"No folder {str(path.parent)!r} for {path.name!r}. Make it first.")
@@ -27,10 +27,10 @@ def check_place(path: pathlib.Path, *, for_folder: bool = False) -> None:
 
 @contextlib.contextmanager
 def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """A file or folder beside `path` to write, which then takes its place.
+    """Yields the place of a file or folder beside `path` to write, which then replaces `path`.
 
-    On any error it is removed, and what was at `path` before stays as it was. Of a symbolic link,
-    what it points to is replaced.
+    On any error it is removed, and `path` stays as it was. If `path` is a symbolic link, its target
+    is replaced.
     """
     path = path.resolve()
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
@@ -49,7 +49,7 @@ def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def _replace_folder(path: pathlib.Path, new: pathlib.Path) -> None:
-    """No system call does it where the folder is not empty."""
+    """Replaces a folder, for which there is no system call if it is not empty."""
     old = new.with_suffix(".old")
     os.replace(path, old)
     try:

@@ -1,4 +1,4 @@
-"""What exports ask of a shell, the package that knows the Keras of a model."""
+"""Functions that exports need from a shell, the package that knows the Keras of a model."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Shell(Protocol):
     """The functions of a shell that exports call, with models of its Keras."""
 
     def check_stripped(self, model: Any) -> None:
-        """Raises TypeError if `model` is no model, ValueError if it is still pruned."""
+        """Raises TypeError if `model` is not a model, ValueError if it is still pruned."""
 
     def inference_of(
         self, model: Any, sequence_length: int | None, batch_size: int | None
@@ -25,12 +25,12 @@ class Shell(Protocol):
         """The inference of a stripped model, with open sizes as given."""
 
     def computing_in_float32(self, model: Any) -> AbstractContextManager[None]:
-        """Lets a model of mixed precision compute in float32 for a while."""
+        """Lets a model of mixed precision compute in float32 during a context."""
 
     def compacted(
         self, model: Any, rows: int = 1, min_sparsity: float = 0.0
     ) -> AbstractContextManager[tuple[Any, dict[str, tuple[int, int]]]]:
-        """The model without empty heads and neurons for a while, and what was removed."""
+        """Removes empty heads and neurons during a context; yields the model and their numbers."""
 
     def write_saved_model(self, model: Any, inference: Inference, path: str) -> None:
         """Writes a SavedModel whose `serving_default` is the inference of a model."""
@@ -47,16 +47,16 @@ class Shell(Protocol):
         """The path, shape, number of remaining entries and group of each prunable weight."""
 
     def describe(self, model: Any) -> dict[str, Any] | None:
-        """What a model can be made from again, if its class says; as JSON has it."""
+        """JSON values that a model can be made from again; None if its class has none."""
 
     def model_of(
         self, cls: type, description: dict[str, Any] | None, path: str | pathlib.Path
     ) -> Any:
-        """A new model of a class, made from what `describe` returned."""
+        """Makes a new model of a class from what `describe` returned."""
 
 
 def shell_of(model: Any) -> Shell:
-    """The shell for a model, or for the class of one."""
+    """The shell for a model, or for a class of models."""
 
     from tf_movprune.keras2 import export_protocol
 

@@ -31,13 +31,13 @@ def export_saved_model(
 
     Args:
       model: a built model without pruning wrappers. Subclassed models must have been called once.
-      path: folder to write. What is there before is replaced, once the new one is verified.
-      sequence_length: size of the open axes but the first; None leaves them open.
+      path: folder to write. An existing one is replaced once the new one is verified.
+      sequence_length: size of the open axes except the first; None leaves them open.
       batch_size: size of the first axis; None leaves it open.
       verify: whether to reload and compare.
-      atol: largest difference that passes; unless given, 1e-4 times the larger of 1 and the
-        largest output.
-      inputs: arrays by input name to compare on; random ones unless given.
+      atol: largest difference that passes; by default, 1e-4 times the larger of 1 and the largest
+        output.
+      inputs: arrays by input name to compare on; random ones by default.
 
     Returns:
       An `ExportReport`.
@@ -45,16 +45,17 @@ def export_saved_model(
     Raises:
       OSError: the folder cannot be written. Nothing is left of it.
       RuntimeError: the reloaded model's outputs differ. Nothing is left of it.
-      TypeError: not a Keras model, a size is no integer, or `inputs` are no mapping.
+      TypeError: `model` is not a Keras model, a size is not an integer, or `inputs` is not a
+        mapping.
       ValueError: the model is still pruned, its inputs are not known, it cannot take inputs of
-        these sizes, or `inputs` are not what it takes.
+        these sizes, or `inputs` does not fit it.
     """
     shell = shell_of(model)
     inference = shell.inference_of(model, sequence_length, batch_size)
     examples = inference.example_inputs(inputs)
-    _ = inference.concrete  # raises here what is wrong with the sizes
+    _ = inference.concrete  # raises here if the sizes are wrong
     path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)  # as TensorFlow does
+    path.parent.mkdir(parents=True, exist_ok=True)  # TensorFlow does it too
     check_place(path, for_folder=True)
     with replacing(path) as temporary:
         shell.write_saved_model(model, inference, str(temporary))

@@ -1,4 +1,4 @@
-"""How many bytes a stripped model takes, in one format and another."""
+"""Bytes that a stripped model takes in each of several formats."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tf_movprune.export.protocol import shell_of
 
 @dataclasses.dataclass(frozen=True)
 class SizeReport:
-    """Bytes by format and part of the model. Printing it gives a table.
+    """Bytes by format and part of the model. Printing the report gives a table.
 
-    Formats: `dense`; `bitmap`, one bit for each element and the values of the non-zeros; `gzip`,
-    the dense form after `gzip -6`; `compressed`, what `export_compressed` takes without its header;
-    and the `bound` of that. Each is followed by what values are stored as, such as `dense int8`;
-    biases and LayerNorm stay float32.
+    The formats are `dense`; `bitmap`, one bit for each element and the values of the non-zeros;
+    `gzip`, the dense form after `gzip -6`; `compressed`, a file of `export_compressed` without its
+    header; and `bound`, the bound of that file. Each name ends with the type of the values, such as
+    `dense int8`; biases and LayerNorm stay float32.
     """
 
     bytes: dict[str, dict[str, int]]
@@ -31,7 +31,7 @@ class SizeReport:
         return sum(self.bytes[name].values())
 
     def as_dict(self) -> dict[str, dict[str, int]]:
-        """`{format: {"embeddings": ..., "encoder": ..., "other": ..., "all": ...}}`."""
+        """Returns `{format: {"embeddings": ..., "encoder": ..., "other": ..., "all": ...}}`."""
         return {name: {**parts, "all": self.total(name)} for name, parts in self.bytes.items()}
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class SizeReport:
 
 
 def size_report(model: Any) -> SizeReport:
-    """What the weights of a model take in each format, by part.
+    """Computes the bytes that a model's weights take in each format, by part.
 
     Args:
       model: a built model without pruning wrappers.
@@ -58,7 +58,7 @@ def size_report(model: Any) -> SizeReport:
 
     Raises:
       ImportError: zstandard or safetensors is missing.
-      TypeError: not a Keras model.
+      TypeError: `model` is not a Keras model.
       ValueError: the model is still pruned or not built, or int8 or float16 cannot hold a weight.
     """
     weights = shell_of(model).named_weights(model)
@@ -84,7 +84,7 @@ def size_report(model: Any) -> SizeReport:
 
 
 def _plain_bytes(weight: NamedWeight, quantization: str | None) -> tuple[bytes, int]:
-    """A weight's dense bytes, scales included, and how many its sparse form would take."""
+    """A weight's dense bytes, scales included, and the number of bytes of its sparse form."""
     stored, scales, _ = stored_as(weight, quantization)
     scale_bytes = b"" if scales is None else scales.tobytes()
     bitmap = -(-stored.size // 8) + int(np.count_nonzero(stored)) * stored.itemsize

@@ -27,17 +27,17 @@ _DTYPES: dict[int, Any] = {
 
 
 class Blocks(NamedTuple):
-    """What LiteRT's native kernel for a type of weights reads."""
+    """Blocks that LiteRT's native kernel for a type of weights reads."""
 
     width: int
     min_sparsity: float
-    """Of the blocks. In float32 the kernel is faster than the dense one from there on."""
+    """Fraction of zero blocks. In float32 the kernel beats the dense one from there on."""
     max_inputs: int | None = None
 
 
 NATIVE_BLOCKS = {
     np.dtype("float32"): Blocks(4, 0.90),
-    # Its kernel counts the blocks of a row in one byte.
+    # The int8 kernel counts the blocks of a row in one byte.
     np.dtype("int8"): Blocks(16, 0.95, max_inputs=255 * 16),
 }
 
@@ -47,12 +47,12 @@ class StoredMatrix:
     """A constant matrix of a fully connected layer in a TFLite file.
 
     Attributes:
-      name: of the tensor.
+      name: name of the tensor.
       shape: [out, in].
-      dtype: of its values.
+      dtype: type of its values.
       storage: `"dense"`, `"csr"` or `"blocks"`.
-      remaining: entries that are not zero.
-      bytes: of its values and indices.
+      remaining: number of entries that are not zero.
+      bytes: size of its values and indices.
     """
 
     name: str
@@ -69,21 +69,21 @@ class StoredMatrix:
 
 
 def store_sparsely(data: bytes, storage: str | None) -> tuple[bytes, list[StoredMatrix]]:
-    """Stores the matrices of fully connected layers sparsely where that pays.
+    """Stores the matrices of fully connected layers sparsely if that pays.
 
     - `"blocks"`: blocks of 4 inputs in float32, of 16 in int8, which LiteRT multiplies as they
-      are. Where at least 90 % of the blocks are zero (int8: 95 %), and they divide the inputs.
-    - `"csr"`: rows of non-zeros, which LiteRT unpacks when it loads the file: a smaller file, of
-      the same speed, which takes more memory. Where it is smaller. Not in int8: LiteRT refuses it.
-    - `"auto"`: in float32 blocks where these are, else rows where they halve the matrix, in float16
-      too; int8 stays dense.
+      are; if at least 90 % of the blocks are zero (int8: 95 %), and they divide the inputs.
+    - `"csr"`: rows of non-zeros, if they are smaller. LiteRT unpacks them when it loads the file,
+      which is smaller, as fast, and takes more memory. It refuses rows of int8, which stays dense.
+    - `"auto"`: blocks in float32 under the same conditions; otherwise rows if they halve the
+      matrix, in float16 too. int8 stays dense.
 
     Args:
       data: a TFLite file that was converted without the sparsity flag.
       storage: one of `SPARSE_STORAGES`.
 
     Returns:
-      The file, and what its matrices are stored as.
+      The file, and a `StoredMatrix` for each of its matrices.
     """
     model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
     graph = model.subgraphs[0]
@@ -103,7 +103,7 @@ def store_sparsely(data: bytes, storage: str | None) -> tuple[bytes, list[Stored
 
 
 class _AlignedBuffer(schema.BufferT):
-    """Starts at a multiple of 16 bytes, as the schema asks; its own `Pack` does not see to it."""
+    """Buffer that starts at a multiple of 16 bytes: the schema asks it, its `Pack` ignores it."""
 
     def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802  its name in the schema
         if self.data is not None:
@@ -158,7 +158,7 @@ def _are_weights(model: Any, readers: list[Any], tensor: int) -> bool:
 
 
 def _stored(model: Any, graph: Any, index: int, storage: str | None) -> tuple[StoredMatrix, int]:
-    """Encodes a tensor in place, as `storage` says and as it pays."""
+    """Encodes a tensor in place, if `storage` allows it and it pays."""
     tensor = graph.tensors[index]
     buffer = model.buffers[tensor.buffer]
     dtype = _DTYPES[tensor.type]
@@ -207,7 +207,7 @@ def _as_rows(matrix: np.ndarray) -> _Encoded:
 
 
 def _encoded(values: np.ndarray, is_kept: np.ndarray, width: int | None = None) -> _Encoded:
-    """Rows are dense, columns are compressed, and a block, if any, is dense again."""
+    """Encodes rows as dense, columns as compressed, and a block, if any, as dense again."""
     segments = np.concatenate([[0], np.cumsum(is_kept.sum(axis=1))])
     indices = np.nonzero(is_kept)[1]
     columns = schema.DimensionMetadataT()
@@ -250,8 +250,8 @@ def _vector(values: np.ndarray) -> tuple[int, Any, int]:
 def _make_native(model: Any, graph: Any, tensor: int) -> None:
     """Gives the readers an operator code of their own.
 
-    LiteRT's delegate leaves an operator of this version alone. With the code of the other layers
-    either these would be left alone too, or the sparse values be read as dense ones.
+    LiteRT's delegate leaves an operator of this version alone. If other layers had the same code,
+    either they would be left alone too, or the sparse values would be read as dense ones.
     """
     code = _operator_code(model, _CODES.FULLY_CONNECTED, _SPARSE_FULLY_CONNECTED)
     for operator in _readers(graph, tensor):
@@ -265,7 +265,7 @@ def _unpack_first(model: Any, graph: Any, tensor: int) -> None:
     dense = schema.TensorT()
     for name in ("shape", "type", "quantization", "hasRank"):
         setattr(dense, name, getattr(source, name))
-    dense.buffer = 0  # by convention the empty one
+    dense.buffer = 0  # the empty one, by convention
     dense.name = _text(source.name) + "_dense"
     graph.tensors.append(dense)
     operator = schema.OperatorT()

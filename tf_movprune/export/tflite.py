@@ -1,4 +1,4 @@
-"""TFLite files, without what is empty, checked against the models that they come from."""
+"""TFLite files without empty heads and neurons, checked against their models."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.protocol import shell_of
 from tf_movprune.export.sparse_storage import NATIVE_BLOCKS, SPARSE_STORAGES, store_sparsely
 
-# The difference that passes, over the largest output. For int8 it only finds what is broken: what
-# is good enough depends on the task.
+# The difference that passes, over the largest output. For int8 it finds gross errors only: how
+# much is good enough depends on the task.
 _TOLERANCES = {None: 1e-4, "float16": 1e-2, "int8": 0.5}
 _IMPOSSIBLE: dict[tuple[str | None, str | None], str] = {
     ("int8", "csr"): "LiteRT cannot load rows of int8. Use quantization=None or 'float16', or "
@@ -51,29 +51,29 @@ def export_tflite(
 ) -> ExportReport:
     """Writes a TFLite file, runs it in LiteRT and compares its outputs with the model's.
 
-    docs/export.md has what each option buys. Zeros stay zeros in every format. Models of mixed
-    precision compute in float32 for this, and are compared so.
+    docs/export.md says what each option buys. Zeros stay zeros in every format. Models of mixed
+    precision are exported and compared in float32.
 
     Args:
       model: a built model without pruning wrappers. Subclassed models must have been called once.
-        It is left as it is.
-      path: file to write. What is there before is replaced, once the new file is verified.
-      sequence_length: size of the open axes but the first; None leaves them open.
+        The model is left as it is.
+      path: file to write. An existing one is replaced once the new one is verified.
+      sequence_length: size of the open axes except the first; None leaves them open.
       batch_size: size of the first axis; None leaves it open.
       quantization: `"int8"` stores matrices of 1,024 entries and more as int8 and quantizes
         activations while it runs, four times smaller, and on x86 with VNNI four times faster;
         `"float16"` halves the file, at the same speed; None keeps float32.
-      shrink: whether to leave out empty heads and neurons; see `compact`. Beside matrices that are
-        stored in blocks, only whole blocks of them.
-      sparse_storage: None; `"blocks"` that LiteRT multiplies as they are, of `BLOCKS_FLOAT32`
-        or `BLOCKS_INT8`, where at least 90 % (int8: 95 %) of them are zero; `"csr"`, rows that it
-        unpacks when it loads the file; or `"auto"`, blocks or rows where they are smaller and not
-        slower on any CPU, and so never in int8.
-      verify: whether to run the file and compare, in `ai_edge_litert` where it is installed and
-        else in TensorFlow's own interpreter, with its default delegate.
-      atol: largest difference that passes. Unless given, over the larger of 1 and the largest
-        output: 1e-4 in float32, 0.01 in float16, and 0.5 in int8, which only finds what is broken.
-      inputs: arrays by input name to compare on; random ones unless given.
+      shrink: whether to leave out empty heads and neurons; see `compact`. Matrices that are stored
+        in blocks lose whole blocks only.
+      sparse_storage: None for dense storage; `"blocks"` for blocks that LiteRT multiplies natively,
+        `BLOCKS_FLOAT32` or `BLOCKS_INT8`, if at least 90 % (int8: 95 %) of them are zero; `"csr"`
+        for rows that LiteRT unpacks when it loads the file; or `"auto"` for blocks or rows if they
+        are smaller and not slower on any CPU, and so never in int8.
+      verify: whether to run the file and compare, in `ai_edge_litert` if it is installed and
+        otherwise in TensorFlow's own interpreter, with its default delegate.
+      atol: largest difference that passes. The default, over the larger of 1 and the largest
+        output, is 1e-4 in float32, 0.01 in float16, and 0.5 in int8, which finds gross errors only.
+      inputs: arrays by input name to compare on; random ones by default.
 
     Returns:
       An `ExportReport`.
@@ -81,12 +81,13 @@ def export_tflite(
     Raises:
       OSError: the file cannot be written. Nothing is left of it.
       RuntimeError: the converted model's outputs differ. Nothing is left of it.
-      TypeError: not a Keras model, a size is no integer, or `inputs` are no mapping.
+      TypeError: `model` is not a Keras model, a size is not an integer, or `inputs` is not a
+        mapping.
       ValueError: the model is still pruned, its inputs are not known, it cannot take inputs of
-        these sizes, `inputs` are not what it takes; `quantization` or `sparse_storage` is not
-        known, or LiteRT cannot run the one with the other.
+        these sizes, or `inputs` does not fit it; `quantization` or `sparse_storage` is not known,
+        or LiteRT cannot run the two together.
 
-    Warns where blocks or rows were asked for, and no matrix is sparse enough.
+    Warns if `sparse_storage` is `"blocks"` or `"csr"` and no matrix is sparse enough.
     """
     check_choice("quantization", quantization, tuple(_TOLERANCES))
     check_choice("sparse_storage", sparse_storage, SPARSE_STORAGES)
@@ -138,8 +139,8 @@ def export_tflite(
 
 
 def _convert(inference: Inference, quantization: str | None) -> bytes:
-    # Not the model itself: Keras would trace all of it, and models that it cannot trace get a file
-    # without a signature.
+    # The function stands in for the model: Keras would trace all of the model, and models that it
+    # cannot trace get a file without a signature.
     module = tf.Module()
     module.function, module.weights = inference.concrete, list(inference.variables)
     converter = tf.lite.TFLiteConverter.from_concrete_functions([inference.concrete], module)
