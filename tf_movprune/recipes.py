@@ -15,8 +15,8 @@ from tf_movprune.keras2.compat import PruningPolicy, keras
 from tf_movprune.keras2.optimizers import MovementAdamW, create_optimizer
 from tf_movprune.keras2.prune import prune_low_movement
 
-# Gradient steps of size one, at the peak of the learning rate, that move a score as far as the
-# score of an average weight is from zero at the start.
+# The first score of an average weight over the peak rate of the scores: so much movement weighs as
+# much as the magnitude of that weight.
 _MOVEMENT_PER_MAGNITUDE = 1e-3
 
 
@@ -71,7 +71,7 @@ class ShortRun:
 
     @property
     def _score_start(self) -> float:
-        """First score of an average weight: near 1 for a sigmoid, otherwise just order counts."""
+        """First score of an average weight: 1 before a sigmoid; elsewhere only order counts."""
         return 1.0 if self.method.has_penalty else _MOVEMENT_PER_MAGNITUDE
 
     @property
@@ -113,12 +113,12 @@ class ShortRun:
           learning_rate: peak rate of the weights.
           **kwargs: arguments of `create_optimizer`.
         """
-        units = ScoreScale(self.method.score_learning_rate_multiplier)
+        scale = ScoreScale(self.method.score_learning_rate_multiplier)
         score_rate = self._score_start / _MOVEMENT_PER_MAGNITUDE
         return create_optimizer(
             learning_rate,
             self.num_train_steps,
             self.num_train_steps // 10,
-            score_optimizer=keras.optimizers.SGD(units.rate_for(score_rate)),
+            score_optimizer=keras.optimizers.SGD(scale.rate_for(score_rate)),
             **kwargs,
         )

@@ -66,7 +66,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
         the run, or never fires in it; scores are frozen, unknown to the optimizer, or NaN; there is
         no loss but the penalty of pruning.
 
-    Warns of runs that go on after the learning rate of `create_optimizer` has fallen to 0.
+    Warns of runs that go on after the learning rate of `create_optimizer` has fallen to 0, of
+    scores that are zero less than 1,000 steps before the first weights go, of masks that are ahead
+    of their schedule, and of training that stops before a schedule ends.
     """
 
     _supports_tf_logs = True

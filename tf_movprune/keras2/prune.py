@@ -166,7 +166,7 @@ def strip_pruning(model: Any) -> Any:
       ValueError: nothing in `model` is pruned.
 
     Warns if masks were never refreshed, have fewer zeros than their schedule asks for at its
-    `end_step`, or have none at all.
+    `end_step`, have no zeros, or have nothing else.
     """
     check_keras_object(model)
     if isinstance(model, Distiller):
