@@ -26,11 +26,9 @@ from .core.methods import (
     Magnitude as Magnitude,
 )
 from .core.methods import (
-    PruningMethod as PruningMethod,
-)
-from .core.methods import (
     SoftMovement as SoftMovement,
 )
+from .core.pruning_method import PruningMethod as PruningMethod
 from .core.schedules import (
     CubicSparsity as CubicSparsity,
 )

@@ -7,7 +7,8 @@ from typing import Any
 
 from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.granularity import WEIGHTS
-from tf_movprune.core.methods import HardMovement, PruningMethod
+from tf_movprune.core.methods import HardMovement
+from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import CubicSparsity
 from tf_movprune.core.scores import MagnitudeScores, ScoreScale
 from tf_movprune.core.settings import check_method

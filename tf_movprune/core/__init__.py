@@ -1,0 +1,1 @@
+"""The paper on tensors: selection, masks, methods and schedules, without any Keras."""

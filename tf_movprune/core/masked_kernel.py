@@ -13,7 +13,7 @@ import tensorflow as tf
 from tf_movprune.core.blocks import expand_blocks, expand_units
 from tf_movprune.core.counting import count_true_of_each
 from tf_movprune.core.granularity import Blocks
-from tf_movprune.core.methods import PruningMethod
+from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.settings import Settings
 
 

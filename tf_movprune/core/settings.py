@@ -9,7 +9,8 @@ from typing import Any
 
 from tf_movprune.core.arguments import check_number
 from tf_movprune.core.granularity import WEIGHTS, Blocks, Units, check_block_size
-from tf_movprune.core.methods import HardMovement, PruningMethod
+from tf_movprune.core.methods import HardMovement
+from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import EveryStep, PruningSchedule, Ramp
 from tf_movprune.core.scores import ScoreScale
 

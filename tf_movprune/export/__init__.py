@@ -1,0 +1,1 @@
+"""Files to ship: SavedModel, TFLite and compressed weights."""

@@ -1,0 +1,1 @@
+"""The shell for tf_keras, tensorflow-model-optimization and Hugging Face TF models."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,10 +11,9 @@ import tensorflow as tf
 
 from tf_movprune.core.blocks import block_shape
 from tf_movprune.core.granularity import WEIGHTS, Blocks, Units
-from tf_movprune.core.masked_kernel import MaskedKernel, Part, block_size_of, joined_weights
-from tf_movprune.core.methods import PruningMethod
+from tf_movprune.core.masked_kernel import MaskedKernel, Part
+from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import PruningSchedule
-from tf_movprune.core.scores import SCORES_NAME, initial_scores
 from tf_movprune.core.settings import Settings
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import Layer, PrunableLayer, keras, register
@@ -29,6 +27,7 @@ from tf_movprune.keras2.kernel_attributes import (
     prunable_weights,
     replaced,
 )
+from tf_movprune.keras2.kernel_variables import make_kernel
 from tf_movprune.keras2.serialization import (
     deserialize_method,
     deserialize_schedule,
@@ -140,13 +139,13 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
                         for attribute, axis in shared.parts
                     ]
                     first = next(part.weight for part in parts if id(part.weight) in attributes)
-                    shared.kernel = self._make_kernel(parts, (shared.size,), first)
+                    shared.kernel = make_kernel(self, self.settings, parts, (shared.size,), first)
                     made.append(shared.kernel)
                 kernels.append(shared.kernel)
         else:
             for weight in weights:
                 shape = block_shape(tuple(weight.shape), self.settings.block_size)
-                kernels.append(self._make_kernel([Part(weight)], shape, weight))
+                kernels.append(make_kernel(self, self.settings, [Part(weight)], shape, weight))
             made = kernels
         vars(self)["_built_kernels"] = kernels
         vars(self)["_masked_attributes"] = _masked_attributes(attributes, weights, kernels)
@@ -198,56 +197,6 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
                 "the model, once on example inputs before training, for instance model(batch)."
             )
         return self._built_kernels
-
-    def _make_kernel(
-        self, parts: Sequence[Part], shape: tuple[int, ...], weight: tf.Variable
-    ) -> MaskedKernel:
-        """A kernel whose variables are named after a weight of the layer."""
-        settings, method = self.settings, self.settings.method
-        with tf.name_scope(f"{weight.name.split(':')[0]}/"):
-            return MaskedKernel(
-                settings,
-                parts,
-                scores=self._add_scores(parts, shape) if method.has_scores else None,
-                mask=self.add_weight("mask", shape, tf.bool, initializer="ones", trainable=False),
-                threshold=self._add_state(
-                    "threshold", (), tf.float32, keras.initializers.Constant(-float("inf"))
-                ),
-                penalty_weight=self._add_state("penalty_weight", (), tf.float32)
-                if method.has_penalty
-                else None,
-                # int32 variables have no place on a GPU.
-                noise_seed=self._add_state("noise_seed", (2,), tf.int64)
-                if method.has_noise
-                else None,
-            )
-
-    def _add_state(self, name, shape, dtype, initializer="zeros", trainable=False) -> tf.Variable:
-        return self.add_weight(
-            name,
-            shape,
-            dtype,
-            initializer=initializer,
-            trainable=trainable,
-            experimental_autocast=False,
-        )
-
-    def _add_scores(self, parts: Sequence[Part], shape: tuple[int, ...]) -> tf.Variable:
-        settings = self.settings
-        size = math.prod(shape)
-
-        # The initializer does the work, since Keras skips it for a value that a checkpoint brings.
-        def start(shape, dtype=None, **kwargs):
-            scores = initial_scores(
-                settings.method.score_initializer,
-                shape,
-                lambda: joined_weights(parts, size),
-                block_size_of(parts, settings, size),
-                keras.initializers.get,
-            )
-            return settings.score_scale.to_variable(scores)
-
-        return self._add_state(SCORES_NAME, shape, tf.float32, start, trainable=True)
 
     # ---- forward pass
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tf_movprune.core.granularity import WEIGHTS, Units
-from tf_movprune.core.methods import PruningMethod
+from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings, resolve
 from tf_movprune.keras2 import run_checks
