@@ -40,6 +40,7 @@ def test_every_method_has_its_snippet():
         assert f"tf_movprune.{name}(" in code
 
 
+@pytest.mark.usefixtures("refresh_without_xla")
 @pytest.mark.parametrize("code", SNIPPETS)
 def test_snippet(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
