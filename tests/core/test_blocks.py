@@ -32,7 +32,7 @@ def test_block_shape(shape, block_size, expected):
 
 @pytest.mark.parametrize(
     "shape, block_size",
-    [((6, 8), (4, 1)), ((6, 8), (1, 3)), ((6, 8), (12, 8)), ((2, 6, 8), (2, 2))],
+    [((6, 8), (4, 1)), ((6, 8), (1, 3)), ((6, 8), (12, 8))],
 )
 def test_block_shape_names_what_does_not_fit(shape, block_size):
     message = (
@@ -42,6 +42,14 @@ def test_block_shape_names_what_does_not_fit(shape, block_size):
     )
     with pytest.raises(ValueError, match=message):
         block_shape(shape, block_size)
+
+
+@pytest.mark.parametrize("shape", [(2, 6, 8), (3, 3, 6, 8), (6,)])
+def test_blocks_are_for_matrices(shape):
+    message = r"block_size \(2, 2\) is for matrices, but .* \(.*,.*\).* with a mapping"
+    with pytest.raises(ValueError, match=message):
+        block_shape(shape, (2, 2))
+    assert block_shape(shape, (1, 1)) == shape
 
 
 @every_mode

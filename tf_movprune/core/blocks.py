@@ -19,7 +19,12 @@ def block_shape(shape: tuple[int, ...], block_size: tuple[int, int]) -> tuple[in
     """
     if block_size == (1, 1):
         return tuple(shape)
-    if len(shape) != 2 or any(size % block for size, block in zip(shape, block_size)):
+    if len(shape) != 2:
+        raise ValueError(
+            f"block_size {tuple(block_size)} is for matrices, but the kernel has shape "
+            f"{tuple(shape)}. Give blocks to other layers only, with a mapping of path patterns."
+        )
+    if any(size % block for size, block in zip(shape, block_size)):
         raise ValueError(
             f"block_size {tuple(block_size)} must divide the kernel's rows and columns, but the "
             f"kernel has shape {tuple(shape)}. Use a divisor, or (1, 1)."
