@@ -20,6 +20,9 @@ from wrapped import mask_of, wrappers
 
 import tf_movprune
 
+pytestmark = pytest.mark.usefixtures("refresh_without_xla")
+
+
 # ---- calls of fit
 
 
