@@ -1,4 +1,4 @@
-"""What every test has."""
+"""Fixtures of all tests."""
 
 import gc
 import os

@@ -83,7 +83,7 @@ def assert_masks_are_top_of_scores(model, counts):
 
 
 class Recorder(keras.callbacks.Callback):
-    """What each step computed with; comes after UpdatePruningStep."""
+    """Records what each step computed with; comes after UpdatePruningStep."""
 
     def __init__(self):
         super().__init__()

@@ -122,7 +122,7 @@ def outputs_of(model):
 
 
 def dense_outputs_of(kind):
-    """What the model computes where masks are forgotten."""
+    """Outputs of the model if masks are forgotten."""
     model = fresh(kind)
     model.set_weights(example(kind).get_weights())
     for layer in wrappers(model):

@@ -1,4 +1,4 @@
-"""Where scores start, and the unit that a variable counts them in."""
+"""First values of scores, and the scale on which a variable holds them."""
 
 import numpy as np
 import pytest

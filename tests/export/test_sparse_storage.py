@@ -60,7 +60,7 @@ def test_sparse_storage(quantization, block, sparsity, storage, stored, atol, tm
         np.testing.assert_allclose(result, expected, rtol=0, atol=atol)
     reference = list(outputs_of(tmp_path / "dense.tflite", random_input(model)))
     for result in outputs_of(tmp_path / "x.tflite", random_input(model)):
-        # What int8 loses, it loses alike, but for how activations are quantized.
+        # Both lose the same by int8, apart from how activations are quantized.
         np.testing.assert_allclose(
             result, reference[1], rtol=0, atol=1e-5 if quantization != "int8" else 0.02
         )

@@ -1,4 +1,4 @@
-"""What students and teachers return and batches hold: structures, labels and cached logits."""
+"""Outputs of students and teachers, and contents of batches: structures, labels, cached logits."""
 
 import numpy as np
 import pytest
@@ -159,7 +159,7 @@ def test_cached_data_may_be_batched_again():
     expected = compiled(distiller.student, teacher).evaluate(X, Y, verbose=0)
     np.testing.assert_allclose(distiller.evaluate(cached, verbose=0), expected, rtol=1e-5)
     distiller.fit(cached, verbose=0)
-    # What was cached once can be cached from another teacher.
+    # Cached data can be cached again, from another teacher.
     other = classifier(5)
     again = cache_teacher_logits(cached, other)
     expected = compiled(distiller.student, other).evaluate(X, Y, verbose=0)

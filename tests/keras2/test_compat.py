@@ -1,4 +1,4 @@
-"""What `compat` promises of the parts that tf_keras and tfmot keep private."""
+"""Contracts of the functions over parts that tf_keras and tfmot keep private."""
 
 import copy
 

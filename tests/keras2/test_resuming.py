@@ -138,7 +138,7 @@ def test_resumed_training_is_exact(scores, resume, tmp_path):
 
 
 def test_unbuilt_optimizer_is_restored_when_training_goes_on(tmp_path):
-    """As most training scripts do it: restore right after compile, before the first step."""
+    """Restores right after compile, before the first step, like most training scripts."""
     _, expected = trained_straight("sgd")
     model, _ = trained_halfway("sgd")
     path = tf.train.Checkpoint(model=model, optimizer=model.optimizer).save(str(tmp_path / "half"))

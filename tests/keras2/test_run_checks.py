@@ -298,7 +298,7 @@ def test_scores_that_become_nan():
 
 
 def test_training_on_without_the_optimizer_warns():
-    """As after loading weights from an H5 file, which does not hold the optimizer's step."""
+    """Loads weights like those of an H5 file, which does not hold the optimizer's step."""
     model = compiled(cubic(begin_step=0, end_step=6))
     fit(model)
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Which layers are pruned, with which settings, and what is refused."""
+"""Choice of the layers that are pruned and of their settings, and refusals."""
 
 import numpy as np
 import pytest

@@ -190,7 +190,7 @@ def test_stripped_model_is_trained_and_pruned_again():
 
 
 def test_nothing_of_the_training_stays_in_a_stripped_model(tmp_path):
-    """Where a model is changed in place, checkpoints and files would hold its optimizer."""
+    """Checkpoints and files of a model that is changed in place would hold its optimizer."""
     model = HasALossOfItsOwn()
     model(next(iter(data()))[0])
     tf_movprune.prune_low_movement(model, cubic())

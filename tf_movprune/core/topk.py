@@ -2,7 +2,8 @@
 
 Each pass over the scores counts how many reach four pivots. The first pivots come from a sorted
 sample, the next from interpolation, and after three or four passes a bracket of a few scores is
-left. A last pass reads those out, one to a row.
+left. A last pass reads those out, one to a row. These steps of one search make sense together only,
+so they stay in one module.
 """
 
 from __future__ import annotations
