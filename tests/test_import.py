@@ -1,4 +1,4 @@
-"""What importing the package does to a process, in processes of its own."""
+"""Effects of importing the package on a process, each in a process of its own."""
 
 import json
 import subprocess
