@@ -24,7 +24,8 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-all: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --cov --cov-report=term --cov-fail-under=95 $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 3600 \
+	    --cov --cov-report=term --cov-fail-under=95 $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

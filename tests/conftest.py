@@ -1,13 +1,9 @@
 """Fixtures of all tests."""
 
 import gc
-import os
 import types
 
 import pytest
-
-# XLA still compiles as it does for users, but LLVM does not optimize programs that run once.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 pytest.register_assert_rewrite("runs", "saved")
 
