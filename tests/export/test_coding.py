@@ -6,18 +6,22 @@ from exporting import QUANTIZATIONS, decoded, encoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_movprune.export import coding
+from tf_movprune.export import coding, decoding
 
 pytest.importorskip("zstandard")
+
+
+def positions_again(positions):
+    chunks = list(decoding.decode_positions(coding.encode_positions(positions)))
+    assert all(chunk.dtype == np.int64 for chunk in chunks)
+    return np.concatenate([[], *chunks])
 
 
 @given(st.integers(0, 2000), st.floats(0, 1), st.integers(0, 2**32 - 1))
 @settings(max_examples=200, deadline=None)
 def test_positions_come_back(size, density, seed):
     positions = np.flatnonzero(np.random.RandomState(seed).uniform(size=size) < density)
-    found = coding.decode_positions(coding.encode_positions(positions))
-    assert found.dtype == np.int64
-    np.testing.assert_array_equal(found, positions)
+    np.testing.assert_array_equal(positions_again(positions), positions)
 
 
 @pytest.mark.parametrize(
@@ -35,8 +39,15 @@ def test_positions_come_back(size, density, seed):
     ],
 )
 def test_positions_by_hand(positions):
-    coded = coding.encode_positions(np.array(positions, np.int64))
-    np.testing.assert_array_equal(coding.decode_positions(coded), positions)
+    np.testing.assert_array_equal(positions_again(np.array(positions, np.int64)), positions)
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 7])
+def test_positions_across_chunks(chunk, monkeypatch):
+    monkeypatch.setattr(decoding, "_CHUNK", chunk)
+    for positions in ([0, 3, 600, 601, 5000], [10**5], range(9)):
+        found = positions_again(np.array(positions, np.int64))
+        np.testing.assert_array_equal(found, positions)
 
 
 def test_bytes_of_positions_are_those_of_the_format():
@@ -114,7 +125,7 @@ def test_odd_arrays(array, quantization):
     found = decoded(weight)
     assert found.dtype == array.dtype and found.shape == array.shape
     assert found.flags.writeable
-    if quantization is None or weight.row["stored"] == weight.row["dtype"]:
+    if quantization is None or weight.entry.stored == weight.entry.dtype:
         np.testing.assert_array_equal(found, array)
     else:
         assert np.isfinite(found).all() and not found[array == 0].any()
@@ -131,5 +142,8 @@ def test_nan_and_infinity_need_float32():
     with pytest.raises(ValueError, match="too large for float16"):
         encoded(large, "float16")
     assert decoded(encoded(large, "int8"))[0, 0] == pytest.approx(70000, rel=0.005)
+    largest = np.full([1, 2], np.finfo(np.float32).max)
+    with pytest.raises(ValueError, match="too large for int8"):
+        encoded(largest, "int8")
     with pytest.raises(TypeError, match="'w' has dtype complex64"):
         encoded(np.ones(3, np.complex64), None)

@@ -13,11 +13,19 @@ PARTS = ("embeddings", "encoder", "other")
 
 
 class NamedWeight(NamedTuple):
-    """A weight of a model: its name, one of `PARTS`, and its values."""
+    """A weight of a model.
+
+    Attributes:
+      name: its name.
+      part: one of `PARTS`.
+      array: its values.
+      is_exact: whether it must not be rounded, because it is no matrix to multiply with.
+    """
 
     name: str
     part: str
     array: np.ndarray
+    is_exact: bool = False
 
 
 def unique_names(names: Iterable[str]) -> list[str]:

@@ -1,25 +1,21 @@
-"""Coding of arrays in few bytes: positions as gaps, values as planes, both entropy-coded."""
+"""Arrays in few bytes: positions as gaps, values as planes, both entropy-coded."""
 
 from __future__ import annotations
 
-import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from tf_movprune.core.named_weights import NamedWeight
+from tf_movprune.export.compressed_table import DTYPES, Entry
 
 QUANTIZATIONS = ("int8", "float16", None)
-DTYPES = (
-    *("float64", "float32", "float16", "bfloat16", "bool", "uint8", "int8"),
-    *("uint16", "int16", "uint32", "int32", "uint64", "int64"),
-)
 
 
 class EncodedWeight(NamedTuple):
-    """A row of the file's table, and the bytes that it describes."""
+    """An entry of the file's table, and the bytes that it describes."""
 
-    row: dict[str, Any]
+    entry: Entry
     payload: bytes
     bound: float
     remaining: int
@@ -31,20 +27,23 @@ def stored_as(
     """A weight's values in their format, the scales of int8, and the axis of the scales."""
     array = weight.array
     if str(array.dtype) not in DTYPES:
-        raise TypeError(f"{weight.name!r} has dtype {array.dtype}; expected one of {DTYPES}.")
-    if array.dtype != np.float32 or array.ndim < 2 or quantization is None:
+        raise TypeError(
+            f"{weight.name!r} has dtype {array.dtype}; expected one of {DTYPES}. Export a model "
+            "without this weight."
+        )
+    if quantization is None or weight.is_exact or array.dtype != np.float32 or array.ndim < 2:
         return array, None, 0
-    with np.errstate(over="ignore"):
-        rounded = array.astype(np.float16) if quantization == "float16" else array
-    if not np.isfinite(rounded).all():
+    axis = 0 if weight.part == "embeddings" else array.ndim - 1
+    with np.errstate(over="ignore", invalid="ignore"):
+        scales = scales_of(array, axis)
+        rounded = array.astype(np.float16) if quantization == "float16" else scales * 127
+    if not (np.isfinite(array).all() and np.isfinite(rounded).all()):
         raise ValueError(
             f"{weight.name!r} has values that are not finite or too large for {quantization}. Pass "
             "quantization=None."
         )
     if quantization == "float16":
         return rounded, None, 0
-    axis = 0 if weight.part == "embeddings" else array.ndim - 1
-    scales = scales_of(array, axis)
     steps = np.divide(array, scales, out=np.zeros_like(array), where=scales > 0)
     return np.rint(steps).astype(np.int8), scales.reshape(-1), axis
 
@@ -80,17 +79,16 @@ def encode(weight: NamedWeight, quantization: str | None) -> EncodedWeight:
     if not forms or flat.size / 8 < sum(map(len, forms[0])):
         forms.append([*streams, _compressed(_planes(flat))])
     form = min(forms, key=lambda streams: sum(map(len, streams)))
-    row: dict[str, Any] = {
-        "name": weight.name,
-        "shape": list(stored.shape),
-        "dtype": str(weight.array.dtype),
-        "stored": str(stored.dtype),
-        "sizes": [len(stream) for stream in form],
-    }
-    if scales is not None:
-        row["axis"] = axis
+    entry = Entry(
+        name=weight.name,
+        shape=stored.shape,
+        dtype=str(weight.array.dtype),
+        stored=str(stored.dtype),
+        sizes=(len(form[0]), len(form[1]), len(form[2])),
+        axis=None if scales is None else axis,
+    )
     bound = entropy_bytes(positions.size, flat.size) + positions.size * stored.itemsize
-    return EncodedWeight(row, b"".join(form), bound, positions.size)
+    return EncodedWeight(entry, b"".join(form), bound, positions.size)
 
 
 def entropy_bytes(count: int, size: int) -> float:
@@ -121,20 +119,10 @@ def encode_positions(positions: np.ndarray) -> np.ndarray:
     return coded
 
 
-def decode_positions(coded: np.ndarray) -> np.ndarray:
-    """The positions that `encode_positions` was given."""
-    ends = coded < 255
-    return np.cumsum(coded.astype(np.int64) + ends)[ends] - 1
-
-
 def _planes(array: np.ndarray) -> np.ndarray:
     """The lowest byte of each element, then the next of each, and so on: exponents lie together."""
     data = np.ascontiguousarray(array).view(np.uint8)
     return np.ascontiguousarray(data.reshape(-1, array.itemsize).T)
-
-
-def _from_planes(data: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    return np.ascontiguousarray(data.reshape(dtype.itemsize, -1).T).view(dtype).reshape(-1)
 
 
 def _compressed(data: np.ndarray) -> bytes:
@@ -155,29 +143,6 @@ def libraries() -> tuple[Any, Any]:
         import zstandard
     except ImportError as error:
         raise ImportError(
-            f"Compressed files need {error.name}: pip install tf_movprune[compress]"
+            f"Compressed files need {error.name}: pip install zstandard safetensors"
         ) from error
     return zstandard, safetensors
-
-
-def decode(row: dict[str, Any], payload: bytes) -> np.ndarray:
-    zstandard, _ = libraries()
-    dtype, shape = np.dtype(row["stored"]), row["shape"]
-    ends = np.cumsum([0, *row["sizes"]])
-    streams = [
-        np.frombuffer(zstandard.ZstdDecompressor().decompress(payload[a:b]), np.uint8)
-        if b > a
-        else np.zeros(0, np.uint8)
-        for a, b in itertools.pairwise(ends)
-    ]
-    elements = _from_planes(streams[2], dtype)
-    if row["sizes"][0]:
-        flat = np.zeros(int(np.prod(shape, dtype=np.int64)), dtype)
-        flat[decode_positions(streams[0])] = elements
-        elements = flat
-    array = elements.reshape(shape)
-    if "axis" in row:
-        along = [1] * len(shape)
-        along[row["axis"]] = -1
-        array = array * _from_planes(streams[1], np.dtype(np.float32)).reshape(along)
-    return array.astype(row["dtype"])

@@ -10,8 +10,10 @@ import numpy as np
 
 from tf_movprune.core.arguments import check_choice
 from tf_movprune.core.named_weights import PARTS, NamedWeight
+from tf_movprune.export.checks import check_path
 from tf_movprune.export.coding import QUANTIZATIONS, EncodedWeight, encode, scales_of
-from tf_movprune.export.compressed_file import read_container, write_container
+from tf_movprune.export.compressed_file import open_container, write_container
+from tf_movprune.export.compressed_table import Entry
 from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.protocol import shell_of
 
@@ -118,7 +120,8 @@ def export_compressed(
       quantization: storage type of float32 matrices, convolutions and embeddings. `"int8"` has a
         scale for each output channel, in embeddings for each row, with errors of at most half a
         step, below which weights become zero; `"float16"`; or None for float32 without loss.
-        Biases, LayerNorm and weights that are not float32 are always stored as they are.
+        Biases, LayerNorm, what preprocessing layers learned and weights that are not float32 are
+        always stored as they are.
 
     Returns:
       A `CompressedReport`; print it.
@@ -128,11 +131,12 @@ def export_compressed(
       OSError: the file cannot be written. Nothing is left of it.
       RuntimeError: the file differs when it is read back. Nothing is left of it.
       TypeError: `model` is not a Keras model, or the format does not have the type of a weight.
-      ValueError: the model is still pruned or not built, `quantization` is not known, or int8 or
-        float16 cannot hold a weight that is not finite or too large.
+      ValueError: the model is still pruned or not built, `quantization` is not known, int8 or
+        float16 cannot hold a weight that is not finite or too large, or a layer has a table that is
+        not a vocabulary.
     """
     check_choice("quantization", quantization, QUANTIZATIONS)
-    path = pathlib.Path(path)
+    path = check_path(path, ".movprune")
     check_place(path)
     shell = shell_of(model)
     weights = shell.named_weights(model)
@@ -140,8 +144,7 @@ def export_compressed(
     data = write_container(encoded, shell.describe(model))
     with replacing(path) as temporary:
         temporary.write_bytes(data)
-        _, arrays = read_container(temporary)
-        errors = [_compare(path, w, e.row, arrays[w.name]) for w, e in zip(weights, encoded)]
+        errors = _errors(path, temporary, weights)
     return CompressedReport(
         path=path,
         bytes=len(data),
@@ -154,6 +157,13 @@ def export_compressed(
 
 def load_compressed(path: str | pathlib.Path, model: Any = None) -> Any:
     """Loads a file that `export_compressed` wrote.
+
+    The file may hold anything. Names, shapes and dtypes are compared with the model's before
+    anything is decompressed, and memory is in proportion to them, or to the shapes that the file
+    declares if there is no model. Weights change once all are decoded.
+
+    The vocabulary that a lookup layer learned is a weight named `<layer>/vocabulary`: integers, or
+    the UTF-8 bytes of a JSON list of strings.
 
     Args:
       path: the file.
@@ -171,16 +181,20 @@ def load_compressed(path: str | pathlib.Path, model: Any = None) -> Any:
       ImportError: zstandard or safetensors is missing.
       OSError: the file cannot be read.
       TypeError: `model` is neither a Keras model nor the class of one.
-      ValueError: the file is damaged, of another format or version; or names or shapes are not the
-        model's, in which case none of its weights has changed.
+      ValueError: the file is damaged, of another format or version; or names, shapes or dtypes are
+        not the model's. None of its weights has changed then. Floats may be of another precision.
     """
-    description, arrays = read_container(pathlib.Path(path))
-    if model is None:
-        return arrays
+    path = pathlib.Path(path)
     shell = shell_of(model)
-    if isinstance(model, type):
-        model = shell.model_of(model, description, path)
-    shell.assign_weights(model, arrays, path)
+    if model is not None:
+        shell.check_loadable(model)
+    with open_container(path) as container:
+        if model is None:
+            return dict(container.arrays())
+        if isinstance(model, type):
+            model = shell.model_of(model, container.description, container.specs, path)
+        weights = shell.matching_weights(model, container.specs, path)
+        shell.assign_weights(model, weights, dict(container.arrays()), path)
     return model
 
 
@@ -198,25 +212,37 @@ def part_sizes(weights: list[NamedWeight], encoded: list[EncodedWeight]) -> dict
     return sizes
 
 
+def _errors(
+    path: pathlib.Path, written: pathlib.Path, weights: list[NamedWeight]
+) -> list[tuple[float, int]]:
+    """The largest error of each weight in a file, and how many entries became zero."""
+    try:
+        with open_container(written) as container:
+            pairs = zip(weights, container.entries, container.arrays(), strict=True)
+            return [_compare(path, w, entry, found) for w, (entry, _), (_, found) in pairs]
+    except ValueError as error:
+        raise RuntimeError(f"{path} cannot be read back. The file was removed.") from error
+
+
 def _compare(
-    path: pathlib.Path, weight: NamedWeight, row: dict[str, Any], found: np.ndarray
+    path: pathlib.Path, weight: NamedWeight, entry: Entry, found: np.ndarray
 ) -> tuple[float, int]:
     """The largest error of a weight that was read back, and how many entries became zero."""
     array = weight.array
-    if row["stored"] == row["dtype"]:
+    if entry.stored == entry.dtype:
         # Bytes would differ in the sign of zeros.
         is_same = (found == array) | ((found != found) & (array != array))
         if found.dtype == array.dtype and found.shape == array.shape and is_same.all():
             return 0.0, 0
         raise RuntimeError(f"{weight.name!r} read back for {path} differs. The file was removed.")
-    if "axis" in row:
-        allowed = scales_of(array, row["axis"]) * np.float32(0.50001)  # the division rounds, too
+    if entry.axis is not None:
+        allowed = scales_of(array, entry.axis) * np.float32(0.50001)  # the division rounds, too
     else:
         allowed = np.abs(array) * np.float32(2**-11) + np.float32(2**-25)
     error = np.abs(found - array)
     if not (error <= allowed).all() or np.any(found[array == 0]):
         raise RuntimeError(
             f"{weight.name!r} read back for {path} is off by up to {error.max():.3g}, more than "
-            f"rounding to {row['stored']} explains, or has lost zeros. The file was removed."
+            f"rounding to {entry.stored} explains, or has lost zeros. The file was removed."
         )
     return float(error.max(initial=0)), int(np.sum((found == 0) & (array != 0)))

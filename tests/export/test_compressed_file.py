@@ -1,0 +1,400 @@
+"""Containers whose bytes somebody made up."""
+
+import copy
+import gc
+import hashlib
+import json
+import os
+import random
+import tracemalloc
+
+import numpy as np
+import pytest
+import tf_keras as keras
+from exporting import arrays_of
+
+import tf_movprune
+from tf_movprune.export import compressed_file
+from tf_movprune.export.compressed_file import FORMAT, MAX_HEADER
+
+zstandard = pytest.importorskip("zstandard")
+pytest.importorskip("safetensors")
+
+
+def network():
+    """A model with scales along both axes, positions, and weights without either."""
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.layers.Embedding(7, 3, input_length=2),
+        keras.layers.Flatten(),
+        keras.layers.Dense(50),
+        keras.layers.Dense(2, bias_initializer="normal"),
+    ]
+    model = keras.Sequential(layers)
+    kernel = layers[2].kernel
+    kernel.assign(kernel * (np.random.RandomState(0).uniform(size=kernel.shape) < 0.1))
+    return model
+
+
+class Parts:
+    """The parts of a file, to change and put together again with a right checksum."""
+
+    def __init__(self, path):
+        data = path.read_bytes()
+        end = 8 + int.from_bytes(data[:8], "little")
+        self.header = json.loads(data[8:end])
+        self.table = json.loads(self.header.pop("__metadata__")[FORMAT])
+        self.payload = data[end:]
+
+    @property
+    def rows(self):
+        return self.table["tensors"]
+
+    def data(self):
+        table = {**self.table, "checksum": "0" * 64} if "checksum" in self.table else self.table
+        header = {"__metadata__": {FORMAT: json.dumps(table)}, **self.header}
+        return with_checksum(json.dumps(header).encode(), self.payload)
+
+    def replace_payload(self, index, *streams):
+        """Gives a weight other streams, and lets the header say so."""
+        payloads = []
+        for i, row in enumerate(self.rows):
+            start, end = self.header[str(i)]["data_offsets"]
+            if i == index:
+                row["sizes"] = [len(stream) for stream in streams]
+            payloads.append(b"".join(streams) if i == index else self.payload[start:end])
+        offsets = np.cumsum([0, *map(len, payloads)]).tolist()
+        for i, payload in enumerate(payloads):
+            place = offsets[i : i + 2]
+            self.header[str(i)] = {"dtype": "U8", "shape": [len(payload)], "data_offsets": place}
+        self.payload = b"".join(payloads)
+
+
+def with_checksum(header, payload):
+    data = len(header).to_bytes(8, "little") + header + payload
+    digest = hashlib.sha256(data).hexdigest()
+    return data.replace(b"0" * 64, digest.encode(), 1)
+
+
+def frame(data, **options):
+    return zstandard.ZstdCompressor(**options).compress(bytes(data))
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    path = tmp_path_factory.mktemp("written") / "x"
+    tf_movprune.export_compressed(network(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def loading(tmp_path_factory):
+    """A function that loads bytes into a model, and returns its weights; None if it refuses."""
+    model, path = network(), tmp_path_factory.mktemp("crafted") / "crafted"
+    for weight in model.weights:
+        weight.assign(weight * 0 - 5)
+    before = arrays_of(model)
+
+    def load(data):
+        path.write_bytes(data)
+        try:
+            tf_movprune.load_compressed(path)
+        except ValueError as error:
+            assert str(path) in str(error)
+        try:
+            tf_movprune.load_compressed(path, model)
+        except ValueError as error:
+            assert str(path) in str(error)
+            assert are_equal(arrays_of(model), before)
+            return None
+        found = arrays_of(model)
+        model.set_weights(before)
+        return found
+
+    return load
+
+
+def are_equal(arrays, others):
+    return all(map(np.array_equal, arrays, others))
+
+
+HOSTILE = (
+    *(None, True, False, -1, 0, 1, 2, 7, 2**31, 2**63, 2**64, 10**40, 0.5, 1e308, float("nan")),
+    *("", "x", "int8", "float16", "float32", "float64", "bool", "U8", "F32", "\ud800", "a" * 9999),
+    *([], [[]], {}, [-1, 1], [2**40, 2**40], [0, 0, 0], {"class": "x", "config": {}}),
+)
+
+
+def places_in(value):
+    """All places in a JSON value: the list or object that holds each, and its key."""
+    for key in list(value) if isinstance(value, dict) else range(len(value)):
+        yield value, key
+        if isinstance(value[key], (dict, list)):
+            yield from places_in(value[key])
+
+
+def mutate(parts, choose):
+    """Changes one thing in the header, the table, or the bytes of weights."""
+    kind = choose.randrange(8)
+    if kind == 0:
+        at = choose.randrange(len(parts.payload))
+        extra = choose.choice([b"", b"\0", parts.payload[:at], b"\xff" * 9])
+        parts.payload = parts.payload[:at] + extra + parts.payload[at + choose.randrange(2) :]
+        return
+    if kind == 1:
+        parts.payload += choose.choice([b"\0", parts.payload, b"\x28\xb5\x2f\xfd"])
+        return
+    root = choose.choice([parts.table, parts.table, parts.header])
+    owner, key = choose.choice(list(places_in({"root": root})))
+    if kind == 2 and key != "root":
+        del owner[key]
+    elif kind == 3 and isinstance(owner, list):
+        owner.insert(key, copy.deepcopy(choose.choice(owner)))
+    elif kind == 4 and isinstance(owner, list):
+        choose.shuffle(owner)
+    elif kind == 5 and isinstance(owner, dict):
+        owner[choose.choice(["axis", "0", "9", "x"])] = copy.deepcopy(owner[key])
+    elif kind == 6 and type(owner[key]) is int:
+        owner[key] += choose.choice([-1, 1, 8, 2**32])
+    elif key != "root":
+        owner[key] = copy.deepcopy(choose.choice(HOSTILE))
+
+
+def test_crafted_files_give_the_right_weights_or_a_value_error(written, loading):
+    choose, right = random.Random(0), loading(written.read_bytes())
+    loaded = 0
+    for _ in range(1500):
+        parts = Parts(written)
+        payload = parts.payload
+        for _ in range(choose.choice([1, 1, 1, 2, 3])):
+            mutate(parts, choose)
+        found = loading(parts.data())
+        if found is not None and parts.payload == payload:  # else these are other weights
+            assert are_equal(found, right)
+            loaded += 1
+    assert 0 < loaded < 300
+
+
+def test_flipped_bytes_are_found_without_a_right_checksum(written, loading):
+    choose, whole = random.Random(1), written.read_bytes()
+    assert loading(whole) is not None
+    for _ in range(300):
+        data = bytearray(whole)
+        for _ in range(choose.choice([1, 2, 9])):
+            data[choose.randrange(len(data))] ^= 1 << choose.randrange(8)
+        assert bytes(data) == whole or loading(bytes(data)) is None
+
+
+def test_numbers_of_layers_may_differ(written, loading):
+    parts = Parts(written)
+    for row in parts.rows:
+        row["name"] = row["name"].replace("dense", "dense_8", 1)
+    assert loading(parts.data()) is None  # `dense_8` and `dense_8_1` are different layers
+    parts = Parts(written)
+    for row in parts.rows:
+        row["name"] = row["name"].replace("dense/", "dense_8/").replace("dense_1/", "dense_9/")
+    assert are_equal(loading(parts.data()), loading(written.read_bytes()))
+
+
+def test_names_that_come_to_one_are_not_mixed_up(tmp_path):
+    def model(names):
+        keras.utils.set_random_seed(0)
+        return keras.Sequential(
+            [keras.layers.Dense(2, input_shape=(2,), use_bias=False, name=name) for name in names]
+        )
+
+    tf_movprune.export_compressed(model(["a", "a_7", "a_1_2"]), tmp_path / "x")
+    with pytest.raises(ValueError, match="The weights in"):
+        tf_movprune.load_compressed(tmp_path / "x", model(["a", "a_8", "a_1_2"]))
+
+
+def with_rows(change):
+    def crafted(parts):
+        change(parts.rows)
+
+    return crafted
+
+
+CRAFTED = {
+    "a row twice": with_rows(lambda rows: rows.append(rows[0])),
+    "a name twice": with_rows(lambda rows: rows[1].update(name=rows[0]["name"])),
+    "a missing row": with_rows(lambda rows: rows.pop()),
+    "no rows": with_rows(lambda rows: rows.clear()),
+    "an unknown dtype": with_rows(lambda rows: rows[0].update(dtype="float8")),
+    "an object dtype": with_rows(lambda rows: rows[0].update(dtype="object", stored="object")),
+    "an unknown key": with_rows(lambda rows: rows[0].update(extra=1)),
+    "a missing key": with_rows(lambda rows: rows[0].pop("stored")),
+    "true for one": with_rows(lambda rows: rows[0].update(axis=True)),
+    "trailing bytes": lambda parts: setattr(parts, "payload", parts.payload + b"\0"),
+    "other format": lambda parts: parts.table.update(format="other"),
+    "a version of text": lambda parts: parts.table.update(version="1"),
+    "no model": lambda parts: parts.table.pop("model"),
+    "a model without class": lambda parts: parts.table.update(model={"config": {}}),
+    "an unknown key of the table": lambda parts: parts.table.update(extra=1),
+    "an entry of none": lambda parts: parts.header.update({"99": parts.header["0"]}),
+    "floats": lambda parts: parts.header["0"].update(dtype="F32"),
+    "a shape of bytes": lambda parts: parts.header["0"].update(shape=[1]),
+    "overlap": lambda parts: parts.header["0"].update(parts.header["1"]),
+}
+
+
+@pytest.mark.parametrize("change", CRAFTED.values(), ids=CRAFTED)
+def test_crafted_tables(change, written, tmp_path):
+    parts = Parts(written)
+    change(parts)
+    (tmp_path / "x").write_bytes(parts.data())
+    with pytest.raises(ValueError, match=r"x is damaged, or was not written by .* Expected .* got"):
+        tf_movprune.load_compressed(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"{",
+        b"[" * 100_000,
+        b'{"a":' * 100_000,
+        b"\xff\xfe{}",
+        b'{"__metadata__": {"tf_movprune.compressed": 3}}',
+        b'{"__metadata__": {"tf_movprune.compressed": "[]"}}',
+        b'{"__metadata__": {"tf_movprune.compressed": "{\\"checksum\\": 1}"}}',
+        b'{"__metadata__": {"tf_movprune.compressed": "{\\"checksum\\": \\"1\\"}"}}',
+        json.dumps({"__metadata__": {FORMAT: "[" * 100_000}}).encode(),
+        b'{"n": 1' + b"0" * 5000 + b"}",
+    ],
+    ids=lambda header: repr(header[:50]),
+)
+def test_headers_that_are_none(header, tmp_path):
+    for data in (header, with_checksum(header, b""), with_checksum(header, b"\0" * 99)):
+        (tmp_path / "x").write_bytes(data)
+        with pytest.raises(ValueError, match="x has no checksum of export_compressed"):
+            tf_movprune.load_compressed(tmp_path / "x")
+
+
+def test_keys_that_occur_twice(written, tmp_path):
+    data = Parts(written).data()
+    for old, new in [
+        (b'{\\"checksum', b'{\\"version\\": 1, \\"checksum'),
+        (b'{"__metadata__', b'{"0": {}, "__metadata__'),
+    ]:
+        end = 8 + int.from_bytes(data[:8], "little")
+        header = data[8:end].replace(old, new, 1)
+        assert len(header) > end - 8
+        (tmp_path / "x").write_bytes(with_checksum(header, data[end:]))
+        with pytest.raises(ValueError, match="x has no checksum"):
+            tf_movprune.load_compressed(tmp_path / "x")
+
+
+def test_a_header_that_is_too_large_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(compressed_file, "MAX_HEADER", 500)
+    with pytest.raises(ValueError, match=r"4 weights .* take .* has 500 for them"):
+        tf_movprune.export_compressed(network_of_four(), tmp_path / "x")
+    assert not list(tmp_path.iterdir())
+
+
+def network_of_four():
+    layers = [keras.layers.Dense(3, input_shape=(2,)), keras.layers.Dense(2)]
+    return keras.Sequential(layers)
+
+
+# ---- memory
+
+
+def peak_of(function):
+    """Bytes that a function that raises ValueError takes at most."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError) as error:
+            function()
+        return tracemalloc.get_traced_memory()[1], str(error.value)
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.fixture(scope="module")
+def bomb():
+    """A frame of 8 MB of zeros that is as small as those of a small weight."""
+    return frame(bytes(8_000_000))
+
+
+def bombs(bomb):
+    empty = frame(b"")
+    long_positions = frame(b"\xff" * 1_000_000)
+    yield "values", lambda parts: parts.replace_payload(1, b"", frame(bytes(200)), bomb)
+    yield "scales", lambda parts: parts.replace_payload(1, b"", bomb, frame(bytes(300)))
+    yield "positions", lambda parts: parts.replace_payload(1, bomb, frame(bytes(200)), empty)
+    yield "zeros", lambda parts: parts.replace_payload(1, long_positions, frame(bytes(200)), empty)
+    unstated = frame(bytes(8_000_000), write_content_size=False)
+    yield "not stated", lambda parts: parts.replace_payload(1, b"", frame(bytes(200)), unstated)
+    lying = bytearray(bomb)
+    lying[6:10] = (300).to_bytes(4, "little")  # the size of the content that the frame states
+    assert zstandard.frame_content_size(bytes(lying)) == 300
+    yield "lying", lambda parts: parts.replace_payload(1, b"", frame(bytes(200)), bytes(lying))
+
+
+def test_bombs_take_no_memory(bomb, written, tmp_path):
+    path, model = tmp_path / "x", network()
+    for name, change in bombs(bomb):
+        parts = Parts(written)
+        assert parts.rows[1]["shape"] == [6, 50]
+        change(parts)
+        path.write_bytes(parts.data())
+        for arguments in ((path,), (path, model)):
+            peak, message = peak_of(lambda a=arguments: tf_movprune.load_compressed(*a))
+            assert peak < 2_000_000, name
+            assert "frame" in message or "decompresses to" in message
+
+
+def test_shapes_are_compared_before_anything_is_decoded(written, tmp_path, monkeypatch):
+    parts = Parts(written)
+    parts.rows[1]["shape"] = [2**20, 2**20]
+    parts.rows[1]["axis"] = 1
+    parts.replace_payload(1, frame(b""), frame(bytes(2**22)), frame(b""))
+    path = tmp_path / "x"
+    path.write_bytes(parts.data())
+    peak, message = peak_of(lambda: tf_movprune.load_compressed(path, network()))
+    assert peak < 2_000_000
+    assert "(6, 50), in the file (1048576, 1048576)" in message
+
+    def decode(*args):
+        raise MemoryError
+
+    monkeypatch.setattr(compressed_file, "decode", decode)
+    with pytest.raises(ValueError, match="x has weights that this machine has no memory for"):
+        tf_movprune.load_compressed(path)
+
+
+def test_long_files_and_headers_are_not_read(written, tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(written.read_bytes())
+    os.truncate(path, 10**12)
+    peak, message = peak_of(lambda: tf_movprune.load_compressed(path))
+    assert peak < 2_000_000 and "end at byte 99999999" in message
+    path.write_bytes((10**11).to_bytes(8, "little"))
+    os.truncate(path, 10**12)
+    peak, message = peak_of(lambda: tf_movprune.load_compressed(path))
+    assert peak < 2_000_000 and "no checksum" in message
+    nested = b"[" + b"[],[]," * (MAX_HEADER // 6 - 2) + b"[]]"
+    path.write_bytes(with_checksum(nested, b""))
+    peak, message = peak_of(lambda: tf_movprune.load_compressed(path))
+    assert peak < 200_000_000 and "no checksum" in message
+
+
+@pytest.mark.parametrize("density", [0.001, 0.9, 1])
+@pytest.mark.parametrize("quantization", ["int8", "float16", None])
+def test_memory_is_in_proportion_to_the_weights(quantization, density, tmp_path):
+    model = keras.Sequential([keras.layers.Dense(1000, input_shape=(1000,), use_bias=False)])
+    kernel = model.layers[0].kernel
+    kernel.assign(kernel * (np.random.RandomState(0).uniform(size=kernel.shape) < density))
+    tf_movprune.export_compressed(model, tmp_path / "x", quantization=quantization)
+    gc.collect()
+    tracemalloc.start()
+    try:
+        arrays = tf_movprune.load_compressed(tmp_path / "x")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    (array,) = arrays.values()
+    assert array.nbytes == 4_000_000
+    assert peak < 4 * array.nbytes + 3_000_000

@@ -1,0 +1,88 @@
+"""Streams that somebody made up."""
+
+import numpy as np
+import pytest
+from exporting import encoded
+
+from tf_movprune.export.compressed_table import Entry
+from tf_movprune.export.decoding import decode
+
+zstandard = pytest.importorskip("zstandard")
+
+
+def frame(values, dtype=np.uint8, **options):
+    data = np.asarray(values, dtype)
+    planes = data.view(np.uint8).reshape(-1, data.itemsize).T.tobytes()
+    return zstandard.ZstdCompressor(**options).compress(planes)
+
+
+def weight(streams, shape, dtype="float32", stored=None, axis=None):
+    sizes = tuple(map(len, streams))
+    return Entry("w", shape, dtype, stored or dtype, sizes, axis), b"".join(streams)
+
+
+def test_streams_by_hand():
+    streams = [frame([0, 2, 0]), b"", frame([1.5, -2, 3], np.float32)]
+    found = decode(*weight(streams, (2, 3)))
+    np.testing.assert_array_equal(found, [[1.5, 0, 0], [-2, 3, 0]])
+    streams = [b"", frame([0.5, 2], np.float32), frame([-127, 2, 0, 127], np.int8)]
+    found = decode(*weight(streams, (2, 2), "float32", "int8", 1))
+    np.testing.assert_array_equal(found, [[-63.5, 4], [0, 254]])
+    found = decode(*weight([frame([]), b"", frame([])], (2, 2), "bool"))
+    assert found.dtype == bool and not found.any() and found.flags.writeable
+
+
+ONES = frame([1, 1, 1, 1], np.int8)
+SCALES = frame([1, 1], np.float32)
+EMPTY = frame([])
+TWO = frame([1, 1], np.float32)
+INT8 = {"stored": "int8", "axis": 1}
+
+
+@pytest.mark.parametrize(
+    "streams, options, message",
+    [
+        ([b"", b"", b"abc" * 9], {}, "Expected one whole Zstandard frame in 'w'"),
+        ([b"", b"", EMPTY], {}, r"decompresses to 16 bytes, got 0"),
+        ([b"", b"", frame([1] * 5, np.float32)], {}, r"decompresses to 16 bytes, got 20"),
+        ([b"", b"", frame([1] * 4, np.float32, write_content_size=False)], {}, r"got -1 \(-1: not"),
+        ([b"", b"", frame([1] * 4, np.float32)[:-2]], {}, "did not decompress full frame"),
+        ([b"", b"", frame([1] * 4, np.float32) + b"\0"], {}, "unused data"),
+        (
+            [b"", b"", frame([1] * 2, np.float32) + frame([1] * 2, np.float32)],
+            {},
+            "16 bytes, got 8",
+        ),
+        ([frame([0] * 5), b"", TWO], {}, "decompresses to 4 or less bytes, got 5"),
+        ([frame([0, 0, 0]), b"", TWO], {}, "decompresses to 12 bytes, got 8"),
+        ([frame([0, 9]), b"", TWO], {}, "Expected positions of 'w' below 4, got 10"),
+        ([frame([255, 255, 0, 1]), b"", TWO], {}, "below 4, got 512"),
+        ([frame([0, 0, 255]), b"", TWO], {}, "Expected positions of 'w' that end with one"),
+        ([frame([255]), b"", EMPTY], {}, "Expected positions of 'w' that end with one"),
+        ([EMPTY + b"\0", b"", EMPTY], {}, "Expected an empty stream of 'w', got more"),
+        ([EMPTY[:-2], b"", EMPTY], {}, "Expected an empty stream of 'w', got more"),
+        ([EMPTY, b"", EMPTY + EMPTY], {}, "Expected an empty stream of 'w', got more"),
+        ([b"", b"", frame([0, 1, 2, 1])], {"dtype": "bool"}, "Expected 0 and 1 in 'w'.*got 2"),
+        ([b"", SCALES, frame([1, -128, 1, 1], np.int8)], INT8, "in -127 ... 127, got -128"),
+        ([b"", b"", frame([1, np.nan, 1, 1], np.float16)], {"stored": "float16"}, "finite values"),
+        ([b"", b"", frame([1, np.inf, 1, 1], np.float16)], {"stored": "float16"}, "finite values"),
+        ([b"", frame([1], np.float32), ONES], INT8, "decompresses to 8 bytes, got 4"),
+        *(
+            (
+                [b"", frame([1, scale], np.float32), ONES],
+                INT8,
+                "Expected scales of 'w' that are fin",
+            )
+            for scale in (np.nan, np.inf, -1.0, -0.0, 1 / 3, 3e38)
+        ),
+    ],
+)
+def test_streams_that_are_refused(streams, options, message):
+    with pytest.raises(ValueError, match=message):
+        decode(*weight(streams, (2, 2), **options))
+
+
+def test_floats_that_are_stored_as_they_are_may_be_infinite():
+    array = np.array([[np.nan, np.inf, -0.0]], np.float32)
+    found = encoded(array, None)
+    np.testing.assert_array_equal(decode(found.entry, found.payload), array)

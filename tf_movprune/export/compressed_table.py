@@ -1,0 +1,144 @@
+"""The table of a compressed file: an entry for each weight, checked before its bytes are read.
+
+docs/compressed_format.md has the format.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import reprlib
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+DTYPES = (
+    *("float64", "float32", "float16", "bfloat16", "bool", "uint8", "int8"),
+    *("uint16", "int16", "uint32", "int32", "uint64", "int64"),
+)
+
+_ROUNDED = ("float16", "int8")
+"""Types in which matrices of float32 are stored with a loss."""
+
+_MAX_RANK = 32
+_MAX_BYTES = 2**62
+
+
+class Entry(NamedTuple):
+    """The description of a weight in a file.
+
+    Attributes:
+      name: name of the weight.
+      shape, dtype: those of the weight in the model.
+      stored: dtype of the values in the file.
+      sizes: bytes of the streams of positions, scales and values; 0 for a stream that is absent.
+      axis: axis along which there are scales; None without them.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    stored: str
+    sizes: tuple[int, int, int]
+    axis: int | None = None
+
+    @property
+    def elements(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def spec(self) -> tf.TensorSpec:
+        """Shape and dtype of the weight."""
+        return tf.TensorSpec(self.shape, self.dtype, self.name)
+
+    def as_json(self) -> dict[str, Any]:
+        fields = self._asdict()
+        if self.axis is None:
+            del fields["axis"]
+        return fields
+
+
+def entry_of(value: Any) -> Entry:
+    """The entry that a JSON value describes.
+
+    Raises:
+      ValueError: it describes none that could be written.
+    """
+    keys = ["name", "shape", "dtype", "stored", "sizes"]
+    if isinstance(value, dict) and "axis" in value:
+        keys.append("axis")
+    check_keys(value, keys)
+    name, shape, dtype, stored, sizes = (value[key] for key in keys[:5])
+    axis = value.get("axis")
+    _check(isinstance(name, str) and name != "", "a name", name)
+    _check(is_list_of_sizes(shape) and len(shape) <= _MAX_RANK, f"a shape for {name!r}", shape)
+    _check(
+        math.prod(max(size, 1) for size in shape) * 8 <= _MAX_BYTES,
+        f"a shape for {name!r} that arrays can have",
+        shape,
+    )
+    _check(isinstance(dtype, str) and dtype in DTYPES, f"one of {DTYPES} for {name!r}", dtype)
+    is_rounded = dtype == "float32" and len(shape) > 1 and stored in _ROUNDED
+    _check(stored == dtype or is_rounded, f"a type that {name!r} of {dtype} is stored in", stored)
+    if is_rounded and stored == "int8":
+        _check(is_size(axis) and axis < len(shape), f"an axis of the scales of {name!r}", axis)
+    else:
+        _check("axis" not in value, f"no scales for {name!r}, which is not rounded to int8", axis)
+    _check(is_list_of_sizes(sizes) and len(sizes) == 3, f"three sizes for {name!r}", sizes)
+    entry = Entry(name, tuple(shape), dtype, stored, tuple(sizes), axis)
+    positions, scales, values = sizes
+    scale_bytes = 0 if axis is None else 4 * shape[axis]
+    _check(
+        positions <= _most_compressed(entry.elements)
+        and (scales > 0) == (axis is not None)
+        and scales <= _most_compressed(scale_bytes)
+        and 0 < values <= _most_compressed(entry.elements * np.dtype(stored).itemsize),
+        f"sizes of streams that {name!r} of {stored}{list(shape)} can have",
+        sizes,
+    )
+    return entry
+
+
+def _most_compressed(size: int) -> int:
+    """Bytes that a Zstandard frame of `size` bytes takes at most."""
+    return size + size // 256 + 128
+
+
+def is_size(value: Any) -> bool:
+    """Returns whether a JSON value is an integer of at least 0."""
+    return type(value) is int and value >= 0
+
+
+def is_list_of_sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(map(is_size, value))
+
+
+def check_keys(value: Any, keys: list[str]) -> None:
+    """Raises ValueError unless a JSON value is an object with these keys and no others."""
+    _check(
+        isinstance(value, dict) and set(value) == set(keys), f"an object with keys {keys}", value
+    )
+
+
+def parse_json(text: str) -> Any:
+    """The value of a JSON text.
+
+    Raises:
+      ValueError: it is not JSON, nested too deeply, or an object has a key twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError("Expected JSON of few levels, got too many.") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    _check(len(found) == len(pairs), "each key once", [key for key, _ in pairs])
+    return found
+
+
+def _check(is_right: bool, expected: str, received: Any) -> None:
+    if not is_right:
+        raise ValueError(f"Expected {expected}, got {reprlib.repr(received)}.")
