@@ -7,7 +7,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 import tf_movprune
 from tf_movprune.core.named_weights import NamedWeight
-from tf_movprune.export import coding
+from tf_movprune.export import coding, decoding
 
 QUANTIZATIONS = ("int8", "float16", None)
 
@@ -41,7 +41,7 @@ def encoded(array, quantization, part="encoder"):
 
 
 def decoded(weight):
-    return coding.decode(weight.row, weight.payload)
+    return decoding.decode(weight.entry, weight.payload)
 
 
 def dense_model(*sizes, inputs=64, seed=0):

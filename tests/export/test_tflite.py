@@ -62,6 +62,50 @@ def test_neurons_go_one_by_one_where_nothing_is_stored_in_blocks(storage, tmp_pa
         export(model, tmp_path / "x", quantization=None, sparse_storage="blocks")
 
 
+@pytest.mark.parametrize(
+    ("options", "block", "sparsity", "message"),
+    [
+        (
+            {"quantization": None, "sparse_storage": "blocks", "shrink": False},
+            (4, 1),
+            0.5,
+            r"least 90% of the blocks of 4 .*'.*dense_0.*' has 50% zero blocks.* by BLOCKS_FLO",
+        ),
+        (
+            {"sparse_storage": "blocks", "shrink": False},
+            (4, 1),
+            0.95,
+            r"least 95% of the blocks of 16 .* has \d\d% zero blocks.* BLOCKS_INT8; or pass quanti",
+        ),
+        (
+            {"quantization": None, "sparse_storage": "csr", "shrink": False},
+            (1, 1),
+            0.125,
+            r"20 to 50 % zeros or more.* has 12% zeros.* Prune further\.$",
+        ),
+        (
+            {"quantization": None, "sparse_storage": "blocks"},
+            (64, 1),  # all of a neuron's inputs
+            0.5,
+            r"once \d+ empty neurons are left out: .* has \d+% zero blocks.* try shrink=False",
+        ),
+    ],
+)
+def test_storage_that_stores_nothing_says_why(options, block, sparsity, message, tmp_path):
+    model = dense_model(64, 64)
+    for layer in model.layers[1:]:
+        prune(layer, sparsity, block)
+    with pytest.warns(UserWarning, match=message):
+        export(model, tmp_path / "x", **options)
+
+
+def test_files_without_matrices_say_so(tmp_path):
+    x = keras.Input([8, 64], name="x")
+    model = keras.Model(x, keras.layers.ReLU()(x))
+    with pytest.warns(UserWarning, match="all are stored dense.* There is no matrix"):
+        export(model, tmp_path / "x", quantization=None, sparse_storage="csr")
+
+
 class Subclassed(keras.Model):
     def __init__(self):
         super().__init__()

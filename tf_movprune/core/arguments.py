@@ -66,6 +66,12 @@ def _as_number(name: str, value: Any, example: float) -> float:
     return float(value)
 
 
+def check_boolean(name: str, value: Any) -> None:
+    """Raises TypeError if `value` is not True or False."""
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be True or False, got {value!r}.")
+
+
 def check_choice(name: str, value: Any, choices: Sequence[str | None]) -> None:
     """Raises ValueError if `value` is not one of `choices`, which are strings and None."""
     if not (value is None or isinstance(value, str)) or value not in choices:

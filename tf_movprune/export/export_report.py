@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_movprune.core.inference import Inference
+from tf_movprune.core.inference import Example, Inference
 from tf_movprune.export.sparse_storage import StoredMatrix
 
 
@@ -23,7 +23,7 @@ class ExportReport:
       path: the file or folder.
       bytes: its size.
       gzip_bytes: its size after `gzip -6`.
-      inputs, outputs: shapes by name; None is any size.
+      inputs, outputs: shapes by name; None is any size, and, instead of a shape, any shape.
       max_abs_diff: largest difference from the outputs of the Keras model; None if the export was
         not verified.
       quantization: `"int8"` or `"float16"` for a TFLite file, or None for float32.
@@ -36,7 +36,7 @@ class ExportReport:
     bytes: int
     gzip_bytes: int
     inputs: dict[str, tuple[int | None, ...]]
-    outputs: dict[str, tuple[int | None, ...]]
+    outputs: dict[str, tuple[int | None, ...] | None]
     max_abs_diff: float | None
     quantization: str | None = None
     removed: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
@@ -74,7 +74,8 @@ def _size(count: int) -> str:
 
 def largest_difference(
     path: pathlib.Path,
-    expected: Mapping[str, np.ndarray],
+    inference: Inference,
+    example: Example,
     outputs: Mapping[str, Any],
     rtol: float,
     atol: float | None,
@@ -83,27 +84,60 @@ def largest_difference(
 
     Args:
       path: path of the export, for messages.
-      expected: arrays by name.
+      inference: the model's inference.
+      example: inputs, and the model's outputs on them.
       outputs: arrays of the exported model by name.
-      rtol: largest difference that passes, over the larger of 1 and the largest output.
+      rtol: largest difference that passes, over the larger of 1 and the largest finite output.
       atol: largest difference that passes, if not None.
 
     Raises:
-      RuntimeError: a difference is too large, or NaN.
+      RuntimeError: an output is missing or of another shape, or a difference is too large or NaN.
     """
+    if outputs.keys() != example.outputs.keys():
+        raise RuntimeError(
+            f"{path} was not written: its outputs would be {sorted(outputs)}, and those of the "
+            f"Keras model are {sorted(example.outputs)}."
+        )
     largest = 0.0
-    for name, reference in expected.items():
-        output, reference = np.asarray(outputs[name], float), np.asarray(reference, float)
-        difference = float(np.max(np.abs(output - reference)))
-        allowed = rtol * max(1.0, float(np.max(np.abs(reference)))) if atol is None else atol
+    for name, expected in example.outputs.items():
+        output = np.asarray(outputs[name])
+        if output.shape != expected.shape:
+            raise RuntimeError(
+                f"{path} was not written: its {name!r} would be of shape {output.shape}, and that "
+                f"of the Keras model is of shape {expected.shape}. Fixed sizes may help: pass "
+                "sequence_length and batch_size."
+            )
+        difference, scale = _difference(output, expected)
+        allowed = rtol * max(1.0, scale) if atol is None else atol
         if not difference <= allowed:  # NaN fails too
+            again = _difference(inference.run(example.inputs)[name], expected)[0]
+            reason = "If that is good enough, raise atol; verify=False writes it uncompared."
+            if not again <= allowed and not np.isnan(difference):
+                reason = (
+                    "The Keras model's own outputs differ as much from call to call, as if it drew "
+                    "random numbers: no file can be compared with it. verify=False writes it "
+                    "uncompared."
+                )
             raise RuntimeError(
                 f"{path} was not written: its {name!r} would differ from that of the Keras model "
-                f"by up to {difference:.3g}, and at most {allowed:.3g} was expected. If that is "
-                "good enough, raise atol; verify=False writes the file without comparing."
+                f"by up to {difference:.3g}, and at most {allowed:.3g} was expected. {reason}"
             )
         largest = max(largest, difference)
     return largest
+
+
+def _difference(output: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
+    """The largest absolute difference, and the largest finite value expected."""
+    if expected.dtype.kind in "OSU":
+        return (0.0 if np.array_equal(output, expected) else np.inf), 0.0
+    kind = complex if expected.dtype.kind == "c" else float
+    output, expected = output.astype(kind), expected.astype(kind)
+    finite = np.abs(expected[np.isfinite(expected)])
+    if kind is float:  # the converter makes infinities the largest finite numbers
+        limit = np.finfo(np.float32).max
+        output, expected = np.clip(output, -limit, limit), np.clip(expected, -limit, limit)
+    differences = np.abs(output - expected)
+    return float(np.max(differences, initial=0.0)), float(np.max(finite, initial=0.0))
 
 
 def report_on(

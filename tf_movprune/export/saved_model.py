@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
 
+from tf_movprune.export.checks import check_path, check_verification, warn_of_constants
 from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
 from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.protocol import shell_of
@@ -31,13 +33,17 @@ def export_saved_model(
 
     Args:
       model: a built model without pruning wrappers. Subclassed models must have been called once.
-      path: folder to write. An existing one is replaced once the new one is verified.
+      path: folder to write. An empty one, or a SavedModel, is replaced once the new one is
+        verified; other folders are not.
       sequence_length: size of the open axes except the first; None leaves them open.
       batch_size: size of the first axis; None leaves it open.
       verify: whether to reload and compare.
       atol: largest difference that passes; by default, 1e-4 times the larger of 1 and the largest
         output.
-      inputs: arrays by input name to compare on; random ones by default.
+      inputs: arrays by input name to compare on; random ones by default. For a subclassed model,
+        which is called as it was first called, they can be arrays by the names of arguments of its
+        `call` instead: the file then takes these arguments, in these shapes apart from the first
+        axis, and the others get their defaults.
 
     Returns:
       An `ExportReport`.
@@ -45,23 +51,56 @@ def export_saved_model(
     Raises:
       OSError: the folder cannot be written. Nothing is left of it.
       RuntimeError: the reloaded model's outputs differ. Nothing is left of it.
-      TypeError: `model` is not a Keras model, a size is not an integer, or `inputs` is not a
-        mapping.
-      ValueError: the model is still pruned, its inputs are not known, it cannot take inputs of
-        these sizes, or `inputs` does not fit it.
+      TypeError: `model` is not a Keras model, or an argument is of a wrong type.
+      ValueError: the model is still pruned; its inputs or outputs are not known, or not dense
+        tensors; it cannot take inputs of these sizes, or `inputs` does not fit it; or the suffix of
+        `path` is one of files.
+
+    Warns if arguments of the `call` of a subclassed model get their defaults.
     """
+    path = check_path(path)
+    check_verification(verify, atol)
+    _check_replaceable(path)
     shell = shell_of(model)
-    inference = shell.inference_of(model, sequence_length, batch_size)
-    examples = inference.example_inputs(inputs)
+    inference = shell.inference_of(model, sequence_length, batch_size, inputs)
     _ = inference.concrete  # raises here if the sizes are wrong
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)  # TensorFlow does it too
-    check_place(path, for_folder=True)
-    with replacing(path) as temporary:
+    if inputs is not None:
+        inference.checked(inputs)
+    example = inference.example(inputs) if verify else None
+    warn_of_constants(inference)
+    with _folder(path.parent), replacing(path) as temporary:
         shell.write_saved_model(model, inference, str(temporary))
         difference = None
-        if verify:
+        if example is not None:
             loaded = tf.saved_model.load(str(temporary)).signatures["serving_default"]
-            outputs = loaded(**{name: tf.constant(x) for name, x in examples.items()})
-            difference = largest_difference(path, inference.run(examples), outputs, 1e-4, atol)
+            tensors = {
+                s.name: tf.constant(example.inputs[s.name], s.dtype) for s in inference.specs
+            }
+            outputs = loaded(**tensors)
+            difference = largest_difference(path, inference, example, outputs, 1e-4, atol)
         return report_on(path, temporary, inference, difference)
+
+
+def _check_replaceable(path: pathlib.Path) -> None:
+    """Raises OSError if a folder cannot be written to `path`, or would replace something else."""
+    if path.resolve().parent.exists():
+        check_place(path, for_folder=True)
+    if path.is_dir() and any(path.iterdir()) and not (path / "saved_model.pb").exists():
+        raise FileExistsError(
+            f"{str(path)!r} is a folder that holds no SavedModel, and would be replaced. Pass the "
+            "path of a new folder in it."
+        )
+
+
+@contextlib.contextmanager
+def _folder(path: pathlib.Path) -> Iterator[None]:
+    """Makes a folder, and removes it, and those above it that it made, if something fails."""
+    new = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        for folder in new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise

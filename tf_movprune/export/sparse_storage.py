@@ -53,6 +53,8 @@ class StoredMatrix:
       storage: `"dense"`, `"csr"` or `"blocks"`.
       remaining: number of entries that are not zero.
       bytes: size of its values and indices.
+      block_sparsity: fraction of zero blocks, of the size that LiteRT multiplies natively in this
+        type; None if it has none, or they do not divide the inputs.
     """
 
     name: str
@@ -61,6 +63,7 @@ class StoredMatrix:
     storage: str
     remaining: int
     bytes: int
+    block_sparsity: float | None = None
 
     @property
     def sparsity(self) -> float:
@@ -164,10 +167,11 @@ def _stored(model: Any, graph: Any, index: int, storage: str | None) -> tuple[St
     dtype = _DTYPES[tensor.type]
     matrix = np.frombuffer(np.asarray(buffer.data, np.uint8).tobytes(), dtype)
     matrix = matrix.reshape(tensor.shape)
+    blocks = _blocks(matrix)
     dense, encoded, kind = len(buffer.data), None, "dense"
     # CPUs with instructions for int8 multiply it faster when it is dense; see docs/export.md.
     if storage == "blocks" or (storage == "auto" and dtype == np.float32):
-        encoded, kind = _as_blocks(matrix), "blocks"
+        encoded, kind = _as_blocks(blocks), "blocks"
     if encoded is None and storage in ("auto", "csr") and dtype != np.int8:
         encoded, kind = _as_rows(matrix), "csr"
         if encoded.bytes > (dense // 2 if storage == "auto" else dense - 1):
@@ -178,8 +182,16 @@ def _stored(model: Any, graph: Any, index: int, storage: str | None) -> tuple[St
         size = encoded.bytes
         buffer.data = np.frombuffer(encoded.values.tobytes(), np.uint8)
         tensor.sparsity = encoded.parameters
-    remaining = int(np.count_nonzero(matrix))
-    return StoredMatrix(_text(tensor.name), matrix.shape, dtype.name, kind, remaining, size), index
+    stored = StoredMatrix(
+        name=_text(tensor.name),
+        shape=matrix.shape,
+        dtype=dtype.name,
+        storage=kind,
+        remaining=int(np.count_nonzero(matrix)),
+        bytes=size,
+        block_sparsity=None if blocks is None else 1 - float(np.any(blocks, axis=2).mean()),
+    )
+    return stored, index
 
 
 class _Encoded(NamedTuple):
@@ -188,14 +200,20 @@ class _Encoded(NamedTuple):
     bytes: int
 
 
-def _as_blocks(matrix: np.ndarray) -> _Encoded | None:
+def _blocks(matrix: np.ndarray) -> np.ndarray | None:
+    """The blocks of each row, if there is a native kernel for the matrix."""
     native = NATIVE_BLOCKS.get(matrix.dtype)
     if native is None or matrix.shape[1] % native.width:
         return None
     if native.max_inputs is not None and matrix.shape[1] > native.max_inputs:
         return None
-    blocks = matrix.reshape(matrix.shape[0], -1, native.width)
-    is_kept = np.any(blocks, axis=2)
+    return matrix.reshape(matrix.shape[0], -1, native.width)
+
+
+def _as_blocks(blocks: np.ndarray | None) -> _Encoded | None:
+    if blocks is None:
+        return None
+    native, is_kept = NATIVE_BLOCKS[blocks.dtype], np.any(blocks, axis=2)
     if 1 - is_kept.mean() < native.min_sparsity:
         return None
     return _encoded(blocks[is_kept], is_kept, native.width)

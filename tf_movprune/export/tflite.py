@@ -6,18 +6,23 @@ import contextlib
 import dataclasses
 import pathlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from tf_movprune.core.arguments import check_choice
-from tf_movprune.core.inference import Inference
+from tf_movprune.core.arguments import check_boolean, check_choice
+from tf_movprune.export.checks import check_path, check_verification, warn_of_constants
+from tf_movprune.export.conversion import check_convertible, check_runtime, convert, run_file
 from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
 from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.protocol import shell_of
-from tf_movprune.export.sparse_storage import NATIVE_BLOCKS, SPARSE_STORAGES, store_sparsely
+from tf_movprune.export.sparse_storage import (
+    NATIVE_BLOCKS,
+    SPARSE_STORAGES,
+    StoredMatrix,
+    store_sparsely,
+)
 
 # The difference that passes, over the largest output. For int8 it finds gross errors only: how
 # much is good enough depends on the task.
@@ -34,6 +39,7 @@ _IN_BLOCKS: dict[tuple[str | None, str | None], np.dtype] = {
     (None, "auto"): np.dtype("float32"),
     ("int8", "blocks"): np.dtype("int8"),
 }
+_BLOCK_SIZES = {4: "BLOCKS_FLOAT32", 16: "BLOCKS_INT8"}
 
 
 def export_tflite(
@@ -70,24 +76,29 @@ def export_tflite(
         for rows that LiteRT unpacks when it loads the file; or `"auto"` for blocks or rows if they
         are smaller and not slower on any CPU, and so never in int8.
       verify: whether to run the file and compare, in `ai_edge_litert` if it is installed and
-        otherwise in TensorFlow's own interpreter, with its default delegate.
+        otherwise in TensorFlow's own interpreter, with a warning; with the default delegate.
       atol: largest difference that passes. The default, over the larger of 1 and the largest
         output, is 1e-4 in float32, 0.01 in float16, and 0.5 in int8, which finds gross errors only.
-      inputs: arrays by input name to compare on; random ones by default.
+      inputs: arrays by input name to compare on; random ones by default. For a subclassed model,
+        which is called as it was first called, they can be arrays by the names of arguments of its
+        `call` instead: the file then takes these arguments, in these shapes apart from the first
+        axis, and the others get their defaults.
 
     Returns:
       An `ExportReport`.
 
     Raises:
+      ImportError: there is no interpreter to run the file in.
       OSError: the file cannot be written. Nothing is left of it.
-      RuntimeError: the converted model's outputs differ. Nothing is left of it.
-      TypeError: `model` is not a Keras model, a size is not an integer, or `inputs` is not a
-        mapping.
-      ValueError: the model is still pruned, its inputs are not known, it cannot take inputs of
-        these sizes, or `inputs` does not fit it; `quantization` or `sparse_storage` is not known,
-        or LiteRT cannot run the two together.
+      RuntimeError: the file does not run, or its outputs differ. Nothing is left of it.
+      TypeError: `model` is not a Keras model, or an argument is of a wrong type.
+      ValueError: the model is still pruned; its inputs are not known, not dense tensors, or
+        strings; it cannot take inputs of these sizes, or `inputs` does not fit it; it has
+        operations that TFLite lacks; `quantization`, `sparse_storage` or the suffix of `path` is
+        not one of TFLite files, or LiteRT cannot run the first two together.
 
-    Warns if `sparse_storage` is `"blocks"` or `"csr"` and no matrix is sparse enough.
+    Warns if `sparse_storage` is `"blocks"` or `"csr"` and no matrix is sparse enough, and if
+    arguments of the `call` of a subclassed model get their defaults.
     """
     check_choice("quantization", quantization, tuple(_TOLERANCES))
     check_choice("sparse_storage", sparse_storage, SPARSE_STORAGES)
@@ -96,76 +107,81 @@ def export_tflite(
             f"sparse_storage {sparse_storage!r} does not go with quantization {quantization!r}: "
             f"{_IMPOSSIBLE[quantization, sparse_storage]}."
         )
+    path = check_path(path, ".tflite")
+    check_verification(verify, atol)
+    check_boolean("shrink", shrink)
+    check_place(path)
+    if verify:
+        check_runtime()
     shell = shell_of(model)
     shell.check_stripped(model)
-    path = pathlib.Path(path)
     with shell.computing_in_float32(model):
-        inference = shell.inference_of(model, sequence_length, batch_size)
-        examples = inference.example_inputs(inputs)
-        check_place(path)
+        inference = shell.inference_of(model, sequence_length, batch_size, inputs)
+        check_convertible(inference)
+        if inputs is not None:
+            inference.checked(inputs)
+        example = inference.example(inputs) if verify else None
+        warn_of_constants(inference)
         with contextlib.ExitStack() as stack:
             removed: dict[str, tuple[int, int]] = {}
-            smaller = model
+            traced = inference
             if shrink:
                 dtype = _IN_BLOCKS.get((quantization, sparse_storage))
                 width, min_sparsity = NATIVE_BLOCKS[dtype][:2] if dtype else (1, 0.0)
                 smaller, removed = stack.enter_context(shell.compacted(model, width, min_sparsity))
-            traced = shell.inference_of(smaller, sequence_length, batch_size)
-            data = _convert(traced, quantization)
-        expected = inference.run(examples) if verify else {}
-    data, matrices = store_sparsely(data, sparse_storage)
-    is_dense = all(matrix.storage == "dense" for matrix in matrices)
-    if sparse_storage in ("blocks", "csr") and is_dense:
-        any_removed = any(gone for gone, _ in removed.values())
-        warnings.warn(
-            f"sparse_storage={sparse_storage!r} found no matrix that is sparse enough"
-            f"{' without its empty heads and neurons' if any_removed else ''}: all are stored "
-            "dense. Prune further, by BLOCKS_FLOAT32 or BLOCKS_INT8 where the file is to be faster"
-            f"{'; or try shrink=False' if any_removed else ''}.",
-            stacklevel=2,
-        )
-    with replacing(path) as temporary:
-        temporary.write_bytes(data)
-        difference = None
-        if verify:
-            outputs = _run(temporary, traced, examples)
-            difference = largest_difference(
-                path, expected, outputs, _TOLERANCES[quantization], atol
-            )
-        report = report_on(path, temporary, traced, difference)
+                if any(gone for gone, _ in removed.values()):
+                    traced = shell.inference_of(smaller, sequence_length, batch_size, inputs)
+            data = convert(traced, quantization)
+        data, matrices = store_sparsely(data, sparse_storage)
+        if sparse_storage in ("blocks", "csr"):
+            _warn_if_dense(matrices, quantization, sparse_storage, removed)
+        with replacing(path) as temporary:
+            temporary.write_bytes(data)
+            difference = None
+            if example is not None:
+                outputs = run_file(path, temporary, example.inputs)
+                tolerance = _TOLERANCES[quantization]
+                difference = largest_difference(path, inference, example, outputs, tolerance, atol)
+            report = report_on(path, temporary, traced, difference)
     return dataclasses.replace(
         report, quantization=quantization, removed=removed, matrices=tuple(matrices)
     )
 
 
-def _convert(inference: Inference, quantization: str | None) -> bytes:
-    # The function stands in for the model: Keras would trace all of the model, and models that it
-    # cannot trace get a file without a signature.
-    module = tf.Module()
-    module.function, module.weights = inference.concrete, list(inference.variables)
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([inference.concrete], module)
-    if quantization is not None:
-        converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    if quantization == "float16":
-        converter.target_spec.supported_types = [tf.float16]
-    return converter.convert()
+def _warn_if_dense(
+    matrices: Sequence[StoredMatrix],
+    quantization: str | None,
+    sparse_storage: str,
+    removed: Mapping[str, tuple[int, int]],
+) -> None:
+    """Warns, with what was needed and what was found, if nothing is stored sparsely."""
+    if any(matrix.storage != "dense" for matrix in matrices):
+        return
+    gone = [f"{count:,} empty {kind}" for kind, (count, _) in removed.items() if count]
+    left_out = f" once {' and '.join(gone)} are left out" if gone else ""
+    if sparse_storage == "csr":
+        needed = "Rows must take fewer bytes than the dense matrix: 20 to 50 % zeros or more"
+        remedy = "Prune further"
+    else:
+        width, min_sparsity, _ = NATIVE_BLOCKS[np.dtype(quantization or "float32")]
+        needed = f"At least {min_sparsity:.0%} of the blocks of {width} inputs must be zero"
+        remedy = f"Prune further, by {_BLOCK_SIZES[width]}"
+        if quantization == "int8":
+            remedy += "; or pass quantization=None for blocks of 4"
+    sparsest = sorted(matrices, key=lambda matrix: -_found(matrix, sparse_storage)[0])[:3]
+    found = [f"{m.name!r} has {_found(m, sparse_storage)[1]}" for m in sparsest]
+    warnings.warn(
+        f"sparse_storage={sparse_storage!r} found no matrix that is sparse enough{left_out}: all "
+        f"are stored dense. {needed}. {', '.join(found) or 'There is no matrix'}. "
+        f"{remedy}{'; or try shrink=False' if gone else ''}.",
+        stacklevel=3,
+    )
 
 
-def _run(
-    path: pathlib.Path, inference: Inference, inputs: dict[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    interpreter = _interpreter(path)
-    by_name = {spec.name: spec for spec in inference.specs}
-    for detail in interpreter.get_input_details():
-        name = detail["name"].removeprefix("serving_default_").split(":")[0]
-        if name in by_name and not by_name[name].shape.is_fully_defined():
-            interpreter.resize_tensor_input(detail["index"], inputs[name].shape)
-    return interpreter.get_signature_runner()(**inputs)
-
-
-def _interpreter(path: pathlib.Path) -> Any:
-    try:
-        from ai_edge_litert import interpreter as litert
-    except ImportError:
-        litert = tf.lite
-    return litert.Interpreter(model_path=str(path))
+def _found(matrix: StoredMatrix, sparse_storage: str) -> tuple[float, str]:
+    """The sparsity that decides on the storage of a matrix, as a number and in words."""
+    if sparse_storage == "csr":
+        return matrix.sparsity, f"{matrix.sparsity:.0%} zeros"
+    if matrix.block_sparsity is None:
+        return -1.0, f"{matrix.shape[1]:,} inputs of {matrix.dtype}, for which there are no blocks"
+    return matrix.block_sparsity, f"{matrix.block_sparsity:.0%} zero blocks"

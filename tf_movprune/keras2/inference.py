@@ -10,48 +10,63 @@ import tensorflow as tf
 
 from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.inference import Inference
+from tf_movprune.core.nested import named_leaves, valid_names
 from tf_movprune.keras2 import compat, hugging_face
-from tf_movprune.keras2.compat import ExportArchive, is_graph_network, keras
-from tf_movprune.keras2.layer_tree import LayerTree, unchanged
+from tf_movprune.keras2.call_arguments import call_arguments
+from tf_movprune.keras2.compat import ExportArchive, keras
+from tf_movprune.keras2.layer_tree import LayerTree
+from tf_movprune.keras2.replacement import unchanged
 from tf_movprune.keras2.saving import check_stripped
 
 
 def inference_of(
-    model: keras.Model, sequence_length: int | None, batch_size: int | None
+    model: keras.Model,
+    sequence_length: int | None,
+    batch_size: int | None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> Inference:
     """The inference of a stripped model.
 
     Args:
       sequence_length: size of the open axes except the first, or None.
       batch_size: size of the first axis, or None.
+      inputs: arrays by input name; or by the names of arguments of the `call` of a subclassed
+        model, which then are its inputs.
 
     Raises:
       TypeError: `model` is not a Keras model, or a size is not an integer.
-      ValueError: the model is pruned, its inputs are not known, or a size is out of its range.
+      ValueError: the model is pruned, its inputs are not known or no dense tensors, or a size is
+        out of its range.
     """
     check_stripped(model)
     for name, size in (("sequence_length", sequence_length), ("batch_size", batch_size)):
         if size is not None:
             check_integer(name, size, example=128, minimum=1)
-    if hugging_face.is_hugging_face(model) and sequence_length is not None:
+    call = call_arguments(model, inputs if isinstance(inputs, Mapping) else None)
+    has_open_axis = any(None in spec.shape[1:] for spec in call.specs if spec.shape.rank)
+    takes_tokens = hugging_face.takes_its_signature(model) and has_open_axis
+    if takes_tokens and sequence_length is not None:
         hugging_face.check_sequence_length(model, sequence_length)
 
-    def fixed(spec: Any, name: str) -> tf.TensorSpec:
+    def fixed(spec: tf.TensorSpec) -> tf.TensorSpec:
         sizes = [size if size is not None else sequence_length for size in spec.shape]
         if sizes:
             sizes[0] = spec.shape[0] if spec.shape[0] is not None else batch_size
-        return tf.TensorSpec(sizes, spec.dtype, name=name)
+        return tf.TensorSpec(sizes, spec.dtype, name=spec.name)
 
-    structure = _input_structure(model)
-    specs = [fixed(spec, _input_name(spec, i)) for i, spec in enumerate(tf.nest.flatten(structure))]
-    output_names = model.output_names if is_graph_network(model) else None
+    output_names = model.output_names if compat.runs_its_graph(model) else None
 
     def function(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:
-        inputs = tf.nest.pack_sequence_as(structure, tensors)
-        return _named(model(inputs, training=False), output_names)
+        args, kwargs = call.filled(tensors)
+        return _named(model(*args, training=False, **kwargs), output_names)
 
     return Inference(
-        model.name, specs, function, model.variables, hugging_face.vocabulary_size(model)
+        model.name,
+        [fixed(spec) for spec in call.specs],
+        function,
+        model.variables,
+        hugging_face.vocabulary_size(model),
+        call.constants,
     )
 
 
@@ -75,42 +90,24 @@ def computing_in_float32(model: keras.Model) -> Iterator[None]:
         yield
 
 
-def _input_structure(model: keras.Model) -> Any:
-    """TensorSpecs in the structure in which the model takes its inputs."""
-    if hugging_face.is_hugging_face(model):
-        return hugging_face.input_specs(model)
-    if is_graph_network(model) and model.inputs:
-
-        def spec(tensor):
-            return tf.TensorSpec(tensor.shape, tensor.dtype, name=tensor.node.layer.name)
-
-        return tf.nest.map_structure(spec, model.input)
-    saved = model.save_spec(dynamic_batch=True)
-    if saved is None:
-        raise ValueError(
-            f"The inputs of {model.name!r} are not known. Call the model once on example inputs "
-            "before exporting."
-        )
-    args, _ = saved
-    if model.compute_dtype != "float32":
-        return args[0]
-
-    def as_computed(spec: tf.TensorSpec) -> tf.TensorSpec:  # Keras saw it when it was cast to half
-        is_half = spec.dtype in (tf.float16, tf.bfloat16)
-        return tf.TensorSpec(spec.shape, tf.float32 if is_half else spec.dtype, spec.name)
-
-    return tf.nest.map_structure(as_computed, args[0])
-
-
-def _input_name(spec: Any, index: int) -> str:
-    return (spec.name or f"input_{index}").split(":")[0].replace("/", "_")
-
-
+@tf.autograph.experimental.do_not_convert
 def _named(outputs: Any, names: list[str] | None) -> dict[str, tf.Tensor]:
-    if isinstance(outputs, Mapping):
-        return {name: value for name, value in outputs.items() if tf.is_tensor(value)}
-    flat = tf.nest.flatten(outputs)
-    return dict(zip(names or [f"output_{i}" for i in range(len(flat))], flat))
+    """Outputs by name: their keys, those of a graph's outputs, or `output_0`, `output_1`, ..."""
+    if isinstance(outputs, Mapping) or hasattr(outputs, "_fields"):
+        leaves = list(named_leaves(outputs))
+    elif isinstance(outputs, list | tuple):
+        leaves = list(named_leaves(outputs, "output"))
+    else:
+        leaves = [("output_0", outputs)]
+    if names and len(names) == len(leaves) and not isinstance(outputs, Mapping):
+        leaves = [(name, value) for name, (_, value) in zip(names, leaves)]
+    unique = valid_names([name for name, _ in leaves])
+    kept = (tf.RaggedTensor, tf.SparseTensor)  # which `Inference` refuses by name
+    return {
+        name: value if isinstance(value, kept) else tf.convert_to_tensor(value)
+        for name, (_, value) in zip(unique, leaves)
+        if value is not None
+    }
 
 
 def write_saved_model(model: keras.Model, inference: Inference, path: str) -> None:

@@ -1,0 +1,125 @@
+"""Conversion of a model's inference to TFLite, and the runtime that runs the file."""
+
+from __future__ import annotations
+
+import pathlib
+import re
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_movprune.core.inference import Inference
+
+_WITHOUT_STRINGS = (
+    "Do so before LiteRT is called, and export a model of the layers behind it; or use "
+    "export_saved_model, which keeps all."
+)
+
+
+def check_convertible(inference: Inference) -> None:
+    """Raises ValueError, before work is done, if an inference is known not to be convertible."""
+    strings = [spec.name for spec in inference.specs if spec.dtype == tf.string]
+    if strings:
+        raise ValueError(
+            f"The inputs {strings} of {inference.name!r} are strings, which TFLite files cannot "
+            f"look up or split. {_WITHOUT_STRINGS}"
+        )
+    if inference.assigning:
+        raise ValueError(
+            f"{inference.name!r} changes variables when it is called "
+            f"({', '.join(inference.assigning)}), as stateful layers and metrics do, which TFLite "
+            "files cannot. Make a state an input and an output, or use export_saved_model."
+        )
+
+
+def convert(inference: Inference, quantization: str | None) -> bytes:
+    """Converts an inference to a TFLite file.
+
+    Raises:
+      ValueError: the converter does not take the model; says which operations, and the remedy.
+    """
+    # The function stands in for the model: Keras would trace all of the model, and models that it
+    # cannot trace get a file without a signature.
+    module = tf.Module()
+    module.function, module.weights = inference.concrete, list(inference.variables)
+    try:
+        converter = tf.lite.TFLiteConverter.from_concrete_functions([inference.concrete], module)
+        if quantization is not None:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantization == "float16":
+            converter.target_spec.supported_types = [tf.float16]
+        return converter.convert()
+    except Exception as error:  # ConverterError and, from inside of it, many others
+        raise ValueError(_refusal(inference, str(error))) from error
+
+
+def _refusal(inference: Inference, message: str) -> str:
+    operations = inference.operations
+    found = dict.fromkeys(re.findall(r"'tf\.(\w+)' op", message))
+    named = [f"{kind} ({operations[kind]})" if kind in operations else kind for kind in found]
+    is_open = any(None in shape for shape in inference.input_shapes.values())
+    if any(kind.startswith("TensorList") for kind in found) and is_open:
+        remedy = (
+            "Recurrent layers and other loops need fixed sizes: pass batch_size=1, and a "
+            "sequence_length if there are open axes."
+        )
+    elif any(re.match("Lookup|.*String", kind) for kind in found) or "Placeholder" in found:
+        remedy = f"It works on strings or looks up a table. {_WITHOUT_STRINGS}"
+    elif "f64>" in message:
+        remedy = "LiteRT has hardly any operations on float64: cast to float32."
+    else:
+        remedy = (
+            "LiteRT runs its own operations only: write the layer in others, or use "
+            "export_saved_model, which keeps all."
+        )
+    missing = f"it has no operation {', '.join(named)}" if named else message.strip().split("\n")[0]
+    return f"{inference.name!r} cannot be converted to TFLite: {missing}. {remedy}"
+
+
+def check_runtime() -> None:
+    """Raises ImportError if there is no interpreter, and warns if only TensorFlow has one."""
+    try:
+        import ai_edge_litert.interpreter  # noqa: F401
+    except ImportError as error:
+        name = "ai-edge-litert is not installed (pip install ai-edge-litert)"
+        if not hasattr(tf.lite, "Interpreter"):
+            raise ImportError(
+                f"{name}, in which the file is run and compared with the model. Install it, or "
+                "pass verify=False."
+            ) from error
+        warnings.warn(
+            f"{name}: the file is compared in TensorFlow's own interpreter, which later releases "
+            "will not have.",
+            stacklevel=3,
+        )
+
+
+def run_file(
+    path: pathlib.Path, written: pathlib.Path, inputs: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The outputs of the TFLite file `written`, which is going to be `path`.
+
+    Raises:
+      RuntimeError: the file does not run.
+    """
+    try:
+        return _interpreter(written).get_signature_runner()(**inputs)
+    except (RuntimeError, ValueError) as error:
+        first = str(error).strip().split("\n")[0].rstrip(".")
+        raise RuntimeError(
+            f"{path} was not written: LiteRT would not run it: {first}. Another "
+            "batch_size or sequence_length may help; verify=False writes it without running it."
+        ) from error
+
+
+def _interpreter(path: pathlib.Path) -> Any:
+    try:
+        from ai_edge_litert.interpreter import Interpreter
+    except ImportError:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it is deprecated, as `check_runtime` says
+            return tf.lite.Interpreter(model_path=str(path))
+    return Interpreter(model_path=str(path))
