@@ -72,3 +72,10 @@ def test_choices():
     for value in ("c", 0, True, ["a"], np.zeros(2)):
         with pytest.raises(ValueError, match=r"^x must be None, 'a' or 'b', got "):
             arguments.check_choice("x", value, choices)
+
+
+def test_booleans():
+    arguments.check_boolean("x", True)
+    for value in (1, "yes", None, np.True_):
+        with pytest.raises(TypeError, match=r"^x must be True or False, got "):
+            arguments.check_boolean("x", value)

@@ -484,3 +484,15 @@ def test_initial_values_hold_from_the_first_step():
     schedule = tf_movprune.CubicSparsity(0.75, 6, 18, initial_sparsity=0.25)
     model = pruned(schedule, tf_movprune.Magnitude())
     assert float(tf_movprune.update_masks(model, 0)) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("scope", ["local", "global"])
+@pytest.mark.parametrize("cls", [tf_movprune.HardMovement, tf_movprune.Magnitude])
+def test_one_weight_of_each_matrix_stays_unless_none_is_asked_for(cls, scope):
+    scores = [tf.random.normal([n], i) for i, n in ((0, 80), (5, 9))]
+    for minimum, least in ((None, 1), (0, 0), (0.5, 4)):
+        method = cls(scope=scope, minimum_remaining=minimum)
+        kept = [int(tf.reduce_sum(tf.cast(m, tf.int32))) for m, _ in method.select(scores, 0.99)]
+        assert min(kept) == least, (minimum, kept)
+    with pytest.raises(ValueError, match="minimum_remaining"):
+        cls(minimum_remaining=1.0)

@@ -16,9 +16,11 @@ from runs import (
     kept_at,
     sparsity,
 )
+from tensorflow_model_optimization.sparsity import keras as tfmot
 from wrapped import mask_of, scores_of, threshold_of, wrappers
 
 import tf_movprune
+from tf_movprune.core.schedules import Ramp
 
 
 def loop(model, schedule, steps, in_graph):
@@ -135,3 +137,53 @@ def test_own_loop_without_update_masks():
         model(np.zeros((1, 8), "float32"), training=True)
     tf_movprune.update_masks(model, 0)
     model(np.zeros((1, 8), "float32"), training=True)
+
+
+def masks_over_time(schedule, steps=12):
+    """The first mask before each step of a training, and after it."""
+    model = tf_movprune.prune_low_movement(
+        dense_model(), schedule, tf_movprune.HardMovement(tf_movprune.MagnitudeScores(0.01))
+    )
+    model.compile(keras.optimizers.SGD(0.5), "mse")
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: seen.append(mask_of(wrappers(model)[0]))
+    )
+    fit(model, epochs=steps // 6, callbacks=[watch])
+    return [*seen, mask_of(wrappers(model)[0])]
+
+
+@pytest.mark.parametrize(
+    "schedule, last",
+    [
+        (tfmot.PolynomialDecay(0.0, 0.75, 0, 6, frequency=1), 6),
+        (tfmot.PolynomialDecay(0.0, 0.75, 0, 6, frequency=4), 6),
+        (tfmot.ConstantSparsity(0.75, 0, 6, frequency=1), 6),
+        (cubic(begin_step=0, end_step=4, freeze_step=7), 7),
+        (cubic(begin_step=0, end_step=4, freeze_step=4), 4),
+        (cubic(begin_step=0, end_step=4, frequency=4, freeze_step=6), 6),
+        (cubic(begin_step=0, end_step=4, freeze_step=12), 12),
+        (cubic(begin_step=0, end_step=4), None),
+        (tfmot.ConstantSparsity(0.75, 0, frequency=1), None),
+    ],
+)
+@pytest.mark.usefixtures("refresh_without_xla")
+def test_a_schedule_that_is_over_fixes_its_masks(schedule, last):
+    seen = masks_over_time(schedule)
+    assert Ramp.of(schedule).last_step == last
+    changes = [i for i in range(1, len(seen)) if np.any(seen[i] != seen[i - 1])]
+    assert max(changes) == (last if last in (4, 6, 7) else 12)
+
+
+def test_an_end_that_is_over_is_not_forced():
+    model = with_distinct_scores(cubic(begin_step=0, end_step=4, freeze_step=6))
+    tf_movprune.update_masks(model, 6)
+    before = [mask_of(layer) for layer in wrappers(model)]
+    for layer in wrappers(model):
+        layer.scores[0].assign(-layer.scores[0])
+    for step in (7, 100):
+        assert float(tf_movprune.update_masks(model, step, force=True)) == 0.75
+    for layer, mask in zip(wrappers(model), before):
+        np.testing.assert_array_equal(mask_of(layer), mask)
+    tf_movprune.update_masks(model, 5, force=True)
+    assert np.any(mask_of(wrappers(model)[0]) != before[0])

@@ -9,7 +9,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras as keras
 from modes import MODES, every_mode
 
-from tf_movprune import CubicSparsity
+from tf_movprune import CubicSparsity, CubicThreshold
 from tf_movprune.core import schedules
 from tf_movprune.keras2 import serialization
 
@@ -151,6 +151,7 @@ ARGUMENTS = {
     "end_step": 60,
     "initial_sparsity": 0.25,
     "frequency": 3,
+    "freeze_step": None,
 }
 
 
@@ -329,8 +330,22 @@ def test_steps_of_another_type(name, value):
         {"initial_sparsity": 0, "final_sparsity": 0},
         {"frequency": 55},
         {"begin_step": 0, "end_step": 1, "frequency": 1},
+        {"freeze_step": 60},
     ],
 )
 def test_cubic_sparsity_accepts_the_ends_of_its_ranges(change):
     arguments = {**ARGUMENTS, **change}
     assert vars(CubicSparsity(**arguments)) == arguments
+
+
+@pytest.mark.parametrize("value", ["70", 70.5])
+def test_freeze_step_of_another_type(value):
+    with pytest.raises(TypeError, match=rf"freeze_step must be an integer .* got {value!r}"):
+        CubicSparsity(0.9, 5, 60, freeze_step=value)
+
+
+def test_freeze_step_before_the_end():
+    with pytest.raises(ValueError, match=r"freeze_step must be at least end_step, 60, got 59"):
+        CubicSparsity(0.9, 5, 60, freeze_step=59)
+    with pytest.raises(ValueError, match=r"never reach the final threshold"):
+        CubicThreshold(0.1, 5, 60, freeze_step=59)

@@ -116,3 +116,58 @@ def test_resolve_refuses_methods_that_nothing_uses():
         resolve(PATHS, {"a.*": CUBIC}, methods, (1, 1))
     with pytest.raises(TypeError, match="method must be an object"):
         resolve(PATHS, CUBIC, {"*": "hard"}, (1, 1))
+
+
+LEFT_OUT = ["table", "c.out"]
+
+
+@pytest.mark.parametrize(
+    "patterns, chosen",
+    [
+        ({"table": 1, "*": 2}, {"a.query": 2, "a.key": 2, "b.dense": 2, "table": 1}),
+        ({"*": 2}, {"a.query": 2, "a.key": 2, "b.dense": 2}),
+        ({"t*": 1}, {"table": 1}),
+        ({"c.*": 1, "a.*": 2}, {"a.query": 2, "a.key": 2, "c.out": 1}),
+        ({"[ct]*": 1}, {"table": 1, "c.out": 1}),
+    ],
+)
+def test_patterns_take_what_is_left_out_if_they_match_nothing_else(patterns, chosen):
+    schedules = {p: tf_movprune.CubicSparsity(0.9, value, 10) for p, value in patterns.items()}
+    settings = resolve(PATHS, schedules, None, (1, 1), left_out=LEFT_OUT)
+    assert {path: one.schedule.begin_step for path, one in settings.items()} == chosen
+
+
+def test_patterns_of_methods_and_block_sizes_take_what_is_left_out():
+    methods = {"table": tf_movprune.Magnitude(), "*": tf_movprune.HardMovement()}
+    settings = resolve(PATHS, CUBIC, methods, {"c.out": (4, 1)}, left_out=LEFT_OUT)
+    assert [type(one.method).__name__ for one in settings.values()] == [
+        *["HardMovement"] * 3,
+        "Magnitude",
+        "HardMovement",
+    ]
+    assert settings["c.out"].block_size == (4, 1)
+
+
+def test_what_is_named_needs_a_schedule_and_a_method():
+    with pytest.raises(ValueError, match=r"names table, but no pattern of pruning_schedule"):
+        resolve(PATHS, {"a.*": CUBIC}, None, {"table": (4, 1)}, left_out=LEFT_OUT)
+    methods = {"a.*": tf_movprune.Magnitude()}
+    with pytest.raises(ValueError, match=r"names c\.out, but no pattern"):
+        resolve(PATHS, {"c.out": CUBIC, "*": CUBIC}, methods, (1, 1), left_out=LEFT_OUT)
+
+
+def test_patterns_that_decide_nothing_are_refused():
+    for patterns in ({"*": 1, "a.key": 2}, {"a.*": 1, "b.*": 3, "a.q*": 2}):
+        with pytest.raises(ValueError, match=r"'a\.\w+\*?' in x decides nothing: .* Put it first"):
+            by_path(PATHS, patterns, "x")
+    assert by_path(PATHS, {"a.*": 1, "b.*": 2, "*": 3}, "x") == dict(zip(PATHS, (1, 1, 2)))
+    with pytest.raises(TypeError, match=r"patterns of x must be strings, got 3"):
+        by_path(PATHS, {3: 1}, "x")
+
+
+def test_a_pattern_that_matches_nothing_is_answered_with_what_is_near():
+    with pytest.raises(ValueError, match=r"'tabel' in .*are: a\.query, .*table, c\.out"):
+        resolve(PATHS, {"tabel": CUBIC}, None, (1, 1), left_out=LEFT_OUT)
+    many = [f"block.{i}.{name}" for i in range(9) for name in ("query", "dense")]
+    with pytest.raises(ValueError, match=r"are: block\.\d\.query, .* and 12 more"):
+        by_path(many, {"block.1.qery": 1}, "x")

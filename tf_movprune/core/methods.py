@@ -19,15 +19,19 @@ class _TopK(PruningMethod):
     """Keeps exactly the share of weights that the schedule asks for."""
 
     scope: str
-    minimum_remaining: float
+    minimum_remaining: float | None
 
     def __post_init__(self) -> None:
         check_choice("scope", self.scope, ("local", "global"))
-        check_fraction("minimum_remaining", self.minimum_remaining)
+        if self.minimum_remaining is not None:
+            check_fraction("minimum_remaining", self.minimum_remaining)
 
     def select(self, importances, value):
         sizes = [importance.shape.num_elements() for importance in importances]
-        minimums = [int(self.minimum_remaining * size) for size in sizes]
+        if self.minimum_remaining is None:
+            minimums = [1] * len(sizes)
+        else:
+            minimums = [int(self.minimum_remaining * size) for size in sizes]
         if self.scope == "global":
             count = masks.kept_count(sum(sizes), value)
             chosen, threshold = masks.global_topk_masks(importances, count, minimums)
@@ -51,7 +55,8 @@ class HardMovement(_TopK):
         the first cut.
       scope: `"local"` if each matrix reaches the sparsity by itself, `"global"` if all matrices
         that share a schedule reach it together, with one threshold.
-      minimum_remaining: fraction of each matrix that stays in any case, in [0, 1).
+      minimum_remaining: fraction of each matrix that stays in any case, in [0, 1); None for a
+        single weight or block.
 
     Reference:
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683, sections 3 and 4.
@@ -59,7 +64,7 @@ class HardMovement(_TopK):
 
     score_initializer: Any = "zeros"
     scope: str = "local"
-    minimum_remaining: float = 0.0
+    minimum_remaining: float | None = None
 
     has_scores: ClassVar[bool] = True
 
@@ -81,14 +86,15 @@ class Magnitude(_TopK):
     Args:
       scope: `"local"` if each matrix reaches the sparsity by itself, `"global"` if all matrices
         that share a schedule reach it together, with one threshold.
-      minimum_remaining: fraction of each matrix that stays in any case, in [0, 1).
+      minimum_remaining: fraction of each matrix that stays in any case, in [0, 1); None for a
+        single weight or block.
 
     Reference:
       Zhu & Gupta (2017), https://arxiv.org/abs/1710.01878.
     """
 
     scope: str = "local"
-    minimum_remaining: float = 0.0
+    minimum_remaining: float | None = None
 
     has_scores: ClassVar[bool] = False
 

@@ -27,7 +27,8 @@ def refresh_masks(
       kernels: masked kernels, each once.
       step: int64 scalar.
       window: steps since the last call, at least 1.
-      force: bool scalar; if true, all masks whose schedule has begun are due.
+      force: bool scalar; if true, all masks are due whose schedule has begun and is not over: one
+        that never fires again fixes its masks.
 
     Returns:
       bool scalar, true if any mask was recomputed.
@@ -36,7 +37,7 @@ def refresh_masks(
     any_due = tf.constant(False)
     for group in groups(kernels):
         ramp = group[0].settings.ramp
-        due = ((step >= ramp.begin_step) & force) | _is_due(ramp, step, window)
+        due = (_may_refresh(ramp, step) & force) | _is_due(ramp, step, window)
         tf.cond(due, lambda group=group: _refresh(group, step, kernels), lambda: False)
         any_due |= due
     return any_due
@@ -51,6 +52,11 @@ def groups(kernels: Iterable[MaskedKernel]) -> list[list[MaskedKernel]]:
     for kernel in kernels:
         found.setdefault(kernel.settings.key, []).append(kernel)
     return list(found.values())
+
+
+def _may_refresh(ramp: Ramp, step: tf.Tensor) -> tf.Tensor:
+    has_begun = step >= ramp.begin_step
+    return has_begun if ramp.last_step is None else has_begun & (step <= ramp.last_step)
 
 
 def _is_due(ramp: Ramp, step: tf.Tensor, window: int | tf.Tensor) -> tf.Tensor:

@@ -88,14 +88,23 @@ def is_refresh_step(step: tf.Tensor, begin: int, frequency: int) -> tf.Tensor:
 
 
 class _Cubic(PruningSchedule):
-    """A cubic ramp of a value, which goes on refreshing masks at its end."""
+    """A cubic ramp of a value, at whose end masks go on being refreshed until `freeze_step`."""
 
     schedule_value: str  # the name of the value
     begin_step: int
     end_step: int
     frequency: int
+    freeze_step: int | None
 
-    def __init__(self, initial: Any, final: Any, begin_step: Any, end_step: Any, frequency: Any):
+    def __init__(
+        self,
+        initial: Any,
+        final: Any,
+        begin_step: Any,
+        end_step: Any,
+        frequency: Any,
+        freeze_step: Any,
+    ):
         name = self.schedule_value
         setattr(self, f"final_{name}", check_fraction(f"final_{name}", final))
         self.begin_step = check_integer("begin_step", begin_step, example=200, minimum=0)
@@ -118,13 +127,23 @@ class _Cubic(PruningSchedule):
                 f"frequency must be at most end_step - begin_step = {span}, got {self.frequency}: "
                 "the masks would never be refreshed on the way up."
             )
+        if freeze_step is not None:
+            check_integer("freeze_step", freeze_step, example=1900, minimum=0)
+            if freeze_step < self.end_step:
+                raise ValueError(
+                    f"freeze_step must be at least end_step, {self.end_step}, got {freeze_step}: "
+                    f"masks that are fixed earlier never reach the final {name}."
+                )
+        self.freeze_step = freeze_step
 
     def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns whether masks are due at `step`, and the value there (float64)."""
+        step = tf.cast(step, tf.int64)
         due = is_refresh_step(step, self.begin_step, self.frequency)
         if self._initial:  # it holds from the first step on
-            step = tf.cast(step, tf.int64)
             due |= (step < self.begin_step) & (step % self.frequency == 0)
+        if self.freeze_step is not None:
+            due = (due & (step < self.freeze_step)) | (step == self.freeze_step)
         return due, cubic(step, self._initial, self._final, self.begin_step, self.end_step)
 
     def get_config(self) -> dict[str, Any]:
@@ -145,7 +164,7 @@ class CubicSparsity(_Cubic):
 
     Sparsity is `initial_sparsity` up to `begin_step` and `final_sparsity` from `end_step` on; see
     `cubic`. After `end_step` the target stays, but scores keep moving and masks keep being
-    recomputed until training ends. The reference's cool-down is
+    recomputed until training ends, or until `freeze_step`. The reference's cool-down is
     `end_step = num_train_steps - cool_down_steps`.
 
     Args:
@@ -155,6 +174,8 @@ class CubicSparsity(_Cubic):
       initial_sparsity: fraction of zeros up to `begin_step`, in [0, final_sparsity].
       frequency: steps from one refresh of the masks to the next, at most
         `end_step - begin_step`.
+      freeze_step: optimizer step at which masks are refreshed a last time, at least `end_step`;
+        None if they move until training ends. Scores go on learning, without effect.
 
     Raises:
       ValueError: an argument is out of its range.
@@ -171,8 +192,11 @@ class CubicSparsity(_Cubic):
         end_step: int,
         initial_sparsity: float = 0.0,
         frequency: int = 1,
+        freeze_step: int | None = None,
     ):
-        super().__init__(initial_sparsity, final_sparsity, begin_step, end_step, frequency)
+        super().__init__(
+            initial_sparsity, final_sparsity, begin_step, end_step, frequency, freeze_step
+        )
 
 
 class CubicThreshold(_Cubic):
@@ -187,6 +211,8 @@ class CubicThreshold(_Cubic):
       initial_threshold: threshold up to `begin_step`, in [0, final_threshold].
       frequency: steps from one refresh of masks and penalty to the next, at most
         `end_step - begin_step`.
+      freeze_step: optimizer step at which masks and penalty are refreshed a last time, at least
+        `end_step`; None if they move until training ends.
 
     Raises:
       ValueError: an argument is out of its range.
@@ -203,8 +229,11 @@ class CubicThreshold(_Cubic):
         end_step: int | None = None,
         initial_threshold: float = 0.0,
         frequency: int = 1,
+        freeze_step: int | None = None,
     ):
-        super().__init__(initial_threshold, final_threshold, begin_step, end_step, frequency)
+        super().__init__(
+            initial_threshold, final_threshold, begin_step, end_step, frequency, freeze_step
+        )
         if not self._final:
             raise ValueError("final_threshold must be greater than 0: nothing would be pruned.")
 
@@ -236,6 +265,7 @@ class Ramp:
       end_step: the last step of the ramp; None if the schedule has none or does not tell.
       final_step: the step from which on the final value holds; None if the schedule does not tell.
       frequency: steps from one refresh to the next.
+      last_step: the step after which masks are never due again; None if they are due for ever.
     """
 
     schedule: PruningSchedule
@@ -244,18 +274,21 @@ class Ramp:
     end_step: int | None
     final_step: int | None
     frequency: int
+    last_step: int | None
 
     @classmethod
     def of(cls, schedule: PruningSchedule) -> Ramp:
         begin = int(getattr(schedule, "begin_step", 0))
         end = getattr(schedule, "end_step", None)
+        frequency = int(getattr(schedule, "frequency", 1))
         return cls(
             schedule,
             value_name=getattr(schedule, "schedule_value", "sparsity"),
             begin_step=begin,
             end_step=None if end is None or end < 0 else int(end),  # -1 is no end in tfmot
             final_step=None if end is None else max(begin, int(end)),
-            frequency=int(getattr(schedule, "frequency", 1)),
+            frequency=frequency,
+            last_step=_last_step(schedule, begin, end, frequency),
         )
 
     def value_at(self, step: int) -> float:
@@ -268,3 +301,18 @@ class Ramp:
     def final_value(self) -> float | None:
         """The value that the schedule reaches; None if it does not tell."""
         return None if self.final_step is None else self.value_at(self.final_step)
+
+
+def _last_step(
+    schedule: PruningSchedule, begin: int, end: int | None, frequency: int
+) -> int | None:
+    """The last step at which a schedule refreshes masks, if there is one."""
+    freeze = getattr(schedule, "freeze_step", None)
+    if freeze is not None:
+        return int(freeze)
+    if end is None or end < 0:
+        return None
+    turn = end + frequency - (end - begin) % frequency  # the next one, if there is any
+    with tf.init_scope():
+        fires = [schedule(tf.constant(step, tf.int64))[0] for step in (end + 1, turn)]
+        return None if any(bool(tf.convert_to_tensor(x)) for x in fires) else int(end)

@@ -12,6 +12,10 @@ import tensorflow as tf
 from tf_movprune.core.arguments import check_number
 from tf_movprune.core.blocks import mean_blocks
 
+MOVEMENT_PER_MAGNITUDE = 1e-3
+"""The first score of an average weight over the peak rate of the scores, in short runs: so much
+movement weighs as much as the magnitude of that weight."""
+
 SCORES_NAME = "movement_scores"
 """Last part of the name of every score variable, by which optimizers know scores."""
 

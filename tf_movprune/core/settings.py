@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import fnmatch
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tf_movprune.core.arguments import check_number
@@ -140,36 +141,42 @@ def resolve(
     method: Any,
     block_size: Any,
     score_learning_rate_multiplier: float | None = None,
+    left_out: Iterable[str] = (),
 ) -> dict[str, Settings]:
     """The settings of each layer that is to be pruned.
 
     Args:
-      paths: paths of all layers that could be pruned.
+      paths: paths of the layers that are pruned unless patterns say otherwise.
       schedule, method, block_size: one value for all, or a mapping from patterns over paths to
         values. Layers that no pattern of schedules or methods matches stay dense, and those that
         no pattern of block sizes matches are pruned weight by weight.
       score_learning_rate_multiplier: one value for all; the methods' own if None.
+      left_out: paths of the layers that are pruned only if a pattern names them: one that matches
+        none of `paths`. To all patterns such a layer is then like the others.
 
     Returns:
       Settings by path.
 
     Raises:
       TypeError: a value is not of its type.
-      ValueError: a value is out of range, a pattern matches nothing, or no layer of a method has a
-        schedule.
+      ValueError: a value is out of range, a pattern matches nothing or decides nothing, or no layer
+        of a method, or of a pattern that names one of `left_out`, has a schedule.
     """
-    paths = list(paths)
-    methods = by_path(paths, HardMovement() if method is None else method, "method")
+    paths, left_out = list(paths), list(left_out)
+    named = _named(paths, left_out, (schedule, method, block_size))
+    left_out = [path for path in left_out if path not in named]
+    paths += named
+    methods = by_path(paths, HardMovement() if method is None else method, "method", left_out)
     for value in methods.values():
         check_method(value)
-    schedules = by_path(paths, schedule, "pruning_schedule")
+    schedules = by_path(paths, schedule, "pruning_schedule", left_out)
     if isinstance(method, Mapping):  # one schedule serves those methods that take one
         schedules = {
             path: value
             for path, value in schedules.items()
             if path in methods and methods[path].schedule_value is not None
         }
-    block_sizes = by_path(paths, block_size, "block_size")
+    block_sizes = by_path(paths, block_size, "block_size", left_out)
     chosen = {
         path: Settings(
             schedules.get(path),
@@ -187,41 +194,80 @@ def resolve(
                 f"{type(value).__name__} is the method of {path}, but no pattern of "
                 "pruning_schedule matches any layer of that method. Add one."
             )
+    for path in named:
+        if path not in chosen:
+            raise ValueError(
+                f"A pattern names {path}, but no pattern of pruning_schedule and method matches "
+                "it, so that it would stay dense. Add one."
+            )
     return chosen
 
 
-def by_path(paths: Iterable[str], value: Any, name: str) -> dict[str, Any]:
+def _named(paths: Sequence[str], left_out: Sequence[str], values: Iterable[Any]) -> list[str]:
+    """The paths of `left_out` that match a pattern which matches none of `paths`."""
+    patterns = [pattern for value in values if isinstance(value, Mapping) for pattern in value]
+    further = [pattern for pattern in patterns if not _matching(paths, pattern)]
+    found = {path for pattern in further for path in _matching(left_out, pattern)}
+    return [path for path in left_out if path in found]
+
+
+def _matching(paths: Iterable[str], pattern: str) -> list[str]:
+    return [path for path in paths if fnmatch.fnmatchcase(path, pattern)]
+
+
+def by_path(
+    paths: Iterable[str], value: Any, name: str, left_out: Iterable[str] = ()
+) -> dict[str, Any]:
     """The value for each layer: the same, or that of the first pattern that matches its path.
 
     Args:
       paths: paths of layers.
       value: one value for all, or a mapping from patterns over paths to values.
       name: name of the argument that `value` is, for messages.
+      left_out: paths of other layers that patterns could name, for messages.
 
     Returns:
       Values by path, for the layers that have one.
 
     Raises:
-      ValueError: the mapping is empty, or a pattern matches nothing.
+      TypeError: a pattern is not a string.
+      ValueError: the mapping is empty, or a pattern matches nothing, or it comes after another that
+        matches all that it matches and more.
     """
     paths = list(paths)
     if not isinstance(value, Mapping):
         return {path: value for path in paths}
     if not value:
         raise ValueError(f"{name} is an empty mapping: nothing would be pruned.")
-    matches = {
-        pattern: [path for path in paths if fnmatch.fnmatchcase(path, pattern)] for pattern in value
-    }
-    unmatched = [pattern for pattern, matched in matches.items() if not matched]
-    if unmatched:
-        examples = ", ".join(paths[:6]) + (", ..." if len(paths) > 6 else "")
-        raise ValueError(
-            f"The pattern {unmatched[0]!r} in {name} matches no prunable layer. The "
-            f"prunable layers of this model are: {examples}. Patterns match whole paths; `*` "
-            "stands for any characters."
-        )
+    for pattern in value:
+        if not isinstance(pattern, str):
+            raise TypeError(f"The patterns of {name} must be strings, got {pattern!r}.")
+    matches = {pattern: _matching(paths, pattern) for pattern in value}
+    for pattern, matched in matches.items():
+        if not matched:
+            raise ValueError(_no_match(pattern, name, [*paths, *left_out]))
+    seen: dict[str, set[str]] = {}
+    for pattern, matched in matches.items():
+        for earlier, others in seen.items():
+            if others > set(matched):
+                raise ValueError(
+                    f"The pattern {pattern!r} in {name} decides nothing: {earlier!r} comes before "
+                    "it and matches the same layers and more. Put it first."
+                )
+        seen[pattern] = set(matched)
     chosen: dict[str, Any] = {}
     for pattern, matched in matches.items():
         for path in matched:
             chosen.setdefault(path, value[pattern])
     return {path: chosen[path] for path in paths if path in chosen}
+
+
+def _no_match(pattern: str, name: str, paths: Sequence[str]) -> str:
+    listed = ", ".join(paths)
+    if len(paths) > 6:
+        nearest = difflib.get_close_matches(pattern.replace("*", ""), paths, n=6, cutoff=0)
+        listed = f"{', '.join(nearest)}, and {len(paths) - len(nearest)} more"
+    return (
+        f"The pattern {pattern!r} in {name} matches no prunable layer. The prunable layers of this "
+        f"model are: {listed}. Patterns match whole paths; `*` stands for any characters."
+    )
