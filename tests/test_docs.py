@@ -1,4 +1,4 @@
-"""The snippets of docs/methods.md, each run on a model of its own."""
+"""The snippets of the documentation, each run on a model of its own."""
 
 import pathlib
 import re
@@ -12,13 +12,19 @@ import tf_movprune
 
 transformers = pytest.importorskip("transformers")
 
-PAGE = pathlib.Path(__file__).parents[1] / "docs" / "methods.md"
-SECTIONS = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
-SNIPPETS = [
-    pytest.param(code, id=f"{section.splitlines()[0]} {i}")
-    for section in SECTIONS
-    for i, code in enumerate(re.findall(r"```python\n(.*?)```", section, re.DOTALL))
-]
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+
+
+def snippets(page):
+    sections = re.split(r"^## ", (DOCS / page).read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return [
+        pytest.param(code, id=f"{section.splitlines()[0]} {i}")
+        for section in sections
+        for i, code in enumerate(re.findall(r"```python\n(.*?)```", section, re.DOTALL))
+    ]
+
+
+SNIPPETS = snippets("methods.md")
 
 
 def bert():
@@ -67,3 +73,24 @@ def test_snippet(code, tmp_path, monkeypatch):
         assert next(iter(report.groups.values())).sparsity == pytest.approx(0.8, abs=0.01)
     else:
         assert float(sum(namespace["model"].losses)) > 0
+
+
+@pytest.mark.usefixtures("refresh_without_xla")
+@pytest.mark.parametrize("code", snippets("which_layers.md"))
+def test_snippet_on_layers(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ids = np.random.RandomState(0).randint(0, 5000, [80, 40])
+    namespace = {
+        "dataset": tf.data.Dataset.from_tensor_slices((ids, ids[:, 0] % 2)).batch(4),
+        "keras": keras,
+        "tf": tf,
+        "tf_movprune": tf_movprune,
+        "transformers": transformers,
+    }
+    exec(code, namespace)
+    report = tf_movprune.summarize_sparsity(namespace["plain"])
+    assert report.sparsity == pytest.approx(0.9, abs=0.01)
+    if "model.movprune" in code:
+        sizes = tf_movprune.size_report(namespace["plain"]).bytes["dense float32"]
+        assert sizes["embeddings"] > 0.5 * sum(sizes.values())
+        assert (tmp_path / "model.movprune").stat().st_size < 0.2 * sum(sizes.values()) / 4

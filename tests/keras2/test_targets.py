@@ -157,3 +157,121 @@ def test_attention_must_be_built_first(tmp_path):
     # A SavedModel would not bring the wrappers of attention back.
     with pytest.raises(ValueError, match=r"pruning wrappers inside .* would not load"):
         model.save(tmp_path / "model")
+
+
+IDS = np.random.RandomState(0).randint(0, 1000, [64, 12])
+
+
+def text_classifier():
+    return keras.Sequential(
+        [
+            layers.Embedding(1000, 16, input_length=12, mask_zero=True, name="embedding"),
+            layers.GlobalAveragePooling1D(),
+            layers.Dense(16, "relu", name="hidden"),
+            layers.Dense(2, name="output"),
+        ]
+    )
+
+
+@pytest.mark.usefixtures("refresh_without_xla")
+def test_an_embedding_goes_all_the_way(tmp_path):
+    ramp = tf_movprune.CubicSparsity(0.9, begin_step=0, end_step=3)
+    sizes = {}
+    for kind, patterns in (("default", ramp), ("named", {"embedding": ramp, "*": ramp})):
+        model = tf_movprune.prune_low_movement(
+            text_classifier(), patterns, tf_movprune.HardMovement(tf_movprune.MagnitudeScores())
+        )
+        model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        model.fit(IDS, IDS[:, 0] % 2, 16, callbacks=[tf_movprune.UpdatePruningStep()], verbose=0)
+        masked = model.predict(IDS, verbose=0)
+        report = tf_movprune.summarize_sparsity(model)
+        plain = tf_movprune.strip_pruning(model)
+        np.testing.assert_array_equal(plain.predict(IDS, verbose=0), masked)
+        assert tf_movprune.summarize_sparsity(plain).as_dict()["weights"].keys() == (
+            report.as_dict()["weights"].keys()
+        )
+        assert tf_movprune.export_tflite(plain, tmp_path / "model.tflite").max_abs_diff < 0.1
+        tf_movprune.export_compressed(plain, tmp_path / "model.movprune")
+        sizes[kind] = (tmp_path / "model.movprune").stat().st_size
+    assert np.count_nonzero(plain.layers[0].embeddings) == 1600
+    assert sizes["named"] < 0.6 * sizes["default"]
+    loaded = text_classifier()
+    tf_movprune.load_compressed(tmp_path / "model.movprune", loaded)
+    np.testing.assert_allclose(loaded.predict(IDS, verbose=0), masked, atol=0.05)
+
+
+def recurrent():
+    return keras.Sequential(
+        [
+            layers.Embedding(50, 8, input_length=12, name="embedding"),
+            layers.Bidirectional(layers.LSTM(4, return_sequences=True), name="both"),
+            layers.GRU(4, name="gru"),
+            layers.Dense(8, name="hidden"),
+            layers.Dense(2, name="output"),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "pattern, paths",
+    [
+        ("embedding", ["embedding"]),
+        ("output", ["output"]),
+        ("gru", ["gru"]),
+        ("both.*", ["both.forward_layer", "both.backward_layer"]),
+    ],
+)
+def test_patterns_take_layers_that_the_default_leaves_out(pattern, paths):
+    def wrapped(patterns, **kwargs):
+        model = tf_movprune.prune_low_movement(recurrent(), patterns, random_scores(), **kwargs)
+        return list(tf_movprune.pruned_layers(model))
+
+    assert wrapped({pattern: schedule()}) == paths
+    assert set(wrapped({pattern: schedule(), "*": schedule()})) == {*paths, "hidden"}
+    assert set(wrapped(schedule(), block_size={pattern: (2, 1)})) == {*paths, "hidden"}
+    assert wrapped({"*": schedule()}) == ["hidden"]
+
+
+def test_patterns_do_not_reach_past_a_policy():
+    with pytest.raises(ValueError, match=r"'second' .*matches no prunable layer.* first, output"):
+        tf_movprune.prune_low_movement(
+            sequential(), {"second": schedule()}, pruning_policy=OnlyFirst()
+        )
+
+
+class NoPolicy:
+    def allow_pruning(self, layer):
+        return True
+
+
+@pytest.mark.parametrize(
+    "policy, received",
+    [
+        ("x", "'x'"),
+        (OnlyFirst, "the class OnlyFirst"),
+        (NoPolicy(), "NoPolicy object"),
+        (lambda layer: True, "function"),
+        (["first"], r"\['first'\]"),
+    ],
+)
+def test_policies_of_another_type(policy, received):
+    for to_prune in (sequential(), [layers.Dense(2)]):
+        with pytest.raises(
+            TypeError, match=rf"must be an object such as tf_movp.*got .*{received}"
+        ):
+            tf_movprune.prune_low_movement(to_prune, schedule(), pruning_policy=policy)
+
+
+def test_a_policy_that_refuses_everything():
+    class Nothing(OnlyFirst):
+        def allow_pruning(self, layer):
+            return False
+
+    with pytest.raises(ValueError, match=r"pruning_policy refused every layer"):
+        tf_movprune.prune_low_movement(sequential(), schedule(), pruning_policy=Nothing())
+
+
+def test_nothing_but_what_is_left_out():
+    model = keras.Sequential([layers.Embedding(9, 4, input_length=3), layers.LSTM(4)])
+    with pytest.raises(ValueError, match=r"layers \(embedding\w*, lstm\w*\) are left out.*pattern"):
+        tf_movprune.prune_low_movement(model, schedule())

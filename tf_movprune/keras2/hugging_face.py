@@ -7,7 +7,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
 import h5py
@@ -28,8 +28,15 @@ LABEL_NAMES = {"logits": "labels", "start_logits": "start_positions", "end_logit
 # The dense layers that Sanh et al. prune, in BERT and its relatives: query, key, value, attention
 # output, intermediate and output of each encoder layer. Embeddings, pooler and head stay dense.
 _ENCODER_LAYER = re.compile(
-    r"(^|\.)(encoder|transformer)\.(layer|layers|albert_layer_groups)\.\d+\."
+    r"(^|\.)(encoder|transformer)"
+    r"\.(layer|layers|block|blocks|encoder_layers|albert_layer_groups)\.\d+\."
 )
+# Blocks of encoders and decoders are numbered, whatever the list of them is called.
+_BLOCK = re.compile(r"\.\d+\.")
+_NOT_KERNELS = re.compile(r"bias|embed|table|token")
+
+# Kernels that layers other than Keras's hold themselves.
+_KERNEL_NAMES = {"TFConv1D": ["weight"], "TFXLNetRelativeAttention": ["q", "k", "v", "o", "r"]}
 
 # Encoder layers that are laid out as in BERT, or in DistilBERT. Others look alike but compute
 # differently.
@@ -56,7 +63,50 @@ def is_in_encoder_layer(path: str) -> bool:
     return _ENCODER_LAYER.search(path) is not None
 
 
+def is_in_block(path: str) -> bool:
+    """Returns whether a path is that of a layer inside a block of an encoder or decoder."""
+    return _BLOCK.search(path) is not None
+
+
+def kernel_names(layer: Layer) -> list[str]:
+    """Names of the attributes that are kernels, in layers that are not Keras's own.
+
+    Embedding layers have their table of words in `weight`, once they are built.
+    """
+    if not is_of_transformers(layer):
+        return []
+    kind = type(layer).__name__
+    if kind.endswith("Embeddings") and isinstance(getattr(layer, "weight", None), tf.Variable):
+        return ["weight"]
+    return _KERNEL_NAMES.get(kind, [])
+
+
+def check_not_tied(model: Layer, layers: Collection[Layer]) -> None:
+    """Raises ValueError if a model computes its logits with the `weights` of one of the layers.
+
+    These are no attribute of the layer, in which a masked table could be put.
+    """
+    find = getattr(model, "get_output_embeddings", None)
+    tied = find() if is_hugging_face(model) and find is not None else None
+    if isinstance(tied, keras.layers.Embedding) and any(layer is tied for layer in layers):
+        raise ValueError(
+            f"The embedding {tied.name!r} of {type(model).__name__} computes its logits as well, "
+            "by a way that cannot be masked: it is read from the layer's weights. Leave it dense."
+        )
+
+
+def is_kernel(path: str, name: str) -> bool:
+    """Returns whether a weight, by its layer's path and its name, is a matrix of a block."""
+    return is_in_block(f"{path}.") and _NOT_KERNELS.search(f"{path}.{name}") is None
+
+
 # ---- how a model is called
+
+
+def takes_its_signature(model: keras.Model) -> bool:
+    """Returns whether a model is called as its class, or one that it inherits from, says."""
+    module = getattr(model.call, "__module__", None) or ""
+    return module.startswith(PACKAGE) and hasattr(model, "input_signature")
 
 
 def input_specs(model: keras.Model) -> dict[str, tf.TensorSpec]:
@@ -191,9 +241,17 @@ def has_configuration(cls: type) -> bool:
     return issubclass(cls, keras.Model) and bool(getattr(cls, "config_class", None))
 
 
-def from_description(cls: Any, description: dict[str, Any]) -> keras.Model:
-    """Makes a full-size model with arbitrary weights from what `describe` returned."""
-    return cls(cls.config_class.from_dict(description["config"]))
+def configuration(cls: Any, description: dict[str, Any]) -> Any:
+    """The configuration in what `describe` returned."""
+    return cls.config_class.from_dict(description["config"])
+
+
+def full_size_shapes(cls: Any, config: Any) -> list[tf.TensorShape]:
+    """Shapes of the weights of a model of full size, without the memory that it would take."""
+    with tf.Graph().as_default():
+        model = cls(config)
+        model.build_in_name_scope()
+        return [weight.shape for weight in model.weights]
 
 
 # ---- configurations of compacted models

@@ -1,67 +1,91 @@
-"""The layers of a model that are pruned."""
+"""The layers of a model that are pruned, and how."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from tf_movprune.keras2 import compat, hugging_face
-from tf_movprune.keras2.compat import Layer, PruningPolicy, is_graph_network, keras
+from tf_movprune.core.settings import Settings, resolve
+from tf_movprune.keras2 import hugging_face, left_out
+from tf_movprune.keras2.compat import Layer, PruningPolicy, keras
 from tf_movprune.keras2.layer import is_prunable
 from tf_movprune.keras2.layer_tree import LayerTree, is_wrapper
+from tf_movprune.keras2.output_layers import Outputs, find_outputs
 
 
-def find_targets(tree: LayerTree, policy: PruningPolicy | None) -> dict[str, Layer]:
-    """The layers to prune, by path: those of the policy, or the default ones.
+def check_policy(policy: Any) -> None:
+    """Raises TypeError if `policy` is neither None nor an object with the methods of a policy."""
+    methods = ("allow_pruning", "ensure_model_supports_pruning")
+    if policy is None or (
+        not isinstance(policy, type)
+        and all(callable(getattr(policy, name, None)) for name in methods)
+    ):
+        return
+    received = f"the class {policy.__name__}" if isinstance(policy, type) else repr(policy)
+    raise TypeError(
+        "pruning_policy must be an object such as tf_movprune.PruneTransformerBlocks(), or another "
+        f"PruningPolicy with {' and '.join(methods)}, got {received}."
+    )
+
+
+def choose(
+    tree: LayerTree, policy: PruningPolicy | None, given: tuple[Any, Any, Any, Any]
+) -> tuple[dict[str, Layer], dict[str, Settings]]:
+    """The layers to prune, by path, and their settings.
+
+    They are those of the policy; or the default ones, and those that the default leaves out and a
+    pattern names. Patterns may leave some of them dense.
+
+    Args:
+      tree: layer tree of a model.
+      policy: the user's policy, or None.
+      given: the user's schedule, method, block size and score learning rate multiplier, or mappings
+        from patterns.
 
     Raises:
-      ValueError: there are none, the policy does not support the model, or a Hugging Face model is
-        not built.
+      TypeError: a setting is not of its type.
+      ValueError: there is nothing to prune, the policy does not support the model, a Hugging Face
+        model is not built, a layer cannot be masked, or a setting is out of its range.
+
+    Warns of transformer blocks and matrices that the default leaves out, and if the output layer
+    had to be guessed.
     """
     model = tree.root
+    prunable = {path: layer for path, layer in tree.walk(is_prunable) if is_prunable(layer)}
+    outputs = Outputs()
     if policy is None:
-        targets = default_targets(tree)
-        remedy = (
-            "Embeddings, recurrent layers and the output layer are left out by default; pass a "
-            "pruning_policy to choose layers yourself, or give them get_prunable_weights()."
-        )
+        outputs = find_outputs(tree)
+        targets = _default_targets(tree, model, "", set(outputs.layers))
+        others = {path: layer for path, layer in prunable.items() if path not in targets}
     else:
         policy.ensure_model_supports_pruning(model)
-        targets = {
-            path: layer
-            for path, layer in tree.walk(is_prunable)
-            if is_prunable(layer) and policy.allow_pruning(layer)
-        }
-        remedy = "Its allow_pruning() refused every layer."
-    if not targets:
-        unbuilt = "" if model.built else " The model is not built: call it once on example inputs."
-        raise ValueError(
-            f"Nothing to prune in {type(model).__name__} {model.name!r}. {remedy}{unbuilt}"
-        )
-    if hugging_face.is_hugging_face(model) and not all(layer.built for layer in targets.values()):
+        targets = {path: layer for path, layer in prunable.items() if policy.allow_pruning(layer)}
+        others = {}
+    if not targets and not (others and any(isinstance(value, Mapping) for value in given)):
+        raise ValueError(_nothing_to_prune(tree, policy, others, outputs))
+    settings = resolve(targets, *given, left_out=others)
+    chosen = {path: layer for path, layer in {**targets, **others}.items() if path in settings}
+    if hugging_face.is_hugging_face(model) and not all(layer.built for layer in chosen.values()):
         raise ValueError(
             f"{type(model).__name__} is not built yet. Call it once on example inputs before "
             "pruning, for instance model(model.dummy_inputs): variables that are made inside "
             "pruning wrappers have other names, under which from_pretrained does not find them."
         )
-    return targets
+    hugging_face.check_not_tied(model, chosen.values())
+    if policy is None and targets and targets.keys() <= chosen.keys():
+        _warn_of_default(tree, chosen, outputs)
+    return chosen, settings
 
 
 def default_targets(tree: LayerTree) -> dict[str, Layer]:
     """The layers that are pruned if no policy chooses others, by path.
 
-    Hugging Face encoders: the dense layers of every encoder layer. Other models: the dense,
+    Hugging Face models: the dense layers of every encoder layer. Other models: the dense,
     convolution, attention and user-defined prunable layers, without embeddings, recurrent layers
-    and the output layer, which in a subclassed model is taken to be its last.
+    and the output layers, which `output_layers` defines.
     """
-    model = tree.root
-    outputs = _output_layers(model) if is_graph_network(model) else set()
-    found = _default_targets(tree, model, "", seen=outputs)
-    is_subclassed = isinstance(model, keras.Model) and not is_graph_network(model)
-    if is_subclassed and not hugging_face.is_hugging_face(model) and len(found) > 1:
-        last, output = list(found.items())[-1]
-        if dict(tree.children(model)).get(last) is output:
-            found.pop(last)
-    return found
+    return _default_targets(tree, tree.root, "", set(find_outputs(tree).layers))
 
 
 def _default_targets(tree: LayerTree, layer: Layer, prefix: str, seen: set[int]) -> dict[str, Any]:
@@ -84,28 +108,46 @@ def _default_targets(tree: LayerTree, layer: Layer, prefix: str, seen: set[int])
     return found
 
 
-def _output_layers(model: keras.Model) -> set[int]:
-    """The prunable layers from which a graph's outputs come, through layers without weights."""
+def _named(model: Layer) -> str:
+    return f"{type(model).__name__} {model.name!r}"
 
-    def passes_through(layer: Layer) -> bool:
-        return not layer.weights and not is_prunable(layer) and not is_graph_network(layer)
 
-    if isinstance(model, keras.Sequential):
-        with_weights = [layer for layer in model.layers if not passes_through(layer)]
-        outputs = with_weights[-1:]
+def _warn_of_default(tree: LayerTree, chosen: Mapping[str, Layer], outputs: Outputs) -> None:
+    name = _named(tree.root)
+    if outputs.guessed is not None and outputs.guessed not in chosen:
+        warnings.warn(
+            f"{outputs.guessed} is taken for the output layer of {name} and stays dense, as the "
+            f"last of its layers, because the model cannot be traced: {outputs.reason}. Call the "
+            "model once on example inputs before pruning, so that its outputs can be followed; or "
+            "choose layers with a pruning_policy or patterns.",
+            stacklevel=4,
+        )
+    note = left_out.describe(tree, chosen.values(), outputs)
+    if note:
+        warnings.warn(f"The default choice for {name} {note}", stacklevel=4)
+
+
+def _nothing_to_prune(
+    tree: LayerTree, policy: PruningPolicy | None, others: Collection[str], outputs: Outputs
+) -> str:
+    note = left_out.describe(tree, (), outputs) if policy is None else None
+    message = f"Nothing to prune in {_named(tree.root)}."
+    if policy is not None:
+        message += " Its pruning_policy refused every layer: allow_pruning() returned False."
+    elif note:
+        message += f" The default choice {note}"
+    elif others:
+        shown = ", ".join(list(others)[:6]) + (", ..." if len(others) > 6 else "")
+        message += (
+            f" Its prunable layers ({shown}) are left out by default, as embeddings, recurrent "
+            "layers and the output layer are. Name them in a mapping of path patterns to "
+            "schedules, or pass a pruning_policy."
+        )
     else:
-        outputs = []
-        nodes = compat.output_nodes(model)
-        while nodes:
-            node = nodes.pop()
-            if passes_through(node.layer):
-                nodes.extend(node.parent_nodes)
-            else:
-                outputs.append(node.layer)
-    found = set()
-    for layer in outputs:
-        if is_graph_network(layer):
-            found |= _output_layers(layer)
-        if is_prunable(layer):
-            found.add(id(layer))
-    return found
+        message += (
+            " None of its layers is prunable. Give layers of your own get_prunable_weights(), or "
+            "use layers that tfmot knows."
+        )
+    if not tree.root.built:
+        message += " The model is not built: call it once on example inputs."
+    return message
