@@ -76,6 +76,7 @@ from .keras2.optimizers import (
 from .keras2.optimizers import (
     create_optimizer as create_optimizer,
 )
+from .keras2.policies import PruneTransformerBlocks as PruneTransformerBlocks
 from .keras2.prune import (
     prune_low_movement as prune_low_movement,
 )

@@ -10,15 +10,11 @@ from tf_movprune.core.granularity import WEIGHTS
 from tf_movprune.core.methods import HardMovement
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import CubicSparsity
-from tf_movprune.core.scores import MagnitudeScores, ScoreScale
+from tf_movprune.core.scores import MOVEMENT_PER_MAGNITUDE, MagnitudeScores, ScoreScale
 from tf_movprune.core.settings import check_method
 from tf_movprune.keras2.compat import PruningPolicy, keras
 from tf_movprune.keras2.optimizers import MovementAdamW, create_optimizer
 from tf_movprune.keras2.prune import prune_low_movement
-
-# The first score of an average weight over the peak rate of the scores: so much movement weighs as
-# much as the magnitude of that weight.
-_MOVEMENT_PER_MAGNITUDE = 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +69,7 @@ class ShortRun:
     @property
     def _score_start(self) -> float:
         """First score of an average weight: 1 before a sigmoid; elsewhere only order counts."""
-        return 1.0 if self.method.has_penalty else _MOVEMENT_PER_MAGNITUDE
+        return 1.0 if self.method.has_penalty else MOVEMENT_PER_MAGNITUDE
 
     @property
     def schedule(self) -> CubicSparsity:
@@ -115,7 +111,7 @@ class ShortRun:
           **kwargs: arguments of `create_optimizer`.
         """
         scale = ScoreScale(self.method.score_learning_rate_multiplier)
-        score_rate = self._score_start / _MOVEMENT_PER_MAGNITUDE
+        score_rate = self._score_start / MOVEMENT_PER_MAGNITUDE
         return create_optimizer(
             learning_rate,
             self.num_train_steps,

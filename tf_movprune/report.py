@@ -91,7 +91,8 @@ def summarize_sparsity(model: Any) -> SparsityReport:
 
     Args:
       model: a pruned model, whose masks are counted; or a plain one, whose zeros are counted in the
-        weights that `prune_low_movement` prunes by default.
+        weights that `prune_low_movement` prunes by default, and in other prunable layers with a
+        kernel of which a hundredth or more is zero.
 
     Returns:
       A report to print, or to read as a dict with `as_dict()`. Paths are those that patterns of

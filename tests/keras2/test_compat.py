@@ -1,6 +1,9 @@
 """Contracts of the functions over parts that tf_keras and tfmot keep private."""
 
+import contextlib
 import copy
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -80,6 +83,26 @@ def test_keras_attributes_leave_the_names_of_models_alone():
     assert keras.Sequential().name == "sequential" and keras.Model().name == "model"
 
 
+def test_unchanged_losses():
+    class Adds(keras.layers.Layer):
+        def call(self, x):
+            self.add_loss(tf.reduce_sum(x))
+            return x
+
+    model = keras.Sequential([Adds(), Adds()])
+    model(tf.ones([1, 2]))
+    before = model.losses
+    with compat.unchanged_losses(model):
+        model(tf.zeros([1, 2]))
+        assert [float(loss) for loss in model.losses] == [0, 0]
+    assert model.losses == before and [float(loss) for loss in before] == [2, 2]
+
+
+def test_own_layers_of_keras():
+    mine = type("Mine", (keras.layers.Dense,), {})
+    assert compat.is_own_layer(keras.layers.Dense(1)) and not compat.is_own_layer(mine(1))
+
+
 def test_copy_of_books_has_books_of_its_own():
     model = functional()
     for value in (vars(model)["_network_nodes"], vars(model)["_tensor_usage_count"], [1], {2: 3}):
@@ -114,9 +137,124 @@ def test_tracked_items_are_in_the_order_of_weights():
     assert [tuple(w.shape) for w in pair.weights] == [(3, 1), (1,), (2, 1), (1,)]
 
 
-def test_takes_mask():
-    assert compat.takes_mask(keras.layers.GlobalAveragePooling1D())
-    assert not compat.takes_mask(keras.layers.Dense(1))
+def test_adopt_arguments():
+    class Wrapper(keras.layers.Wrapper):
+        def call(self, *args, **kwargs):
+            self.seen = compat.training_argument(self, args, kwargs)
+            if not compat.takes_training(self.layer):
+                kwargs.pop("training", None)
+            return self.layer(*args, **kwargs)
+
+    wrapper = Wrapper(attention())
+    compat.adopt_arguments(wrapper, wrapper.layer)
+    x, values = tf.ones([1, 5, 4]), tf.ones([1, 6, 8])
+    expected = wrapper.layer(x, values)
+    np.testing.assert_array_equal(wrapper(x, values), expected)  # by position
+    np.testing.assert_array_equal(wrapper(query=x, value=values, training=True), expected)
+    assert wrapper.seen is True
+    wrapper = Wrapper(keras.layers.Dense(2))
+    compat.adopt_arguments(wrapper, wrapper.layer)
+    wrapper(x, training=True)
+    assert wrapper.seen is True
+    wrapper(x)
+    assert not wrapper.seen
+
+
+def test_takes_training():
+    assert compat.takes_training(keras.layers.Dropout(0.5))
+    assert not compat.takes_training(keras.layers.Dense(1))
+
+
+def test_calling_layer():
+    class Asking(keras.layers.Layer):
+        def call(self, x, training=None):
+            self.seen = compat.calling_layer(), compat.training_mode()
+            return x
+
+    layer = Asking()
+    layer(1.0, training=True)
+    assert layer.seen == (layer, True)
+    assert compat.calling_layer() is None and compat.training_mode() is None
+
+
+class Traced(keras.layers.Layer):
+    """Has a method and an attribute that are functions of TensorFlow."""
+
+    def __init__(self):
+        super().__init__()
+        self.times = 2
+        self.doubled = tf.function(lambda x: x * self.times)
+
+    @tf.function
+    def call(self, x):
+        return x + self.times
+
+
+def test_untraced_functions():
+    layer = Traced()
+    one = tf.constant(1)
+    assert int(layer.call(one)) == 3 and int(layer.doubled(one)) == 2
+    layer.times = 5
+    assert int(layer.call(one)) == 3  # as it was traced
+    functions = compat.untraced_functions(layer)
+    assert {name: int(f(one)) for name, f in functions.items()} == {"call": 6, "doubled": 5}
+    assert compat.untraced_functions(keras.layers.Dense(1)) == {}
+
+
+def test_forget_traces():
+    layer, other = Traced(), Traced()
+    one = tf.constant(1)
+    for each in (layer, other):
+        each.call(one), each.doubled(one)
+        each.times = 5
+    compat.forget_traces(layer)
+    assert (int(layer.call(one)), int(layer.doubled(one))) == (6, 5)
+    assert (int(other.call(one)), int(other.doubled(one))) == (3, 2)
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
+def test_watch_reads(policy):
+    layer = keras.layers.Embedding(4, 2, dtype=policy)
+    layer.build(None)
+    reads = []
+    unwatch = compat.watch_reads(layer.embeddings, lambda: reads.append(1))
+    for read in (
+        lambda: tf.identity(layer.embeddings),
+        lambda: layer.embeddings + 1.0,
+        lambda: layer(tf.constant([1])),
+        lambda: layer.embeddings.numpy(),
+        lambda: tf.function(lambda: layer.embeddings * 1.0)(),
+        lambda: tf.gather_nd(layer.embeddings, [[1]]),
+    ):
+        reads.clear()
+        read()
+        assert reads
+    reads.clear()
+    layer.embeddings.assign(tf.ones([4, 2]))
+    assert not reads
+    unwatch()
+    assert float(layer.embeddings[0, 0]) == 1 and not reads
+
+
+def test_watched_variables_are_freed_at_once():
+    variable = tf.Variable([1.0])
+    compat.watch_reads(variable, lambda: None)
+    reference = weakref.ref(variable)
+    gc.disable()
+    try:
+        del variable
+        assert reference() is None
+    finally:
+        gc.enable()
+
+
+def test_loss_scale():
+    scaled = keras.mixed_precision.LossScaleOptimizer(keras.optimizers.SGD(), initial_scale=8)
+    assert compat.loss_scale(scaled) == 8.0
+    fixed = keras.mixed_precision.LossScaleOptimizer(
+        keras.optimizers.SGD(), dynamic=False, initial_scale=8
+    )
+    assert compat.loss_scale(fixed) is None and compat.loss_scale(keras.optimizers.SGD()) is None
 
 
 def test_declared_input_shape_makes_the_input_of_a_sequential_model():
@@ -133,6 +271,13 @@ def test_set_precision():
     layer = keras.layers.Dense(1, dtype="mixed_bfloat16")
     compat.set_precision(layer, "float32")
     assert layer(tf.zeros([1, 2])).dtype == tf.float32
+
+
+def test_lookup_layer_of():
+    words, fixed = keras.layers.StringLookup(), keras.layers.StringLookup(vocabulary=["a"])
+    (handle,) = words.weights
+    assert compat.lookup_layer_of(handle) is words and not fixed.weights
+    assert compat.lookup_layer_of(tf.Variable(1.0)) is None
 
 
 def test_attention():
@@ -174,6 +319,155 @@ def test_sequential_input_shape():
     model = keras.Sequential([keras.layers.Dense(1)])
     model(tf.zeros([2, 4]))
     assert tuple(compat.sequential_input_shape(model)) == (2, 4)
+
+
+def test_own_attributes():
+    model = functional()
+    assert compat.own_attributes(model) == []
+    model.note = "mine"
+    assert compat.own_attributes(model) == ["note"]
+    assert compat.own_attributes(keras.Sequential([keras.layers.Dense(1)])) == []
+
+
+def test_graph_state_moves_a_graph():
+    model, other = functional(), functional()
+    x = np.ones([1, 4], np.float32)
+    expected = other(x)
+    vars(model).update(compat.graph_state(other))
+    for got, want in zip(model(x), expected):
+        np.testing.assert_array_equal(got, want)
+    assert model.layers == other.layers and model.get_config() == {
+        **other.get_config(),
+        "name": model.name,
+    }
+    chain = keras.Sequential()
+    vars(chain).update(compat.graph_state(dense_chain()))
+    assert chain(x).shape == (1, 2) and chain.input_shape == (None, 4)
+
+
+def test_calls_in_order():
+    model = functional()
+    hidden = model.get_layer("hidden")
+    model.add_loss(tf.reduce_sum(hidden.get_output_at(0)))
+    calls = compat.calls_in_order(model)
+    for i, (call, _) in enumerate(calls):
+        earlier = {id(model.inputs[0].node), *(id(other) for other, _ in calls[:i])}
+        assert {id(parent) for parent in call.parent_nodes} <= earlier
+    names = [call.layer.name for call, depth in calls if depth >= 0]
+    assert sorted(names) == ["end", "hidden", "hidden"] and names[0] == "hidden"
+    assert {call.layer.name for call, depth in calls if depth < 0} >= {"add_loss"}
+
+
+def test_graph_ends_and_input_layers():
+    model = functional()
+    inputs, outputs = compat.graph_ends(model)
+    assert inputs is model.inputs[0] and len(outputs) == 2
+    assert [layer.name for layer in compat.input_layers(model)] == ["x"]
+
+
+def test_insert_losses_and_metrics():
+    model = functional()
+    model.add_loss(tf.reduce_sum(model.outputs[0]))
+    extra = [call for call, depth in compat.calls_in_order(model) if depth < 0]
+    twin = keras.Model(model.inputs, model.outputs)
+    assert not twin.losses
+    compat.insert_losses_and_metrics(twin, extra, [])
+    twin(np.ones([1, 4], np.float32))
+    assert len(twin.losses) == 1
+
+
+def test_callable_losses():
+    layer = keras.layers.Dense(1)
+    layer.add_loss(lambda: 3.0)
+    assert [loss() for loss in compat.callable_losses(layer)] == [3.0]
+
+
+def test_forget_last_call():
+    layer = keras.layers.Dense(1)
+    first, second = keras.Input([2]), keras.Input([2])
+    layer(first), layer(second)
+    compat.forget_last_call(layer)
+    assert layer.input is first and len(compat.call_nodes(layer)) == 1
+
+
+def test_batches_done(tmp_path):
+    seen, x = [], np.ones([40, 4], np.float32)
+
+    class Stopping(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            seen.append(compat.batches_done(self.model, 10, epoch))
+
+        def on_train_batch_end(self, batch, logs=None):
+            if len(seen) == 1 and batch == 6:
+                raise KeyboardInterrupt
+
+    for _ in range(2):
+        model = dense_chain()
+        model.compile("sgd", "mse")
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "backup", save_freq=2)
+        with contextlib.suppress(KeyboardInterrupt):
+            model.fit(x, x[:, :2], batch_size=4, verbose=0, callbacks=[backup, Stopping()])
+    assert seen == [0, 6]
+
+
+def test_forget_functions():
+    scale = keras.layers.Lambda(lambda x: x * scale.factor)
+    scale.factor = 2.0
+    model = keras.Sequential([keras.Input([1]), scale])
+    inputs = np.ones([1, 1])
+    assert model.predict(inputs, verbose=0) == 2
+    scale.factor = 3.0
+    assert model.predict(inputs, verbose=0) == 2
+    compat.forget_functions(model)
+    assert model.predict(inputs, verbose=0) == 3
+    compat.forget_functions(scale)  # has none
+
+
+def test_runs_its_graph():
+    class Own(keras.Model):
+        def call(self, inputs):
+            return inputs
+
+    class Plain(keras.Model):
+        pass
+
+    inputs = keras.Input([4])
+    outputs = keras.layers.Dense(1)(inputs)
+    assert compat.runs_its_graph(functional()) and compat.runs_its_graph(dense_chain())
+    assert compat.runs_its_graph(Plain(inputs, outputs))
+    assert not compat.runs_its_graph(Own()) and not compat.runs_its_graph(Own(inputs, outputs))
+    model = functional()
+    model.call = lambda inputs: inputs
+    assert not compat.runs_its_graph(model)
+
+
+def test_recorded_call_is_the_first():
+    class Net(keras.Model):
+        def call(self, x, w=None, *, k=None, training=None):
+            return x
+
+    model, x = Net(), tf.zeros([2, 4])
+    assert compat.recorded_call(model) is None
+    model(x, [x, 3.0], k=tf.zeros([5]), training=False)
+    model(tf.zeros([7, 9]))
+    args, kwargs = compat.recorded_call(model)
+    assert [args[0].shape, args[0].name] == [(2, 4), "input_1"]
+    assert args[1][0].shape == (2, 4) and args[1][1] is None
+    assert kwargs.keys() == {"k"} and kwargs["k"].shape == (5,)
+    model = Net()
+    model({"b": x, "a": RAGGED}, w=3.0)
+    (first,), kwargs = compat.recorded_call(model)
+    assert first["b"].name == "b" and isinstance(first["a"], tf.RaggedTensorSpec) and not kwargs
+
+
+RAGGED = tf.ragged.constant([[1.0], [2.0, 3.0]])
+
+
+def test_input_type_spec():
+    assert isinstance(compat.input_type_spec(keras.Input([3])), tf.TensorSpec)
+    assert isinstance(compat.input_type_spec(keras.Input([3], sparse=True)), tf.SparseTensorSpec)
+    ragged = compat.input_type_spec(keras.Input([None], ragged=True))
+    assert isinstance(ragged, tf.RaggedTensorSpec)
 
 
 def test_forget_compilation():

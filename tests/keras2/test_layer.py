@@ -301,3 +301,79 @@ def test_a_schedule_may_be_corrected_in_place():
     assert layer.kernels[0].settings.ramp.end_step != 7
     layer.pruning_schedule.end_step = 7
     assert layer.kernels[0].settings.ramp.end_step == 7
+
+
+# ---- the layer inside, as other code sees it
+
+
+def test_attributes_are_those_of_the_layer():
+    dense, lstm = wrapped(layers.Dense(4)), wrapped(layers.LSTM(3, stateful=True))
+    x = np.ones([1, 5, 8], np.float32)
+    dense(x), lstm(x)
+    assert dense.units == 4 and lstm.cell.units == 3 and lstm.states[0].shape == (1, 3)
+    np.testing.assert_array_equal(dense.kernel, dense.layer.kernel)
+    tf_movprune.update_masks(dense, 2)
+    np.testing.assert_array_equal(dense.kernel, np.where(mask_of(dense), dense.layer.kernel, 0))
+    assert dense.bias is dense.layer.bias
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = dense.nothing
+    dense.own = 3
+    assert dense.own == 3 and not hasattr(dense.layer, "own")
+
+
+@pytest.mark.parametrize("method", [None, tf_movprune.L0()], ids=["movement", "L0"])
+def test_positional_arguments_are_those_of_the_layer(method):
+    attention = layers.MultiHeadAttention(2, 4, dropout=0.5)
+    x, y = (np.random.RandomState(i).standard_normal([2, 5, 8]).astype("float32") for i in (0, 1))
+    mask = np.tril(np.ones([2, 5, 5], bool))
+    expected = attention(x, y, y, mask, True)
+    ramp = None if method else schedule()
+    layer = tf_movprune.PruneLowMovement(
+        attention, ramp, method or tf_movprune.HardMovement(keras.initializers.RandomNormal())
+    )
+    if not method:
+        for a, b in zip(layer(x, y, y, mask, True), expected):
+            np.testing.assert_array_equal(a, b)
+        for a, b in zip(layer(query=x, value=y, attention_mask=mask, key=y), expected[:1]):
+            np.testing.assert_array_equal(a, b[0])
+    with pytest.raises(RuntimeError, match="nothing refreshes its masks"):
+        layer(x, y, y, mask, True, True)
+    tf_movprune.update_masks(layer, 0)
+    trained = [layer(x, y, training=True).numpy(), layer(x, y, None, None, False, True).numpy()]
+    assert np.any(trained[0] != layer(x, y))  # dropout, and the noise of L0
+
+
+def test_cells_say_what_is_pruned_of_them():
+    class Cell(layers.SimpleRNNCell):
+        def get_prunable_weights(self):
+            return [self.recurrent_kernel]
+
+    layer = wrapped(layers.RNN(Cell(4)))
+    layer(np.ones([1, 5, 8], np.float32))
+    assert [kernel.mask.shape for kernel in layer.kernels] == [(4, 4)]
+
+
+def test_cells_in_a_stack_are_pruned():
+    stack = layers.RNN([layers.LSTMCell(3), layers.GRUCell(2)])
+    layer = wrapped(stack)
+    x = np.random.RandomState(0).standard_normal([2, 5, 8]).astype("float32")
+    layer(x)
+    assert [tuple(k.mask.shape) for k in layer.kernels] == [(8, 12), (3, 12), (3, 6), (2, 6)]
+    tf_movprune.update_masks(layer, 2)
+    masked = layer(x)
+    np.testing.assert_array_equal(tf_movprune.strip_pruning(layer)(x), masked)
+    assert np.count_nonzero(stack.cell.cells[0].kernel) == 24
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: wrapped(layers.Embedding(10, 3), input_shape=[5]),
+        lambda: wrapped(layers.Embedding(10, 3, input_length=5)),
+        lambda: wrapped(layers.Embedding(10, 3), batch_input_shape=[None, 5]),
+        lambda: wrapped(layers.Embedding(10, 3, input_shape=[5])),
+    ],
+)
+def test_a_declared_input_shape_stays(make):
+    model = keras.Sequential([make(), layers.Flatten(), layers.Dense(1)])
+    assert model.input_shape == (None, 5) and model.layers[0].output_shape == (None, 5, 3)

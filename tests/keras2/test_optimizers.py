@@ -568,3 +568,27 @@ def test_compiled_training_equals_training_in_a_graph(make):
         results.append(numpy_of(model.trainable_variables))
     for graph, compiled in zip(*results):
         np.testing.assert_allclose(compiled, graph, rtol=1e-3, atol=1e-4)
+
+
+def test_averages_of_scores_with_an_optimizer_of_their_own_are_refused():
+    optimizer = tf_movprune.create_optimizer(1e-3, 12, 1, score_optimizer=keras.optimizers.SGD())
+    config = {**optimizer.get_config(), "use_ema": True}
+    with pytest.raises(ValueError, match=r"use_ema averages all variables"):
+        type(optimizer).from_config(config)
+
+
+@pytest.mark.usefixtures("refresh_without_xla")
+def test_averages_without_one_work():
+    model = tf_movprune.prune_low_movement(
+        keras.Sequential([keras.layers.Dense(8, input_shape=[8]), keras.layers.Dense(2)]),
+        tf_movprune.CubicSparsity(0.75, 0, 4),
+        tf_movprune.HardMovement(tf_movprune.MagnitudeScores()),
+    )
+    model.compile(keras.optimizers.Adam(1e-2, use_ema=True, ema_momentum=0.5), "mse")
+    x = np.random.RandomState(0).standard_normal([24, 8]).astype("float32")
+    model.fit(x, x[:, :2], batch_size=4, verbose=0, callbacks=[tf_movprune.UpdatePruningStep()])
+    (layer,) = tf_movprune.pruned_layers(model).values()
+    scores, mask = layer.scores[0].numpy(), layer.masks[0].numpy()
+    assert mask.sum() == 16 and scores[mask].min() > scores[~mask].max()
+    masked = model(x)
+    np.testing.assert_array_equal(tf_movprune.strip_pruning(model)(x), masked)

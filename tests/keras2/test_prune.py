@@ -305,7 +305,8 @@ def test_scope_holds_every_class():
 
 def test_stripping_a_kernel_of_which_nothing_remains_warns():
     ramp = tf_movprune.CubicSparsity(0.99, 0, 4)
-    pruned = tf_movprune.prune_low_movement(layers.Dense(4, name="hidden"), ramp)
+    method = tf_movprune.HardMovement(minimum_remaining=0)
+    pruned = tf_movprune.prune_low_movement(layers.Dense(4, name="hidden"), ramp, method)
     pruned.build([None, 8])
     tf_movprune.update_masks(pruned, 4)
     with pytest.warns(UserWarning, match=r"Nothing remains of a kernel of hidden\. Prune less"):

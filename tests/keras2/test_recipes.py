@@ -1,8 +1,12 @@
 """Named recipes."""
 
+import re
+import warnings
+
 import numpy as np
 import pytest
 import tf_keras as keras
+from runs import data, dense_model
 from wrapped import mask_of
 
 import tf_movprune
@@ -73,3 +77,25 @@ def test_short_run_of_other_methods():
         tf_movprune.ShortRun(100, method=tf_movprune.L0())
     with pytest.raises(TypeError, match="method must be an object such as"):
         tf_movprune.ShortRun(100, method="hard")
+
+
+@pytest.mark.parametrize(
+    "optimizer, what",
+    [
+        (lambda recipe: keras.optimizers.Adam(1e-3), r"by Adam: accuracy is lower"),
+        (lambda recipe: keras.optimizers.SGD(0.01), r"at rate 0\.01: accuracy is lower"),
+        (lambda recipe: tf_movprune.create_optimizer(1e-3, 12, 1), r"by MovementAdamW: acc"),
+        (lambda recipe: recipe.create_optimizer(1e-3), None),
+        (lambda recipe: keras.optimizers.SGD(1.0), None),
+    ],
+)
+def test_scores_that_learn_by_another_optimizer_are_warned_of(optimizer, what):
+    recipe = tf_movprune.ShortRun(12, 0.5)
+    model = recipe.prune(dense_model())
+    model.compile(optimizer(recipe), "mse")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        model.fit(data(), epochs=2, verbose=0, callbacks=[tf_movprune.UpdatePruningStep()])
+    messages = [str(w.message) for w in caught if "MagnitudeScores(0.001)" in str(w.message)]
+    assert len(messages) == (what is not None)
+    assert what is None or re.search(what, messages[0])

@@ -34,7 +34,7 @@ def test_schedule_that_is_longer_than_the_run():
     with pytest.raises(
         ValueError,
         match=r"ends at step 1800, but this run has 12 steps \(6 × 2\): it would stop at "
-        r"sparsity 0\.01\. Lower end_step or train longer.*num_train_steps",
+        r"sparsity 0\.01\. Lower end_step .*which would be 12\) or train longer.*num_train_steps",
     ):
         model.fit(
             data(), epochs=2, verbose=0, callbacks=[tf_movprune.UpdatePruningStep(), recorder]
@@ -106,10 +106,15 @@ def test_later_run_that_goes_on_when_the_learning_rate_is_zero():
     model = compiled(cubic(), optimizer=tf_movprune.create_optimizer(0.01, 18, 0))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fit(model)
+        fit(model, update=tf_movprune.UpdatePruningStep(18))
         fit(model, epochs=1)
     with pytest.warns(UserWarning, match=r"from step 18 on.*6 steps \(6 × 1\) after the first 18"):
         fit(model, epochs=1)
+    model = compiled(cubic(), optimizer=tf_movprune.create_optimizer(0.01, 18, 0))
+    with pytest.warns(
+        UserWarning, match=r"made for num_train_steps=18, .* still be 33% of its peak"
+    ):
+        fit(model)
     model = compiled(cubic(), optimizer=tf_movprune.create_optimizer(0.01, 18, 0))
     with pytest.warns(UserWarning, match=r"from step 18 on.*num_train_steps is 24:"):
         fit(model, update=tf_movprune.UpdatePruningStep(num_train_steps=24))
@@ -247,30 +252,25 @@ def test_layer_that_is_frozen():
         fit(model)
 
 
-def test_a_penalty_is_not_all_that_there_is_to_learn():
-    method = tf_movprune.SoftMovement(10.0)
-    threshold = tf_movprune.CubicThreshold(0.1, 2, 10)
-    model = tf_movprune.prune_low_movement(dense_model(), threshold, method)
-    model.compile("adam")
-    with pytest.raises(ValueError, match=r"compiled without a loss: nothing but the penalty"):
-        fit(model)
-    model.add_loss(lambda: tf.reduce_sum(model.layers[-1].kernel ** 2))
-    fit(model)
-
-
-def test_a_loss_of_a_layer_is_one_beside_the_penalty_of_shared_masks():
-    layers = [keras.layers.Dense(4, input_shape=[8]), keras.layers.Dense(2, name="output")]
-    model = tf_movprune.prune_low_movement(
-        keras.Sequential(layers),
-        tf_movprune.CubicThreshold(0.1, 2, 10),
-        tf_movprune.SoftMovement(10.0),
-        block_size=tf_movprune.NEURONS,
-    )
-    model.compile("adam")
-    with pytest.raises(ValueError, match=r"compiled without a loss"):
-        fit(model)
-    model.add_loss(lambda: tf.reduce_sum(layers[0].kernel ** 2))
-    fit(model)
+@pytest.mark.parametrize("block_size", [(1, 1), tf_movprune.NEURONS], ids=str)
+def test_a_penalty_is_not_all_that_there_is_to_learn(block_size):
+    for regularizer in (None, "l2"):
+        layers = [
+            keras.layers.Dense(4, input_shape=[8]),
+            keras.layers.Dense(2, name="output", activity_regularizer=regularizer),
+        ]
+        model = tf_movprune.prune_low_movement(
+            keras.Sequential(layers),
+            tf_movprune.CubicThreshold(0.1, 2, 10),
+            tf_movprune.SoftMovement(10.0),
+            block_size=block_size,
+        )
+        model.compile("adam")
+        if regularizer is None:
+            with pytest.raises(ValueError, match=r"compiled without a loss: nothing but the pen"):
+                fit(model)
+        else:
+            fit(model)
 
 
 def test_a_loss_may_be_computed_by_the_model():

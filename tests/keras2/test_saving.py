@@ -400,3 +400,115 @@ def test_weights_round_trip(kind, pass_on, tmp_path):
     pass_on(example(kind), target, tmp_path)
     assert_same_state(target, example(kind))
     np.testing.assert_array_equal(outputs_of(target), outputs_of(example(kind)))
+
+
+# ---- checkpoints of pruned and of plain models
+
+
+def attention_chain():
+    x = keras.Input([4, 8])
+    h = keras.layers.MultiHeadAttention(2, 4, name="attention")(x, x)
+    return keras.Model(x, keras.layers.Dense(2, name="out")(keras.layers.Dense(8)(h)))
+
+
+class OwnChain(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.first, self.out = keras.layers.Dense(8), keras.layers.Dense(2)
+
+    def call(self, x):
+        return self.out(self.first(x))
+
+
+def own_chain():
+    model = OwnChain()
+    model(np.ones([1, 4, 8], "float32"))
+    return model
+
+
+def through_checkpoint(source, target, path):
+    tf.train.Checkpoint(model=source).write(path)
+    tf.train.Checkpoint(model=target).read(path)
+
+
+WAYS = {
+    "tf": lambda a, b, path: (a.save_weights(path), b.load_weights(path)),
+    "h5": lambda a, b, path: (a.save_weights(path + ".h5"), b.load_weights(path + ".h5")),
+    "weights.h5": lambda a, b, path: (
+        a.save_weights(path + ".weights.h5"),
+        b.load_weights(path + ".weights.h5"),
+    ),
+    "checkpoint": through_checkpoint,
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("make", [attention_chain, own_chain])
+def test_checkpoints_do_not_cross_pruning(make, way, tmp_path):
+    def pruned():
+        return tf_movprune.prune_low_movement(make(), cubic(), tf_movprune.Magnitude())
+
+    x = np.random.RandomState(0).standard_normal([2, 4, 8]).astype("float32")
+    path = str(tmp_path / "weights")
+    with pytest.raises(ValueError, match=r"without masks|is pruned and takes weights of a model"):
+        WAYS[way](make(), pruned(), path)
+    with pytest.raises(ValueError):
+        WAYS[way](pruned(), make(), path)
+    first, second = pruned(), pruned()
+    tf_movprune.update_masks(first, 10)
+    WAYS[way](first, second, path)
+    np.testing.assert_array_equal(first(x), second(x))
+
+
+# ---- what the layers inside are
+
+
+@keras.saving.register_keras_serializable("tests")
+class OwnLayer(keras.layers.Layer):
+    def build(self, shape):
+        self.w = self.add_weight("w", (shape[-1], 3))
+        super().build(shape)
+
+    def call(self, x):
+        return x @ self.w
+
+    def get_prunable_weights(self):
+        return [self.w]
+
+
+METHODS = {
+    "soft": tf_movprune.SoftMovement(10.0, target=True),
+    "L0": tf_movprune.L0(),
+    "magnitude": tf_movprune.Magnitude(),
+}
+
+
+@pytest.mark.parametrize("format_", ["keras", "h5"])
+@pytest.mark.parametrize("name", METHODS)
+def test_layers_of_ones_own_and_in_wrappers_load_again(name, format_, tmp_path):
+    def prune(layer):
+        ramp = None if name == "L0" else tf_movprune.CubicSparsity(0.5, 0, 2)
+        return tf_movprune.prune_low_movement(layer, ramp, METHODS[name])
+
+    x = keras.Input([5, 4])
+    h = prune(OwnLayer())(x)
+    h = keras.layers.TimeDistributed(prune(keras.layers.Dense(4)))(h)
+    inner = keras.Input([5, 4])
+    nested = keras.Model(inner, prune(keras.layers.Dense(3))(inner))
+    model = keras.Model(x, nested(h))
+    values = np.random.RandomState(0).standard_normal([2, 5, 4]).astype("float32")
+    tf_movprune.update_masks(model, 2)
+    expected = model(values)
+    model.save(tmp_path / f"model.{format_}")
+    with tf_movprune.prune_scope():
+        loaded = keras.models.load_model(tmp_path / f"model.{format_}")
+    np.testing.assert_array_equal(loaded(values), expected)
+    assert len(tf_movprune.pruned_layers(loaded)) == 3
+    np.testing.assert_array_equal(tf_movprune.strip_pruning(loaded)(values), expected)
+
+
+def test_saved_by_tensorflow_itself(tmp_path):
+    model = tf_movprune.prune_low_movement(attention_chain(), None, tf_movprune.L0())
+    x = np.random.RandomState(0).standard_normal([2, 4, 8]).astype("float32")
+    tf.saved_model.save(model, str(tmp_path))
+    np.testing.assert_allclose(tf.saved_model.load(str(tmp_path))(x), model(x), rtol=1e-6)

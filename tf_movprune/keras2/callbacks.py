@@ -9,10 +9,10 @@ import tensorflow as tf
 from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.masked_kernel import overall_sparsity
 from tf_movprune.core.refresh import groups, refresh_masks
-from tf_movprune.keras2 import compat, hugging_face, run_checks
+from tf_movprune.keras2 import compat, run_checks
 from tf_movprune.keras2.compat import Layer, keras
 from tf_movprune.keras2.layer_tree import built_layers, kernels_of
-from tf_movprune.keras2.training_guard import guard_training
+from tf_movprune.keras2.training_guard import guard_training, has_known_train_step
 
 
 def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) -> tf.Tensor:
@@ -20,27 +20,35 @@ def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) ->
 
     In a custom training loop, call it before each step with the optimizer's iterations, and once
     more after the last step with `force=True`. It may be called inside `tf.function`. `fit` needs
-    only `UpdatePruningStep`.
+    only `UpdatePruningStep`; one call before `train_on_batch` allows one step.
 
     Args:
       model: a pruned model or layer.
       step: integer scalar, the number of optimizer steps taken so far.
-      force: whether to refresh every mask whose schedule has begun, due or not.
+      force: whether to refresh every mask whose schedule has begun and is not over, due or not.
 
     Returns:
       float32 scalar, the fraction of zeros over all prunable weights.
 
     Raises:
+      RuntimeError: `strip_pruning` has folded the masks in.
       ValueError: nothing in the model is pruned, the model is not built, or `step` is negative.
+
+    Warns if the weights were trained before any pruned layer was called.
     """
     wrappers = built_layers(model).values()
     if not tf.is_tensor(step) and not isinstance(step, tf.Variable) and step < 0:
         raise ValueError(f"step must be at least 0, got {step}.")
+    if tf.executing_eagerly():
+        run_checks.warn_if_not_called(model.name, wrappers)
     for wrapper in wrappers:
-        wrapper.guard.allow(True)
+        wrapper.guard.allow(True, once=True)
     kernels = kernels_of(wrappers)
     refresh_masks(kernels, tf.cast(step, tf.int64), force=force)
     return overall_sparsity(kernels)
+
+
+_BATCHES_WITHOUT_STEP = 64  # more than gradients are accumulated over, or a loss scale needs
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
@@ -64,7 +72,15 @@ class UpdatePruningStep(keras.callbacks.Callback):
       RuntimeError: `strip_pruning` has folded the masks in.
       ValueError: nothing in the model is pruned, or it is not built yet; a schedule ends after
         the run, or never fires in it; scores are frozen, unknown to the optimizer, or NaN; there is
-        no loss but the penalty of pruning.
+        no loss but the penalty of pruning, or no optimizer.
+
+    Raises (after the first step, or after the first epoch if the model has a `train_step` of its
+    own):
+      ValueError: a pruned layer is not used in training, or computes with a kernel that is not
+        masked.
+
+    Raises (after 64 batches, or one epoch):
+      RuntimeError: `model.optimizer` has not taken a step.
 
     Warns of runs that go on after the learning rate of `create_optimizer` has fallen to 0, of
     scores that are zero less than 1,000 steps before the first weights go, of masks that are ahead
@@ -80,13 +96,21 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self.num_train_steps = num_train_steps
         self._is_training = False
         self._compiled_for: tuple = ()
+        self._first_step: int | None = None
+        self._batches = 0
 
     def on_train_begin(self, logs=None):
         self._layers = built_layers(self.model)
         self._kernels = kernels_of(self._layers.values())
         self._allow_training(False)  # raises after strip_pruning
+        if getattr(self.model, "optimizer", None) is None:
+            raise ValueError(
+                f"{self.model.name!r} has no optimizer, whose steps the schedules count. Compile "
+                "the model; or, in a loop of your own, call tf_movprune.update_masks(model, step) "
+                "before each step in place of this callback."
+            )
         run_checks.check_trainable(self.model, self._layers)
-        if _has_known_train_step(self.model):
+        if has_known_train_step(self.model) and hasattr(self.model, "loss"):
             run_checks.check_loss(self.model, self._layers)
         run_checks.check_scores(self._layers, self._step())
         self._is_training, self._window = False, 1
@@ -104,8 +128,12 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._check_schedules(epoch)
         run_checks.warn_if_ahead(self._kernels, self._step())
         self._is_training = True
+        self._first_step, self._batches, self._is_used = self._step(), 0, False
+        self._first_scale = compat.loss_scale(self.model.optimizer)
+        self._first_scores = run_checks.sums_of_scores(self._layers)
         _build_optimizer(self.model)
         guard_training(self.model, list(self._layers.values()))
+        self._sparsity = overall_sparsity(self._kernels)  # what was restored, if anything
         self._refresh()  # compiles early: Keras would call it slow in a batch; no other effect
 
     def _compile_refresh(self):
@@ -130,12 +158,20 @@ class UpdatePruningStep(keras.callbacks.Callback):
         compat.added_metrics(self.model).append(self._progress_marker)
 
     def on_train_batch_begin(self, batch, logs=None):
+        if not self._is_training:  # a loop of one's own has no epochs
+            self._begin_training(0)
+        self._batches += 1
         self._hide_marker()
         self._refresh()
         self._allow_training(True)
 
     def on_train_batch_end(self, batch, logs=None):
         self._allow_training(False)
+        if self._batches == _BATCHES_WITHOUT_STEP:
+            self._check_steps()
+        # A train step of one's own, and Python code, may take turns between layers.
+        if not (self._is_used or self.model.run_eagerly) and has_known_train_step(self.model):
+            self._check_kernels_used()
         if logs is not None:
             logs["sparsity"] = self._sparsity
 
@@ -143,9 +179,13 @@ class UpdatePruningStep(keras.callbacks.Callback):
         if self._is_training:
             self._refresh()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch=None, logs=None, batch=None):
+        # Loops that are written as the documentation of tfmot says pass `batch` by name.
         self._hide_marker()
         run_checks.check_scores(self._layers, self._step())
+        self._check_steps()
+        if not self._is_used:
+            self._check_kernels_used()
         self._refresh()
         if logs is not None:
             logs["sparsity"] = float(self._sparsity)
@@ -156,12 +196,43 @@ class UpdatePruningStep(keras.callbacks.Callback):
         # Without a forced refresh, a run that goes on later does so as if it had never stopped.
         self._refresh(force=self._step() >= (self.num_train_steps or 0))
         self._is_training = False
+        self._check_steps()
+        if self._batches:
+            run_checks.warn_if_scores_stood_still(self._layers, self._first_scores)
         self._warn_if_unfinished()
 
     def _allow_training(self, value: bool) -> None:
         """Allows training for the current step only, or no longer."""
         for layer in self._layers.values():
             layer.guard.allow(value)
+
+    def _check_kernels_used(self) -> None:
+        run_checks.check_kernels_used(self.model, self._layers)
+        self._is_used = True
+
+    def _check_steps(self) -> None:
+        if self._first_step is None:
+            return
+        taken = self._step() - self._first_step
+        # Where the loss is scaled, a step that overflows is counted, and halves the scale.
+        is_decided = self._batches >= _BATCHES_WITHOUT_STEP or not self._is_training
+        scale = compat.loss_scale(self.model.optimizer)
+        overflowed = (
+            scale is not None
+            and self._first_scale is not None
+            and (scale <= max(1.0, self._first_scale / 2.0**taken))
+        )
+        if not taken or (overflowed and is_decided):
+            raise RuntimeError(
+                f"model.optimizer has taken no step in {self._batches} batches, so the masks would "
+                "not depend on training. If the model trains with optimizers of its own, call "
+                "tf_movprune.update_masks(model, step) at the start of its train_step, with the "
+                "iterations of one of them, in place of this callback. If gradients overflow in "
+                "half precision, lower the learning rate or the initial loss scale; if they are "
+                "accumulated, take a step in fewer batches."
+            )
+        if not overflowed:
+            self._first_step = None
 
     def _step(self) -> int:
         return step_of(self.model)
@@ -175,24 +246,26 @@ class UpdatePruningStep(keras.callbacks.Callback):
             metrics.remove(marker)
 
     def _check_schedules(self, epoch: int) -> None:
-        start, steps = self._step(), self.params.get("steps")
+        params = getattr(self, "params", None) or {}  # a loop of one's own may give none
+        start, steps = self._step(), params.get("steps")
         run = None
         if self.num_train_steps is not None:
             end = self.num_train_steps
             run = run_checks.Run(start, end, f"num_train_steps is {end}")
         elif steps:
-            epochs = self.params["epochs"] - epoch
-            end = start + epochs * steps
-            run = run_checks.Run(
-                start, end, f"this run has {epochs * steps} steps ({steps} × {epochs})"
-            )
+            epochs = params["epochs"] - epoch
+            done = compat.batches_done(self.model, steps, epoch)
+            length = epochs * steps - done
+            parts = f"{steps} × {epochs}" + (f" - {done} done before" if done else "")
+            run = run_checks.Run(start, start + length, f"this run has {length} steps ({parts})")
         if run is not None:
             run_checks.warn_if_rate_ends(self.model.optimizer, run)
         for group in groups(self._kernels):
             if run is not None:
                 run_checks.check_schedule(group[0].settings.ramp, run)
             run_checks.warn_if_scores_are_noise(group, start)
-            if self.params.get("verbose"):
+            run_checks.warn_if_scores_learn_otherwise(self.model.optimizer, group)
+            if params.get("verbose"):
                 print(run_checks.describe_ramp(group))
 
     def _warn_if_unfinished(self) -> None:
@@ -216,17 +289,10 @@ class _ProgressMarker(keras.metrics.Mean):
     """Metric that has a name and is never updated."""
 
 
-def _has_known_train_step(model: keras.Model) -> bool:
-    """Returns whether the train step is known to train all variables of the model on its losses."""
-    known = ("tf_keras.", "tf_movprune.", hugging_face.PACKAGE)
-    methods = (model.train_step, model.compute_loss)
-    return all(method.__module__.startswith(known) for method in methods)
-
-
 def _build_optimizer(model: keras.Model) -> None:
     """Makes the optimizer's slots, so that TensorFlow need not trace the step twice.
 
     It traces twice if the first trace makes variables.
     """
-    if _has_known_train_step(model) and isinstance(model.optimizer, keras.optimizers.Optimizer):
+    if has_known_train_step(model) and isinstance(model.optimizer, keras.optimizers.Optimizer):
         model.optimizer.build(model.trainable_variables)

@@ -16,8 +16,10 @@ from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, forget_compilation, keras
 from tf_movprune.keras2.empty_units import KeptUnits, Matrices, Matrix, fold_empty_units
 from tf_movprune.keras2.kernel_attributes import build_attention
-from tf_movprune.keras2.layer_tree import LayerTree, replace_layers, unchanged
+from tf_movprune.keras2.layer_tree import LayerTree
+from tf_movprune.keras2.replacement import replace_layers, unchanged
 from tf_movprune.keras2.saving import check_stripped
+from tf_movprune.keras2.training_guard import unguard_training
 from tf_movprune.keras2.units import Heads, Neurons, find_units, heads_of
 
 
@@ -68,6 +70,7 @@ def compact(model: keras.Model) -> keras.Model:
     smaller = _rebuilt(model, units, weights)
     _record(smaller, units)
     forget_compilation(smaller)
+    unguard_training(smaller)  # nothing that could come back is left
     return smaller
 
 

@@ -1,7 +1,8 @@
 """The one file that knows what tf_keras and tensorflow_model_optimization keep private.
 
 Each function says what it gives in public terms; `tests/keras2/test_compat.py` holds each to it, so
-that a new release that keeps something elsewhere is found here.
+that a new release that keeps something elsewhere is found here. The file is long so that there is
+one place to look.
 """
 
 from __future__ import annotations
@@ -9,8 +10,11 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
+import inspect
 import os
-from collections.abc import Callable, Iterator, Sequence
+import types
+import weakref
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -44,13 +48,22 @@ with _unchanged_environment():
         PolynomialDecay,
     )
 
+from tensorflow.python.eager.record import could_possibly_record
 from tf_keras.export import ExportArchive
 from tf_keras.layers import Layer
+from tf_keras.src.engine.base_layer_utils import call_context
+from tf_keras.src.engine.functional import Functional
+from tf_keras.src.layers.preprocessing.index_lookup import VocabWeightHandler
+from tf_keras.src.models.cloning import _insert_ancillary_layers
 from tf_keras.src.saving.legacy.saved_model.utils import in_tf_saved_model_scope
+from tf_keras.src.utils.layer_utils import CallFunctionSpec
+
+from tf_movprune.keras2.instance_method import InstanceMethod
 
 __all__ = [
     "ConstantSparsity",
     "ExportArchive",
+    "Functional",
     "Layer",
     "PolynomialDecay",
     "PrunableLayer",
@@ -80,7 +93,7 @@ def check_keras_object(
     """Raises TypeError if `obj` is not a `cls` of Keras 2, with a remedy if it is of Keras 3."""
     if isinstance(obj, cls):
         return
-    if any(base.__module__.split(".")[0] == "keras" for base in type(obj).__mro__):
+    if is_keras3_object(obj):
         raise TypeError(
             f"{type(obj).__name__} is a Keras 3 object, and tf_movprune works with Keras 2: build "
             "the model with tf_keras (`import tf_keras as keras`). For a library that uses "
@@ -90,12 +103,142 @@ def check_keras_object(
     raise TypeError(f"Expected {expected}, got {type(obj).__name__}.")
 
 
+def is_keras3_object(obj: Any) -> bool:
+    """Returns whether the class of an object, or one above it, is of Keras 3."""
+    return any(base.__module__.split(".")[0] == "keras" for base in type(obj).__mro__)
+
+
 def is_saving() -> bool:
-    """Returns whether a SavedModel is being made at the moment, which traces calls of layers."""
-    return in_tf_saved_model_scope()
+    """Returns whether a SavedModel is being made, which traces calls of layers, or loaded."""
+    return in_tf_saved_model_scope() or bool(call_context().saving)
+
+
+def calling_layer() -> Layer | None:
+    """The layer whose `call` runs at the moment, the innermost one; None outside of all."""
+    return call_context().layer if call_context().in_call else None
+
+
+def training_mode() -> Any:
+    """The value of `training` in the innermost call of a layer; None if it has none."""
+    return call_context().training
 
 
 # ---- layers
+
+
+def own_attributes(layer: Layer) -> list[str]:
+    """Names of the attributes of a layer that are not Keras's own, in the order of assignment."""
+    theirs = _GRAPH_STATE if is_graph_network(layer) else ()
+    return [
+        name
+        for name, value in vars(layer).items()
+        if not is_keras_attribute(name)
+        and name not in theirs
+        and not isinstance(value, InstanceMethod)
+    ]
+
+
+def adopt_arguments(wrapper: Layer, layer: Layer) -> None:
+    """Lets a layer be called with the arguments of another layer, and with `training`."""
+    spec = CallFunctionSpec(layer._call_spec.full_argspec, wrapper._call_context_args)
+    spec.arg_names = list(layer._call_spec.arg_names)
+    spec.expects_mask_arg = layer._call_spec.expects_mask_arg
+    spec.expects_training_arg = True
+    spec.expected_context_args = spec.expected_context_args | {"training"}
+    wrapper._call_spec = spec
+
+
+def takes_training(layer: Layer) -> bool:
+    """Returns whether the `call` of a layer has an argument `training`."""
+    return layer._call_spec.expects_training_arg
+
+
+def training_argument(layer: Layer, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
+    """The value of `training` among the arguments of a call of a layer; None if it has none."""
+    if not layer._call_spec.arg_was_passed("training", args, kwargs, inputs_in_args=True):
+        return None
+    return layer._call_spec.get_arg_value("training", args, kwargs, inputs_in_args=True)
+
+
+def untraced_functions(layer: Layer) -> dict[str, Callable[..., Any]]:
+    """What each `tf.function` among the methods and attributes of a layer was made of, by name."""
+    found: dict[str, Callable[..., Any]] = {}
+    for name in _traced_methods(type(layer)):
+        method = inspect.getattr_static(type(layer), name)
+        found[name] = types.MethodType(method.python_function, layer)
+    for name, value in vars(layer).items():
+        if _is_traced(value):
+            found[name] = value.python_function
+    return found
+
+
+_TRACED_METHODS: dict[type, list[str]] = {}
+
+
+def _traced_methods(cls: type) -> list[str]:
+    if cls not in _TRACED_METHODS:
+        defined = {name for base in cls.__mro__ for name, x in vars(base).items() if _is_traced(x)}
+        _TRACED_METHODS[cls] = [
+            name for name in sorted(defined) if _is_traced(inspect.getattr_static(cls, name))
+        ]
+    return _TRACED_METHODS[cls]
+
+
+def _is_traced(value: Any) -> bool:
+    return isinstance(value, tf.types.experimental.PolymorphicFunction)
+
+
+def forget_traces(layer: Layer) -> None:
+    """Makes each `tf.function` among the attributes and methods of a layer be traced anew."""
+    for name in _traced_methods(type(layer)):
+        inspect.getattr_static(type(layer), name)._descriptor_cache.pop(layer, None)
+    for name, value in list(vars(layer).items()):
+        if _is_traced(value):
+            vars(layer)[name] = value._clone(None)
+        elif not is_keras_attribute(name):
+            _forget_traces_in(value)
+
+
+def _forget_traces_in(container: Any) -> None:
+    if isinstance(container, (dict, list)):
+        pairs = container.items() if isinstance(container, dict) else enumerate(container)
+        for key, value in list(pairs):
+            if _is_traced(value):
+                container[key] = value._clone(None)
+            else:
+                _forget_traces_in(value)
+
+
+def is_recording() -> bool:
+    """Returns whether a `tf.GradientTape` records what is computed."""
+    return could_possibly_record()
+
+
+def watch_reads(variable: tf.Variable, read: Callable[[], None]) -> Callable[[], None]:
+    """Calls `read` whenever Python code reads the value of a variable, or some of its rows.
+
+    Returns a function that ends this.
+    """
+    variable = getattr(variable, "_variable", variable)  # of one that casts itself
+    components = list(getattr(variable, "values", None) or [variable])
+    names = ("_read_variable_op", "sparse_read", "gather_nd")
+    for component in components:
+        # The variable must not refer to itself, or it would wait for the garbage collector.
+        reference = weakref.ref(component)
+        for name in names:
+
+            def watched(*args: Any, _name: str = name, _of: Any = reference, **kwargs: Any) -> Any:
+                read()
+                return getattr(type(_of()), _name)(_of(), *args, **kwargs)
+
+            vars(component)[name] = watched
+
+    def unwatch() -> None:
+        for component in components:
+            for name in names:
+                vars(component).pop(name, None)
+
+    return unwatch
 
 
 def registered_kernels(layer: Layer) -> list[str]:
@@ -113,9 +256,14 @@ def _keras_attributes() -> frozenset[str]:
 
 def is_keras_attribute(name: str) -> bool:
     """Returns whether Keras uses a name for attributes that any layer has, or gets later."""
-    return name in _keras_attributes() or name.startswith(
-        ("_self_unconditional", "_self_name_based", "_obj_reference_counts")
-    )
+    later = ("_self_unconditional", "_self_name_based", "_obj_reference_counts")
+    loaded = ("_serialized_attributes", "keras_api")  # from a SavedModel
+    return name in _keras_attributes() or name in loaded or name.startswith(later)
+
+
+def is_own_layer(layer: Layer) -> bool:
+    """Returns whether the class of a layer is one of Keras's own."""
+    return type(layer).__module__.startswith("tf_keras.")
 
 
 def copy_of_books(value: Any) -> Any:
@@ -134,12 +282,7 @@ def tracked_items(layer: Layer) -> list[Any]:
 
 def reorder_tracked_items(layer: Layer, items: Sequence[Any]) -> None:
     """Makes Keras count the weights of a layer in the order of `items`, which it tracks."""
-    layer._self_tracked_trackables = list(items)
-
-
-def takes_mask(layer: Layer) -> bool:
-    """Returns whether the `call` of a layer has an argument `mask`."""
-    return layer._expects_mask_arg
+    vars(layer)["_self_tracked_trackables"] = list(items)  # metrics would be tracked once more
 
 
 def declared_input_shape(layer: Layer) -> tuple | None:
@@ -156,6 +299,14 @@ def declare_input_shape(layer: Layer, shape: tuple | None) -> None:
 def set_precision(layer: Layer, policy: str) -> None:
     """Changes the precision policy of a layer."""
     layer._set_dtype_policy(policy)
+
+
+# ---- preprocessing
+
+
+def lookup_layer_of(weight: Any) -> Layer | None:
+    """The layer whose vocabulary an object among the weights stands for; None for any other."""
+    return weight._layer if isinstance(weight, VocabWeightHandler) else None
 
 
 # ---- attention
@@ -197,6 +348,91 @@ def graph_nodes(model: keras.Model) -> list[Any]:
     return [node for nodes in by_depth.values() for node in nodes]
 
 
+_GRAPH_STATE = {
+    *("inputs", "outputs", "input_names", "output_names", "built", "_auto_config"),
+    *("_build_input_shape", "_created_nodes", "_enable_dict_to_input_mapping"),
+    *("_feed_input_names", "_feed_input_shapes", "_feed_inputs", "_graph_initialized"),
+    *("_has_explicit_input_shape", "_inferred_input_shape", "_input_coordinates", "_input_dtype"),
+    *("_input_layers", "_is_graph_network", "_layer_call_argspecs", "_nested_inputs"),
+    *("_nested_outputs", "_network_nodes", "_nodes_by_depth", "_output_coordinates"),
+    *("_output_layers", "_output_mask_cache", "_output_shape_cache", "_output_tensor_cache"),
+    *("_saved_model_arg_spec", "_saved_model_inputs_spec", "_self_tracked_trackables"),
+    *("_tensor_usage_count", "_use_legacy_deferred_behavior"),
+}
+
+
+def graph_state(model: keras.Model) -> dict[str, Any]:
+    """The attributes that make the graph of a Sequential or Functional model."""
+    return {name: value for name, value in vars(model).items() if name in _GRAPH_STATE}
+
+
+def bare_sequence(model: keras.Sequential) -> keras.Sequential:
+    """A model of Keras's own class around the layers of another, without added losses and metrics.
+
+    It shares the graph of the other, and is there to be cloned.
+    """
+    bare = keras.Sequential(name=model.name)
+    vars(bare).update(graph_state(model))
+    added = {id(node.layer) for node, depth in calls_in_order(model) if depth < 0}
+    if added:
+        bare._self_tracked_trackables = [x for x in tracked_items(model) if id(x) not in added]
+        by_depth = model._nodes_by_depth
+        bare._nodes_by_depth = {depth: by_depth[depth] for depth in by_depth if depth >= 0}
+    return bare
+
+
+def copy_settings(model: keras.Model, clone: keras.Model) -> None:
+    """Gives a clone the precision, names of outputs and trainability of a model's own."""
+    clone._set_dtype_policy(model.dtype_policy)
+    vars(clone)["_trainable"] = model.trainable  # an assignment would reach the layers
+    if getattr(model, "output_names", None):
+        vars(clone)["output_names"] = list(model.output_names)
+
+
+def input_layers(model: keras.Model) -> list[Layer]:
+    """The input layers of a Functional model, in the order of `model.inputs`."""
+    return list(model._input_layers)
+
+
+def graph_ends(model: keras.Model) -> tuple[Any, Any]:
+    """The input and output tensors of a Functional model, in the structure it was made with."""
+    return model._nested_inputs, model._nested_outputs
+
+
+def calls_in_order(model: keras.Model) -> list[tuple[Any, int]]:
+    """The calls in a graph, inputs first, each with its depth.
+
+    The depth of losses and metrics that were added to the model is below 0.
+    """
+    by_depth = getattr(model, "_nodes_by_depth", {})
+    order = [(node, depth) for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    return [(node, depth) for node, depth in order if not node.is_input]
+
+
+def insert_losses_and_metrics(model: keras.Model, calls: list[Any], names: list[str]) -> None:
+    """Adds calls of layers that compute losses and metrics to a Functional model.
+
+    Args:
+      names: names of the metrics, in their order.
+    """
+    layers = list({id(call.layer): call.layer for call in calls}.values())
+    if layers:
+        _insert_ancillary_layers(model, layers, names, calls)
+
+
+def callable_losses(model: Layer) -> list[Callable[[], Any]]:
+    """The mutable list of the losses that a layer computes when it is asked for them."""
+    return model._callable_losses
+
+
+def forget_last_call(layer: Layer) -> None:
+    """Removes the last of the calls of a layer in graphs."""
+    node = layer._inbound_nodes.pop()
+    for parent in node.parent_nodes:
+        outbound = parent.layer._outbound_nodes
+        outbound[:] = [other for other in outbound if other is not node]
+
+
 def output_nodes(model: keras.Model) -> list[Any]:
     """The calls of layers from which the outputs of a Functional model come."""
     return [layer._inbound_nodes[index] for layer, index, _ in model._output_coordinates]
@@ -212,11 +448,41 @@ def sequential_input_shape(model: keras.Sequential) -> tuple:
     return model._build_input_shape
 
 
+# ---- calls
+
+
+def runs_its_graph(model: keras.Model) -> bool:
+    """Returns whether a call of a model runs its graph, and no `call` of a class of its own."""
+    call = getattr(model.call, "__func__", None)
+    return is_graph_network(model) and call in (Functional.call, keras.Sequential.call)
+
+
+def recorded_call(model: keras.Model) -> tuple[list[Any], dict[str, Any]] | None:
+    """Type specs of the arguments of the first call of a model, by position and by keyword.
+
+    Positional arguments that are no tensors are None, and so are leaves of nested ones; keyword
+    arguments that are no tensors are left out. Before the first call there is None.
+    """
+    recorded = model.save_spec(dynamic_batch=False)
+    if recorded is None:
+        return None
+    args, kwargs = recorded
+    return list(args), dict(kwargs)
+
+
+def input_type_spec(tensor: Any) -> tf.TypeSpec:
+    """The type spec of a symbolic input, which tells ragged and sparse from dense ones."""
+    return tensor.type_spec
+
+
 # ---- training
 
 
 def forget_compilation(model: Layer) -> None:
-    """Undoes `compile`, whose functions and optimizer know the model before it was changed."""
+    """Undoes `compile`, whose functions and optimizer know the model before it was changed.
+
+    Layers that are not models are left as they are.
+    """
     if isinstance(model, keras.Model):
         model._reset_compile_cache()
         model._is_compiled = False
@@ -224,6 +490,26 @@ def forget_compilation(model: Layer) -> None:
         functions = ("train_function", "train_tf_function", "test_function", "predict_function")
         for name in ("optimizer", *functions):
             model._delete_tracking(name)  # checkpoints would hold its earlier value
+
+
+def forget_functions(model: Layer) -> None:
+    """Makes a model make its functions for training, testing and predicting anew."""
+    if isinstance(model, keras.Model):
+        for name in ("train_function", "train_tf_function", "test_function", "predict_function"):
+            if getattr(model, name, None) is not None:
+                setattr(model, name, None)
+
+
+@contextlib.contextmanager
+def unchanged_losses(model: Layer) -> Iterator[None]:
+    """Restores, at the end of a context, the losses that a model's last call has added."""
+    layers = [module for module in (model, *model.submodules) if isinstance(module, Layer)]
+    losses = [list(layer._eager_losses) for layer in layers]
+    try:
+        yield
+    finally:
+        for layer, before in zip(layers, losses):
+            layer._thread_local._eager_losses = before  # an assignment to the layer would track
 
 
 def added_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
@@ -234,6 +520,22 @@ def added_metrics(model: keras.Model) -> list[keras.metrics.Metric]:
 def steps_per_execution(model: keras.Model) -> int:
     """Number of steps that one call of the train function of a compiled model takes."""
     return int(tf.convert_to_tensor(getattr(model, "_steps_per_execution", None) or 1))
+
+
+def loss_scale(optimizer: keras.optimizers.Optimizer) -> float | None:
+    """The factor by which an optimizer scales the loss, if it adapts it; else None."""
+    scales = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer) and optimizer.dynamic
+    return float(tf.convert_to_tensor(optimizer.loss_scale)) if scales else None
+
+
+def batches_done(model: keras.Model, steps: int, epoch: int) -> int:
+    """Number of batches of an epoch that were taken before the run that goes on with it.
+
+    Args:
+      steps: batches of an epoch.
+      epoch: the epoch that is about to begin, the first one of the run.
+    """
+    return int(model._maybe_load_initial_counters_from_ckpt(steps, epoch)[1])
 
 
 def keras_mask(tensor: tf.Tensor) -> tf.Tensor | None:
@@ -302,3 +604,62 @@ class PlainSGD(keras.optimizers.SGD):
         super(keras.optimizers.SGD, self).build(var_list)
         vars(self)["momentums"] = [None] * len(var_list)  # Keras's update knows this case
         self._built = True
+
+
+# ---- checkpoints
+
+
+class _Marker(tf.__internal__.tracking.AutoTrackable):
+    """Saves an empty tensor, which no variable takes, and refuses to be restored from another."""
+
+    def __init__(self, dtype: tf.DType, refuse: Callable[[], None]):
+        super().__init__()
+        self._dtype, self._refuse = dtype, refuse
+
+    def _serialize_to_tensors(self):
+        return {"VARIABLE_VALUE": tf.zeros([0], self._dtype)}
+
+    def _restore_from_tensors(self, restored_tensors):
+        if restored_tensors["VARIABLE_VALUE"].shape != [0]:
+            self._refuse()
+        return tf.no_op()
+
+
+class MarkedInCheckpoints(Layer):
+    """A layer whose checkpoints do not pass for those of another layer, nor the reverse.
+
+    Markers stand in them where the other layer has its variables.
+    """
+
+    def mark(
+        self, variables: Mapping[tuple[str, ...], tf.Variable], refuse: Callable[[], None]
+    ) -> None:
+        """Sets the markers.
+
+        Args:
+          variables: variables of the other layer, by the attributes that lead to them.
+          refuse: a function that raises, for checkpoints of the other layer.
+        """
+        root = tf.__internal__.tracking.AutoTrackable()
+        for path, variable in variables.items():
+            node = root
+            for name in path[:-1]:
+                if name not in vars(node):
+                    setattr(node, name, tf.__internal__.tracking.AutoTrackable())
+                node = vars(node)[name]
+            setattr(node, path[-1], _Marker(variable.dtype, refuse))
+        self.__dict__["_markers"] = root  # SavedModels do without it
+
+    def _children_of_checkpoints(self) -> dict[str, Any]:
+        root = self.__dict__.get("_markers")
+        return {} if root is None or is_saving() else dict(root._trackable_children())
+
+    def _trackable_children(self, save_type="checkpoint", **kwargs):
+        children = dict(super()._trackable_children(save_type, **kwargs))
+        if save_type == "checkpoint":
+            children.update(self._children_of_checkpoints())
+        return children
+
+    def _lookup_dependency(self, name, *args, **kwargs):
+        found = super()._lookup_dependency(name, *args, **kwargs)
+        return self._children_of_checkpoints().get(name) if found is None else found

@@ -4,39 +4,50 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune.keras2 import compat
+from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, keras
 
 
 @dataclasses.dataclass(frozen=True)
 class Attribute:
-    """The place of a weight: the attribute `name` of the layer `owner`."""
+    """The place of a weight: the attribute `name` of the layer `owner`.
+
+    `others` are further places where the same layer holds the weight.
+    """
 
     owner: Layer
     name: str
+    weight: tf.Variable
+    others: tuple[tuple[Layer, str], ...] = ()
+
+    @classmethod
+    def of(cls, owner: Layer, name: str) -> Attribute:
+        """The attribute of a layer that holds a weight at the moment."""
+        return cls(owner, name, getattr(owner, name))
 
     @property
-    def weight(self) -> tf.Variable:
-        return getattr(self.owner, self.name)
+    def places(self) -> tuple[tuple[Layer, str], ...]:
+        return (self.owner, self.name), *self.others
 
 
 def kernel_names(layer: Any) -> list[str]:
-    """Names of the kernels of a layer that tfmot's registry knows, or of a subclass of one."""
+    """Names of the kernels of a layer of tfmot's registry, of a subclass, or of Hugging Face."""
     if isinstance(layer, keras.layers.EinsumDense):
         return ["kernel"]
-    registered = compat.registered_kernels(layer)
+    registered = compat.registered_kernels(layer) or hugging_face.kernel_names(layer)
     if registered:
         return registered
-    if isinstance(layer, keras.layers.RNN) and not isinstance(
-        layer.cell, keras.layers.StackedRNNCells
-    ):
-        return ["cell.kernel", "cell.recurrent_kernel"]
-    return []
+    if not isinstance(layer, keras.layers.RNN):
+        return []
+    is_stack = isinstance(layer.cell, keras.layers.StackedRNNCells)
+    cells = [f"cell.cells.{i}" for i in range(len(layer.cell.cells))] if is_stack else ["cell"]
+    return [f"{cell}.{name}" for cell in cells for name in ("kernel", "recurrent_kernel")]
 
 
 def knows_its_inputs(layer: Layer) -> bool:
@@ -58,14 +69,18 @@ def build_attention(layer: keras.layers.MultiHeadAttention) -> None:
 
 
 def prunable_weights(layer: Layer) -> list[tf.Variable]:
-    """The kernels of an unwrapped layer that would be pruned."""
-    if hasattr(layer, "get_prunable_weights"):
-        return list(layer.get_prunable_weights())
+    """The kernels of an unwrapped layer that would be pruned.
+
+    A `get_prunable_weights()` of the layer decides, or that of the cell of a recurrent layer.
+    """
+    for owner in (layer, getattr(layer, "cell", layer)):
+        if hasattr(owner, "get_prunable_weights"):
+            return list(owner.get_prunable_weights())
     weights = []
     for path in kernel_names(layer):
         weight = layer
         for name in path.split("."):
-            weight = getattr(weight, name, None)
+            weight = weight[int(name)] if name.isdigit() else getattr(weight, name, None)
         if weight is None:
             raise ValueError(
                 f"The layer {layer.name!r} ({type(layer).__name__}) has no {path} yet: it makes "
@@ -76,12 +91,47 @@ def prunable_weights(layer: Layer) -> list[tf.Variable]:
     return weights
 
 
+def short_names(weights: Sequence[tf.Variable]) -> list[tuple[str, tf.Variable]]:
+    """The kernels of one layer with the shortest ends of their names that tell them apart.
+
+    A single one is `kernel`, those of attention are `query.kernel` and so on. Equal names are
+    numbered.
+    """
+    parts = [weight.name.split(":")[0].split("/") for weight in weights]
+    for length in range(1, max(map(len, parts), default=0) + 1):
+        names = [".".join(part[-length:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    else:
+        names = [f"{part[-1]}_{i}" for i, part in enumerate(parts)]
+    return list(zip(names, weights))
+
+
 def attributes_by_weight(layer: Layer) -> dict[int, Attribute]:
     """Places of the weights of a layer and of the layers inside it, by the weight's id."""
-    found: dict[int, Attribute] = {}
+    places: dict[int, list[tuple[Layer, str]]] = {}
+    weights: dict[int, tf.Variable] = {}
     for owner in (layer, *layer.submodules):
         for name, value in vars(owner).items():
-            found.setdefault(id(value), Attribute(owner, name))
+            if isinstance(value, tf.Variable):
+                weights[id(value)] = value
+                places.setdefault(id(value), []).append((owner, name))
+    return {
+        key: Attribute(*first, weights[key], tuple(others))
+        for key, (first, *others) in places.items()
+    }
+
+
+def paths_to_owners(layer: Layer) -> dict[int, tuple[str, ...]]:
+    """Names of the attributes that lead to a layer and to those inside it, by the layer's id."""
+    found: dict[int, tuple[str, ...]] = {id(layer): ()}
+    pending = [layer]
+    while pending:
+        owner = pending.pop()
+        for name, value in vars(owner).items():
+            if isinstance(value, Layer) and id(value) not in found:
+                found[id(value)] = (*found[id(owner)], name)
+                pending.append(value)
     return found
 
 
@@ -98,6 +148,13 @@ def find_kernels(layer: Layer, attributes: Mapping[int, Attribute]) -> list[tf.V
             "get_prunable_weights(). Return at least one, or leave the layer out."
         )
     for weight in weights:
+        if not isinstance(weight, tf.Variable):
+            raise ValueError(
+                f"A kernel of the layer {layer.name!r} ({type(layer).__name__}) is a tensor and no "
+                "variable: something computes it, such as a weight normalization, and its result "
+                "cannot be masked. Leave the layer out, with a mapping of path patterns to "
+                "schedules or a pruning_policy."
+            )
         if id(weight) not in attributes:
             raise ValueError(
                 f"The prunable weight {weight.name!r} of layer {layer.name!r} is not an attribute "
@@ -108,25 +165,74 @@ def find_kernels(layer: Layer, attributes: Mapping[int, Attribute]) -> list[tf.V
 
 @contextlib.contextmanager
 def replaced(
-    layer: Layer, attributes: Sequence[Attribute], tensors: Sequence[tf.Tensor]
+    layers: Sequence[Layer], attributes: Sequence[Attribute], tensors: Sequence[tf.Tensor]
 ) -> Iterator[None]:
-    """Puts tensors into the attributes in which the layer looks for its weights.
+    """Puts tensors into the attributes in which a layer looks for its weights.
 
-    It writes to `vars`, because assigning the attribute would drop the weight from the layer's.
+    A `tf.function` of the layer would remember the tensors of its first call. It is replaced by the
+    function that it was made of.
+
+    Args:
+      layers: the layer and those inside it.
+      attributes: places of its weights.
+      tensors: what is to be found there.
     """
-    weights = [attribute.weight for attribute in attributes]
-    saved_calls = {}
-    if compat.is_saving():
-        # A SavedModel in the making replaces the `call` of each inner layer by a function that
-        # was traced without the mask.
-        inner = [module for module in (layer, *layer.submodules) if "call" in vars(module)]
-        saved_calls = {module: vars(module).pop("call") for module in inner}
+    nothing = object()
+    before: dict[tuple[Any, str], Any] = {}
+    values: dict[tuple[Any, str], Any] = {}
+    for attribute, tensor in zip(attributes, tensors):
+        before.update(dict.fromkeys(attribute.places, attribute.weight))
+        values.update(dict.fromkeys(attribute.places, tensor))
+    for layer in layers:
+        functions = compat.untraced_functions(layer)
+        if compat.is_saving() and "call" in vars(layer):
+            # A SavedModel in the making replaces the `call` of each inner layer by a function that
+            # was traced without the mask.
+            functions["call"] = type(layer).call.__get__(layer)
+        for name, function in functions.items():
+            before[layer, name] = vars(layer).get(name, nothing)
+            values[layer, name] = function
     try:
-        for attribute, tensor in zip(attributes, tensors):
-            vars(attribute.owner)[attribute.name] = tensor
+        # Assigning the attribute would drop the weight from those of the layer.
+        for (owner, name), value in values.items():
+            vars(owner)[name] = value
         yield
     finally:
-        for attribute, weight in zip(attributes, weights):
-            vars(attribute.owner)[attribute.name] = weight
-        for module, call in saved_calls.items():
-            vars(module)["call"] = call
+        for (owner, name), value in before.items():
+            if value is nothing:
+                vars(owner).pop(name, None)
+            else:
+                vars(owner)[name] = value
+
+
+class CallLock:
+    """Lets threads compute with a layer one after the other, since they share its attributes."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __deepcopy__(self, memo: Any) -> CallLock:
+        return CallLock()
+
+    def __reduce__(self) -> Any:
+        return CallLock, ()
+
+    @contextlib.contextmanager
+    def held(self, name: str) -> Iterator[None]:
+        """Waits for other threads.
+
+        Raises:
+          ValueError: a replica waits inside the layer for this one.
+        """
+        if not self._lock.acquire(blocking=False):
+            if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+                raise ValueError(
+                    f"The pruned layer {name!r} communicates with other replicas while it "
+                    "computes, which pruning does not support. Leave it out, with a mapping of "
+                    "path patterns to schedules or a pruning_policy."
+                )
+            self._lock.acquire()
+        try:
+            yield
+        finally:
+            self._lock.release()

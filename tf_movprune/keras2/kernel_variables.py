@@ -1,17 +1,89 @@
-"""Making the variables of a masked kernel, which belong to a layer."""
+"""Making the masked kernels of a layer, and their variables, which belong to it."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from tf_movprune.core.blocks import block_shape
 from tf_movprune.core.masked_kernel import MaskedKernel, Part, block_size_of, joined_weights
 from tf_movprune.core.scores import SCORES_NAME, initial_scores
 from tf_movprune.core.settings import Settings
 from tf_movprune.keras2.compat import Layer, keras
+from tf_movprune.keras2.kernel_attributes import Attribute
+
+
+@dataclasses.dataclass(eq=False)
+class SharedKernel:
+    """A masked kernel with parts in several layers, made by the first of their wrappers.
+
+    Attributes:
+      size: number of heads or neurons.
+      parts: places of their weights, each with the axis along which unit follows unit.
+      kernel: the kernel, once it is made.
+    """
+
+    size: int
+    parts: Sequence[tuple[Attribute, int]]
+    kernel: MaskedKernel | None = None
+
+
+def make_kernels(
+    layer: Layer,
+    settings: Settings,
+    weights: Sequence[tf.Variable],
+    shared_kernels: Sequence[SharedKernel],
+    held: Collection[int],
+) -> tuple[list[MaskedKernel], list[MaskedKernel]]:
+    """The masked kernels of a layer, and those among them that are made here.
+
+    Args:
+      layer: the layer that owns the variables that are made.
+      settings: how the weights are pruned.
+      weights: the prunable weights, each with a kernel of its own unless there are shared ones.
+      shared_kernels: the heads and neurons that the weights have a part in.
+      held: ids of the weights that the layer has itself.
+    """
+    if not shared_kernels:
+        shapes = [block_shape(tuple(weight.shape), settings.block_size) for weight in weights]
+        kernels = [
+            make_kernel(layer, settings, [Part(weight)], shape, weight)
+            for weight, shape in zip(weights, shapes)
+        ]
+        return kernels, kernels
+    kernels, made = [], []
+    for shared in shared_kernels:
+        if shared.kernel is None:
+            parts = [
+                Part(attribute.weight, axis, is_bias=attribute.name == "bias")
+                for attribute, axis in shared.parts
+            ]
+            first = next(part.weight for part in parts if id(part.weight) in held)
+            shared.kernel = make_kernel(layer, settings, parts, (shared.size,), first)
+            made.append(shared.kernel)
+        kernels.append(shared.kernel)
+    return kernels, made
+
+
+def masked_attributes(
+    attributes: Mapping[int, Attribute],
+    weights: Sequence[tf.Variable],
+    kernels: Sequence[MaskedKernel],
+) -> list[tuple[Attribute, list[tuple[MaskedKernel, Part]]]]:
+    """Masked attributes and the kernels that mask them: of prunable weights, then of biases."""
+    found: dict[int, tuple[Attribute, list[tuple[MaskedKernel, Part]]]] = {}
+    for weight in weights:
+        found[id(weight)] = attributes[id(weight)], []
+    for kernel in kernels:
+        for part in kernel.parts:
+            key = id(part.weight)
+            if key in attributes:
+                found.setdefault(key, (attributes[key], []))[1].append((kernel, part))
+    return list(found.values())
 
 
 def make_kernel(

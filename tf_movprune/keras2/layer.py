@@ -1,59 +1,63 @@
-"""The layer wrapper that owns scores and masks, and computes with masked kernels."""
+"""The layer wrapper that owns scores and masks, and computes with masked kernels.
+
+Variables, computation and configuration of one class stay in one module, long as it is.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import inspect
-from collections.abc import Mapping, Sequence
+import functools
+import weakref
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune.core.blocks import block_shape
 from tf_movprune.core.granularity import WEIGHTS, Blocks, Units
-from tf_movprune.core.masked_kernel import MaskedKernel, Part
+from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings
 from tf_movprune.keras2 import compat
-from tf_movprune.keras2.compat import Layer, PrunableLayer, keras, register
+from tf_movprune.keras2.compat import (
+    Layer,
+    PrunableLayer,
+    keras,
+    register,
+)
 from tf_movprune.keras2.kernel_attributes import (
     Attribute,
+    CallLock,
     attributes_by_weight,
     build_attention,
     find_kernels,
     kernel_names,
     knows_its_inputs,
+    paths_to_owners,
     prunable_weights,
     replaced,
 )
-from tf_movprune.keras2.kernel_variables import make_kernel
+from tf_movprune.keras2.kernel_usage import KernelUsage, own_reads
+from tf_movprune.keras2.kernel_variables import SharedKernel, make_kernels, masked_attributes
 from tf_movprune.keras2.serialization import (
+    deserialize_layer,
     deserialize_method,
     deserialize_schedule,
     serialize_method,
     serialize_schedule,
 )
 from tf_movprune.keras2.training_guard import TrainingGuard
-
-
-@dataclasses.dataclass(eq=False)
-class SharedKernel:
-    """A masked kernel with parts in several layers, made by the first of their wrappers.
-
-    Attributes:
-      size: number of heads or neurons.
-      parts: places of their weights, each with the axis along which unit follows unit.
-      kernel: the kernel, once it is made.
-    """
-
-    size: int
-    parts: Sequence[tuple[Attribute, int]]
-    kernel: MaskedKernel | None = None
+from tf_movprune.keras2.transparent_wrapper import TransparentWrapper
+from tf_movprune.keras2.wrapped_layers import (
+    check_not_wrapped,
+    forget_wrapper,
+    remember_wrapper,
+)
 
 
 @register
-class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
+class PruneLowMovement(TransparentWrapper, PrunableLayer):
     """Computes with masked kernels while it trains the layer's own weights and their scores.
 
         kernel used in the layer = mask * kernel
@@ -99,6 +103,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
     ):
         settings = Settings(pruning_schedule, method, block_size, score_learning_rate_multiplier)
         _check_layer(layer)
+        check_not_wrapped(layer)
         if isinstance(settings.block_size, Units) and not shared_kernels:
             raise TypeError(
                 f"block_size {settings.block_size!r} is for models: heads and neurons have weights "
@@ -110,12 +115,13 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         super().__init__(layer, **kwargs)
         self._settings = settings
         self.guard = TrainingGuard(self.name)
+        self.usage = KernelUsage(layer.name, self.guard)
         self.__dict__["_shared_kernels"] = list(shared_kernels)  # untracked: their variables are
-        self.supports_masking = layer.supports_masking
-        self.stateful = getattr(layer, "stateful", False)
-        compat.declare_input_shape(self, compat.declared_input_shape(layer))
+        self.__dict__["owner"] = weakref.ref(self)
+        self.show_layer()
         if layer.built:
             self.build(None)
+        remember_wrapper(layer, self)
 
     # ---- variables
 
@@ -130,31 +136,45 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             build_attention(self.layer)
         attributes = attributes_by_weight(self.layer)
         weights = find_kernels(self.layer, attributes)
-        kernels, made = [], []
-        if self._shared_kernels:
-            for shared in self._shared_kernels:
-                if shared.kernel is None:
-                    parts = [
-                        Part(attribute.weight, axis, is_bias=attribute.name == "bias")
-                        for attribute, axis in shared.parts
-                    ]
-                    first = next(part.weight for part in parts if id(part.weight) in attributes)
-                    shared.kernel = make_kernel(self, self.settings, parts, (shared.size,), first)
-                    made.append(shared.kernel)
-                kernels.append(shared.kernel)
-        else:
-            for weight in weights:
-                shape = block_shape(tuple(weight.shape), self.settings.block_size)
-                kernels.append(make_kernel(self, self.settings, [Part(weight)], shape, weight))
-            made = kernels
+        kernels, made = make_kernels(
+            self, self.settings, weights, self._shared_kernels, set(attributes)
+        )
         vars(self)["_built_kernels"] = kernels
-        vars(self)["_masked_attributes"] = _masked_attributes(attributes, weights, kernels)
+        vars(self)["_masked_attributes"] = masked_attributes(attributes, weights, kernels)
+        self.usage.watch_weights(
+            [(attribute.name, attribute.weight) for attribute, _ in self._masked_attributes],
+            [variable for kernel in made for variable in kernel.variables],
+        )
+        self.__dict__["_layers_inside"] = [self.layer, *self.layer.submodules]
+        self.__dict__["_call_lock"] = CallLock()
+        self._mark_in_checkpoints(attributes)
         # Layers and checkpoints track these, whichever wrapper made them.
         self.kernel_variables = [kernel.variables for kernel in kernels]
         vars(self)["_made_kernels"] = made
         if self.adds_penalty:
             self.add_loss(self._penalty)  # a bound method: copies of the layer get their own
         super().build(input_shape)
+
+    def _mark_in_checkpoints(self, attributes: Mapping[int, Attribute]) -> None:
+        """Keeps checkpoints of pruned and of plain models apart, which look alike from outside."""
+
+        def refuse() -> None:
+            raise ValueError(
+                f"The checkpoint holds the layer {self.layer.name!r} without masks, and the model "
+                "is pruned. Load dense weights before tf_movprune.prune_low_movement, whose scores "
+                "may start from them; or load weights that a model pruned in the same way saved."
+            )
+
+        paths = paths_to_owners(self.layer)
+        places = [attributes[id(w)] for w in self.layer.weights if id(w) in attributes]
+        self.mark(
+            {
+                (*paths[id(place.owner)], place.name): place.weight
+                for place in places
+                if id(place.owner) in paths
+            },
+            refuse,
+        )
 
     @property
     def settings(self) -> Settings:
@@ -182,7 +202,8 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         return bool(self._made_kernels) and self.settings.method.has_penalty
 
     def _penalty(self) -> tf.Tensor:
-        return tf.add_n([kernel.penalty() for kernel in self._made_kernels])
+        with own_reads():
+            return tf.add_n([kernel.penalty() for kernel in self._made_kernels])
 
     @property
     def kernels(self) -> list[MaskedKernel]:
@@ -194,27 +215,75 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         if "_built_kernels" not in vars(self):
             raise ValueError(
                 f"The pruned layer {self.name!r} is not built yet, and has no masks. Call it, or "
-                "the model, once on example inputs before training, for instance model(batch)."
+                "the model, once on example inputs first, for instance model(batch)."
             )
         return self._built_kernels
 
+    @property
+    def masks(self) -> list[tf.Variable]:
+        """The bool variables `mask` of `kernels`."""
+        return [kernel.mask for kernel in self.kernels]
+
+    @property
+    def scores(self) -> list[tf.Variable]:
+        """The float32 variables `scores` of `kernels`, of methods that have any."""
+        return [kernel.scores for kernel in self.kernels if kernel.scores is not None]
+
     # ---- forward pass
 
-    def __call__(self, *args, **kwargs):
-        # A layer may be called by the name of its own first argument: attention(query=...).
-        first = next(iter(inspect.signature(self.layer.call).parameters), None)
-        if not args and first in kwargs:
-            args = (kwargs.pop(first),)
-        return super().__call__(*args, **kwargs)
-
-    def call(self, inputs, *args, training=None, mask=None, **kwargs):
+    def call(self, *args, **kwargs):
+        training = compat.training_argument(self, args, kwargs)
+        if not compat.takes_training(self.layer):
+            kwargs.pop("training", None)
+        is_watched = self.guard.is_open and not compat.is_saving()
         if _is_true(training) and not compat.is_saving():
             self.guard.check()
-        if mask is not None and compat.takes_mask(self.layer):
-            kwargs["mask"] = mask
+        with self._computing(training) as tensors:
+            outputs = self.layer(*args, **kwargs)
+        if is_watched:
+            self.usage.check_call(tensors)
+        return outputs
+
+    def computed_attributes(self) -> set[str]:
+        masked = vars(self).get("_masked_attributes", ())
+        places = [place for attribute, _ in masked for place in attribute.places]
+        names = {name for owner, name in places if owner is self.layer}
+        return names | set(kernel_names(self.layer))
+
+    def computed_attribute(self, name: str) -> tf.Tensor | None:
+        """The masked weight of that name."""
+        for i, (attribute, _) in enumerate(vars(self).get("_masked_attributes", ())):
+            if (self.layer, name) in attribute.places:
+                tensors = self._masked_weights(compat.training_mode())
+                if self.guard.is_open and compat.calling_layer() is not None:
+                    tensors = self.usage.watched(tensors)
+                return tensors[i]
+        return None
+
+    def computed_method(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """A method of the layer, which computes with masked weights."""
+
+        @functools.wraps(method)
+        def masked(*args: Any, **kwargs: Any) -> Any:
+            if "_built_kernels" not in vars(self):
+                return method(*args, **kwargs)
+            with self._computing(compat.training_mode()):
+                return method(*args, **kwargs)
+
+        return masked
+
+    @contextlib.contextmanager
+    def _computing(self, training: Any) -> Iterator[list[tf.Tensor]]:
+        """A context in which the layer has masked weights, which it gives."""
+        tensors = self._masked_weights(training)
+        if self.guard.is_open and not compat.is_saving() and compat.calling_layer() is not None:
+            tensors = self.usage.watched(tensors)
         attributes = [attribute for attribute, _ in self._masked_attributes]
-        with replaced(self.layer, attributes, self._masked_weights(training)):
-            return self.layer(inputs, *args, **kwargs)
+        with (
+            self._call_lock.held(self.layer.name),
+            replaced(self._layers_inside, attributes, tensors),
+        ):
+            yield tensors
 
     def _masked_weights(self, training: Any = False) -> list[tf.Tensor]:
         if self.settings.method.has_noise and tf.is_tensor(training):
@@ -225,20 +294,12 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
             )
         tensors = []
         for attribute, masked_by in self._masked_attributes:
-            tensor = tf.convert_to_tensor(attribute.weight)
-            for kernel, part in masked_by:
-                tensor = kernel.masked(part, tensor, training=_is_true(training))
+            with own_reads():
+                tensor = tf.convert_to_tensor(attribute.weight)
+                for kernel, part in masked_by:
+                    tensor = kernel.masked(part, tensor, training=_is_true(training))
             tensors.append(tensor)
         return tensors
-
-    def reset_states(self, *args, **kwargs):
-        self.layer.reset_states(*args, **kwargs)
-
-    def compute_mask(self, inputs, mask=None):
-        return self.layer.compute_mask(inputs, mask)
-
-    def compute_output_shape(self, input_shape):
-        return self.layer.compute_output_shape(input_shape)
 
     # ---- pruning
 
@@ -247,13 +308,28 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         _ = self.kernels  # raises before the layer is built
         return prunable_weights(self.layer)
 
-    def fold_masks(self) -> Layer:
-        """Writes the masked weights into the layer, and returns it. Training raises thereafter."""
+    def check_run(self, trained: Collection[int]) -> None:
+        """Raises ValueError if training did not use the layer, or gave its scores no gradient.
+
+        Args:
+          trained: ids of the variables that are trained.
+        """
+        attributes = [attribute for attribute, _ in self._masked_attributes]
+        names = [x.name for x in attributes if id(x.weight) in trained]
+        self.usage.check_run(names if self.settings.method.has_scores else [])
+
+    def let_go(self) -> None:
+        """Leaves the layer as if it had never been wrapped."""
+        self.usage.end_watch()
+        forget_wrapper(self.layer)
+
+    def fold_masks(self) -> None:
+        """Writes the masked weights into the layer. Training raises thereafter."""
         _ = self.kernels
         for (attribute, _), tensor in zip(self._masked_attributes, self._masked_weights()):
             attribute.weight.assign(tensor)
         self.guard.fold()
-        return self.layer
+        self.usage.end_watch()
 
     # ---- saving
 
@@ -280,24 +356,7 @@ class PruneLowMovement(keras.layers.Wrapper, PrunableLayer):
         with keras.saving.custom_object_scope(custom_objects or {}):
             config["pruning_schedule"] = deserialize_schedule(config["pruning_schedule"])
             config["method"] = deserialize_method(config["method"])
-            return super().from_config(config, custom_objects)
-
-
-def _masked_attributes(
-    attributes: Mapping[int, Attribute],
-    weights: Sequence[tf.Variable],
-    kernels: Sequence[MaskedKernel],
-) -> list[tuple[Attribute, list[tuple[MaskedKernel, Part]]]]:
-    """Masked attributes and the kernels that mask them: of prunable weights, then of biases."""
-    found: dict[int, tuple[Attribute, list[tuple[MaskedKernel, Part]]]] = {}
-    for weight in weights:
-        found[id(weight)] = attributes[id(weight)], []
-    for kernel in kernels:
-        for part in kernel.parts:
-            key = id(part.weight)
-            if key in attributes:
-                found.setdefault(key, (attributes[key], []))[1].append((kernel, part))
-    return list(found.values())
+            return cls(deserialize_layer(config.pop("layer")), **config)
 
 
 def is_prunable(layer: Any) -> bool:

@@ -1,9 +1,8 @@
-"""The layers of any Keras model by path, and their replacement by others."""
+"""The layers of any Keras model by path."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from tf_movprune.core.masked_kernel import MaskedKernel
@@ -94,7 +93,12 @@ def is_wrapper(layer: Any) -> bool:
 
 
 def pruned_layers(model: Layer) -> dict[str, PruneLowMovement]:
-    """The pruning wrappers of a model, by the paths of the layers that they wrap."""
+    """The pruning wrappers of a model, by the paths of the layers that they wrap.
+
+    Raises:
+      TypeError: `model` is not a Keras model or layer.
+    """
+    compat.check_keras_object(model)
     return LayerTree(model).pruned_layers()
 
 
@@ -107,6 +111,7 @@ def built_layers(model: Layer) -> dict[str, PruneLowMovement]:
     """The pruning wrappers of a model by path.
 
     Raises:
+      TypeError: `model` is not a Keras model or layer.
       ValueError: there are none, or they are not built.
     """
     wrappers = pruned_layers(model)
@@ -130,111 +135,16 @@ def children(layer: Layer) -> Iterator[tuple[str, Layer]]:
     template = "layer" if isinstance(layer, keras.layers.Bidirectional) else None
     for name, value in vars(layer).items():
         if not compat.is_keras_attribute(name) and name != template:
-            yield from _layers_in(name, value)
+            yield from layers_in(name, value)
 
 
-def _layers_in(name: str, value: Any) -> Iterator[tuple[str, Layer]]:
+def layers_in(name: str, value: Any) -> Iterator[tuple[str, Layer]]:
+    """The layers that an attribute holds, in lists and mappings too, with their paths."""
     if isinstance(value, Layer):
         yield name, value
     elif isinstance(value, dict):
         for key, item in value.items():
-            yield from _layers_in(f"{name}.{key}", item)
+            yield from layers_in(f"{name}.{key}", item)
     elif isinstance(value, (list, tuple)):
         for i, item in enumerate(value):
-            yield from _layers_in(f"{name}.{i}", item)
-
-
-def replace_layers(root: Layer, replacements: Mapping[int, Layer]) -> Layer:
-    """Puts layers in the place of others, wherever these are referenced.
-
-    Sequential and Functional models are cloned around the same layers. Other layers are changed in
-    place, and keep the order of their weights.
-
-    Args:
-      root: a model or layer.
-      replacements: new layers by the `id` of the old ones.
-
-    Returns:
-      `root`, its clone, or its replacement.
-    """
-    done: dict[int, Layer] = dict(replacements)
-
-    def replaced(layer: Layer) -> Layer:
-        if id(layer) not in done:
-            done[id(layer)] = layer  # ends cycles
-            if is_graph_network(layer):
-                done[id(layer)] = clone_if_needed(layer)
-            else:
-                change_in_place(layer)
-        return done[id(layer)]
-
-    def clone_if_needed(model: keras.Model) -> keras.Model:
-        if all(replaced(layer) is layer for layer in model.layers):
-            return model
-        return keras.models.clone_model(model, clone_function=replaced)
-
-    def change_in_place(layer: Layer) -> None:
-        for name, value in list(vars(layer).items()):
-            if compat.is_keras_attribute(name):
-                continue
-            olds = [child for _, child in _layers_in(name, value)]
-            news = [replaced(child) for child in olds]
-            if any(old is not new for old, new in zip(olds, news)):
-                _set_attribute(layer, name, _rebuilt(value, replaced), olds)
-
-    return replaced(root)
-
-
-@contextlib.contextmanager
-def unchanged(root: Layer) -> Iterator[None]:
-    """Restores all attributes of all layers of a model at the end of a context."""
-    layers = LayerTree(root).layers()
-    states = [_state(layer) for layer in layers]
-    try:
-        yield
-    finally:
-        for layer, state in zip(layers, states):
-            vars(layer).clear()
-            vars(layer).update(state)
-
-
-def _state(layer: Layer) -> dict[str, Any]:
-    """The attributes of a layer, with copies of the lists and mappings in which Keras keeps books.
-
-    Nodes are among them: a layer gets more of these when a graph is cloned around it.
-    """
-    return {
-        name: compat.copy_of_books(value)
-        if compat.is_keras_attribute(name) and isinstance(value, (list, dict, MutableMapping))
-        else value
-        for name, value in vars(layer).items()
-    }
-
-
-def _rebuilt(value: Any, replaced: Callable[[Layer], Layer]) -> Any:
-    if isinstance(value, Layer):
-        return replaced(value)
-    if isinstance(value, dict):
-        return {key: _rebuilt(item, replaced) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        items = [_rebuilt(item, replaced) for item in value]
-        return tuple(items) if isinstance(value, tuple) else items
-    return value
-
-
-def _set_attribute(layer: Layer, name: str, value: Any, olds: list) -> None:
-    """Assigns an attribute, which keeps its place, as do the items that Keras tracks for it."""
-    later_names = list(vars(layer))[list(vars(layer)).index(name) + 1 :]
-    order = {id(item): i for i, item in enumerate(compat.tracked_items(layer))}
-    container = getattr(layer, name)
-    place = min(
-        (order[id(item)] for item in (container, *olds) if id(item) in order), default=len(order)
-    )
-    setattr(layer, name, value)
-    tracked = compat.tracked_items(layer)
-    new = [item for item in tracked if id(item) not in order]
-    kept = [item for item in tracked if id(item) in order]
-    place = sum(order[id(item)] < place for item in kept)
-    compat.reorder_tracked_items(layer, kept[:place] + new + kept[place:])
-    for later in later_names:
-        vars(layer)[later] = vars(layer).pop(later)
+            yield from layers_in(f"{name}.{i}", item)

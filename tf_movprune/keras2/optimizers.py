@@ -66,10 +66,18 @@ class MovementAdamW(OpenAdamW):
       score_optimizer: Keras optimizer for the scores, which then have no slots here. It takes no
         part in clipping: `global_clipnorm` spans all gradients.
       **kwargs: arguments of `AdamW`.
+
+    Raises:
+      ValueError: `use_ema` is true and there is a `score_optimizer`.
     """
 
     def __init__(self, *args, score_optimizer=None, name="MovementAdamW", **kwargs):
         super().__init__(*args, name=name, **kwargs)
+        if score_optimizer is not None and self.use_ema:
+            raise ValueError(
+                "use_ema averages all variables, and scores that have an optimizer of their own "
+                "cannot be averaged. Leave out score_optimizer, or use_ema."
+            )
         self.score_optimizer = score_optimizer
         self.exclude_from_weight_decay(var_names=_NO_DECAY)
 

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import contextlib
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
 from tf_movprune.core.granularity import WEIGHTS, Units
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import PruningSchedule
-from tf_movprune.core.settings import Settings, resolve
-from tf_movprune.keras2 import run_checks
-from tf_movprune.keras2.compat import Layer, PruningPolicy, check_keras_object, forget_compilation
+from tf_movprune.core.settings import Settings
+from tf_movprune.keras2 import compat, run_checks
+from tf_movprune.keras2.compat import (
+    Layer,
+    PruningPolicy,
+    check_keras_object,
+    forget_compilation,
+)
 from tf_movprune.keras2.distiller import Distiller
 from tf_movprune.keras2.layer import PruneLowMovement, is_prunable
-from tf_movprune.keras2.layer_tree import LayerTree, is_wrapper, replace_layers
-from tf_movprune.keras2.saving import guard_saving, unguard_saving
-from tf_movprune.keras2.targets import find_targets
+from tf_movprune.keras2.layer_tree import LayerTree, is_wrapper
+from tf_movprune.keras2.other_keras import allow_keras3, refuse_keras3
+from tf_movprune.keras2.replacement import replace_layers, undone_on_error
+from tf_movprune.keras2.saving import guard_saving, refuse_files, unguard_saving
+from tf_movprune.keras2.targets import check_policy, choose
+from tf_movprune.keras2.training_guard import (
+    guard_training,
+    unguard_training,
+    warn_of_training,
+)
 from tf_movprune.keras2.units import Member, share_kernels
 
 
@@ -31,25 +45,29 @@ def prune_low_movement(
 ) -> Any:
     """Prepares a model or layer for pruning during training.
 
-    Sequential and Functional models are cloned around the same layers. Subclassed models, Hugging
-    Face models among them, are changed in place: each chosen sublayer's attribute becomes its
-    wrapper. Composite layers inside a Sequential or Functional model are changed in place, too. A
-    layer that is used in several places is wrapped once, in all of them. Compile the result before
-    training, and train with `UpdatePruningStep`.
+    Sequential and Functional models are cloned around the same layers, with their losses, metrics
+    and attributes. Subclassed models, subclasses of Functional and Sequential and Hugging Face
+    models among them, are changed in place: each chosen sublayer's attribute becomes its wrapper.
+    Composite layers inside a Sequential or Functional model are changed in place, too. A layer that
+    is used in several places is wrapped once, in all of them. If anything raises, the model is left
+    as it was. Compile the result before training, and train with `UpdatePruningStep`.
 
     Hugging Face encoders are pruned in the matrices that the paper prunes: query, key, value,
     attention output, intermediate and output of every encoder layer. Other models are pruned in
     their dense, convolution, attention and user-defined prunable layers, without embeddings,
-    recurrent layers and the output layer (in a subclassed model: the last of its own attributes). A
-    `pruning_policy` overrides this choice.
+    recurrent layers and output layers, whatever holds these: the model is traced once to find them,
+    so call a subclassed one first. A `pruning_policy` overrides this choice, and patterns can name
+    what it leaves out. `docs/which_layers.md` has the rules.
 
     Args:
       to_prune: a `tf_keras` model or layer, or a list of layers.
       pruning_schedule: a tfmot `PruningSchedule`, or a mapping from patterns over layer paths to
         schedules, such as `{"bert.encoder.layer.*.attention.*": ..., "*": ...}`. The first pattern
-        that matches decides; layers that match none stay dense. Paths are those that
-        `summarize_sparsity` prints. The method gives the schedule's value its meaning: a sparsity,
-        or the threshold of `SoftMovement`. Pass None for `L0`, which takes no schedule.
+        that matches decides; layers that match none stay dense. A pattern that matches none of the
+        default choice takes the layers that it matches among those left out, such as an embedding.
+        Paths are those that `summarize_sparsity` prints. The method gives the schedule's value its
+        meaning: a sparsity, or the threshold of `SoftMovement`. Pass None for `L0`, which takes no
+        schedule.
       method: a method of choosing masks, or a mapping from patterns to methods; `HardMovement()` by
         default. Layers with equal methods, schedules and block sizes are selected together.
       block_size: granularity of the masks: `Blocks(rows, columns)` or two integers, on kernels
@@ -60,7 +78,8 @@ def prune_low_movement(
         the fraction of heads or neurons that go. Layers that have a part in them and would not be
         pruned, such as the output layer, are wrapped too. A mapping from patterns to these, such as
         `{"*.attention.*": HEADS, "*": NEURONS}`, means single weights if no pattern matches.
-      pruning_policy: a tfmot `PruningPolicy` that chooses the layers.
+      pruning_policy: an object that chooses the layers: `PruneTransformerBlocks()`, which takes the
+        decoders of Hugging Face models too, or another tfmot `PruningPolicy`.
       score_learning_rate_multiplier: learning rate of the scores over that of the optimizer, for
         any optimizer. `HardMovement` has 1 by default, since the order alone counts for scores that
         start at zero; `SoftMovement` has 1e-2 over 3e-5 and `L0` 1e-1 over 3e-5, as in the paper.
@@ -71,12 +90,16 @@ def prune_low_movement(
 
     Raises:
       TypeError: an argument is not of its type, or the model is a Keras 3 model.
-      ValueError: nothing can be pruned, the model is pruned already, a pattern matches nothing, or
-        heads or neurons are to be pruned in a layer that has none.
+      ValueError: nothing can be pruned, the model is pruned already, a pattern matches or decides
+        nothing, or heads or neurons are to be pruned in a layer that has none.
+
+    Warns of transformer blocks and of matrices that the default choice leaves out, and of an output
+    layer that was guessed, as the model cannot be traced.
 
     Reference:
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683.
     """
+    check_policy(pruning_policy)
     given = (pruning_schedule, method, block_size, score_learning_rate_multiplier)
     if isinstance(to_prune, (list, tuple)):
         _refuse_patterns("A list of layers", *given)
@@ -93,12 +116,21 @@ def prune_low_movement(
     if kwargs:
         raise TypeError(f"Unexpected arguments for a model: {', '.join(kwargs)}.")
 
-    targets = find_targets(tree, pruning_policy)
-    settings = resolve(targets, *given)
-    wrappers = _wrap(tree, targets, settings)
-    pruned = replace_layers(to_prune, wrappers)
-    forget_compilation(pruned)
-    guard_saving(LayerTree(pruned))
+    targets, settings = choose(tree, pruning_policy, given)
+    with undone_on_error(to_prune), contextlib.ExitStack() as if_it_fails:
+        wrappers = _wrap(tree, targets, settings)
+        for wrapper in wrappers.values():
+            if_it_fails.callback(wrapper.let_go)
+        _check_only_holders(tree, wrappers)
+        pruned = replace_layers(to_prune, wrappers, for_a_while=True)
+        after = LayerTree(pruned)
+        _forget_traces(after)
+        guard_saving(after)
+        guard_training(pruned, list(after.pruned_layers().values()))
+        refuse_keras3(pruned)
+        for wrapper in wrappers.values():  # layers of graphs outlive their models
+            wrapper.__dict__["owner"] = weakref.ref(pruned)
+        if_it_fails.pop_all()
     return pruned
 
 
@@ -125,6 +157,31 @@ def _wrap(
         )
         for member in in_order
     }
+
+
+def _check_only_holders(tree: LayerTree, wrappers: Mapping[int, PruneLowMovement]) -> None:
+    """Raises ValueError if another layer has a kernel among its attributes.
+
+    Nothing would mask it there, or both layers would.
+    """
+    holders = {id(wrapper.layer): wrapper.layer for wrapper in wrappers.values()}
+    kernels: dict[int, Layer] = {}
+    for wrapper in wrappers.values():
+        for module in wrapper.layer.submodules:
+            holders.setdefault(id(module), wrapper.layer)
+        if wrapper.built:
+            for weight in wrapper.get_prunable_weights():
+                kernels.setdefault(id(weight), wrapper.layer)
+    for layer in tree.layers():
+        for name in compat.own_attributes(layer):
+            target = kernels.get(id(vars(layer)[name]))
+            if target is not None and holders.get(id(layer)) is not target:
+                raise ValueError(
+                    f"{layer.name!r} ({type(layer).__name__}) has the kernel of {target.name!r} as "
+                    f"its {name!r}, so that one mask would not decide on it. Let it hold the layer "
+                    f"{target.name!r} and read its kernel, or leave {target.name!r} out, with a "
+                    "mapping of path patterns to schedules or a pruning_policy."
+                )
 
 
 def _prune_list(
@@ -154,16 +211,17 @@ def strip_pruning(model: Any) -> Any:
 
     Args:
       model: a model or layer that `prune_low_movement` returned, or a `Distiller` with one as its
-        student. Sequential and Functional models are cloned around the same layers, others are
-        changed in place. The layers' weights are overwritten in either case: training the pruned
-        model further raises.
+        student. What was changed in place is changed back. The layers' weights are overwritten:
+        training the pruned model further raises. If stripping raises, the pruned model is left as
+        it was, and can be trained on and saved.
 
     Returns:
-      The plain model or layer; for a `Distiller`, the student.
+      The plain model or layer; for a `Distiller`, the student. A model that was cloned by
+      `prune_low_movement` gives back the model that it was cloned from.
 
     Raises:
       TypeError: `model` is not a Keras model or layer.
-      ValueError: nothing in `model` is pruned.
+      ValueError: nothing in `model` is pruned, it was stripped already, or it is not built.
 
     Warns if masks were never refreshed, have fewer zeros than their schedule asks for at its
     `end_step`, have no zeros, or have nothing else.
@@ -178,11 +236,37 @@ def strip_pruning(model: Any) -> Any:
             f"{model.name!r} has no pruned layers: it was stripped already, or never given to "
             "tf_movprune.prune_low_movement."
         )
+    for wrapper in wrappers:
+        _ = wrapper.kernels  # raises if it is not built
+        if wrapper.guard.is_folded:
+            raise ValueError(
+                f"{model.name!r} was stripped already: use what tf_movprune.strip_pruning returned."
+            )
     run_checks.warn_if_behind(model.name, wrappers)
-    stripped = replace_layers(model, {id(wrapper): wrapper.fold_masks() for wrapper in wrappers})
-    forget_compilation(stripped)
-    unguard_saving(LayerTree(stripped))
+    with undone_on_error(model):
+        unguard_saving(LayerTree(model))
+        unguard_training(model)
+        allow_keras3(model)
+        stripped = replace_layers(model, {id(wrapper): wrapper.layer for wrapper in wrappers})
+        _forget_traces(LayerTree(stripped))
+        warn_of_training(stripped)
+        for wrapper in wrappers:
+            wrapper.fold_masks()
+        if stripped is not model:
+            refuse_files(
+                model,
+                f"{model.name!r} was stripped: save what tf_movprune.strip_pruning returned, "
+                f"{stripped.name!r}.",
+            )
     return stripped
+
+
+def _forget_traces(tree: LayerTree) -> None:
+    """Forgets functions, the compiled ones too, that were traced with other layers in place."""
+    forget_compilation(tree.root)
+    for layer in tree.layers():
+        compat.forget_traces(layer)
+        compat.forget_functions(layer)
 
 
 def _check_unpruned(tree: LayerTree) -> None:

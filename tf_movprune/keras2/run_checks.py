@@ -1,4 +1,7 @@
-"""Checks for mistakes in a training run, before its first step or when it is over."""
+"""Checks for mistakes in a training run, before its first step or when it is over.
+
+There is one function for each mistake, and so there are many.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from tf_movprune.core.masked_kernel import MaskedKernel, masked_parts
 from tf_movprune.core.masks import kept_count
 from tf_movprune.core.refresh import groups
 from tf_movprune.core.schedules import Ramp
+from tf_movprune.core.scores import MOVEMENT_PER_MAGNITUDE, MagnitudeScores
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import keras
 from tf_movprune.keras2.layer import PruneLowMovement
@@ -54,10 +58,12 @@ def check_schedule(ramp: Ramp, run: Run) -> None:
     if end is not None and end > run.end:
         raise ValueError(
             f"The schedule ends at step {end}, but {length}: it would stop at "
-            f"{ramp.value_name} {ramp.value_at(run.end):.2f}. Lower end_step or train "
-            "longer. If this is one of several calls of fit, pass num_train_steps to "
-            "UpdatePruningStep."
+            f"{ramp.value_name} {ramp.value_at(run.end):.2f}. Lower end_step (a recipe makes it "
+            f"from num_train_steps, which would be {run.end}) or train longer. If this is one of "
+            "several calls of fit, pass num_train_steps to UpdatePruningStep."
         )
+    if ramp.final_value == 0:  # as it is asked for
+        return
     # A ramp from 0 prunes nothing yet at its first refresh.
     first = begin + frequency if ramp.value_at(begin) == 0 else begin
     last = run.end - 1 if end is None else end
@@ -109,6 +115,50 @@ def check_loss(model: keras.Model, layers: Mapping[str, PruneLowMovement]) -> No
         )
 
 
+def check_kernels_used(model: keras.Model, layers: Mapping[str, PruneLowMovement]) -> None:
+    """Raises ValueError if steps were taken without a pruned layer, or gave scores no gradient."""
+    trained = {id(weight) for weight in model.trainable_weights}
+    for layer in layers.values():
+        layer.check_run(trained)
+
+
+def sums_of_scores(layers: Mapping[str, PruneLowMovement]) -> list[tuple[float, float]]:
+    """Two sums over each score variable, which change if the scores do."""
+    sums = []
+    for _, variable in _scores(layers):
+        scores = tf.cast(tf.convert_to_tensor(variable), tf.float64)
+        sums.append((float(tf.reduce_sum(scores)), float(tf.reduce_sum(scores * scores))))
+    return sums
+
+
+def warn_if_scores_stood_still(
+    layers: Mapping[str, PruneLowMovement], before: Sequence[tuple[float, float]]
+) -> None:
+    """Warns of scores that training has not changed."""
+    after = sums_of_scores(layers)
+    still = [path for (path, _), a, b in zip(_scores(layers), before, after) if a == b]
+    if still:
+        warnings.warn(
+            f"Training has not moved the movement scores of {', '.join(still)}: their masks follow "
+            "from the first scores alone. A train step or loop of your own has to train the "
+            "model's trainable_variables as they are after pruning, at a learning rate above 0.",
+            stacklevel=3,
+        )
+
+
+def warn_if_not_called(name: str, layers: Iterable[PruneLowMovement]) -> None:
+    """Warns if weights were trained between two updates of masks without calling pruned layers."""
+    first, *others = layers
+    is_called = any(layer.usage.was_called for layer in others)
+    if not is_called and first.usage.was_passed_by(first.get_prunable_weights()[0]):
+        warnings.warn(
+            f"The weights of {name!r} were trained without calling its pruned layers: the masks "
+            "have no effect. A function that was traced before pruning (tf.function) goes on "
+            "computing without them: make it after tf_movprune.prune_low_movement.",
+            stacklevel=3,
+        )
+
+
 def check_scores(layers: Mapping[str, PruneLowMovement], step: int) -> None:
     """Raises ValueError if scores are not finite."""
     for path, scores in _scores(layers):
@@ -131,15 +181,53 @@ def _scores(layers: Mapping[str, PruneLowMovement]) -> list[tuple[str, tf.Variab
 
 
 def warn_if_rate_ends(optimizer: keras.optimizers.Optimizer, run: Run) -> None:
-    """Warns of an optimizer whose learning rate is 0 before a run is over."""
+    """Warns of an optimizer whose learning rate is 0 before a run is over, or long after it."""
     rate = compat.learning_rate_of(getattr(optimizer, "inner_optimizer", optimizer))
-    if isinstance(rate, LinearWarmupDecay) and rate.num_train_steps < run.end:
+    if not isinstance(rate, LinearWarmupDecay):
+        return
+    if rate.num_train_steps < run.end:
         warnings.warn(
             f"The optimizer's learning rate is 0 from step {rate.num_train_steps} on, its "
             f"num_train_steps, but {_length(run)}: nothing would learn in the steps after. Make "
             f"the optimizer for num_train_steps={run.end}, or train shorter.",
             stacklevel=2,
         )
+    elif rate.num_train_steps > 1.1 * run.end:
+        left = float(rate(run.end)) / rate.peak_learning_rate
+        warnings.warn(
+            f"The optimizer was made for num_train_steps={rate.num_train_steps}, but "
+            f"{_length(run)}: the learning rate would still be {left:.0%} of its peak at the end. "
+            f"Make the optimizer for num_train_steps={run.end}, or train longer. If this is one of "
+            "several calls of fit, pass num_train_steps to UpdatePruningStep.",
+            stacklevel=2,
+        )
+
+
+def warn_if_scores_learn_otherwise(
+    optimizer: keras.optimizers.Optimizer, group: Sequence[MaskedKernel]
+) -> None:
+    """Warns of scores of `ShortRun` that learn by another optimizer than the recipe's."""
+    method, scale = group[0].method, group[0].settings.score_scale
+    if getattr(method, "score_initializer", None) != MagnitudeScores(MOVEMENT_PER_MAGNITUDE):
+        return
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = getattr(optimizer, "score_optimizer", None) or optimizer
+    rate, ramp = compat.learning_rate_of(optimizer), group[0].settings.ramp
+    if callable(rate):  # a schedule
+        rate = max(float(rate(step)) for step in (ramp.begin_step, ramp.final_step or 0))
+    if not isinstance(optimizer, keras.optimizers.SGD) or getattr(optimizer, "momentum", None):
+        what = f"by {type(optimizer).__name__}"
+    elif rate is not None and not 0.1 <= float(rate) / scale.rate_for(1.0) <= 10:
+        what = f"at rate {float(rate):.3g}"
+    else:
+        return
+    warnings.warn(
+        f"Scores start from MagnitudeScores({MOVEMENT_PER_MAGNITUDE}), as in tf_movprune.ShortRun, "
+        "whose scores learn by gradient descent without momentum at rate 1, but here they learn "
+        f"{what}: accuracy is lower then. Compile with recipe.create_optimizer(...), or pass "
+        "score_optimizer=tf_keras.optimizers.SGD(1.0) to tf_movprune.create_optimizer.",
+        stacklevel=2,
+    )
 
 
 def warn_if_scores_are_noise(group: Sequence[MaskedKernel], step: int) -> None:
@@ -180,7 +268,7 @@ def warn_if_ahead(kernels: Iterable[MaskedKernel], step: int) -> None:
 def warn_if_behind(name: str, layers: Collection[PruneLowMovement]) -> None:
     """Warns of masks that were never refreshed, are behind their schedule, or have no zeros."""
     kernels = kernels_of(layers)
-    if all(float(kernel.threshold) == -np.inf for kernel in kernels) and (
+    if all(np.all(kernel.threshold == -np.inf) for kernel in kernels) and (
         _kept(kernels) == _total(kernels)
     ):
         warnings.warn(
@@ -192,8 +280,16 @@ def warn_if_behind(name: str, layers: Collection[PruneLowMovement]) -> None:
     empty = [layer.layer.name for layer in layers if not all(np.any(k.mask) for k in layer.kernels)]
     if empty:
         warnings.warn(
-            f"Nothing remains of a kernel of {', '.join(empty)}. Prune less, or set "
-            "minimum_remaining on the method.",
+            f"Nothing remains of a kernel of {', '.join(empty)}. Prune less, or leave these layers "
+            "out; hard and soft movement and magnitude keep minimum_remaining of each.",
+            stacklevel=3,
+        )
+    unused = [layer.layer.name for layer in layers if not layer.usage.was_called]
+    if 0 < len(unused) < len(layers):
+        warnings.warn(
+            f"{name!r} was trained without calling its pruned layers {', '.join(unused)}: their "
+            "masks had no effect, and stripping changes what the model computes. Functions that "
+            "were traced before pruning (tf.function) have to be made after it.",
             stacklevel=3,
         )
     for group in groups(kernels):
@@ -214,7 +310,7 @@ def _warn_if_group_is_behind(name: str, group: Sequence[MaskedKernel]) -> None:
     if ramp.end_step is None:
         return
     target = ramp.value_at(ramp.end_step)
-    minimum = getattr(method, "minimum_remaining", 0.0)
+    minimum = getattr(method, "minimum_remaining", None) or 0.0
     # One more in each matrix may be the rounding of a method that counts in another way.
     sizes = [kernel.size for kernel in group]
     allowed = (max(int(kept_count(n, target)), int(minimum * n) + 1) for n in sizes)

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
-
 from tf_movprune.core.granularity import Blocks
+from tf_movprune.core.nested import named_leaves
 from tf_movprune.keras2 import hugging_face
 from tf_movprune.keras2.compat import (
     Layer,
@@ -17,6 +16,7 @@ from tf_movprune.keras2.compat import (
     keras,
     registered_name,
 )
+from tf_movprune.keras2.instance_method import InstanceMethod
 from tf_movprune.keras2.layer import PruneLowMovement
 from tf_movprune.keras2.layer_tree import LayerTree, pruned_layers
 from tf_movprune.keras2.optimizers import LinearWarmupDecay, MovementAdamW
@@ -26,60 +26,107 @@ from tf_movprune.keras2.serialization import SERIALIZABLE
 def guard_saving(tree: LayerTree) -> None:
     """Makes `save_pretrained` raise, and saving that would lose what was changed in place.
 
+    Errors of `load_weights` say which files fit.
+
     Args:
       tree: layer tree of a pruned model.
     """
     hugging_face.refuse_saving(tree.root)
-    _refuse_shared_kernels(tree)
+    if isinstance(tree.root, keras.Model):
+        vars(tree.root)["load_weights"] = _LoadWeights(tree.root)
+        sharing = _layers_with_shared_kernels(tree)
+        if sharing:
+            vars(tree.root)["save"] = _Refusal(sharing[0].get_config)
     for layer in tree.holders():
         # Keras would save a layer that was changed in place as its class makes it, without
         # wrappers. The file would not load, or would load another model.
         if not is_graph_network(layer):
-            vars(layer)["get_config"] = functools.partial(_complete_config, layer)
+            vars(layer)["get_config"] = _CompleteConfig(layer)
 
 
 def unguard_saving(tree: LayerTree) -> None:
     """Undoes `guard_saving`."""
     hugging_face.allow_saving(tree.root)
-    vars(tree.root).pop("save", None)
     for layer in tree.layers():
-        if getattr(vars(layer).get("get_config"), "func", None) is _complete_config:
-            del vars(layer)["get_config"]
+        for name in ("get_config", "load_weights", "save"):
+            if isinstance(vars(layer).get(name), InstanceMethod):
+                del vars(layer)[name]
 
 
-def _refuse_shared_kernels(tree: LayerTree) -> None:
-    """Refuses to save before Keras opens the file, which would be lost."""
-    sharing = [
-        layer
-        for layer in tree.pruned_layers().values()
-        if not isinstance(layer.settings.block_size, Blocks)
-    ]
-    if sharing and isinstance(tree.root, keras.Model):
+def refuse_files(model: Layer, why: str) -> None:
+    """Makes saving of a model raise ValueError, before Keras opens a file."""
 
-        def refuse(*args: Any, **kwargs: Any) -> None:
-            sharing[0].get_config()  # raises
+    def refuse() -> None:
+        raise ValueError(why)
 
-        vars(tree.root)["save"] = refuse
+    if isinstance(model, keras.Model):
+        for name in ("save", "save_weights"):
+            vars(model)[name] = _Refusal(refuse)
 
 
-def _complete_config(layer: Layer) -> dict[str, Any]:
-    """The configuration of a layer, if it contains all wrappers inside the layer."""
-    config = type(layer).get_config(layer)
-    leaves, name = tf.nest.flatten(config), registered_name(PruneLowMovement)
-    found = sum(isinstance(leaf, str) and leaf == name for leaf in leaves)
-    found += sum(len(pruned_layers(leaf)) for leaf in leaves if isinstance(leaf, Layer))
-    inside = pruned_layers(layer).values()
-    if found < len(inside):
-        # Keras takes NotImplementedError for a layer without configuration. SavedModels need none,
-        # but do not bring back wrappers of attention.
-        lost = any(isinstance(w.layer, keras.layers.MultiHeadAttention) for w in inside)
-        raise (ValueError if lost else NotImplementedError)(
-            f"{layer.name!r} ({type(layer).__name__}) has pruning wrappers inside that its "
-            "get_config() does not tell of: a file of the whole model would not load. Use "
-            "save_weights or tf.train.Checkpoint, and load into a fresh model that is pruned in "
-            "the same way; or save what tf_movprune.strip_pruning returns."
-        )
-    return config
+def _layers_with_shared_kernels(tree: LayerTree) -> list[PruneLowMovement]:
+    layers = tree.pruned_layers().values()
+    return [layer for layer in layers if not isinstance(layer.settings.block_size, Blocks)]
+
+
+class _Refusal(InstanceMethod):
+    """A method of one model that refuses before Keras opens the file, which would be lost.
+
+    Args:
+      refuse: a function that raises.
+    """
+
+    def __init__(self, refuse: Callable[[], Any]):
+        self.refuse = refuse
+
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
+        self.refuse()
+
+
+class _LoadWeights(InstanceMethod):
+    """The `load_weights` of a pruned model, whose errors say which files fit."""
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return type(self.model).load_weights(self.model, *args, **kwargs)
+        except ValueError as error:
+            if "tf_movprune.prune_low_movement" in str(error):  # a marker in the checkpoint
+                raise
+            raise ValueError(
+                f"{error}\n{self.model.name!r} is pruned and takes weights of a model that was "
+                "pruned in the same way, scores and masks among them. Load dense weights before "
+                "tf_movprune.prune_low_movement, and those of a stripped model into a plain one."
+            ) from error
+
+
+class _CompleteConfig(InstanceMethod):
+    """The `get_config` of a layer, which raises if it does not tell of the wrappers inside."""
+
+    def __init__(self, layer: Layer):
+        self.layer = layer
+
+    def __call__(self) -> dict[str, Any]:
+        layer = self.layer
+        config = type(layer).get_config(layer)
+        leaves = [leaf for _, leaf in named_leaves(config)]
+        name = registered_name(PruneLowMovement)
+        found = sum(isinstance(leaf, str) and leaf == name for leaf in leaves)
+        found += sum(len(pruned_layers(leaf)) for leaf in leaves if isinstance(leaf, Layer))
+        inside = pruned_layers(layer).values()
+        if found < len(inside):
+            # Keras takes NotImplementedError for a layer without configuration. SavedModels need
+            # none, but do not bring back wrappers of attention.
+            lost = any(isinstance(w.layer, keras.layers.MultiHeadAttention) for w in inside)
+            raise (ValueError if lost else NotImplementedError)(
+                f"{layer.name!r} ({type(layer).__name__}) has pruning wrappers inside that its "
+                "get_config() does not tell of: a file of the whole model would not load. Use "
+                "save_weights or tf.train.Checkpoint, and load into a fresh model that is pruned "
+                "in the same way; or save what tf_movprune.strip_pruning returns."
+            )
+        return config
 
 
 def prune_scope():

@@ -8,7 +8,9 @@ from tf_movprune.core import methods, schedules, scores
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.keras2.compat import (
     ConstantSparsity,
+    Layer,
     PolynomialDecay,
+    is_saving,
     keras,
     register,
     registered_name,
@@ -72,6 +74,19 @@ def deserialize_method(config: dict[str, Any] | methods.PruningMethod) -> method
     cls = _registered_class(config["class_name"], "method")
     values = {name: _deserialize_value(value) for name, value in config["config"].items()}
     return cls.from_config(values)
+
+
+def deserialize_layer(config: dict[str, Any] | Layer) -> Layer:
+    """The layer of a configuration in either of Keras's formats.
+
+    Keras's own wrappers take the layer inside them to be in the older one, which does not find
+    registered classes. Nor do the functions that Keras uses while it loads older files.
+    """
+    if isinstance(config, Layer):
+        return config
+    if is_saving() and keras.saving.get_registered_object(config.get("registered_name")):
+        config = {"class_name": config["registered_name"], "config": config["config"]}
+    return keras.layers.deserialize(config, use_legacy_format="module" not in config)
 
 
 # Keras's own functions cannot do this: while it loads an H5 file or a SavedModel they are older

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_integer
-from tf_movprune.core.masked_kernel import overall_sparsity
+from tf_movprune.core.masked_kernel import MaskedKernel, overall_sparsity
 from tf_movprune.keras2.callbacks import step_of
 from tf_movprune.keras2.compat import keras
+from tf_movprune.keras2.kernel_attributes import short_names
 from tf_movprune.keras2.layer import PruneLowMovement
 from tf_movprune.keras2.layer_tree import built_layers, kernels_of
 
@@ -45,11 +47,11 @@ class PruningSummaries(keras.callbacks.Callback):
             import tensorboard  # noqa: F401
         except ImportError as error:
             raise ImportError(
-                "PruningSummaries needs TensorBoard. Install it with `pip install tensorboard`, or "
-                'tf_movprune with `pip install "tf_movprune[tensorboard]"`.'
+                "PruningSummaries needs TensorBoard. Install it with `pip install tensorboard`."
             ) from error
         self.log_dir = log_dir
         self.update_freq = update_freq
+        self._writer: Any = None
 
     def on_train_begin(self, logs=None):
         self._layers = built_layers(self.model)
@@ -64,7 +66,8 @@ class PruningSummaries(keras.callbacks.Callback):
                 self._write(step)
             self._last_step = step
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch=None, logs=None, batch=None):
+        # Loops that are written as the documentation of tfmot says pass `batch` by name.
         if self.update_freq == "epoch":
             self._write(step_of(self.model))
 
@@ -73,6 +76,8 @@ class PruningSummaries(keras.callbacks.Callback):
         self._writer.close()
 
     def _write(self, step: int) -> None:
+        if self._writer is None:
+            self.on_train_begin()
         changed, total = 0, 0
         with self._writer.as_default(step):
             for path, layer in self._layers.items():
@@ -81,14 +86,24 @@ class PruningSummaries(keras.callbacks.Callback):
                 size = sum(mask.size for mask in masks)
                 tf.summary.scalar(f"sparsity/{path}", 1 - sum(m.sum() for m in masks) / size)
                 tf.summary.scalar(f"churn/{path}", flips / size)
-                for i, kernel in enumerate(layer.kernels):
-                    suffix = f"_{i}" if len(layer.kernels) > 1 else ""
-                    tf.summary.scalar(f"threshold/{path}{suffix}", kernel.threshold)
+                for name, kernel in _names(layer):
+                    tf.summary.scalar(f"threshold/{path}{name}", kernel.threshold)
                 self._previous[path] = masks
                 changed, total = changed + flips, total + size
             tf.summary.scalar("sparsity", overall_sparsity(kernels_of(self._layers.values())))
             tf.summary.scalar("churn", changed / total)
         self._writer.flush()
+
+
+def _names(layer: PruneLowMovement) -> list[tuple[str, MaskedKernel]]:
+    """What tells kernels of a layer apart, such as `.query.kernel` or `.heads`; nothing for one."""
+    kernels = layer.kernels
+    if kernels[0].has_units:
+        return [(f".{kernel.settings.block_size}", kernel) for kernel in kernels]
+    if len(kernels) == 1:
+        return [("", kernels[0])]
+    names = short_names(layer.get_prunable_weights())
+    return [(f".{name}", kernel) for (name, _), kernel in zip(names, kernels)]
 
 
 def _copies(layer: PruneLowMovement) -> list[np.ndarray]:

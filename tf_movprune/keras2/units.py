@@ -14,7 +14,7 @@ from tf_movprune.core.settings import Settings
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, is_graph_network, keras
 from tf_movprune.keras2.kernel_attributes import Attribute
-from tf_movprune.keras2.layer import SharedKernel
+from tf_movprune.keras2.kernel_variables import SharedKernel
 from tf_movprune.keras2.layer_tree import LayerTree
 
 _ELEMENTWISE = [
@@ -281,10 +281,10 @@ def _wrapped_layers(group: UnitGroup) -> Iterator[Layer]:
 
 def _parts(group: UnitGroup) -> Iterator[tuple[Attribute, int]]:
     for layer in group.sources:
-        yield Attribute(layer, "kernel"), 1
+        yield Attribute.of(layer, "kernel"), 1
         if layer.bias is not None:
-            yield Attribute(layer, "bias"), 0
-    yield Attribute(group.reader, "kernel"), 0
+            yield Attribute.of(layer, "bias"), 0
+    yield Attribute.of(group.reader, "kernel"), 0
 
 
 def _not_found(path: str, kind: Units) -> str:

@@ -1,0 +1,78 @@
+"""Objects of Keras 3 that are given to models of tf_keras, and the reverse."""
+
+import inspect
+
+import keras as keras3
+import numpy as np
+import pytest
+import tf_keras as keras
+from runs import compiled, cubic, data
+
+import tf_movprune
+
+
+@pytest.mark.parametrize(
+    "arguments, name",
+    [
+        (dict(optimizer=keras3.optimizers.Adam()), "tf_keras.optimizers.Adam"),
+        (dict(loss=keras3.losses.MeanSquaredError()), "tf_keras.losses.MeanSquaredError"),
+        (dict(metrics=[[keras3.metrics.Accuracy()]]), "tf_keras.metrics.Accuracy"),
+    ],
+    ids=["optimizer", "loss", "metric"],
+)
+def test_compile_names_what_is_of_keras_3(arguments, name):
+    model = compiled(cubic())
+    with pytest.raises(TypeError, match=rf"of Keras 3, .* is a model of tf_keras.* {name}\."):
+        model.compile(**{"optimizer": "sgd", "loss": "mse", **arguments})
+
+
+def test_fit_names_what_is_of_keras_3():
+    model = compiled(cubic())
+    callbacks = [tf_movprune.UpdatePruningStep(), keras3.callbacks.EarlyStopping()]
+    with pytest.raises(TypeError, match=r"EarlyStopping .* tf_keras\.callbacks\.EarlyStopping\."):
+        model.fit(data(), callbacks=callbacks)
+
+
+def test_a_stripped_model_is_as_keras_made_it():
+    stripped = tf_movprune.strip_pruning(
+        tf_movprune.prune_low_movement(
+            keras.Sequential([keras.layers.Dense(2, input_shape=[2]), keras.layers.Dense(2)]),
+            cubic(),
+            tf_movprune.Magnitude(),
+        )
+    )
+    assert not {"compile", "fit", "save", "load_weights"} & set(vars(stripped))
+
+
+def train_with(model, callback):
+    model.compile("sgd", "mse")
+    model.fit(np.ones([4, 2]), np.ones([4, 2]), verbose=0, callbacks=[callback])
+
+
+@pytest.mark.parametrize(
+    "use",
+    [
+        tf_movprune.summarize_sparsity,
+        tf_movprune.strip_pruning,
+        tf_movprune.pruned_layers,
+        lambda model: tf_movprune.update_masks(model, 0),
+        lambda model: train_with(model, tf_movprune.UpdatePruningStep()),
+        lambda model: train_with(model, tf_movprune.OnceSparse(keras.callbacks.Callback())),
+        lambda model: tf_movprune.prune_low_movement(model, cubic()),
+    ],
+)
+def test_models_of_keras_3_are_named(use):
+    model = keras3.Sequential([keras3.layers.Dense(2), keras3.layers.Dense(2)])
+    model.build([None, 2])
+    with pytest.raises(TypeError, match=r"Sequential is a Keras 3 object"):
+        use(model)
+
+
+def test_classes_of_ones_own_and_schedules_are_named():
+    class Mine(keras3.callbacks.Callback):
+        pass
+
+    model = compiled(cubic())
+    with pytest.raises(TypeError, match=r"got Mine, a subclass of Callback, of Keras 3"):
+        model.fit(data(), callbacks=[tf_movprune.UpdatePruningStep(), Mine()])
+    assert "callbacks" in inspect.signature(model.fit).parameters

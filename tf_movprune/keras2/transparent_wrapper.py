@@ -1,0 +1,83 @@
+"""A wrapper that other code may take for the layer inside it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Collection
+from typing import Any
+
+from tf_movprune.keras2 import compat
+from tf_movprune.keras2.compat import Layer, MarkedInCheckpoints, keras
+
+
+class TransparentWrapper(MarkedInCheckpoints, keras.layers.Wrapper):
+    """Takes the arguments of the layer inside, and shows its attributes.
+
+    Subclasses compute some of the attributes anew.
+
+    Args:
+      layer: the layer inside.
+      **kwargs: arguments of `tf_keras.layers.Layer`.
+    """
+
+    def __init__(self, layer: Layer, **kwargs: Any):
+        super().__init__(layer, **kwargs)
+        self.supports_masking = layer.supports_masking
+        self.stateful = getattr(layer, "stateful", False)
+        compat.adopt_arguments(self, layer)
+        if compat.declared_input_shape(self) is None:
+            compat.declare_input_shape(self, compat.declared_input_shape(layer))
+
+    def show_layer(self) -> None:
+        """Makes attributes that are assigned from here on those of the layer inside."""
+        self.__dict__["_is_transparent"] = True
+
+    def computed_attributes(self) -> Collection[str]:
+        """Names of the attributes that are computed, and cannot be set."""
+        return ()
+
+    def computed_attribute(self, name: str) -> Any:
+        """The value of one of `computed_attributes`; None if it cannot be computed yet."""
+        return None
+
+    def computed_method(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """What stands for a method of the layer inside."""
+        return method
+
+    def __getattr__(self, name: str) -> Any:
+        layer = vars(self).get("layer")
+        if layer is None or name.startswith("_"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        value = self.computed_attribute(name)
+        if value is None:
+            value = getattr(layer, name)
+            if inspect.ismethod(value) and value.__self__ is layer:
+                return self.computed_method(value)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        layer: Any = vars(self).get("layer")
+        is_own = not vars(self).get("_is_transparent") or name.startswith("_")
+        if is_own or name in vars(self) or hasattr(type(self), name):
+            super().__setattr__(name, value)
+        elif name in self.computed_attributes():
+            raise AttributeError(
+                f"The {name} of the pruned layer {layer.name!r} is computed from its mask and "
+                f"cannot be set. To change the weights, use layer.layer.{name}.assign(...). A "
+                f"layer that computes the {name} of another, such as a weight normalization, "
+                "cannot be pruned: leave the layer out, with a mapping of path patterns to "
+                "schedules or a pruning_policy."
+            )
+        elif hasattr(layer, name):
+            setattr(layer, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def reset_states(self, *args, **kwargs):
+        self.layer.reset_states(*args, **kwargs)
+
+    def compute_mask(self, inputs, mask=None):
+        return self.layer.compute_mask(inputs, mask)
+
+    def compute_output_shape(self, input_shape):
+        return self.layer.compute_output_shape(input_shape)
