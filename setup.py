@@ -11,6 +11,7 @@ TRANSFORMERS = "transformers>=4.46,<4.55"  # later releases cannot load into, or
 EXTRAS = {
     "transformers": [TRANSFORMERS],
     "tensorboard": ["tensorboard>=2.18"],
+    "tflite": ["ai-edge-litert>=1.2"],
     "compress": ["zstandard>=0.22", "safetensors>=0.4.3"],
     "examples": [
         TRANSFORMERS,
@@ -22,10 +23,16 @@ EXTRAS = {
         "zstandard>=0.22",
     ],
     "gpu-benchmark": ["jax>=0.6"],
-    "test": ["pytest>=8", "pytest-cov>=5", "pytest-xdist>=3.6", "hypothesis>=6.100"],
+    "test": [
+        "pytest>=8",
+        "pytest-cov>=5",
+        "pytest-timeout>=2.3",
+        "pytest-xdist>=3.6",
+        "hypothesis>=6.100",
+    ],
     "lint": ["ruff>=0.6", "mypy>=1.11", "import-linter>=2.1"],
 }
-for extra in ("examples", "tensorboard", "gpu-benchmark", "compress"):
+for extra in ("examples", "tensorboard", "gpu-benchmark", "tflite", "compress"):
     EXTRAS["test"] += EXTRAS[extra]
 
 setup(
