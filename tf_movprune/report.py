@@ -70,7 +70,8 @@ class SparsityReport:
             (w.path, "x".join(map(str, w.shape)), w.remaining, w.total, w.sparsity)
             for w in self.weights
         ]
-        totals = {**(self.groups if len(self.groups) > 1 else {}), "all": self}
+        says_more = len(self.groups) > 1 or any(" of " in name for name in self.groups)
+        totals = {**(self.groups if says_more else {}), "all": self}
         rows += [(name, "", r.remaining, r.total, r.sparsity) for name, r in totals.items()]
         width = max(len(row[0]) for row in rows)
         header = f"{'weight':{width}}  {'shape':>12} {'remaining':>12} {'total':>12}  sparsity"

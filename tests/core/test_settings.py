@@ -171,3 +171,9 @@ def test_a_pattern_that_matches_nothing_is_answered_with_what_is_near():
     many = [f"block.{i}.{name}" for i in range(9) for name in ("query", "dense")]
     with pytest.raises(ValueError, match=r"are: block\.\d\.query, .* and 12 more"):
         by_path(many, {"block.1.qery": 1}, "x")
+
+
+def test_a_block_size_that_matches_no_pruned_layer_is_refused():
+    ramp = tf_movprune.CubicSparsity(0.5, 0, 2)
+    with pytest.raises(ValueError, match=r"block_size has the pattern 'b', but no layer that it"):
+        resolve(["a", "b"], {"a": ramp}, None, {"b": (2, 2)})

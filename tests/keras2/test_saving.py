@@ -512,3 +512,19 @@ def test_saved_by_tensorflow_itself(tmp_path):
     x = np.random.RandomState(0).standard_normal([2, 4, 8]).astype("float32")
     tf.saved_model.save(model, str(tmp_path))
     np.testing.assert_allclose(tf.saved_model.load(str(tmp_path))(x), model(x), rtol=1e-6)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_weights_of_a_model_pruned_in_other_layers_are_refused(way, tmp_path):
+    def pruned(name):
+        names = ["a", "b", "c", "out"]
+        model = keras.Sequential([keras.layers.Dense(8, name=n, input_shape=[8]) for n in names])
+        return tf_movprune.prune_low_movement(model, {name: cubic()}, tf_movprune.Magnitude())
+
+    source, target = pruned("a"), pruned("b")
+    x = np.random.RandomState(0).standard_normal([2, 8]).astype("float32")
+    before = target(x)
+    with pytest.raises(ValueError):
+        WAYS[way](source, target, str(tmp_path / "weights"))
+    if way != "checkpoint":
+        np.testing.assert_array_equal(target(x), before)

@@ -200,6 +200,14 @@ def resolve(
                 f"A pattern names {path}, but no pattern of pruning_schedule and method matches "
                 "it, so that it would stay dense. Add one."
             )
+    if isinstance(block_size, Mapping):
+        for pattern in block_size:
+            if not _matching(chosen, pattern):
+                raise ValueError(
+                    f"block_size has the pattern {pattern!r}, but no layer that it matches is "
+                    "pruned: no pattern of pruning_schedule and method matches one. Add one, or "
+                    "leave the block size out."
+                )
     return chosen
 
 

@@ -97,7 +97,7 @@ class CompressedReport:
             f"{self.path}: {self.quantization or 'float32'}, {self.bytes:,} bytes; {error}",
             f"{'':10} {'remaining':>9} {'float32':>13} {'file':>13} {'bound':>13} {'/ bound':>7} "
             f"{'smaller':>8}",
-            *(row(name, size) for name, size in self.parts.items()),
+            *(row(name, size) for name, size in self.parts.items() if size.total),
             f"{'header':10} {'':>9} {'':>13} {header:>13,}",
             row("all", self.total),
         ]

@@ -130,6 +130,9 @@ def prune_low_movement(
         refuse_keras3(pruned)
         for wrapper in wrappers.values():  # layers of graphs outlive their models
             wrapper.__dict__["owner"] = weakref.ref(pruned)
+        for position, layer in enumerate(tree.layers()):
+            if id(layer) in wrappers:
+                wrappers[id(layer)].__dict__["position"] = position
         if_it_fails.pop_all()
     return pruned
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import tensorflow as tf
+
 from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.nested import named_leaves
 from tf_movprune.keras2 import hugging_face
@@ -90,9 +92,13 @@ class _LoadWeights(InstanceMethod):
         self.model = model
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        variables = [v for v in self.model.weights if isinstance(v, tf.Variable)]
+        before = [tf.identity(variable) for variable in variables]
         try:
             return type(self.model).load_weights(self.model, *args, **kwargs)
         except ValueError as error:
+            for variable, value in zip(variables, before):
+                variable.assign(value)  # Keras may have loaded a part
             if "tf_movprune.prune_low_movement" in str(error):  # a marker in the checkpoint
                 raise
             raise ValueError(

@@ -6,8 +6,12 @@ import inspect
 from collections.abc import Callable, Collection
 from typing import Any
 
+import numpy as np
+
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import Layer, MarkedInCheckpoints, keras
+
+_POSITION = "position"  # in files; Keras numbers layers of a class, whichever they wrap
 
 
 class TransparentWrapper(MarkedInCheckpoints, keras.layers.Wrapper):
@@ -25,6 +29,7 @@ class TransparentWrapper(MarkedInCheckpoints, keras.layers.Wrapper):
         self.supports_masking = layer.supports_masking
         self.stateful = getattr(layer, "stateful", False)
         compat.adopt_arguments(self, layer)
+        self.__dict__["position"] = None  # number of the layer in its model, if that is known
         if compat.declared_input_shape(self) is None:
             compat.declare_input_shape(self, compat.declared_input_shape(layer))
 
@@ -72,6 +77,24 @@ class TransparentWrapper(MarkedInCheckpoints, keras.layers.Wrapper):
             setattr(layer, name, value)
         else:
             super().__setattr__(name, value)
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        if self.position is not None:
+            store[_POSITION] = np.array(self.position)
+
+    def load_own_variables(self, store):
+        names = set(store.keys())
+        own = {name: store[name] for name in names - {_POSITION}}
+        if _POSITION in names and self.position is not None:
+            position = int(np.array(store[_POSITION]))
+            if position != self.position:
+                raise ValueError(
+                    f"The file holds a pruned layer in place {position} of its model, where this "
+                    f"model has {self.layer.name!r} in place {self.position}: other layers were "
+                    "pruned."
+                )
+        super().load_own_variables(own)
 
     def reset_states(self, *args, **kwargs):
         self.layer.reset_states(*args, **kwargs)
