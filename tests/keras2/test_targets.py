@@ -222,14 +222,18 @@ def recurrent():
     ],
 )
 def test_patterns_take_layers_that_the_default_leaves_out(pattern, paths):
-    def wrapped(patterns, **kwargs):
-        model = tf_movprune.prune_low_movement(recurrent(), patterns, random_scores(), **kwargs)
-        return list(tf_movprune.pruned_layers(model))
+    assert wrapped_of({pattern: schedule()}) == paths
 
-    assert wrapped({pattern: schedule()}) == paths
-    assert set(wrapped({pattern: schedule(), "*": schedule()})) == {*paths, "hidden"}
-    assert set(wrapped(schedule(), block_size={pattern: (2, 1)})) == {*paths, "hidden"}
-    assert wrapped({"*": schedule()}) == ["hidden"]
+
+def wrapped_of(patterns, **kwargs):
+    model = tf_movprune.prune_low_movement(recurrent(), patterns, random_scores(), **kwargs)
+    return list(tf_movprune.pruned_layers(model))
+
+
+def test_patterns_beside_others():
+    assert set(wrapped_of({"output": schedule(), "*": schedule()})) == {"output", "hidden"}
+    assert set(wrapped_of(schedule(), block_size={"gru": (2, 1)})) == {"gru", "hidden"}
+    assert wrapped_of({"*": schedule()}) == ["hidden"]
 
 
 def test_patterns_do_not_reach_past_a_policy():
