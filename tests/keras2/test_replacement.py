@@ -1,4 +1,4 @@
-"""What models keep when their layers are replaced, and when that fails."""
+"""Models keep what they are when their layers are replaced, and when that fails."""
 
 import gc
 
@@ -183,7 +183,7 @@ def test_stripping_that_fails_leaves_the_model_as_it_was(monkeypatch):
         pruned = prune(make())
         train(pruned)
         masked = pruned(X)
-        for step in ("replace_layers", "warn_of_training", "unguard_saving"):
+        for step in ("replace_layers", "warn_of_training", "unguard"):
             with monkeypatch.context() as patch:
                 patch.setattr(f"tf_movprune.keras2.prune.{step}", lambda *a, **k: 1 / 0)
                 with pytest.raises(ZeroDivisionError):

@@ -214,7 +214,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         if self._first_step is None:
             return
         taken = self._step() - self._first_step
-        # Where the loss is scaled, a step that overflows is counted, and halves the scale.
+        # A step that overflows is counted, and halves the scale of the loss, if there is one.
         is_decided = self._batches >= _BATCHES_WITHOUT_STEP or not self._is_training
         scale = compat.loss_scale(self.model.optimizer)
         overflowed = (

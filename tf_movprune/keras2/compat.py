@@ -161,7 +161,7 @@ def training_argument(layer: Layer, args: Sequence[Any], kwargs: dict[str, Any])
 
 
 def untraced_functions(layer: Layer) -> dict[str, Callable[..., Any]]:
-    """What each `tf.function` among the methods and attributes of a layer was made of, by name."""
+    """The Python functions that a layer's `tf.function`s were made of, by attribute or method."""
     found: dict[str, Callable[..., Any]] = {}
     for name in _traced_methods(type(layer)):
         method = inspect.getattr_static(type(layer), name)
@@ -296,7 +296,7 @@ def declare_input_shape(layer: Layer, shape: tuple | None) -> None:
         layer._batch_input_shape = shape
 
 
-def set_precision(layer: Layer, policy: str) -> None:
+def set_precision(layer: Layer, policy: Any) -> None:
     """Changes the precision policy of a layer."""
     layer._set_dtype_policy(policy)
 
@@ -375,7 +375,7 @@ def bare_sequence(model: keras.Sequential) -> keras.Sequential:
     vars(bare).update(graph_state(model))
     added = {id(node.layer) for node, depth in calls_in_order(model) if depth < 0}
     if added:
-        bare._self_tracked_trackables = [x for x in tracked_items(model) if id(x) not in added]
+        reorder_tracked_items(bare, [x for x in tracked_items(model) if id(x) not in added])
         by_depth = model._nodes_by_depth
         bare._nodes_by_depth = {depth: by_depth[depth] for depth in by_depth if depth >= 0}
     return bare
@@ -383,7 +383,7 @@ def bare_sequence(model: keras.Sequential) -> keras.Sequential:
 
 def copy_settings(model: keras.Model, clone: keras.Model) -> None:
     """Gives a clone the precision, names of outputs and trainability of a model's own."""
-    clone._set_dtype_policy(model.dtype_policy)
+    set_precision(clone, model.dtype_policy)
     vars(clone)["_trainable"] = model.trainable  # an assignment would reach the layers
     if getattr(model, "output_names", None):
         vars(clone)["output_names"] = list(model.output_names)
@@ -478,6 +478,9 @@ def input_type_spec(tensor: Any) -> tf.TypeSpec:
 # ---- training
 
 
+_FUNCTIONS = ("train_function", "train_tf_function", "test_function", "predict_function")
+
+
 def forget_compilation(model: Layer) -> None:
     """Undoes `compile`, whose functions and optimizer know the model before it was changed.
 
@@ -487,15 +490,14 @@ def forget_compilation(model: Layer) -> None:
         model._reset_compile_cache()
         model._is_compiled = False
         model.optimizer = None
-        functions = ("train_function", "train_tf_function", "test_function", "predict_function")
-        for name in ("optimizer", *functions):
+        for name in ("optimizer", *_FUNCTIONS):
             model._delete_tracking(name)  # checkpoints would hold its earlier value
 
 
 def forget_functions(model: Layer) -> None:
     """Makes a model make its functions for training, testing and predicting anew."""
     if isinstance(model, keras.Model):
-        for name in ("train_function", "train_tf_function", "test_function", "predict_function"):
+        for name in _FUNCTIONS:
             if getattr(model, name, None) is not None:
                 setattr(model, name, None)
 

@@ -25,7 +25,7 @@ _own = _OwnReads()
 
 
 class KernelUsage:
-    """Which masked kernels of a layer a training step computed with, and got gradients of.
+    """Keeps note of the masked kernels that training computes with, and gets gradients of.
 
     A kernel that reaches the computation by another way than the attribute of its layer is not
     masked there: through a function that was traced before, a list, a closure, the `weights` of a

@@ -318,6 +318,14 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         names = [x.name for x in attributes if id(x.weight) in trained]
         self.usage.check_run(names if self.settings.method.has_scores else [])
 
+    def join(self, model: Layer, position: int) -> None:
+        """Makes the wrapper one of a model's, with the number of the layer in it.
+
+        Calls in graphs keep layers, and not models, alive: the layer is pruned as long as the model
+        is there.
+        """
+        self.__dict__.update(owner=weakref.ref(model), position=position)
+
     def let_go(self) -> None:
         """Leaves the layer as if it had never been wrapped."""
         self.usage.end_watch()

@@ -74,10 +74,3 @@ def refuse_keras3(model: Layer) -> None:
     if isinstance(model, keras.Model):
         for name in _METHODS:
             vars(model)[name] = _Checking(model, name)
-
-
-def allow_keras3(model: Layer) -> None:
-    """Undoes `refuse_keras3`: Keras says what it thinks of them itself."""
-    for name in _METHODS:
-        if isinstance(vars(model).get(name), _Checking):
-            del vars(model)[name]

@@ -30,7 +30,7 @@ _PRODUCTS = ("MatMul", "Einsum", "Conv", "XlaDot")  # parts of the names of oper
 
 
 class Outputs(NamedTuple):
-    """What is known of where a model's outputs come from.
+    """The layers that a model's outputs come from, as far as they are known.
 
     Attributes:
       layers: ids of the output layers.

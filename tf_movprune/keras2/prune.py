@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,13 +20,12 @@ from tf_movprune.keras2.compat import (
 from tf_movprune.keras2.distiller import Distiller
 from tf_movprune.keras2.layer import PruneLowMovement, is_prunable
 from tf_movprune.keras2.layer_tree import LayerTree, is_wrapper
-from tf_movprune.keras2.other_keras import allow_keras3, refuse_keras3
+from tf_movprune.keras2.other_keras import refuse_keras3
 from tf_movprune.keras2.replacement import replace_layers, undone_on_error
-from tf_movprune.keras2.saving import guard_saving, refuse_files, unguard_saving
+from tf_movprune.keras2.saving import guard_saving, refuse_files, unguard
 from tf_movprune.keras2.targets import check_policy, choose
 from tf_movprune.keras2.training_guard import (
     guard_training,
-    unguard_training,
     warn_of_training,
 )
 from tf_movprune.keras2.units import Member, share_kernels
@@ -128,11 +126,9 @@ def prune_low_movement(
         guard_saving(after)
         guard_training(pruned, list(after.pruned_layers().values()))
         refuse_keras3(pruned)
-        for wrapper in wrappers.values():  # layers of graphs outlive their models
-            wrapper.__dict__["owner"] = weakref.ref(pruned)
         for position, layer in enumerate(tree.layers()):
             if id(layer) in wrappers:
-                wrappers[id(layer)].__dict__["position"] = position
+                wrappers[id(layer)].join(pruned, position)
         if_it_fails.pop_all()
     return pruned
 
@@ -247,9 +243,7 @@ def strip_pruning(model: Any) -> Any:
             )
     run_checks.warn_if_behind(model.name, wrappers)
     with undone_on_error(model):
-        unguard_saving(LayerTree(model))
-        unguard_training(model)
-        allow_keras3(model)
+        unguard(LayerTree(model))
         stripped = replace_layers(model, {id(wrapper): wrapper.layer for wrapper in wrappers})
         _forget_traces(LayerTree(stripped))
         warn_of_training(stripped)

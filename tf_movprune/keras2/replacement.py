@@ -31,7 +31,7 @@ def replace_layers(
     done: dict[int, Layer] = dict(replacements)
 
     def replaced(value: Any) -> Any:
-        """What stands in the place of a layer, or of a list or mapping of layers."""
+        """Returns the replacement of a layer, or of a list or mapping of layers."""
         if isinstance(value, Layer):
             return replaced_layer(value)
         value = getattr(value, "__wrapped__", value)  # Keras tracks mappings and tuples in others

@@ -18,7 +18,7 @@ from tf_movprune.keras2.compat import (
     keras,
     registered_name,
 )
-from tf_movprune.keras2.instance_method import InstanceMethod
+from tf_movprune.keras2.instance_method import InstanceMethod, take_back_methods
 from tf_movprune.keras2.layer import PruneLowMovement
 from tf_movprune.keras2.layer_tree import LayerTree, pruned_layers
 from tf_movprune.keras2.optimizers import LinearWarmupDecay, MovementAdamW
@@ -46,13 +46,11 @@ def guard_saving(tree: LayerTree) -> None:
             vars(layer)["get_config"] = _CompleteConfig(layer)
 
 
-def unguard_saving(tree: LayerTree) -> None:
-    """Undoes `guard_saving`."""
+def unguard(tree: LayerTree) -> None:
+    """Undoes `guard_saving`, and takes back all other methods that models were given."""
     hugging_face.allow_saving(tree.root)
     for layer in tree.layers():
-        for name in ("get_config", "load_weights", "save"):
-            if isinstance(vars(layer).get(name), InstanceMethod):
-                del vars(layer)[name]
+        take_back_methods(layer)
 
 
 def refuse_files(model: Layer, why: str) -> None:

@@ -96,7 +96,7 @@ class PruningSummaries(keras.callbacks.Callback):
 
 
 def _names(layer: PruneLowMovement) -> list[tuple[str, MaskedKernel]]:
-    """What tells kernels of a layer apart, such as `.query.kernel` or `.heads`; nothing for one."""
+    """Names the kernels of a layer, such as `.query.kernel` or `.heads`; a single one has none."""
     kernels = layer.kernels
     if kernels[0].has_units:
         return [(f".{kernel.settings.block_size}", kernel) for kernel in kernels]

@@ -46,7 +46,7 @@ class TransparentWrapper(MarkedInCheckpoints, keras.layers.Wrapper):
         return None
 
     def computed_method(self, method: Callable[..., Any]) -> Callable[..., Any]:
-        """What stands for a method of the layer inside."""
+        """Returns the function that stands for a method of the layer inside."""
         return method
 
     def __getattr__(self, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Which layers are pruned at the moment, so that none is pruned twice."""
+"""A register of the layers that are pruned at the moment, so that none is pruned twice."""
 
 from __future__ import annotations
 
