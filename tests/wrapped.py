@@ -13,6 +13,13 @@ class Everything:
         pass
 
 
+def prune(model, **kwargs):
+    """A model on its way to 75 % zeros at step 4, with scores that do not start at zero."""
+    schedule = tf_movprune.CubicSparsity(0.75, begin_step=0, end_step=4)
+    method = tf_movprune.HardMovement(tf_movprune.MagnitudeScores(0.01))
+    return tf_movprune.prune_low_movement(model, schedule, method, **kwargs)
+
+
 def wrappers(model):
     return list(tf_movprune.pruned_layers(model).values())
 

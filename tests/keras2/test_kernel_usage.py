@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from wrapped import prune
 
 import tf_movprune
 
@@ -16,12 +17,6 @@ Y = np.random.RandomState(1).randint(0, 3, 32)
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 pytestmark = pytest.mark.usefixtures("refresh_without_xla")
-
-
-def prune(model, **kwargs):
-    schedule = tf_movprune.CubicSparsity(0.75, begin_step=0, end_step=4)
-    method = tf_movprune.HardMovement(tf_movprune.MagnitudeScores(0.01))
-    return tf_movprune.prune_low_movement(model, schedule, method, **kwargs)
 
 
 def train(pruned, **kwargs):

@@ -235,14 +235,19 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         training = compat.training_argument(self, args, kwargs)
         if not compat.takes_training(self.layer):
             kwargs.pop("training", None)
-        is_watched = self.guard.is_open and not compat.is_saving()
         if _is_true(training) and not compat.is_saving():
             self.guard.check()
         with self._computing(training) as tensors:
             outputs = self.layer(*args, **kwargs)
-        if is_watched:
+        if self._is_watched:
             self.usage.check_call(tensors)
         return outputs
+
+    @property
+    def _is_watched(self) -> bool:
+        """True in a call while steps are taken."""
+        is_called = compat.calling_layer() is not None
+        return self.guard.is_open and is_called and not compat.is_saving()
 
     def computed_attributes(self) -> set[str]:
         masked = vars(self).get("_masked_attributes", ())
@@ -255,7 +260,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         for i, (attribute, _) in enumerate(vars(self).get("_masked_attributes", ())):
             if (self.layer, name) in attribute.places:
                 tensors = self._masked_weights(compat.training_mode())
-                if self.guard.is_open and compat.calling_layer() is not None:
+                if self._is_watched:
                     tensors = self.usage.watched(tensors)
                 return tensors[i]
         return None
@@ -276,7 +281,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
     def _computing(self, training: Any) -> Iterator[list[tf.Tensor]]:
         """A context in which the layer has masked weights, which it gives."""
         tensors = self._masked_weights(training)
-        if self.guard.is_open and not compat.is_saving() and compat.calling_layer() is not None:
+        if self._is_watched:
             tensors = self.usage.watched(tensors)
         attributes = [attribute for attribute, _ in self._masked_attributes]
         with (
