@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from wrapped import mask_of, scores_of
+from wrapped import mask_of, prune, scores_of
 
 import tf_movprune
 from tf_movprune.core.scores import is_scores
@@ -377,3 +377,31 @@ def test_cells_in_a_stack_are_pruned():
 def test_a_declared_input_shape_stays(make):
     model = keras.Sequential([make(), layers.Flatten(), layers.Dense(1)])
     assert model.input_shape == (None, 5) and model.layers[0].output_shape == (None, 5, 3)
+
+
+def test_the_weights_of_the_layer_come_first():
+    layer = keras.layers.Dense(3, input_shape=[2])
+    wrapper = prune(layer)
+    wrapper.build([None, 2])
+    for trainable in (True, False):
+        wrapper.trainable = trainable
+        assert [id(w) for w in wrapper.weights[:2]] == [id(w) for w in layer.weights]
+        assert len(wrapper.weights) == 5 and len(wrapper.trainable_weights) == 3 * trainable
+
+
+class Scoring(keras.layers.Dense):
+    def build(self, shape):
+        self.scores = self.add_weight("scores", [3])
+        super().build(shape)
+
+
+class Positioned(keras.layers.Dense):
+    position = 3
+
+
+@pytest.mark.parametrize("make, name", [(Scoring, "scores"), (Positioned, "position")])
+def test_layers_with_attributes_of_the_wrapper_are_refused(make, name):
+    layer = make(3)
+    layer.build([None, 2])
+    with pytest.raises(ValueError, match=rf"has its own '{name}'.* Rename"):
+        prune(layer)

@@ -507,6 +507,49 @@ def test_layers_of_ones_own_and_in_wrappers_load_again(name, format_, tmp_path):
     np.testing.assert_array_equal(tf_movprune.strip_pruning(loaded)(values), expected)
 
 
+RECURRENT = {
+    "LSTM": lambda: keras.layers.LSTM(4, name="r"),
+    "cells": lambda: keras.layers.RNN(
+        [keras.layers.SimpleRNNCell(4), keras.layers.LSTMCell(3)], name="r"
+    ),
+    "bidirectional": lambda: keras.layers.Bidirectional(keras.layers.GRU(4), name="r"),
+}
+
+
+@pytest.mark.parametrize("name", RECURRENT)
+def test_recurrent_layers_in_saved_models(name, tmp_path):
+    model = keras.Sequential([keras.Input([5, 8]), RECURRENT[name](), keras.layers.Dense(2)])
+    pruned = tf_movprune.prune_low_movement(model, {"r*": cubic()}, tf_movprune.Magnitude())
+    tf_movprune.update_masks(pruned, 100)
+    x = np.random.RandomState(0).standard_normal([3, 5, 8]).astype("float32")
+    expected = pruned(x)
+    pruned.save(tmp_path / "keras")
+    tf.saved_model.save(pruned, str(tmp_path / "tensorflow"))
+    np.testing.assert_array_equal(pruned(x), expected)  # as before
+    with tf_movprune.prune_scope():
+        loaded = keras.models.load_model(tmp_path / "keras")
+    restored = tf.saved_model.load(str(tmp_path / "tensorflow"))
+    for outputs in (loaded(x), restored(x, training=False)):
+        np.testing.assert_allclose(outputs, expected, atol=1e-6)
+    assert tf_movprune.summarize_sparsity(loaded) == tf_movprune.summarize_sparsity(pruned)
+
+
+def test_what_was_loaded_without_its_class_does_not_train(saved, monkeypatch):
+    path = str(saved("sequential", "tf"))
+    registered = keras.saving.get_custom_objects()
+    name = keras.saving.get_registered_name(tf_movprune.PruneLowMovement)
+    monkeypatch.delitem(registered, name)
+    loaded = keras.models.load_model(path)
+    assert not tf_movprune.pruned_layers(loaded)
+    x = inputs_of(loaded)
+    np.testing.assert_allclose(loaded(x), outputs_of(example("sequential")), atol=1e-6)
+    loaded.compile("sgd", "mse")
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"prune_scope\(\)"):
+        loaded.fit(x, loaded(x), verbose=0)
+    loaded.compile("sgd", "mse", jit_compile=True)
+    assert np.isnan(loaded.fit(x, loaded(x), verbose=0).history["loss"])
+
+
 def test_saved_by_tensorflow_itself(tmp_path):
     model = tf_movprune.prune_low_movement(attention_chain(), None, tf_movprune.L0())
     x = np.random.RandomState(0).standard_normal([2, 4, 8]).astype("float32")

@@ -279,3 +279,37 @@ def test_nothing_but_what_is_left_out():
     model = keras.Sequential([layers.Embedding(9, 4, input_length=3), layers.LSTM(4)])
     with pytest.raises(ValueError, match=r"layers \(embedding\w*, lstm\w*\) are left out.*pattern"):
         tf_movprune.prune_low_movement(model, schedule())
+
+
+class OddNames(keras.Model):
+    """Holds layers in attributes that Keras's own models have."""
+
+    def __init__(self):
+        super().__init__()
+        self.block = self.Block()
+        self.history = layers.Dense(5)
+        self.outputs = [layers.Dense(3)]
+
+    class Block(layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inputs, self.optimizer = layers.Dense(8), layers.Dense(4)
+
+        def call(self, x):
+            return self.optimizer(self.inputs(x))
+
+    def call(self, x):
+        return self.outputs[0](self.history(self.block(x)))
+
+
+def test_layers_in_attributes_that_models_have():
+    model = OddNames()
+    x = np.random.RandomState(0).standard_normal([4, 6]).astype("float32")
+    before = model(x)
+    pruned = tf_movprune.prune_low_movement(
+        model, schedule(), tf_movprune.Magnitude(), pruning_policy=Everything()
+    )
+    paths = ["block.inputs", "block.optimizer", "history", "outputs.0"]
+    assert list(tf_movprune.pruned_layers(pruned)) == paths
+    np.testing.assert_array_equal(tf_movprune.strip_pruning(pruned)(x), before)
+    assert type(model.history) is type(model.outputs[0]) is layers.Dense

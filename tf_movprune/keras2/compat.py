@@ -12,6 +12,7 @@ import copy
 import functools
 import inspect
 import os
+import traceback
 import types
 import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -55,6 +56,7 @@ from tf_keras.src.engine.base_layer_utils import call_context
 from tf_keras.src.engine.functional import Functional
 from tf_keras.src.layers.preprocessing.index_lookup import VocabWeightHandler
 from tf_keras.src.models.cloning import _insert_ancillary_layers
+from tf_keras.src.saving.legacy.saved_model import save_impl
 from tf_keras.src.saving.legacy.saved_model.utils import in_tf_saved_model_scope
 from tf_keras.src.utils.layer_utils import CallFunctionSpec
 
@@ -110,7 +112,13 @@ def is_keras3_object(obj: Any) -> bool:
 
 def is_saving() -> bool:
     """Returns whether a SavedModel is being made, which traces calls of layers, or loaded."""
-    return in_tf_saved_model_scope() or bool(call_context().saving)
+    if in_tf_saved_model_scope() or call_context().saving:
+        return True
+    # Layers inside one whose function is being saved are not told.
+    return tf.inside_function() and any(
+        frame.f_globals.get("__name__") == save_impl.__name__
+        for frame, _ in traceback.walk_stack(None)
+    )
 
 
 def calling_layer() -> Layer | None:
@@ -132,7 +140,7 @@ def own_attributes(layer: Layer) -> list[str]:
     return [
         name
         for name, value in vars(layer).items()
-        if not is_keras_attribute(name)
+        if not is_keras_attribute(layer, name)
         and name not in theirs
         and not isinstance(value, InstanceMethod)
     ]
@@ -151,6 +159,20 @@ def adopt_arguments(wrapper: Layer, layer: Layer) -> None:
 def takes_training(layer: Layer) -> bool:
     """Returns whether the `call` of a layer has an argument `training`."""
     return layer._call_spec.expects_training_arg
+
+
+def arguments_by_name(
+    layer: Layer, args: Sequence[Any], kwargs: Mapping[str, Any]
+) -> tuple[Sequence[Any], dict[str, Any]]:
+    """Arguments of the `call` of a layer as they are given to the layer itself.
+
+    Some layers, such as recurrent ones, have others in their place when they are called. Functions
+    that are being saved have those of `call`.
+    """
+    names = layer._call_spec.arg_names
+    if len(args) > len(names):
+        return args, dict(kwargs)
+    return args[:1], {**dict(zip(names[1:], args[1:])), **kwargs}
 
 
 def training_argument(layer: Layer, args: Sequence[Any], kwargs: dict[str, Any]) -> Any:
@@ -195,7 +217,7 @@ def forget_traces(layer: Layer) -> None:
     for name, value in list(vars(layer).items()):
         if _is_traced(value):
             vars(layer)[name] = value._clone(None)
-        elif not is_keras_attribute(name):
+        elif not is_keras_attribute(layer, name):
             _forget_traces_in(value)
 
 
@@ -248,17 +270,28 @@ def registered_kernels(layer: Layer) -> list[str]:
 
 
 @functools.cache
-def _keras_attributes() -> frozenset[str]:
+def _keras_attributes() -> tuple[frozenset[str], frozenset[str]]:
+    """Names of the attributes of any layer, and of the public ones that models have besides."""
     # Explicit names keep the numbers in the names of the user's own models unchanged.
     with tf.init_scope():
-        return frozenset(vars(Layer(name="layer"))) | frozenset(vars(keras.Model(name="model")))
+        layer, model = set(vars(Layer(name="layer"))), set(vars(keras.Model(name="model")))
+    of_models = frozenset(name for name in model - layer if not name.startswith("_"))
+    return frozenset(layer | model) - of_models, of_models
 
 
-def is_keras_attribute(name: str) -> bool:
-    """Returns whether Keras uses a name for attributes that any layer has, or gets later."""
+def is_keras_attribute(layer: Layer, name: str) -> bool:
+    """Returns whether Keras uses an attribute that any layer has, or gets later.
+
+    A layer in one of the public attributes of models, such as `outputs`, is the user's own.
+    """
     later = ("_self_unconditional", "_self_name_based", "_obj_reference_counts")
     loaded = ("_serialized_attributes", "keras_api")  # from a SavedModel
-    return name in _keras_attributes() or name in loaded or name.startswith(later)
+    of_layers, of_models = _keras_attributes()
+    if name in of_layers or name in loaded or name.startswith(later):
+        return True
+    if name not in of_models or not isinstance(layer, keras.Model):
+        return False
+    return not any(isinstance(value, Layer) for value in tf.nest.flatten(vars(layer).get(name)))
 
 
 def is_own_layer(layer: Layer) -> bool:

@@ -6,11 +6,13 @@ import contextlib
 import functools
 import threading
 import traceback
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tensorflow as tf
 
 from tf_movprune.keras2 import compat
+from tf_movprune.keras2.compat import Layer
 from tf_movprune.keras2.training_guard import TrainingGuard
 
 _CUSTOM_GRADIENT = "tensorflow.python.ops.custom_gradient"
@@ -29,16 +31,23 @@ class KernelUsage:
 
     A kernel that reaches the computation by another way than the attribute of its layer is not
     masked there: through a function that was traced before, a list, a closure, the `weights` of a
-    model, or another layer that holds the same variable. Such a read raises while steps are taken.
+    model, or another layer that holds the same variable. Such a read raises while the pruned model
+    is called or trained.
 
     Args:
       layer: name of the layer, for messages.
       guard: its guard, which is open while steps are taken.
+      owner: the pruned model that the layer is in.
+
+    Attributes:
+      owner: weak reference to it; another one may be assigned. Calls in graphs keep layers, and not
+        models, alive: a layer is in use as long as the model is there.
     """
 
-    def __init__(self, layer: str, guard: TrainingGuard):
+    def __init__(self, layer: str, guard: TrainingGuard, owner: Layer):
         self._layer = layer
         self._guard = guard
+        self.owner = weakref.ref(owner)
         self.was_called = False
         self._sum_at_update: float | None = None
         self._names: list[str] = []
@@ -58,7 +67,7 @@ class KernelUsage:
     def watch_weights(
         self, weights: Sequence[tuple[str, tf.Variable]], others: Sequence[tf.Variable]
     ) -> None:
-        """Makes reads of variables raise that are not in `own_reads`, while steps are taken.
+        """Makes reads of variables raise that reach the outputs and are not in `own_reads`.
 
         Args:
           weights: pairs of the name of a layer's attribute, and the masked weight in it.
@@ -71,21 +80,30 @@ class KernelUsage:
             self._unwatch.append(compat.watch_reads(variable, read))
 
     def _check_read(self, name: str) -> None:
-        if not self._guard.is_open or _own.depth or compat.is_saving():
+        if _own.depth or compat.is_saving():
             return
         reader = compat.calling_layer()
-        # Evaluation, optimizers, regularizers and reports may read.
-        is_training = compat.training_mode() or compat.is_recording() if reader else _in_backward()
-        if not is_training or _is_harmless():
+        if not self._reaches_outputs(reader) or _is_harmless():
             return
         where = f"{reader.name!r} ({type(reader).__name__})" if reader else "a backward pass"
         raise ValueError(
-            f"The {name} of the pruned layer {self._layer!r} is read by {where} in training, where "
-            "nothing masks it. Read kernels as attributes of the layer, and not through weights, "
-            "lists, variables of another layer, functions that remember them, or a gradient that "
-            f"computes the layer anew. Or leave {self._layer!r} out, with a mapping of path "
-            "patterns to schedules or a pruning_policy."
+            f"The {name} of the pruned layer {self._layer!r} is read by {where}, where nothing "
+            "masks it. Read kernels as attributes of the layer, and not through weights, lists, "
+            "layers inside the layer, variables of another layer, functions that remember them, or "
+            f"a gradient that computes the layer anew. Or leave {self._layer!r} out, with a "
+            "mapping of path patterns to schedules or a pruning_policy."
         )
+
+    def _reaches_outputs(self, reader: Layer | None) -> bool:
+        """Returns whether a read takes part in what the pruned model computes or trains.
+
+        Optimizers, reports, and calls of the layer by itself or in the original model may read.
+        """
+        if reader is None:
+            return self._guard.is_open and _in_backward()
+        if self._guard.is_open and (compat.training_mode() or compat.is_recording()):
+            return True
+        return _is_calling(self.owner())
 
     def watched(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The masked kernels of a call, from which gradients are noted."""
@@ -147,6 +165,14 @@ def own_reads() -> Iterator[None]:
         yield
     finally:
         _own.depth -= 1
+
+
+def _is_calling(layer: Layer | None) -> bool:
+    """Returns whether a call of a layer led here."""
+    return layer is not None and any(
+        frame.f_code.co_name == "__call__" and frame.f_locals.get("self") is layer
+        for frame, _ in traceback.walk_stack(None)
+    )
 
 
 def _callers() -> Iterator[tuple[str, str]]:

@@ -47,7 +47,7 @@ from tf_movprune.keras2.serialization import (
     serialize_method,
     serialize_schedule,
 )
-from tf_movprune.keras2.training_guard import TrainingGuard
+from tf_movprune.keras2.training_guard import TrainingGuard, refused_when_loaded
 from tf_movprune.keras2.transparent_wrapper import TransparentWrapper
 from tf_movprune.keras2.wrapped_layers import (
     check_not_wrapped,
@@ -115,12 +115,12 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         super().__init__(layer, **kwargs)
         self._settings = settings
         self.guard = TrainingGuard(self.name)
-        self.usage = KernelUsage(layer.name, self.guard)
+        self.usage = KernelUsage(layer.name, self.guard, self)
+        self.__dict__["_is_unmasked"] = False
         self.__dict__["_shared_kernels"] = list(shared_kernels)  # untracked: their variables are
-        self.__dict__["owner"] = weakref.ref(self)
         self.show_layer()
         if layer.built:
-            self.build(None)
+            self.build((layer.get_build_config() or {}).get("input_shape"))
         remember_wrapper(layer, self)
 
     # ---- variables
@@ -233,12 +233,16 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
 
     def call(self, *args, **kwargs):
         training = compat.training_argument(self, args, kwargs)
+        if compat.is_saving():
+            args, kwargs = compat.arguments_by_name(self.layer, args, kwargs)
         if not compat.takes_training(self.layer):
             kwargs.pop("training", None)
         if _is_true(training) and not compat.is_saving():
             self.guard.check()
         with self._computing(training) as tensors:
             outputs = self.layer(*args, **kwargs)
+        if _is_true(training) and compat.is_saving():
+            return refused_when_loaded(self.layer.name, outputs)
         if self._is_watched:
             self.usage.check_call(tensors)
         return outputs
@@ -290,6 +294,15 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         ):
             yield tensors
 
+    @contextlib.contextmanager
+    def unmasked(self) -> Iterator[None]:
+        """A context in which the layer computes with its weights as they are."""
+        self.__dict__["_is_unmasked"] = True
+        try:
+            yield
+        finally:
+            self.__dict__["_is_unmasked"] = False
+
     def _masked_weights(self, training: Any = False) -> list[tf.Tensor]:
         if self.settings.method.has_noise and tf.is_tensor(training):
             return tf.cond(
@@ -301,7 +314,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         for attribute, masked_by in self._masked_attributes:
             with own_reads():
                 tensor = tf.convert_to_tensor(attribute.weight)
-                for kernel, part in masked_by:
+                for kernel, part in () if self._is_unmasked else masked_by:
                     tensor = kernel.masked(part, tensor, training=_is_true(training))
             tensors.append(tensor)
         return tensors
@@ -324,12 +337,9 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         self.usage.check_run(names if self.settings.method.has_scores else [])
 
     def join(self, model: Layer, position: int) -> None:
-        """Makes the wrapper one of a model's, with the number of the layer in it.
-
-        Calls in graphs keep layers, and not models, alive: the layer is pruned as long as the model
-        is there.
-        """
-        self.__dict__.update(owner=weakref.ref(model), position=position)
+        """Makes the wrapper one of a model's, with the number of the layer in it."""
+        self.usage.owner = weakref.ref(model)
+        self.__dict__["position"] = position
 
     def let_go(self) -> None:
         """Leaves the layer as if it had never been wrapped."""
@@ -390,8 +400,24 @@ def _check_layer(layer: Any) -> None:
             "layers of tfmot's registry (dense, convolution, attention, recurrent, embedding) and "
             "layers that implement get_prunable_weights()."
         )
+    hidden = sorted(name for name in _NAMES if hasattr(type(layer), name) or name in vars(layer))
+    if hidden:
+        raise ValueError(
+            f"The layer {layer.name!r} ({type(layer).__name__}) has its own "
+            f"{' and '.join(map(repr, hidden))}, and so has its wrapper: code that reads them "
+            "would find the wrapper's. Rename them, or leave the layer out, with a mapping of path "
+            "patterns to schedules or a pruning_policy."
+        )
     if not knows_its_inputs(layer):
         raise ValueError(
             f"The layer {layer.name!r} ({type(layer).__name__}) makes its kernels when it is first "
             "called. Call it, or the model, once on example inputs before pruning."
         )
+
+
+_NAMES = {"guard", "kernel_variables", "position", "usage"} | {
+    name
+    for name in set(dir(PruneLowMovement)) - set(dir(keras.layers.Wrapper))
+    if not name.startswith("_") and name not in ("get_prunable_weights", "reset_states")
+}
+"""Names of what a wrapper has, and a layer has not."""

@@ -134,7 +134,7 @@ def children(layer: Layer) -> Iterator[tuple[str, Layer]]:
     # Bidirectional keeps the layer that it was given, and computes with copies of it.
     template = "layer" if isinstance(layer, keras.layers.Bidirectional) else None
     for name, value in vars(layer).items():
-        if not compat.is_keras_attribute(name) and name != template:
+        if not compat.is_keras_attribute(layer, name) and name != template:
             yield from layers_in(name, value)
 
 

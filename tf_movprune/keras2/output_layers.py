@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tf_movprune.keras2 import compat, hugging_face
+from tf_movprune.keras2 import hugging_face
 from tf_movprune.keras2.compat import keras
+from tf_movprune.keras2.forward_pass import trace
 from tf_movprune.keras2.kernel_attributes import prunable_weights
 from tf_movprune.keras2.layer import is_prunable
 from tf_movprune.keras2.layer_tree import LayerTree
-from tf_movprune.keras2.replacement import unchanged
 
 _SIZES = ("Shape", "ShapeN", "Size", "Rank")  # results do not depend on the values of tensors
 _PRODUCTS = ("MatMul", "Einsum", "Conv", "XlaDot")  # parts of the names of operations
@@ -56,7 +56,7 @@ def find_outputs(tree: LayerTree) -> Outputs:
     if not isinstance(model, keras.Model) or hugging_face.is_hugging_face(model):
         return Outputs()
     try:
-        return _read_off(tree, _trace(model))
+        return _read_off(tree, trace(model).graph)
     except Exception as error:  # whatever a user's call raises in a graph
         reason = _reason(error)
     prunable = [(path, layer) for path, layer in tree.walk(is_prunable) if is_prunable(layer)]
@@ -75,41 +75,7 @@ def _reason(error: Exception) -> str:
     return lines[0].strip().rstrip(".") if lines else type(error).__name__
 
 
-def _trace(model: keras.Model) -> tuple[Any, list[tf.Tensor]]:
-    """The graph of a model's forward pass, and its outputs. The model stays as it is.
-
-    Functions that the model calls run as a part of the trace, and keep no trace of their own.
-    """
-
-    def refuse(*args: Any, **kwargs: Any) -> None:
-        raise ValueError("its call makes variables")
-
-    def forward(args: Any, kwargs: Any) -> list[tf.Tensor]:
-        with tf.variable_creator_scope(refuse):
-            outputs = model(*args, **{**kwargs, "training": False})
-        flat = tf.nest.flatten(outputs, expand_composites=True)
-        return [output for output in flat if tf.is_tensor(output)]
-
-    specs = model.save_spec()
-    if specs is None:
-        raise ValueError("it was never called")
-    function = tf.function(forward, autograph=False)
-    ran_eagerly = tf.config.functions_run_eagerly()
-    with unchanged(model), compat.unchanged_losses(model):
-        tf.config.run_functions_eagerly(True)
-        try:
-            try:
-                traced = function.get_concrete_function(*specs)
-            except Exception:  # the size of a batch may be part of what the model computes
-                specs = model.save_spec(dynamic_batch=False)
-                traced = function.get_concrete_function(*specs)
-        finally:
-            tf.config.run_functions_eagerly(ran_eagerly)
-    return traced.graph, list(traced.graph.outputs)
-
-
-def _read_off(tree: LayerTree, trace: tuple[Any, list[tf.Tensor]]) -> Outputs:
-    graph, outputs = trace
+def _read_off(tree: LayerTree, graph: Any) -> Outputs:
     layers: dict[int, int] = {}  # the layer of each prunable kernel, both by id
     owned: set[int] = set()  # all weights of these layers
     for _, layer in tree.walk(is_prunable):
@@ -122,7 +88,7 @@ def _read_off(tree: LayerTree, trace: tuple[Any, list[tf.Tensor]]) -> Outputs:
         _resources(w for w in tree.root.weights if id(w) in layers or id(w) in others),
         set(layers),
     )
-    found = set().union(*map(flow.last_kernels, outputs))
+    found = set().union(*map(flow.last_kernels, graph.outputs))
     if not found:
         raise ValueError("its outputs come from no kernel by way of TensorFlow operations")
     used = set().union(*flow.consumed.values())

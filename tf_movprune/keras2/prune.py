@@ -22,6 +22,7 @@ from tf_movprune.keras2.layer import PruneLowMovement, is_prunable
 from tf_movprune.keras2.layer_tree import LayerTree, is_wrapper
 from tf_movprune.keras2.other_keras import refuse_keras3
 from tf_movprune.keras2.replacement import replace_layers, undone_on_error
+from tf_movprune.keras2.same_outputs import Example
 from tf_movprune.keras2.saving import guard_saving, refuse_files, unguard
 from tf_movprune.keras2.targets import check_policy, choose
 from tf_movprune.keras2.training_guard import (
@@ -115,6 +116,7 @@ def prune_low_movement(
         raise TypeError(f"Unexpected arguments for a model: {', '.join(kwargs)}.")
 
     targets, settings = choose(tree, pruning_policy, given)
+    example = Example(tree)
     with undone_on_error(to_prune), contextlib.ExitStack() as if_it_fails:
         wrappers = _wrap(tree, targets, settings)
         for wrapper in wrappers.values():
@@ -129,6 +131,7 @@ def prune_low_movement(
         for position, layer in enumerate(tree.layers()):
             if id(layer) in wrappers:
                 wrappers[id(layer)].join(pruned, position)
+        example.check(pruned, list(wrappers.values()))
         if_it_fails.pop_all()
     return pruned
 

@@ -111,9 +111,10 @@ def _state(layer: Layer) -> dict[str, Any]:
 
     Nodes are among them: a layer gets more of these when a graph is cloned around it.
     """
+    books = (list, dict, MutableMapping)
     return {
         name: compat.copy_of_books(value)
-        if compat.is_keras_attribute(name) and isinstance(value, (list, dict, MutableMapping))
+        if isinstance(value, books) and compat.is_keras_attribute(layer, name)
         else value
         for name, value in vars(layer).items()
     }

@@ -6,6 +6,8 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import tensorflow as tf
+
 from tf_movprune.keras2 import hugging_face
 from tf_movprune.keras2.compat import Layer, keras
 from tf_movprune.keras2.instance_method import InstanceMethod
@@ -68,6 +70,28 @@ class TrainingGuard:
                 "tf_movprune.strip_pruning wrote its masks into the weights. Prune a fresh model "
                 "in the same way, and load weights into it that were saved before."
             )
+
+
+def refused_when_loaded(name: str, outputs: Any) -> Any:
+    """Outputs in training, of a function that is being saved, which raise when it is run.
+
+    A pruned model that is loaded without this library's classes runs such functions, and nothing
+    guards or masks what it trains. XLA leaves assertions out: there the outputs are NaN.
+    """
+    message = (
+        f"The pruned layer {name!r} was loaded without its class, and nothing refreshes its masks. "
+        "To train on, load the model within tf_movprune.prune_scope()."
+    )
+
+    def refused(tensor: Any) -> Any:
+        if not tf.is_tensor(tensor):
+            return tensor
+        with tf.control_dependencies([tf.debugging.Assert(False, [message])]):
+            if tensor.dtype.is_floating:
+                return tensor * tf.cast(float("nan"), tensor.dtype)
+            return tf.identity(tensor)
+
+    return tf.nest.map_structure(refused, outputs)
 
 
 def has_known_train_step(model: keras.Model) -> bool:

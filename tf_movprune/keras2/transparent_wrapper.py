@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import Layer, MarkedInCheckpoints, keras
@@ -78,6 +79,14 @@ class TransparentWrapper(MarkedInCheckpoints, keras.layers.Wrapper):
         else:
             super().__setattr__(name, value)
 
+    @property
+    def trainable_weights(self):
+        return _inner_first(self.layer.trainable_weights, super().trainable_weights)
+
+    @property
+    def non_trainable_weights(self):
+        return _inner_first(self.layer.non_trainable_weights, super().non_trainable_weights)
+
     def save_own_variables(self, store):
         super().save_own_variables(store)
         if self.position is not None:
@@ -104,3 +113,9 @@ class TransparentWrapper(MarkedInCheckpoints, keras.layers.Wrapper):
 
     def compute_output_shape(self, input_shape):
         return self.layer.compute_output_shape(input_shape)
+
+
+def _inner_first(inner: list[tf.Variable], weights: list[tf.Variable]) -> list[tf.Variable]:
+    """The weights of a wrapper, those of the layer inside first, as code expects them."""
+    order = {id(weight): i for i, weight in enumerate(inner)}
+    return sorted(weights, key=lambda weight: order.get(id(weight), len(order)))

@@ -45,4 +45,4 @@ def check_not_wrapped(layer: Layer) -> None:
 def _is_wrapped(layer: Layer) -> bool:
     wrapper = _WRAPPERS[layer]() if layer in _WRAPPERS else None
     # Calls in graphs keep wrappers alive, but not their models.
-    return wrapper is not None and not wrapper.guard.is_folded and wrapper.owner() is not None
+    return wrapper is not None and not wrapper.guard.is_folded and wrapper.usage.owner() is not None
