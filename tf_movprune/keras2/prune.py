@@ -22,7 +22,7 @@ from tf_movprune.keras2.layer import PruneLowMovement, is_prunable
 from tf_movprune.keras2.layer_tree import LayerTree, is_wrapper
 from tf_movprune.keras2.other_keras import refuse_keras3
 from tf_movprune.keras2.replacement import replace_layers, undone_on_error
-from tf_movprune.keras2.saving import guard_saving, refuse_files, unguard
+from tf_movprune.keras2.saving import guard_loading, guard_saving, refuse_files, unguard
 from tf_movprune.keras2.targets import check_policy, choose
 from tf_movprune.keras2.training_guard import (
     guard_training,
@@ -247,6 +247,7 @@ def strip_pruning(model: Any) -> Any:
         stripped = replace_layers(model, {id(wrapper): wrapper.layer for wrapper in wrappers})
         _forget_traces(LayerTree(stripped))
         warn_of_training(stripped)
+        guard_loading(stripped)
         for wrapper in wrappers:
             wrapper.fold_masks()
         if stripped is not model:
