@@ -48,10 +48,9 @@ class PartSize:
 class CompressedReport:
     """Sizes of a file of `export_compressed`, and how far it is from the model's weights.
 
-    `parts` has the sizes of `"embeddings"`, `"encoder"` (the layers that are pruned by default, or
-    the whole encoder layers of Hugging Face models) and `"other"`. `max_abs_error` is the largest
-    difference from a float32 weight, read back from the file; `rounded_to_zero` counts weights that
-    became zero.
+    `parts` has the sizes of `"embeddings"`, `"layers"` and `"other"`; `size_report` says what these
+    are. `max_abs_error` is the largest difference from a float32 weight, read back from the file;
+    `rounded_to_zero` counts weights that became zero.
     """
 
     path: pathlib.Path
