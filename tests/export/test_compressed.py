@@ -129,6 +129,14 @@ def test_parts_of_hugging_face_models(bert):
         assert part == ("layers" if is_encoder else "embeddings" if is_embedding else "other")
 
 
+def test_swapped_arguments_are_named(tmp_path):
+    model = network()
+    for path, swapped in (("model.movprune", True), (tmp_path / "model", True), (None, False)):
+        with pytest.raises(TypeError, match=r"load_compressed\(path, model\).* got <") as error:
+            tf_movprune.load_compressed(model, path)
+        assert ("swapped" in str(error.value)) == swapped
+
+
 def test_parts_of_a_decoder():
     transformers = pytest.importorskip("transformers")
     config = transformers.GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=20)

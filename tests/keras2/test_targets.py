@@ -84,7 +84,7 @@ def test_nothing_to_prune():
 
     with pytest.raises(ValueError, match="not built: call it once"):
         tf_movprune.prune_low_movement(Empty(), schedule())
-    with pytest.raises(ValueError, match="list of 1 layers"):
+    with pytest.raises(ValueError, match="list of 1 layer:"):
         tf_movprune.prune_low_movement([layers.ReLU()], schedule())
     with pytest.raises(ValueError, match=r"MultiHeadAttention.*first called"):
         attention = layers.MultiHeadAttention(2, 4)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tf_movprune.core.arguments import check_boolean, check_choice
+from tf_movprune.core.wording import counted
 from tf_movprune.export.checks import check_path, check_verification, warn_of_constants
 from tf_movprune.export.conversion import check_convertible, check_runtime, convert, run_file
 from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
@@ -157,8 +158,8 @@ def _warn_if_dense(
     """Warns, with what was needed and what was found, if nothing is stored sparsely."""
     if any(matrix.storage != "dense" for matrix in matrices):
         return
-    gone = [f"{count:,} empty {kind}" for kind, (count, _) in removed.items() if count]
-    left_out = f" once {' and '.join(gone)} are left out" if gone else ""
+    gone = [counted(count, f"empty {kind[:-1]}") for kind, (count, _) in removed.items() if count]
+    left_out = f" after leaving out {' and '.join(gone)}" if gone else ""
     if sparse_storage == "csr":
         needed = "Rows must take fewer bytes than the dense matrix: 20 to 50 % zeros or more"
         remedy = "Prune further"

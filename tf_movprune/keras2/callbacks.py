@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.masked_kernel import overall_sparsity
 from tf_movprune.core.refresh import groups, refresh_masks
+from tf_movprune.core.wording import counted
 from tf_movprune.keras2 import compat, run_checks
 from tf_movprune.keras2.compat import Layer, keras
 from tf_movprune.keras2.layer_tree import built_layers, kernels_of
@@ -32,13 +34,13 @@ def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) ->
 
     Raises:
       RuntimeError: `strip_pruning` has folded the masks in.
+      TypeError: `step` is not an integer.
       ValueError: nothing in the model is pruned, the model is not built, or `step` is negative.
 
     Warns if the weights were trained before any pruned layer was called.
     """
     wrappers = built_layers(model).values()
-    if not tf.is_tensor(step) and not isinstance(step, tf.Variable) and step < 0:
-        raise ValueError(f"step must be at least 0, got {step}.")
+    _check_step(step)
     if tf.executing_eagerly():
         run_checks.warn_if_not_called(model.name, wrappers)
     for wrapper in wrappers:
@@ -46,6 +48,18 @@ def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) ->
     kernels = kernels_of(wrappers)
     refresh_masks(kernels, tf.cast(step, tf.int64), force=force)
     return overall_sparsity(kernels)
+
+
+def _check_step(step: Any) -> None:
+    dtype = getattr(step, "dtype", type(step))
+    is_integer = dtype is int or (dtype is not type(step) and tf.as_dtype(dtype).is_integer)
+    if not is_integer:
+        raise TypeError(
+            "step must be an integer, the number of optimizer steps taken so far, got "
+            f"{step!r}. Pass model.optimizer.iterations, or count the steps of your own loop."
+        )
+    if not tf.is_tensor(step) and not isinstance(step, tf.Variable) and step < 0:
+        raise ValueError(f"step must be at least 0, got {step}.")
 
 
 _BATCHES_WITHOUT_STEP = 64  # more than gradients are accumulated over, or a loss scale needs
@@ -257,7 +271,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
             done = compat.batches_done(self.model, steps, epoch)
             length = epochs * steps - done
             parts = f"{steps} × {epochs}" + (f" - {done} done before" if done else "")
-            run = run_checks.Run(start, start + length, f"this run has {length} steps ({parts})")
+            run = run_checks.Run(
+                start, start + length, f"this run has {counted(length, 'step')} ({parts})"
+            )
         if run is not None:
             run_checks.warn_if_rate_ends(self.model.optimizer, run)
         for group in groups(self._kernels):

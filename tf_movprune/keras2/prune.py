@@ -10,6 +10,7 @@ from tf_movprune.core.granularity import WEIGHTS, Units
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings
+from tf_movprune.core.wording import counted
 from tf_movprune.keras2 import compat, run_checks
 from tf_movprune.keras2.compat import (
     Layer,
@@ -196,7 +197,8 @@ def _prune_list(
     ]
     if not any(map(is_wrapper, pruned)):
         raise ValueError(
-            f"Nothing to prune in a list of {len(pruned)} layers: none has prunable weights."
+            f"Nothing to prune in a list of {counted(len(pruned), 'layer')}: none has prunable "
+            "weights."
         )
     return pruned
 
