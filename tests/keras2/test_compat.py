@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from tensorflow_model_optimization.sparsity import keras as tfmot
 
 from tf_movprune.keras2 import compat
 
@@ -96,6 +97,32 @@ def test_unchanged_losses():
         model(tf.zeros([1, 2]))
         assert [float(loss) for loss in model.losses] == [0, 0]
     assert model.losses == before and [float(loss) for loss in before] == [2, 2]
+
+
+def test_prunable_weights_method():
+    class Own(keras.layers.Layer):
+        def get_prunable_weights(self):
+            return []
+
+    own, dense, gru = Own(), keras.layers.Dense(2), keras.layers.GRU(2)
+    dropout = keras.layers.Dropout(0.5)
+    layers = (own, dense, gru, dropout)
+    for layer in layers:
+        tfmot.prune_low_magnitude(layer, input_shape=(3, 4))
+    assert all(hasattr(layer, "get_prunable_weights") for layer in layers)
+    methods = [compat.prunable_weights_method(layer) for layer in (*layers, None)]
+    assert methods == [own.get_prunable_weights, None, None, None, None]
+
+
+def test_is_tfmot_wrapper():
+    dense = keras.layers.Dense(2)
+    wrapper = tfmot.prune_low_magnitude(dense, input_shape=(3,))
+
+    class PruneLowMagnitude(keras.layers.Wrapper):
+        """One of the same name."""
+
+    assert compat.is_tfmot_wrapper(wrapper)
+    assert not any(map(compat.is_tfmot_wrapper, (dense, PruneLowMagnitude(dense), None)))
 
 
 def test_own_layers_of_keras():

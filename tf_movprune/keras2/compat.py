@@ -261,6 +261,24 @@ def is_keras_attribute(name: str) -> bool:
     return name in _keras_attributes() or name in loaded or name.startswith(later)
 
 
+def prunable_weights_method(layer: Any) -> Callable[[], Any] | None:
+    """The `get_prunable_weights` of a layer; None if it has none, or one that tfmot has added.
+
+    tfmot adds one to every layer that it wraps, also to those without kernels, and leaves it there.
+    """
+    method = getattr(layer, "get_prunable_weights", None)
+    return None if getattr(method, "__module__", None) == PruneRegistry.__module__ else method
+
+
+def is_tfmot_wrapper(layer: Any) -> bool:
+    """Returns whether a layer is the wrapper with which tfmot prunes another."""
+    return any(
+        cls.__name__ == "PruneLowMagnitude"
+        and cls.__module__.startswith("tensorflow_model_optimization.")
+        for cls in type(layer).__mro__
+    )
+
+
 def is_own_layer(layer: Layer) -> bool:
     """Returns whether the class of a layer is one of Keras's own."""
     return type(layer).__module__.startswith("tf_keras.")

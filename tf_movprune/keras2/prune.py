@@ -10,7 +10,7 @@ from tf_movprune.core.granularity import WEIGHTS, Units
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings
-from tf_movprune.core.wording import counted
+from tf_movprune.core.wording import counted, listed
 from tf_movprune.keras2 import compat, run_checks
 from tf_movprune.keras2.compat import (
     Layer,
@@ -189,6 +189,7 @@ def _prune_list(
 ) -> list[Layer]:
     for layer in layers:
         check_keras_object(layer)
+        _check_not_of_tfmot(LayerTree(layer))
     pruned = [
         _wrap(LayerTree(layer), {layer.name: layer}, {layer.name: settings})[id(layer)]
         if is_prunable(layer) and (policy is None or policy.allow_pruning(layer))
@@ -231,7 +232,9 @@ def strip_pruning(model: Any) -> Any:
     if isinstance(model, Distiller):
         forget_compilation(model)
         model = model.student
-    wrappers = LayerTree(model).pruned_layers().values()
+    tree = LayerTree(model)
+    _check_not_of_tfmot(tree)
+    wrappers = tree.pruned_layers().values()
     if not wrappers:
         raise ValueError(
             f"{model.name!r} has no pruned layers: it was stripped already, or never given to "
@@ -269,7 +272,18 @@ def _forget_traces(tree: LayerTree) -> None:
         compat.forget_functions(layer)
 
 
+def _check_not_of_tfmot(tree: LayerTree) -> None:
+    theirs = [repr(layer.name) for layer in tree.layers() if compat.is_tfmot_wrapper(layer)]
+    if theirs:
+        raise ValueError(
+            f"{tree.root.name!r} is pruned by tensorflow_model_optimization, in "
+            f"{listed(theirs)}. Call tfmot.sparsity.keras.strip_pruning on it first, and go on "
+            "with what that returns."
+        )
+
+
 def _check_unpruned(tree: LayerTree) -> None:
+    _check_not_of_tfmot(tree)
     if isinstance(tree.root, Distiller):
         raise ValueError(
             "Prune the student before distilling: tf_movprune.Distiller("
