@@ -62,7 +62,7 @@ def _check_step(step: Any) -> None:
         raise ValueError(f"step must be at least 0, got {step}.")
 
 
-_BATCHES_WITHOUT_STEP = 64  # more than gradients are accumulated over, or a loss scale needs
+_BATCHES_WITHOUT_STEP = 64  # more than a loss scale needs, and most accumulate gradients over
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
@@ -93,7 +93,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
       ValueError: a pruned layer is not used in training, or computes with a kernel that is not
         masked.
 
-    Raises (after 64 batches, or one epoch):
+    Raises (after 64 batches, or one epoch; or, if it is more, after the number of batches that the
+    optimizer has as its `gradient_accumulation_steps`):
       RuntimeError: `model.optimizer` has not taken a step.
 
     Warns of runs that go on after the learning rate of `create_optimizer` has fallen to 0, of
@@ -144,6 +145,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._is_training = True
         self._first_step, self._batches, self._is_used = self._step(), 0, False
         self._first_scale = compat.loss_scale(self.model.optimizer)
+        self._accumulated = compat.accumulation_steps(self.model.optimizer)
+        self._patience = max(_BATCHES_WITHOUT_STEP, self._accumulated)
         self._first_scores = run_checks.sums_of_scores(self._layers)
         _build_optimizer(self.model)
         guard_training(self.model, list(self._layers.values()))
@@ -181,7 +184,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self._allow_training(False)
-        if self._batches == _BATCHES_WITHOUT_STEP:
+        if self._batches == self._patience:
             self._check_steps()
         # A train step of one's own, and Python code, may take turns between layers.
         if not (self._is_used or self.model.run_eagerly) and has_known_train_step(self.model):
@@ -228,8 +231,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
         if self._first_step is None:
             return
         taken = self._step() - self._first_step
+        if not taken and self._is_training and self._batches < self._accumulated:
+            return
         # A step that overflows is counted, and halves the scale of the loss, if there is one.
-        is_decided = self._batches >= _BATCHES_WITHOUT_STEP or not self._is_training
+        is_decided = self._batches >= self._patience or not self._is_training
         scale = compat.loss_scale(self.model.optimizer)
         overflowed = (
             scale is not None
@@ -238,12 +243,14 @@ class UpdatePruningStep(keras.callbacks.Callback):
         )
         if not taken or (overflowed and is_decided):
             raise RuntimeError(
-                f"model.optimizer has taken no step in {self._batches} batches, so the masks would "
-                "not depend on training. If the model trains with optimizers of its own, call "
+                "model.optimizer has taken no step in "
+                f"{counted(self._batches, 'batch', 'batches')}, so the masks would not depend on "
+                "training. If the model trains with optimizers of its own, call "
                 "tf_movprune.update_masks(model, step) at the start of its train_step, with the "
                 "iterations of one of them, in place of this callback. If gradients overflow in "
-                "half precision, lower the learning rate or the initial loss scale; if they are "
-                "accumulated, take a step in fewer batches."
+                "half precision, lower the learning rate or the initial loss scale. If it "
+                "accumulates gradients over more batches than that, give it their number as its "
+                "attribute gradient_accumulation_steps, and train for more."
             )
         if not overflowed:
             self._first_step = None
