@@ -151,7 +151,7 @@ def main() -> None:
         label = f"{name}: times smaller (file {whole:.1f})"
         table.add(label, smaller, SMALLER.get(name), at_least=True)
         table.add(f"{name}: times faster", faster, FASTER.get(name), at_least=True)
-    encoder = compressed.parts["encoder"]
+    encoder = compressed.parts["layers"]
     label = (
         f"3 % remaining, compressed file, int8: times smaller (file {compressed.times_smaller:.1f})"
     )

@@ -36,7 +36,7 @@ def arrays_of(model):
     return [weight.numpy() for weight in model.weights]
 
 
-def encoded(array, quantization, part="encoder"):
+def encoded(array, quantization, part="layers"):
     return coding.encode(NamedWeight("w", part, array), quantization)
 
 

@@ -80,3 +80,9 @@ def test_public_names_are_those_of_the_stub():
         assert getattr(tf_movprune, name) is not None
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = tf_movprune.no_such_name
+
+
+def test_the_name_in_tfmot_leads_to_ours():
+    with pytest.raises(AttributeError, match=r"prune_low_movement\(.*tf_movprune\.Magnitude\(\)"):
+        _ = tf_movprune.prune_low_magnitude
+    assert not hasattr(tf_movprune, "prune_low_magnitude")

@@ -95,6 +95,10 @@ def summarize_sparsity(model: Any) -> SparsityReport:
         weights that `prune_low_movement` prunes by default, and in other prunable layers with a
         kernel of which a hundredth or more is zero.
 
+    Rows are weights, and sums are over groups: the methods, targets and granularities that weights
+    share. The parts `embeddings`, `layers` and `other` are those of `size_report`, which counts
+    every weight of a model.
+
     Returns:
       A report to print, or to read as a dict with `as_dict()`. Paths are those that patterns of
       `prune_low_movement` match, followed by the name of the weight: `kernel`, or in attention

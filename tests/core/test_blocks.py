@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from modes import MODES, every_mode
 
-from tf_movprune.core.blocks import block_shape, expand_blocks, mean_blocks
+from tf_movprune.core.blocks import block_shape, check_blocks, expand_blocks, mean_blocks
 
 BLOCKS = [((6, 8), (1, 1)), ((6, 8), (3, 1)), ((6, 8), (1, 4)), ((6, 8), (2, 4)), ((6, 8), (6, 8))]
 
@@ -31,17 +31,22 @@ def test_block_shape(shape, block_size, expected):
 
 
 @pytest.mark.parametrize(
-    "shape, block_size",
-    [((6, 8), (4, 1)), ((6, 8), (1, 3)), ((6, 8), (12, 8))],
+    "shape, block_size, fits",
+    [
+        ((6, 8), (4, 1), (3, 1)),
+        ((6, 8), (1, 3), (1, 2)),
+        ((6, 8), (12, 8), (6, 8)),
+        ((7, 9), (2, 2), (1, 1)),
+    ],
 )
-def test_block_shape_names_what_does_not_fit(shape, block_size):
-    message = (
-        rf"block_size \({block_size[0]}, {block_size[1]}\) must divide the kernel's rows and "
-        rf"columns, but the kernel has shape \({', '.join(map(str, shape))}\)\. Use a divisor, or "
-        r"\(1, 1\)\."
-    )
-    with pytest.raises(ValueError, match=message):
+def test_block_shape_names_what_does_not_fit(shape, block_size, fits):
+    with pytest.raises(ValueError) as error:
         block_shape(shape, block_size)
+    assert str(error.value).startswith(
+        f"block_size {block_size} must divide rows and columns, but does not divide those of a "
+        f"kernel {shape}. Blocks{fits} does; or"
+    )
+    assert block_shape(shape, fits)
 
 
 @pytest.mark.parametrize("shape", [(2, 6, 8), (3, 3, 6, 8), (6,)])
@@ -50,6 +55,25 @@ def test_blocks_are_for_matrices(shape):
     with pytest.raises(ValueError, match=message):
         block_shape(shape, (2, 2))
     assert block_shape(shape, (1, 1)) == shape
+
+
+def test_all_kernels_that_blocks_do_not_fit_are_named():
+    shapes = {"a": (8, 8), "b": (6, 8), "conv": (3, 8, 8), "c": (8, 10), "d": (16, 16)}
+    with pytest.raises(ValueError) as error:
+        check_blocks(shapes, (4, 8))
+    assert str(error.value) == (
+        "block_size (4, 8) is for matrices, but of another shape is conv (3, 8, 8). Give blocks to "
+        "other layers only, with a mapping of path patterns. block_size (4, 8) must divide rows "
+        "and columns, but does not divide those of b (6, 8), c (8, 10). Blocks(2, 2) does; or give "
+        "layers block sizes of their own, with a mapping of path patterns."
+    )
+    check_blocks({name: shapes[name] for name in "ad"}, (4, 8))
+    check_blocks(shapes, (1, 1))
+
+
+def test_kernels_that_blocks_do_not_fit_are_counted_from_the_seventh_on():
+    with pytest.raises(ValueError, match=r"5 \(6, 6\), and 12 more\. Blocks\(3, 1\) does"):
+        check_blocks({str(i): (6, 6) for i in range(18)}, (4, 1))
 
 
 @every_mode

@@ -48,6 +48,36 @@ SOFT_RUN = {
 }
 
 
+@pytest.mark.parametrize(
+    "schedule, expected",
+    [
+        (
+            CubicSparsity(0.9, 2, 8),
+            "CubicSparsity(final_sparsity=0.9, begin_step=2, end_step=8)",
+        ),
+        (
+            CubicSparsity(0.9, 0, 8, 0.5, frequency=2, freeze_step=10),
+            "CubicSparsity(final_sparsity=0.9, begin_step=0, end_step=8, initial_sparsity=0.5, "
+            "frequency=2, freeze_step=10)",
+        ),
+        (CubicThreshold(0.1, 2, 8), "CubicThreshold(begin_step=2, end_step=8)"),
+    ],
+)
+def test_schedules_are_shown_as_they_are_made(schedule, expected):
+    assert repr(schedule) == expected
+    again = eval(expected, {"CubicSparsity": CubicSparsity, "CubicThreshold": CubicThreshold})
+    assert again.get_config() == schedule.get_config()
+
+
+def test_a_schedule_of_ones_own_is_shown_with_its_own_arguments():
+    class Gentle(CubicSparsity):
+        def __init__(self, length, speed=1):
+            super().__init__(0.5, 0, length)
+            self.length, self.kept_apart = length, speed
+
+    assert repr(Gentle(8, 2)).endswith("Gentle(length=8)")  # what it does not keep is not known
+
+
 # ---- the curve
 
 

@@ -89,7 +89,7 @@ def test_int8_and_float16_keep_zeros_and_round(quantization, density):
     array = random.standard_normal([60, 80]).astype(np.float32)
     array *= np.geomspace(1e-3, 1e3, 80, dtype=np.float32)
     array *= random.uniform(size=array.shape) < density
-    for part, axis in [("encoder", 0), ("embeddings", 1)]:
+    for part, axis in [("layers", 0), ("embeddings", 1)]:
         found = decoded(encoded(array, quantization, part))
         assert found.dtype == np.float32
         assert not found[array == 0].any()

@@ -126,7 +126,39 @@ def test_parts_of_hugging_face_models(bert):
     assert set(parts.values()) == set(PARTS)
     for name, part in parts.items():
         is_encoder, is_embedding = "/layer_._" in name, "/embeddings/" in name
-        assert part == ("encoder" if is_encoder else "embeddings" if is_embedding else "other")
+        assert part == ("layers" if is_encoder else "embeddings" if is_embedding else "other")
+
+
+def test_swapped_arguments_are_named(tmp_path):
+    model = network()
+    for path, swapped in (("model.movprune", True), (tmp_path / "model", True), (None, False)):
+        with pytest.raises(TypeError, match=r"load_compressed\(path, model\).* got <") as error:
+            tf_movprune.load_compressed(model, path)
+        assert ("swapped" in str(error.value)) == swapped
+
+
+def test_parts_of_a_decoder():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.GPT2Config(vocab_size=50, n_embd=16, n_layer=1, n_head=2, n_positions=20)
+    model = transformers.TFGPT2LMHeadModel(config)
+    model(model.dummy_inputs)
+    parts = {weight.name: weight.part for weight in named_weights(model)}
+    assert set(parts.values()) == set(PARTS)
+    for name, part in parts.items():
+        is_embedding = "/wte/" in name or "/wpe/" in name
+        assert part == ("layers" if "/h_._" in name else "embeddings" if is_embedding else "other")
+
+
+def test_parts_of_other_models_are_where_weights_lie():
+    model = keras.Sequential(
+        [
+            keras.Input([5]),
+            *(keras.layers.Embedding(9, 4, name="table"), keras.layers.GRU(4, name="gru")),
+            *(keras.layers.Dense(4, name="hidden"), keras.layers.Dense(2, name="output")),
+        ]
+    )
+    parts = {weight.name.split("/")[0]: weight.part for weight in named_weights(model)}
+    assert parts == {"table": "embeddings", "gru": "other", "hidden": "layers", "output": "other"}
 
 
 def test_the_path_of_the_original_is_not_stored(bert, tmp_path):

@@ -1,14 +1,18 @@
 """Models that TFLite's converter or LiteRT does not take, and the noise of those that they take."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 import tensorflow as tf
 import tf_keras as keras
 
 import tf_movprune
+from tf_movprune.export import conversion
 
 
 class Applied(keras.layers.Layer):
@@ -41,17 +45,51 @@ RECURRENT = {
 
 
 @pytest.mark.parametrize("kind", RECURRENT)
-def test_recurrent_layers_need_a_fixed_batch(kind, tmp_path):
+def test_recurrent_layers_need_a_fixed_batch(kind, tmp_path, capfd):
     model = model_of(RECURRENT[kind](5, name="memory"), keras.layers.Dense(2), shape=(None, 4))
     options = {"quantization": None, "sequence_length": 6}
     with pytest.raises(
         ValueError, match=r"TensorList\w+ \(net/.*memory.* pass batch_size=1"
     ) as info:
         tf_movprune.export_tflite(model, tmp_path / "x", batch_size=None, **options)
+    printed = capfd.readouterr().err  # MLIR's lines are repeated in the cause
+    assert "error: " not in printed and "loc(" not in printed
+    assert "TensorListReserve" in str(info.value.__cause__)
     assert type(info.value.__cause__).__name__ == "ConverterError"
     assert "\n" not in str(info.value) and not list(tmp_path.iterdir())
     report = tf_movprune.export_tflite(model, tmp_path / "x", batch_size=1, **options)
     assert report.max_abs_diff < 1e-5
+
+
+@pytest.mark.parametrize("raises", [True, False])
+def test_only_the_lines_of_mlir_are_dropped_and_only_in_an_error(raises, capfd):
+    os.write(2, b"before\n")
+    with contextlib.suppress(RuntimeError), conversion._without_diagnostics():
+        os.write(2, b"loc(callsite: error: 'tf.X' op\nmine\nerror: failed\n")
+        os.write(2, b"also mine: error: 1\n")
+        if raises:
+            raise RuntimeError
+    os.write(2, b"after\n")
+    lines = capfd.readouterr().err.splitlines()
+    assert (lines[0], lines[-1]) == ("before", "after")
+    mine = ["mine", "also mine: error: 1"]
+    every = ["loc(callsite: error: 'tf.X' op", "mine", "error: failed", "also mine: error: 1"]
+    assert lines[1:-1] == (mine if raises else every)
+
+
+def test_contexts_in_threads_put_standard_error_back(capfd):
+    def convert(number):
+        with conversion._without_diagnostics():
+            time.sleep(0.01)
+            os.write(2, b"%d\n" % number)
+
+    threads = [threading.Thread(target=convert, args=(number,)) for number in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    os.write(2, b"after\n")
+    assert sorted(capfd.readouterr().err.split()) == ["0", "1", "2", "3", "4", "after"]
 
 
 def table():

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tf_movprune.core.inference import Example, Inference
-from tf_movprune.export.export_report import largest_difference
+from tf_movprune.export.export_report import ExportReport, largest_difference
 
 PATH = pathlib.Path("file")
 
@@ -61,3 +61,10 @@ def test_models_that_are_not_deterministic():
     with pytest.raises(RuntimeError, match="own outputs differ as much from call to call"):
         compared([1.0], {"y": [2.0]}, again=[3.0])
     assert compared([1.0], {"y": [2.0]}, atol=1.0) == 1.0
+
+
+@pytest.mark.parametrize("total, words", [(1, "1 of 1 head removed"), (4, "1 of 4 heads removed")])
+def test_what_was_removed_is_counted(total, words):
+    shapes = {"x": (1,)}
+    report = ExportReport(PATH, 10, 5, shapes, shapes, None, removed={"heads": (1, total)})
+    assert f"; {words}; " in str(report)

@@ -209,6 +209,41 @@ def test_sizes_that_do_not_fit(bert, tmp_path, export):
     assert export(convolution, tmp_path / "x", sequence_length=5).max_abs_diff < 0.1
 
 
+def subclassed_of_fixed_length():
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__(name="net")
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(x)
+
+    model = Net()
+    model(np.ones([2, 6, 4], np.float32))
+    return model
+
+
+@pytest.mark.parametrize("export", [tf_movprune.export_tflite, tf_movprune.export_saved_model])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: keras.Sequential([keras.Input([6, 4]), keras.layers.Dense(2)], name="net"),
+        subclassed_of_fixed_length,
+    ],
+    ids=["sequential", "subclassed"],
+)
+def test_a_sequence_length_where_no_axis_is_open(make, export, tmp_path):
+    model = make()
+    with pytest.raises(
+        ValueError, match=r"sequence_length is 128, .*'net' .*\(None, 6, 4\)\. Leav"
+    ):
+        export(model, tmp_path / "x", sequence_length=128)
+    assert not list(tmp_path.iterdir())
+    for sizes in ({}, {"sequence_length": None}, {"sequence_length": 6}):
+        (shape,) = export(model, tmp_path / "x", **sizes, batch_size=1).inputs.values()
+        assert shape == (1, 6, 4)
+
+
 def test_positions_of_roberta_begin_after_the_padding(tmp_path):
     config = transformers.RobertaConfig(
         vocab_size=99,

@@ -18,11 +18,11 @@ def test_size_report(tmp_path):
     assert table["dense float32"]["embeddings"] == 50 * 16 * 4
     assert table["dense float16"]["embeddings"] == 50 * 16 * 2
     assert table["dense int8"]["embeddings"] == 50 * 16 + 50 * 4
-    assert table["dense int8"]["encoder"] == 2 * (48 * 48 + 48 * 4 + 48 * 4)
+    assert table["dense int8"]["layers"] == 2 * (48 * 48 + 48 * 4 + 48 * 4)
     kernels = [weight for weight in arrays_of(model)[1:5] if weight.ndim == 2]
     bitmap = sum(288 + 4 * np.count_nonzero(kernel) for kernel in kernels)
-    assert table["bitmap float32"]["encoder"] == bitmap + 2 * (6 + 48 * 4)
-    assert table["gzip float32"]["encoder"] < 0.4 * table["dense float32"]["encoder"]
+    assert table["bitmap float32"]["layers"] == bitmap + 2 * (6 + 48 * 4)
+    assert table["gzip float32"]["layers"] < 0.4 * table["dense float32"]["layers"]
     for quantization in QUANTIZATIONS:
         values = quantization or "float32"
         report = tf_movprune.export_compressed(model, tmp_path / "x", quantization=quantization)

@@ -87,7 +87,7 @@ def test_neurons_go_one_by_one_where_nothing_is_stored_in_blocks(storage, tmp_pa
             {"quantization": None, "sparse_storage": "blocks"},
             (64, 1),  # all of a neuron's inputs
             0.5,
-            r"once \d+ empty neurons are left out: .* has \d+% zero blocks.* try shrink=False",
+            r"after leaving out \d+ empty neurons: .* has \d+% zero blocks.* try shrink=False",
         ),
     ],
 )

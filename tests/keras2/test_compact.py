@@ -511,6 +511,47 @@ def test_models_that_are_not_built_and_folders_without_a_model(tmp_path):
         tf_movprune.load_compacted(tmp_path)
 
 
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.body = keras.Sequential([keras.layers.Dense(8, "relu"), keras.layers.Dense(3)])
+
+    def call(self, x):
+        return self.body(x)
+
+
+def subclassed():
+    model = Subclassed()
+    model.predict(np.ones([2, 6], np.float32), verbose=0)
+    return model
+
+
+def chain():
+    return keras.Sequential([keras.Input([6]), *subclassed().body.layers])
+
+
+@pytest.mark.parametrize(
+    "make, name",
+    [(chain, "small.keras"), (chain, "small.h5"), (chain, "small"), (subclassed, "small")],
+)
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+def test_other_compacted_models_are_loaded_by_keras(make, name, tmp_path):
+    pytest.importorskip("transformers")
+    model = make()
+    zero(model.weights[2], rows=slice(0, 4))
+    small = tf_movprune.compact(model)
+    assert small.weights[0].shape == (6, 4)
+    x = np.random.RandomState(0).standard_normal([5, 6]).astype("float32")
+    expected = small.predict(x, verbose=0)
+    small.save(tmp_path / name)
+    loaded = keras.models.load_model(tmp_path / name)
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), expected, rtol=1e-6)
+    with pytest.raises(ValueError, match=r"Hugging Face .*Other .*tf_keras\.models\.load_model"):
+        tf_movprune.load_compacted(tmp_path / name)
+    with pytest.raises(TypeError, match=r"model_class must be a class of Hugging Face.*load_model"):
+        tf_movprune.load_compacted(tmp_path / name, keras.Sequential)
+
+
 @pytest.mark.parametrize("kind", ["Bert", "DistilBert"])
 def test_a_compacted_model_from_a_compressed_file(kind, tmp_path):
     pytest.importorskip("zstandard")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from tensorflow_model_optimization.sparsity import keras as tfmot
 
 from tf_movprune.keras2 import compat
 
@@ -97,6 +98,32 @@ def test_unchanged_losses():
         model(tf.zeros([1, 2]))
         assert [float(loss) for loss in model.losses] == [0, 0]
     assert model.losses == before and [float(loss) for loss in before] == [2, 2]
+
+
+def test_prunable_weights_method():
+    class Own(keras.layers.Layer):
+        def get_prunable_weights(self):
+            return []
+
+    own, dense, gru = Own(), keras.layers.Dense(2), keras.layers.GRU(2)
+    dropout = keras.layers.Dropout(0.5)
+    layers = (own, dense, gru, dropout)
+    for layer in layers:
+        tfmot.prune_low_magnitude(layer, input_shape=(3, 4))
+    assert all(hasattr(layer, "get_prunable_weights") for layer in layers)
+    methods = [compat.prunable_weights_method(layer) for layer in (*layers, None)]
+    assert methods == [own.get_prunable_weights, None, None, None, None]
+
+
+def test_is_tfmot_wrapper():
+    dense = keras.layers.Dense(2)
+    wrapper = tfmot.prune_low_magnitude(dense, input_shape=(3,))
+
+    class PruneLowMagnitude(keras.layers.Wrapper):
+        """One of the same name."""
+
+    assert compat.is_tfmot_wrapper(wrapper)
+    assert not any(map(compat.is_tfmot_wrapper, (dense, PruneLowMagnitude(dense), None)))
 
 
 def test_own_layers_of_keras():
@@ -516,6 +543,15 @@ def test_learning_rate_of():
     schedule = keras.optimizers.schedules.CosineDecay(0.1, 10)
     assert compat.learning_rate_of(keras.optimizers.Adam(schedule)) is schedule
     assert compat.learning_rate_of(object()) is None
+
+
+def test_accumulation_steps():
+    plain, declaring = keras.optimizers.SGD(), keras.optimizers.Adam()
+    declaring.gradient_accumulation_steps = 5
+    scaled = keras.mixed_precision.LossScaleOptimizer(declaring)
+    assert [compat.accumulation_steps(o) for o in (plain, declaring, scaled)] == [1, 5, 5]
+    declaring.gradient_accumulation_steps = None  # as in Keras 3
+    assert compat.accumulation_steps(declaring) == 1
 
 
 def test_was_built_without():

@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tf_movprune
+from tf_movprune.core.inference import IfOpen
 from tf_movprune.keras2.inference import inference_of
 
 X = np.random.RandomState(0).normal(size=[2, 4]).astype(np.float32)
@@ -105,7 +106,7 @@ def test_nested_outputs_of_hugging_face_stay():
     ]
 
 
-def test_a_sequence_length_that_fixes_nothing_is_not_checked():
+def test_a_default_length_that_fixes_nothing_is_not_checked():
     transformers = pytest.importorskip("transformers")
     config = transformers.ViTConfig(
         hidden_size=16,
@@ -117,4 +118,7 @@ def test_a_sequence_length_that_fixes_nothing_is_not_checked():
     )
     model = transformers.TFViTModel(config)
     model(model.dummy_inputs)
-    assert inference_of(model, 128, 1).input_shapes == {"pixel_values": (1, 3, 32, 32)}
+    sizes = {"pixel_values": (1, 3, 32, 32)}
+    assert inference_of(model, IfOpen(128), 1).input_shapes == sizes
+    with pytest.raises(ValueError, match=r"sequence_length is 128, .* pixel_values \(None, 3, 32"):
+        inference_of(model, 128, 1)

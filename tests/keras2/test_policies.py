@@ -26,7 +26,7 @@ LEFT_OUT = {
     "Lxmert": r"lxmert\.encoder\.x_layers\.\*, lxmert\.encoder\.r_layers\.\*",
     "Marian": r"leaves out 10 layers .*: model\.decoder\.layers\.\*",
     "T5": r"leaves out 10 layers .*: decoder\.block\.\*",
-    "XLNet": r"leaves out 1 layers .*: transformer\.layer\.\*\.rel_attn",
+    "XLNet": r"leaves out 1 layer .*: transformer\.layer\.\*\.rel_attn",
 }
 
 

@@ -311,3 +311,37 @@ def test_stripping_a_kernel_of_which_nothing_remains_warns():
     tf_movprune.update_masks(pruned, 4)
     with pytest.warns(UserWarning, match=r"Nothing remains of a kernel of hidden\. Prune less"):
         tf_movprune.strip_pruning(pruned)
+
+
+def held_by_a_subclass():
+    model = subclassed()
+    model.head = tfmot.prune_low_magnitude(layers.Dense(2, name="head"), input_shape=(3,))
+    return model
+
+
+@pytest.mark.parametrize(
+    "make, name",
+    [
+        (lambda: tfmot.prune_low_magnitude(sequential()), "prune_low_magnitude_first"),
+        (lambda: tfmot.prune_low_magnitude(functional()), "prune_low_magnitude_shared"),
+        (lambda: tfmot.prune_low_magnitude(layers.Dense(2, name="a"), input_shape=(3,)), "_a"),
+        (held_by_a_subclass, "prune_low_magnitude_head"),
+    ],
+    ids=["sequential", "functional", "layer", "subclassed"],
+)
+def test_models_that_tfmot_prunes_are_named_as_such(make, name):
+    model = make()
+    message = rf"is pruned by tensorflow_model_.*{name}'.* tfmot\.sparsity\.keras\.strip_pruning"
+    for refused in (
+        lambda: tf_movprune.prune_low_movement(model, schedule()),
+        lambda: tf_movprune.prune_low_movement([layers.Dense(2), model], schedule()),
+        lambda: tf_movprune.strip_pruning(model),
+    ):
+        with pytest.raises(ValueError, match=message):
+            refused()
+
+
+def test_a_model_that_tfmot_stripped_is_pruned():
+    plain = tfmot.strip_pruning(tfmot.prune_low_magnitude(sequential()))
+    pruned = tf_movprune.prune_low_movement(plain, schedule())
+    assert list(tf_movprune.pruned_layers(pruned)) == ["first", "second"]

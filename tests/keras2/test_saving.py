@@ -431,6 +431,14 @@ def through_checkpoint(source, target, path):
     tf.train.Checkpoint(model=target).read(path)
 
 
+class OnlyAttention(tfmot.PruningPolicy):
+    def allow_pruning(self, layer):
+        return isinstance(layer, keras.layers.MultiHeadAttention)
+
+    def ensure_model_supports_pruning(self, model):
+        pass
+
+
 WAYS = {
     "tf": lambda a, b, path: (a.save_weights(path), b.load_weights(path)),
     "h5": lambda a, b, path: (a.save_weights(path + ".h5"), b.load_weights(path + ".h5")),
@@ -442,22 +450,110 @@ WAYS = {
 }
 
 
+BETWEEN = np.random.RandomState(0).standard_normal([2, 4, 8]).astype("float32")
+
+
+def pruned_chain(make, **kwargs):
+    kwargs = kwargs or {"pruning_schedule": cubic(), "method": tf_movprune.Magnitude()}
+    return tf_movprune.prune_low_movement(make(), **kwargs)
+
+
+def stripped_chain(make):
+    model = pruned_chain(make)
+    tf_movprune.update_masks(model, 10)
+    return tf_movprune.strip_pruning(model)
+
+
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("make", [attention_chain, own_chain])
 def test_checkpoints_do_not_cross_pruning(make, way, tmp_path):
-    def pruned():
-        return tf_movprune.prune_low_movement(make(), cubic(), tf_movprune.Magnitude())
-
-    x = np.random.RandomState(0).standard_normal([2, 4, 8]).astype("float32")
     path = str(tmp_path / "weights")
-    with pytest.raises(ValueError, match=r"without masks|is pruned and takes weights of a model"):
-        WAYS[way](make(), pruned(), path)
+    with pytest.raises(ValueError, match=r"without masks|plain model, .* is pruned and takes"):
+        WAYS[way](make(), pruned_chain(make), path)
     with pytest.raises(ValueError):
-        WAYS[way](pruned(), make(), path)
-    first, second = pruned(), pruned()
+        WAYS[way](pruned_chain(make), make(), path)
+    first, second = pruned_chain(make), pruned_chain(make)
     tf_movprune.update_masks(first, 10)
     WAYS[way](first, second, path)
-    np.testing.assert_array_equal(first(x), second(x))
+    np.testing.assert_array_equal(first(BETWEEN), second(BETWEEN))
+
+
+@pytest.mark.parametrize("way", sorted(set(WAYS) - {"checkpoint"}))
+@pytest.mark.parametrize("make", [attention_chain, own_chain])
+def test_a_stripped_model_refuses_weights_of_pruned_ones_and_keeps_its_own(make, way, tmp_path):
+    source, target = stripped_chain(make), stripped_chain(make)
+    before = target(BETWEEN)
+    with pytest.raises(ValueError, match=r"holds weights of a pruned .* was stripped .* Load them"):
+        WAYS[way](pruned_chain(make), target, str(tmp_path / "pruned"))
+    np.testing.assert_array_equal(target(BETWEEN), before)
+    for number, plain in enumerate((make(), source)):
+        WAYS[way](plain, target, str(tmp_path / f"plain{number}"))
+        np.testing.assert_array_equal(target(BETWEEN), plain(BETWEEN))
+
+
+@pytest.mark.parametrize("is_pruned", [True, False])
+def test_partial_loads_across_pruning_are_refused(is_pruned, tmp_path):
+    """Keras would find no layer by its name, or skip what does not fit, and say nothing."""
+    models = [pruned_chain(attention_chain), stripped_chain(attention_chain)]
+    source, target = models if is_pruned else models[::-1]
+    source.save_weights(str(tmp_path / "a.h5"))
+    source.save_weights(str(tmp_path / "a.weights.h5"))
+    before = target(BETWEEN)
+    with pytest.raises(ValueError, match="holds weights of a"):
+        target.load_weights(tmp_path / "a.h5", by_name=True)
+    with pytest.raises(ValueError, match="holds weights of a"):
+        target.load_weights(str(tmp_path / "a.weights.h5"), skip_mismatch=True)
+    np.testing.assert_array_equal(target(BETWEEN), before)
+
+
+@pytest.mark.parametrize("way", sorted(set(WAYS) - {"checkpoint"}))
+def test_a_stripped_model_keeps_its_weights_if_a_load_fails(way, tmp_path):
+    def chain(sizes):
+        return keras.Sequential([keras.Input([8]), *(keras.layers.Dense(n) for n in sizes)])
+
+    target = tf_movprune.prune_low_movement(chain([8, 8, 8]), cubic(), tf_movprune.Magnitude())
+    tf_movprune.update_masks(target, 10)
+    target = tf_movprune.strip_pruning(target)
+    before = [weight.numpy() for weight in target.weights]
+    with pytest.raises(ValueError):
+        WAYS[way](chain([8, 8, 2]), target, str(tmp_path / "weights"))
+    for weight, value in zip(target.weights, before):
+        np.testing.assert_array_equal(weight, value)
+    with pytest.raises((OSError, ValueError, tf.errors.NotFoundError)):
+        target.load_weights(str(tmp_path / "none.h5"))
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"method": tf_movprune.L0()},
+        {
+            "pruning_schedule": cubic(),
+            "method": tf_movprune.Magnitude(),
+            "block_size": tf_movprune.HEADS,
+            "pruning_policy": OnlyAttention(),
+        },
+    ],
+    ids=["gates", "heads"],
+)
+@pytest.mark.parametrize("way", sorted(set(WAYS) - {"checkpoint"}))
+def test_files_of_models_pruned_in_other_ways_are_known(way, kwargs, tmp_path):
+    first = pruned_chain(attention_chain, **kwargs)
+    second = pruned_chain(attention_chain, **kwargs)
+    WAYS[way](first, second, str(tmp_path / "weights"))
+    with pytest.raises(ValueError, match="holds weights of a pruned model"):
+        WAYS[way](first, stripped_chain(attention_chain), str(tmp_path / "weights"))
+
+
+def test_weights_of_a_loaded_model_into_a_freshly_pruned_one(tmp_path):
+    """Wrappers that a file brought do not know their place in the model."""
+    example("sequential").save(tmp_path / "model.keras")
+    with tf_movprune.prune_scope():
+        loaded = keras.models.load_model(tmp_path / "model.keras")
+    target = fresh("sequential", seed=5)
+    loaded.save_weights(str(tmp_path / "new.weights.h5"))
+    target.load_weights(str(tmp_path / "new.weights.h5"))
+    np.testing.assert_array_equal(outputs_of(target), outputs_of(loaded))
 
 
 # ---- what the layers inside are

@@ -84,7 +84,7 @@ def test_nothing_to_prune():
 
     with pytest.raises(ValueError, match="not built: call it once"):
         tf_movprune.prune_low_movement(Empty(), schedule())
-    with pytest.raises(ValueError, match="list of 1 layers"):
+    with pytest.raises(ValueError, match="list of 1 layer:"):
         tf_movprune.prune_low_movement([layers.ReLU()], schedule())
     with pytest.raises(ValueError, match=r"MultiHeadAttention.*first called"):
         attention = layers.MultiHeadAttention(2, 4)
@@ -116,8 +116,16 @@ def test_wrong_arguments():
         tf_movprune.prune_low_movement(sequential(), {"*": schedule(), "encoder.*": schedule()})
     with pytest.raises(ValueError, match="score_learning_rate_multiplier must be greater than 0"):
         tf_movprune.prune_low_movement(sequential(), schedule(), score_learning_rate_multiplier=0)
-    with pytest.raises(ValueError, match=r"block_size \(3, 1\) must divide.*\(8, 16\)"):
+    kernels = r"first.kernel \(8, 16\), .*second.kernel \(16, 12\)"
+    with pytest.raises(ValueError, match=rf"block_size \(3, 1\) .* {kernels}"):
         tf_movprune.prune_low_movement(sequential(), schedule(), block_size=(3, 1))
+    unbuilt = tf_movprune.prune_low_movement(
+        layers.Dense(3, name="late"), schedule(), block_size=(2, 2)
+    )
+    with pytest.raises(
+        ValueError, match=r"not divide those of late\.kernel \(8, 3\)\. Blocks\(2, 1"
+    ):
+        unbuilt(inputs(2, 8))
     with pytest.raises(TypeError, match="Unexpected arguments for a model: name"):
         tf_movprune.prune_low_movement(sequential(), schedule(), name="x")
     with pytest.raises(TypeError, match="single layer takes no pruning_policy"):

@@ -100,6 +100,69 @@ def test_an_optimizer_that_never_steps_is_an_error(steps, batches):
     assert int(model.own_optimizers[0].iterations) == batches
 
 
+class Accumulating(keras.optimizers.SGD):
+    """Takes a step with the gradients of several batches, as optimizers of Keras 3 can."""
+
+    def __init__(self, steps, declares=True):
+        super().__init__(0.01)
+        self.steps, self.batches = steps, tf.Variable(0, trainable=False)
+        self.sums = []
+        if declares:
+            self.gradient_accumulation_steps = steps
+
+    def build(self, var_list):
+        super().build(var_list)
+        self.sums = self.sums or [self.add_variable_from_reference(v, "sum") for v in var_list]
+
+    def apply_gradients(self, grads_and_vars, **kwargs):
+        gradients, variables = zip(*grads_and_vars)
+        for total, gradient in zip(self.sums, gradients):
+            total.assign_add(gradient)
+        self.batches.assign_add(1)
+
+        def take_step():
+            super(Accumulating, self).apply_gradients(list(zip(self.sums, variables)))
+            for total in self.sums:
+                total.assign(tf.zeros_like(total))
+            return True
+
+        tf.cond(self.batches % self.steps == 0, take_step, lambda: False)
+
+
+def scaled(optimizer):
+    return keras.mixed_precision.LossScaleOptimizer(optimizer, dynamic=False, initial_scale=8)
+
+
+def accumulating(steps, declares=True, wrap=lambda optimizer: optimizer):
+    schedule = tf_movprune.CubicSparsity(0.75, begin_step=0, end_step=1)
+    model = tf_movprune.prune_low_movement(dense_model(), schedule, tf_movprune.Magnitude())
+    model.compile(wrap(Accumulating(steps, declares)), "mse")
+    return model
+
+
+@pytest.mark.parametrize("steps, size, epochs", [(70, 140, 1), (70, 20, 7), (8, 5, 4)])
+@pytest.mark.parametrize("wrap", [lambda optimizer: optimizer, scaled], ids=["plain", "scaled"])
+def test_an_optimizer_that_says_over_how_many_batches_it_accumulates(wrap, steps, size, epochs):
+    model = accumulating(steps, wrap=wrap)
+    callbacks = [tf_movprune.UpdatePruningStep(num_train_steps=size * epochs // steps)]
+    model.fit(data(size), epochs=epochs, verbose=0, callbacks=callbacks)
+    assert int(model.optimizer.iterations) == 2 and sparsity(model) == 0.75
+
+
+@pytest.mark.parametrize(
+    "steps, declares, size, epochs, batches",
+    [(70, False, 140, 1, 64), (8, False, 5, 4, 5), (70, True, 20, 2, 40)],
+)
+def test_an_optimizer_that_accumulates_without_a_word_or_for_ever(
+    steps, declares, size, epochs, batches
+):
+    model = accumulating(steps, declares)
+    message = rf"no step in {batches} batches.* its attribute gradient_accumulation_steps"
+    with pytest.raises(RuntimeError, match=message):
+        callbacks = [tf_movprune.UpdatePruningStep(num_train_steps=2)]
+        model.fit(data(size), epochs=epochs, verbose=0, callbacks=callbacks)
+
+
 def test_optimizers_of_ones_own_with_update_masks():
     model = OwnOptimizers(refreshes=True)
     model(np.ones([1, 8], "float32"))

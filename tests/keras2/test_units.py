@@ -445,22 +445,19 @@ def test_layers_without_heads_or_neurons_that_can_be_told_apart():
         tf_movprune.prune_low_movement(model, SCHEDULE, block_size=block_size, **kwargs)
 
     with pytest.raises(
-        ValueError, match=r"first is tf_movprune\.HEADS, but it has no heads .* Known are"
+        ValueError, match=r"HEADS for layers that have no heads .*: first, which .* Known are"
     ):
         prune(chain(), HEADS)
-    with pytest.raises(
-        ValueError, match=r"attention.* is tf_movprune\.NEURONS, but it has no neurons"
-    ):
-        prune(bert(), NEURONS)
-    with pytest.raises(ValueError, match=r"NEURONS, but .* the model must be built"):
-        prune(keras.Sequential([keras.layers.Dense(3), keras.layers.Dense(2)]), NEURONS)
-    with pytest.raises(ValueError, match=r"NEURONS, but it has no neurons"):
+    unbuilt = keras.Sequential([keras.layers.Dense(3, name="a"), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match=r"a, which is not built.* the model must be built"):
+        prune(unbuilt, NEURONS)
+    with pytest.raises(ValueError, match=r"first, which is in no Sequential or Functional model"):
         prune(chain().layers[0], NEURONS)
     with pytest.raises(TypeError, match=r"block_size must be .*NEURONS.*, got 'rows'"):
         prune(chain(), "rows")
     with pytest.raises(TypeError, match=r"block_size must be .*got 'neurons'"):
         prune(chain(), "neurons")
-    with pytest.raises(ValueError, match=r"NEURONS, but it has no neurons"):
+    with pytest.raises(ValueError, match=r"NEURONS for layers that have no neurons"):
         prune(chain().layers, NEURONS)
     with pytest.raises(TypeError, match=r"block_size tf_movprune\.NEURONS is for models"):
         tf_movprune.PruneLowMovement(chain().layers[0], SCHEDULE, block_size=NEURONS)
@@ -468,6 +465,49 @@ def test_layers_without_heads_or_neurons_that_can_be_told_apart():
         prune(chain().layers, {"*": (4, 1)})
     with pytest.raises(ValueError, match=r"pattern 'x' in block_size matches no prunable layer"):
         prune(chain(), {"x": NEURONS})
+
+
+def model_with_obstacles():
+    x = inputs = keras.Input([6, 4])
+    shared = keras.layers.Dense(4, name="twice")
+    for layer in (
+        *(keras.layers.Conv1D(4, 1, name="conv"), shared, shared),
+        keras.layers.Dense(4, "softmax", name="sharp"),
+        *(keras.layers.Dense(4, name="early"), keras.layers.LayerNormalization(name="norm")),
+        *(keras.layers.Dense(4, "relu", name="makes"), keras.layers.Dense(4, name="reads")),
+    ):
+        x = layer(x)
+    return keras.Model(inputs, keras.layers.Add()([x, inputs]))
+
+
+def test_all_layers_without_neurons_are_named_with_what_is_in_the_way():
+    with pytest.raises(ValueError, match="no neurons that can be told apart") as error:
+        tf_movprune.prune_low_movement(
+            model_with_obstacles(), SCHEDULE, block_size=NEURONS, pruning_policy=Everything()
+        )
+    assert (
+        "apart: conv, which is a Conv1D; twice, which is used in 2 places; sharp, which has the "
+        "activation softmax; early, which is followed by 'norm' (LayerNormalization). Known are"
+    ) in str(error.value)
+
+
+def test_a_layer_that_others_read_too_has_no_neurons():
+    inputs = keras.Input([4])
+    both = keras.layers.Dense(4, name="both")(inputs)
+    model = keras.Model(inputs, keras.layers.Add()([both, keras.layers.Dense(4)(both)]))
+    with pytest.raises(ValueError, match="both, which is read by no dense layer, or by others too"):
+        tf_movprune.prune_low_movement(model, {"both": SCHEDULE}, block_size=NEURONS)
+
+
+def test_many_layers_without_heads_or_neurons_are_counted():
+    with pytest.raises(ValueError) as error:
+        tf_movprune.prune_low_movement(
+            bert(), SCHEDULE, block_size={"*.attention.*": NEURONS, "*": HEADS}
+        )
+    message = str(error.value)  # 4 layers of attention and 2 others in each of 2 encoder layers
+    assert message.count("so that what reads it is not known; ") == 6 and "; and 2 more." in message
+    assert message.count("is a Dense, and in no attention that is known") == 4
+    assert message.count("Give other layers") == 1
 
 
 def test_members_with_different_settings():

@@ -2,9 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
+
+from tf_movprune.core.granularity import Blocks
+from tf_movprune.core.wording import listed
+
+
+def check_blocks(shapes: Mapping[str, tuple[int, ...]], block_size: tuple[int, int]) -> None:
+    """Raises ValueError if kernels cannot be cut into blocks, and names all that cannot.
+
+    Args:
+      shapes: shapes of the kernels by name.
+      block_size: rows and columns of a block.
+    """
+    if block_size == (1, 1):
+        return
+    errors = []
+    others = [f"{name} {shape}" for name, shape in shapes.items() if len(shape) != 2]
+    if others:
+        errors.append(
+            f"block_size {tuple(block_size)} is for matrices, but of another shape is "
+            f"{listed(others)}. Give blocks to other layers only, with a mapping of path patterns."
+        )
+    matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
+    uncut = [
+        f"{name} {shape}"
+        for name, shape in matrices.items()
+        if any(size % block for size, block in zip(shape, block_size))
+    ]
+    if uncut:
+        sizes = (math.gcd(*axis) for axis in zip(*matrices.values()))
+        errors.append(
+            f"block_size {tuple(block_size)} must divide rows and columns, but does not divide "
+            f"those of {listed(uncut)}. {Blocks(*map(_largest_divisor, sizes, block_size))} does; "
+            "or give layers block sizes of their own, with a mapping of path patterns."
+        )
+    if errors:
+        raise ValueError(" ".join(errors))
+
+
+def _largest_divisor(size: int, at_most: int) -> int:
+    return next(divisor for divisor in range(at_most, 0, -1) if size % divisor == 0)
 
 
 def block_shape(shape: tuple[int, ...], block_size: tuple[int, int]) -> tuple[int, ...]:
@@ -19,16 +60,7 @@ def block_shape(shape: tuple[int, ...], block_size: tuple[int, int]) -> tuple[in
     """
     if block_size == (1, 1):
         return tuple(shape)
-    if len(shape) != 2:
-        raise ValueError(
-            f"block_size {tuple(block_size)} is for matrices, but the kernel has shape "
-            f"{tuple(shape)}. Give blocks to other layers only, with a mapping of path patterns."
-        )
-    if any(size % block for size, block in zip(shape, block_size)):
-        raise ValueError(
-            f"block_size {tuple(block_size)} must divide the kernel's rows and columns, but the "
-            f"kernel has shape {tuple(shape)}. Use a divisor, or (1, 1)."
-        )
+    check_blocks({"a kernel": tuple(shape)}, block_size)
     return tuple(size // block for size, block in zip(shape, block_size))
 
 

@@ -14,6 +14,10 @@ import tensorflow as tf
 from tf_movprune.core.example_inputs import given_inputs, random_inputs
 
 
+class IfOpen(int):
+    """A size for open axes that nobody asked for: a model without any need not have it."""
+
+
 class Example(NamedTuple):
     """Inputs of a model by name, and its outputs on them."""
 

@@ -8,8 +8,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-PARTS = ("embeddings", "encoder", "other")
-"""Parts of a model whose sizes are reported separately."""
+PARTS = ("embeddings", "layers", "other")
+"""Parts of a model whose sizes are reported separately.
+
+Embeddings are the embedding layers, and all that Hugging Face's models hold under `embeddings`;
+layers are those that are pruned by default, with their biases, and whole blocks of Hugging Face's
+encoders and decoders, whose pruning policies may take them; the output layer, poolers, recurrent
+layers, normalization between layers and vocabularies are other.
+"""
 
 
 class NamedWeight(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 import functools
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -149,6 +150,12 @@ class _Cubic(PruningSchedule):
     def get_config(self) -> dict[str, Any]:
         """Configuration in tfmot's form: the registered name of the class, and its arguments."""
         return {"class_name": _registered_name(type(self)), "config": dict(vars(self))}
+
+    def __repr__(self) -> str:
+        parameters = inspect.signature(type(self)).parameters.values()
+        values = [(p.name, vars(self).get(p.name, p.default), p.default) for p in parameters]
+        given = (f"{name}={value!r}" for name, value, default in values if value != default)
+        return f"{type(self).__name__}({', '.join(given)})"
 
     @property
     def _initial(self) -> float:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
+import reprlib
 from typing import Any
 
 import numpy as np
@@ -48,10 +50,9 @@ class PartSize:
 class CompressedReport:
     """Sizes of a file of `export_compressed`, and how far it is from the model's weights.
 
-    `parts` has the sizes of `"embeddings"`, `"encoder"` (the layers that are pruned by default, or
-    the whole encoder layers of Hugging Face models) and `"other"`. `max_abs_error` is the largest
-    difference from a float32 weight, read back from the file; `rounded_to_zero` counts weights that
-    became zero.
+    `parts` has the sizes of `"embeddings"`, `"layers"` and `"other"`; `size_report` says what these
+    are. `max_abs_error` is the largest difference from a float32 weight, read back from the file;
+    `rounded_to_zero` counts weights that became zero.
     """
 
     path: pathlib.Path
@@ -180,10 +181,17 @@ def load_compressed(path: str | pathlib.Path, model: Any = None) -> Any:
     Raises:
       ImportError: zstandard or safetensors is missing.
       OSError: the file cannot be read.
-      TypeError: `model` is neither a Keras model nor the class of one.
+      TypeError: `path` is not a path, or `model` is neither a Keras model nor the class of one.
       ValueError: the file is damaged, of another format or version; or names, shapes or dtypes are
         not the model's. None of its weights has changed then. Floats may be of another precision.
     """
+    if not isinstance(path, str | os.PathLike):
+        are_swapped = isinstance(model, str | os.PathLike)
+        remedy = "; path and model are swapped" if are_swapped else ""
+        raise TypeError(
+            "Expected load_compressed(path, model) with the path of a file such as "
+            f"'model.movprune' first, got {reprlib.repr(path)}{remedy}."
+        )
     path = pathlib.Path(path)
     shell = shell_of(model)
     if model is not None:

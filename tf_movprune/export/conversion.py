@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
 import re
+import tempfile
+import threading
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -51,9 +55,43 @@ def convert(inference: Inference, quantization: str | None) -> bytes:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantization == "float16":
             converter.target_spec.supported_types = [tf.float16]
-        return converter.convert()
+        with _without_diagnostics():
+            return converter.convert()
     except Exception as error:  # ConverterError and, from inside of it, many others
         raise ValueError(_refusal(inference, str(error))) from error
+
+
+_redirection = threading.Lock()  # two that overlap would not put back what was there
+
+
+@contextlib.contextmanager
+def _without_diagnostics() -> Iterator[None]:
+    """Drops MLIR's lines from the process's standard error if the context raises.
+
+    They say at length what our error says, and come from C++, past `sys.stderr`. All other lines,
+    and all of a context that does not raise, are written when it ends.
+    """
+    with _redirection, tempfile.TemporaryFile() as written:
+        try:
+            stderr = os.dup(2)
+        except OSError:  # a process without one
+            yield
+            return
+        has_raised = True
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+            has_raised = False
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            written.seek(0)
+            for line in written:
+                if not (has_raised and _DIAGNOSTIC.match(line)):
+                    os.write(2, line)
+
+
+_DIAGNOSTIC = re.compile(rb"loc\(|<unknown>:0: |(error|note|warning): ")
 
 
 def _refusal(inference: Inference, message: str) -> str:

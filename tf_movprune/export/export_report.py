@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from tf_movprune.core.inference import Example, Inference
+from tf_movprune.core.wording import counted
 from tf_movprune.export.sparse_storage import StoredMatrix
 
 
@@ -56,14 +57,14 @@ class ExportReport:
             f"{self.path}: {quantization}{_size(self.bytes)}, {_size(self.gzip_bytes)} gzipped",
             f"{', '.join(self.inputs)} -> {', '.join(self.outputs)}",
             *(
-                f"{count:,} of {total:,} {kind} removed"
+                f"{count:,} of {counted(total, kind[:-1])} removed"
                 for kind, (count, total) in self.removed.items()
                 if count
             ),
             checked,
         ]
         if self.storages.keys() - {"dense"}:
-            stored = (f"{count} {storage}" for storage, count in self.storages.items())
+            stored = (f"{count:,} {storage}" for storage, count in self.storages.items())
             parts.insert(-1, f"matrices stored: {', '.join(stored)}")
         return "; ".join(parts)
 

@@ -53,8 +53,8 @@ def export_saved_model(
       RuntimeError: the reloaded model's outputs differ. Nothing is left of it.
       TypeError: `model` is not a Keras model, or an argument is of a wrong type.
       ValueError: the model is still pruned; its inputs or outputs are not known, or not dense
-        tensors; it cannot take inputs of these sizes, or `inputs` does not fit it; or the suffix of
-        `path` is one of files.
+        tensors; it cannot take inputs of these sizes, has no open axis for `sequence_length`, or
+        `inputs` does not fit it; or the suffix of `path` is one of files.
 
     Warns if arguments of the `call` of a subclassed model get their defaults.
     """

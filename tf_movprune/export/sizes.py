@@ -31,7 +31,7 @@ class SizeReport:
         return sum(self.bytes[name].values())
 
     def as_dict(self) -> dict[str, dict[str, int]]:
-        """Returns `{format: {"embeddings": ..., "encoder": ..., "other": ..., "all": ...}}`."""
+        """Returns `{format: {"embeddings": ..., "layers": ..., "other": ..., "all": ...}}`."""
         return {name: {**parts, "all": self.total(name)} for name, parts in self.bytes.items()}
 
     def __str__(self) -> str:
@@ -49,6 +49,12 @@ class SizeReport:
 
 def size_report(model: Any) -> SizeReport:
     """Computes the bytes that a model's weights take in each format, by part.
+
+    The parts follow from where a weight lies, whether it was pruned or not: `embeddings` are
+    embedding layers, and all that Hugging Face's models hold under that name; `layers` are those
+    that `prune_low_movement` prunes by default, with their biases, and whole blocks of Hugging
+    Face's encoders and decoders; `other` is the rest: output layers, poolers, recurrent layers,
+    normalization between layers, vocabularies.
 
     Args:
       model: a built model without pruning wrappers.

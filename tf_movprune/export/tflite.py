@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 
 from tf_movprune.core.arguments import check_boolean, check_choice
+from tf_movprune.core.inference import IfOpen
+from tf_movprune.core.wording import counted
 from tf_movprune.export.checks import check_path, check_verification, warn_of_constants
 from tf_movprune.export.conversion import check_convertible, check_runtime, convert, run_file
 from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
@@ -39,6 +41,7 @@ _IN_BLOCKS: dict[tuple[str | None, str | None], np.dtype] = {
     (None, "auto"): np.dtype("float32"),
     ("int8", "blocks"): np.dtype("int8"),
 }
+_LENGTH = IfOpen(128)
 _BLOCK_SIZES = {4: "BLOCKS_FLOAT32", 16: "BLOCKS_INT8"}
 
 
@@ -46,7 +49,7 @@ def export_tflite(
     model: Any,
     path: str | pathlib.Path,
     *,
-    sequence_length: int | None = 128,
+    sequence_length: int | None = _LENGTH,
     batch_size: int | None = 1,
     quantization: str | None = "int8",
     shrink: bool = True,
@@ -64,7 +67,8 @@ def export_tflite(
       model: a built model without pruning wrappers. Subclassed models must have been called once.
         The model is left as it is.
       path: file to write. An existing one is replaced once the new one is verified.
-      sequence_length: size of the open axes except the first; None leaves them open.
+      sequence_length: size of the open axes except the first, 128 unless it is given; None leaves
+        them open.
       batch_size: size of the first axis; None leaves it open.
       quantization: `"int8"` stores matrices of 1,024 entries and more as int8 and quantizes
         activations while it runs, four times smaller, and on x86 with VNNI four times faster;
@@ -93,9 +97,10 @@ def export_tflite(
       RuntimeError: the file does not run, or its outputs differ. Nothing is left of it.
       TypeError: `model` is not a Keras model, or an argument is of a wrong type.
       ValueError: the model is still pruned; its inputs are not known, not dense tensors, or
-        strings; it cannot take inputs of these sizes, or `inputs` does not fit it; it has
-        operations that TFLite lacks; `quantization`, `sparse_storage` or the suffix of `path` is
-        not one of TFLite files, or LiteRT cannot run the first two together.
+        strings; it cannot take inputs of these sizes, has no open axis for a `sequence_length` that
+        was given, or `inputs` does not fit it; it has operations that TFLite lacks; `quantization`,
+        `sparse_storage` or the suffix of `path` is not one of TFLite files, or LiteRT cannot run
+        the first two together.
 
     Warns if `sparse_storage` is `"blocks"` or `"csr"` and no matrix is sparse enough, and if
     arguments of the `call` of a subclassed model get their defaults.
@@ -157,8 +162,8 @@ def _warn_if_dense(
     """Warns, with what was needed and what was found, if nothing is stored sparsely."""
     if any(matrix.storage != "dense" for matrix in matrices):
         return
-    gone = [f"{count:,} empty {kind}" for kind, (count, _) in removed.items() if count]
-    left_out = f" once {' and '.join(gone)} are left out" if gone else ""
+    gone = [counted(count, f"empty {kind[:-1]}") for kind, (count, _) in removed.items() if count]
+    left_out = f" after leaving out {' and '.join(gone)}" if gone else ""
     if sparse_storage == "csr":
         needed = "Rows must take fewer bytes than the dense matrix: 20 to 50 % zeros or more"
         remedy = "Prune further"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.masked_kernel import overall_sparsity
 from tf_movprune.core.refresh import groups, refresh_masks
+from tf_movprune.core.wording import counted
 from tf_movprune.keras2 import compat, run_checks
 from tf_movprune.keras2.compat import Layer, keras
 from tf_movprune.keras2.layer_tree import built_layers, kernels_of
@@ -32,13 +34,13 @@ def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) ->
 
     Raises:
       RuntimeError: `strip_pruning` has folded the masks in.
+      TypeError: `step` is not an integer.
       ValueError: nothing in the model is pruned, the model is not built, or `step` is negative.
 
     Warns if the weights were trained before any pruned layer was called.
     """
     wrappers = built_layers(model).values()
-    if not tf.is_tensor(step) and not isinstance(step, tf.Variable) and step < 0:
-        raise ValueError(f"step must be at least 0, got {step}.")
+    _check_step(step)
     if tf.executing_eagerly():
         run_checks.warn_if_not_called(model.name, wrappers)
     for wrapper in wrappers:
@@ -48,7 +50,19 @@ def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) ->
     return overall_sparsity(kernels)
 
 
-_BATCHES_WITHOUT_STEP = 64  # more than gradients are accumulated over, or a loss scale needs
+def _check_step(step: Any) -> None:
+    dtype = getattr(step, "dtype", type(step))
+    is_integer = dtype is int or (dtype is not type(step) and tf.as_dtype(dtype).is_integer)
+    if not is_integer:
+        raise TypeError(
+            "step must be an integer, the number of optimizer steps taken so far, got "
+            f"{step!r}. Pass model.optimizer.iterations, or count the steps of your own loop."
+        )
+    if not tf.is_tensor(step) and not isinstance(step, tf.Variable) and step < 0:
+        raise ValueError(f"step must be at least 0, got {step}.")
+
+
+_BATCHES_WITHOUT_STEP = 64  # more than a loss scale needs, and most accumulate gradients over
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
@@ -79,7 +93,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
       ValueError: a pruned layer is not used in training, or computes with a kernel that is not
         masked.
 
-    Raises (after 64 batches, or one epoch):
+    Raises (after 64 batches, or one epoch; or, if it is more, after the number of batches that the
+    optimizer has as its `gradient_accumulation_steps`):
       RuntimeError: `model.optimizer` has not taken a step.
 
     Warns of runs that go on after the learning rate of `create_optimizer` has fallen to 0, of
@@ -130,6 +145,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._is_training = True
         self._first_step, self._batches, self._is_used = self._step(), 0, False
         self._first_scale = compat.loss_scale(self.model.optimizer)
+        self._accumulated = compat.accumulation_steps(self.model.optimizer)
+        self._patience = max(_BATCHES_WITHOUT_STEP, self._accumulated)
         self._first_scores = run_checks.sums_of_scores(self._layers)
         _build_optimizer(self.model)
         guard_training(self.model, list(self._layers.values()))
@@ -167,7 +184,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self._allow_training(False)
-        if self._batches == _BATCHES_WITHOUT_STEP:
+        if self._batches == self._patience:
             self._check_steps()
         # A train step of one's own, and Python code, may take turns between layers.
         if not (self._is_used or self.model.run_eagerly) and has_known_train_step(self.model):
@@ -214,8 +231,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
         if self._first_step is None:
             return
         taken = self._step() - self._first_step
+        if not taken and self._is_training and self._batches < self._accumulated:
+            return
         # A step that overflows is counted, and halves the scale of the loss, if there is one.
-        is_decided = self._batches >= _BATCHES_WITHOUT_STEP or not self._is_training
+        is_decided = self._batches >= self._patience or not self._is_training
         scale = compat.loss_scale(self.model.optimizer)
         overflowed = (
             scale is not None
@@ -224,12 +243,14 @@ class UpdatePruningStep(keras.callbacks.Callback):
         )
         if not taken or (overflowed and is_decided):
             raise RuntimeError(
-                f"model.optimizer has taken no step in {self._batches} batches, so the masks would "
-                "not depend on training. If the model trains with optimizers of its own, call "
+                "model.optimizer has taken no step in "
+                f"{counted(self._batches, 'batch', 'batches')}, so the masks would not depend on "
+                "training. If the model trains with optimizers of its own, call "
                 "tf_movprune.update_masks(model, step) at the start of its train_step, with the "
                 "iterations of one of them, in place of this callback. If gradients overflow in "
-                "half precision, lower the learning rate or the initial loss scale; if they are "
-                "accumulated, take a step in fewer batches."
+                "half precision, lower the learning rate or the initial loss scale. If it "
+                "accumulates gradients over more batches than that, give it their number as its "
+                "attribute gradient_accumulation_steps, and train for more."
             )
         if not overflowed:
             self._first_step = None
@@ -257,7 +278,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
             done = compat.batches_done(self.model, steps, epoch)
             length = epochs * steps - done
             parts = f"{steps} × {epochs}" + (f" - {done} done before" if done else "")
-            run = run_checks.Run(start, start + length, f"this run has {length} steps ({parts})")
+            run = run_checks.Run(
+                start, start + length, f"this run has {counted(length, 'step')} ({parts})"
+            )
         if run is not None:
             run_checks.warn_if_rate_ends(self.model.optimizer, run)
         for group in groups(self._kernels):

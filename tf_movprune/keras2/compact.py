@@ -40,7 +40,8 @@ def compact(model: keras.Model) -> keras.Model:
     Sequential and Functional models are cloned around the layers that do not change, others are
     changed in place. A Hugging Face model gets a copy of its configuration that says what was
     removed, as `pruned_heads` and `intermediate_sizes`. Save it with `save_pretrained` and load it
-    with `load_compacted`.
+    with `load_compacted`. Save other models with `save`, subclassed ones to a folder, and load them
+    with `tf_keras.models.load_model`.
 
     Args:
       model: a built model without pruning wrappers.
@@ -105,16 +106,20 @@ def compacted(
 def load_compacted(
     path: str | os.PathLike[str], model_class: type[keras.Model] | None = None
 ) -> keras.Model:
-    """Loads a Hugging Face TF model that was compacted and then saved.
+    """Loads a compacted Hugging Face TF model from what its `save_pretrained` wrote.
+
+    `from_pretrained` would make it in full size. Other compacted models say their sizes themselves:
+    load what their `save` wrote with `tf_keras.models.load_model`.
 
     Args:
       path: folder that `save_pretrained` wrote.
-      model_class: class of the model, if it is not one of `transformers`.
+      model_class: Hugging Face class of the model, if it is not one of `transformers`.
 
     Returns:
       The model, as it was saved.
 
     Raises:
+      TypeError: `model_class` is not a class of Hugging Face models.
       ValueError: no compacted TF model is there, its class is not known, or its weights are not
         those that its configuration describes.
     """

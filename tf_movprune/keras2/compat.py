@@ -294,6 +294,24 @@ def is_keras_attribute(layer: Layer, name: str) -> bool:
     return not any(isinstance(value, Layer) for value in tf.nest.flatten(vars(layer).get(name)))
 
 
+def prunable_weights_method(layer: Any) -> Callable[[], Any] | None:
+    """The `get_prunable_weights` of a layer; None if it has none, or one that tfmot has added.
+
+    tfmot adds one to every layer that it wraps, also to those without kernels, and leaves it there.
+    """
+    method = getattr(layer, "get_prunable_weights", None)
+    return None if getattr(method, "__module__", None) == PruneRegistry.__module__ else method
+
+
+def is_tfmot_wrapper(layer: Any) -> bool:
+    """Returns whether a layer is the wrapper with which tfmot prunes another."""
+    return any(
+        cls.__name__ == "PruneLowMagnitude"
+        and cls.__module__.startswith("tensorflow_model_optimization.")
+        for cls in type(layer).__mro__
+    )
+
+
 def is_own_layer(layer: Layer) -> bool:
     """Returns whether the class of a layer is one of Keras's own."""
     return type(layer).__module__.startswith("tf_keras.")
@@ -590,6 +608,15 @@ def attach_keras_mask(tensor: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
     """The learning rate of an optimizer, or its schedule instead of the rate at this step."""
     return getattr(optimizer, "_learning_rate", None)
+
+
+def accumulation_steps(optimizer: keras.optimizers.Optimizer) -> int:
+    """Number of batches over which an optimizer says that it sums gradients; 1 if it says nothing.
+
+    It does so as those of Keras 3 do. Keras 2 has none of its own.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    return int(getattr(optimizer, "gradient_accumulation_steps", None) or 1)
 
 
 def was_built_without(optimizer: keras.optimizers.Optimizer, variable: tf.Variable) -> bool:

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from tf_movprune.core.arguments import check_number
 from tf_movprune.core.losses import distillation_loss
+from tf_movprune.core.wording import counted
 from tf_movprune.keras2 import hugging_face
 from tf_movprune.keras2.batches import (
     Batch,
@@ -266,9 +267,9 @@ def _check_apart(student: keras.Model, teacher: keras.Model) -> None:
     shared = [weight.name for weight in student.trainable_weights if id(weight) in fixed]
     if shared:
         raise ValueError(
-            f"The teacher shares {len(shared)} weights with the student, which would change while "
-            f"it trains, such as {shared[0]!r}. prune_low_movement keeps the layers of the model "
-            "that it is given: load the teacher anew, or copy it before, with "
+            f"The teacher shares {counted(len(shared), 'weight')} with the student, such as "
+            f"{shared[0]!r}, and would change while it trains. prune_low_movement keeps the layers "
+            "of the model that it is given: load the teacher anew, or copy it before, with "
             "keras.models.clone_model and set_weights."
         )
 

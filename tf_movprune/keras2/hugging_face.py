@@ -236,9 +236,13 @@ def describe(model: keras.Model) -> dict[str, Any] | None:
     return {"class": type(model).__name__, "config": config}
 
 
-def has_configuration(cls: type) -> bool:
+def has_configuration(cls: Any) -> bool:
     """Returns whether models of a class are made from a configuration."""
-    return issubclass(cls, keras.Model) and bool(getattr(cls, "config_class", None))
+    return (
+        isinstance(cls, type)
+        and issubclass(cls, keras.Model)
+        and bool(getattr(cls, "config_class", None))
+    )
 
 
 def configuration(cls: Any, description: dict[str, Any]) -> Any:
@@ -299,6 +303,11 @@ def replace_config(layers: Sequence[Layer], old: Any, new: Any) -> None:
                     setattr(owner, name, new)
 
 
+_LOAD_OTHERS = (
+    "Other compacted models are saved with model.save and loaded with tf_keras.models.load_model."
+)
+
+
 class CompactedFolder(NamedTuple):
     """Contents of a folder that `save_pretrained` of a compacted model wrote."""
 
@@ -313,8 +322,14 @@ def read_compacted(
     """Reads the configuration of a compacted model, and finds its class and weights.
 
     Raises:
+      TypeError: `model_class` is not a class of Hugging Face models.
       ValueError: no compacted TF model is there, or its class is not known.
     """
+    if model_class is not None and not has_configuration(model_class):
+        raise TypeError(
+            f"model_class must be a class of Hugging Face TF models, got {model_class!r}. "
+            f"{_LOAD_OTHERS}"
+        )
     import transformers
 
     folder = pathlib.Path(path)
@@ -323,8 +338,8 @@ def read_compacted(
     if weights is None or not (folder / "config.json").is_file():
         raise ValueError(
             f"{folder} has no config.json, or neither tf_model.h5 nor model.safetensors. Pass the "
-            "folder that save_pretrained of a compacted TF model wrote, in one file: with a larger "
-            "max_shard_size if it was split."
+            "folder that save_pretrained of a compacted Hugging Face TF model wrote, in one file: "
+            f"with a larger max_shard_size if it was split. {_LOAD_OTHERS}"
         )
     config = transformers.AutoConfig.from_pretrained(folder)
     if not hasattr(config, _SIZES) or not config.architectures:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_integer
-from tf_movprune.core.inference import Inference
+from tf_movprune.core.inference import IfOpen, Inference
 from tf_movprune.core.nested import named_leaves, valid_names
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.call_arguments import call_arguments
@@ -35,8 +35,8 @@ def inference_of(
 
     Raises:
       TypeError: `model` is not a Keras model, or a size is not an integer.
-      ValueError: the model is pruned, its inputs are not known or no dense tensors, or a size is
-        out of its range.
+      ValueError: the model is pruned, its inputs are not known or no dense tensors, a size is out
+        of its range, or there is no axis that could have the `sequence_length`.
     """
     check_stripped(model)
     for name, size in (("sequence_length", sequence_length), ("batch_size", batch_size)):
@@ -44,9 +44,11 @@ def inference_of(
             check_integer(name, size, example=128, minimum=1)
     call = call_arguments(model, inputs if isinstance(inputs, Mapping) else None)
     has_open_axis = any(None in spec.shape[1:] for spec in call.specs if spec.shape.rank)
-    takes_tokens = hugging_face.takes_its_signature(model) and has_open_axis
-    if takes_tokens and sequence_length is not None:
-        hugging_face.check_sequence_length(model, sequence_length)
+    if sequence_length is not None:
+        if has_open_axis and hugging_face.takes_its_signature(model):
+            hugging_face.check_sequence_length(model, sequence_length)
+        elif not has_open_axis and not isinstance(sequence_length, IfOpen):
+            _check_fixed(model, call.specs, sequence_length)
 
     def fixed(spec: tf.TensorSpec) -> tf.TensorSpec:
         sizes = [size if size is not None else sequence_length for size in spec.shape]
@@ -68,6 +70,17 @@ def inference_of(
         hugging_face.vocabulary_size(model),
         call.constants,
     )
+
+
+def _check_fixed(model: keras.Model, specs: Sequence[tf.TensorSpec], size: int) -> None:
+    """Raises ValueError if no input has an axis of a size, other than the first, by itself."""
+    if not any(size in spec.shape[1:] for spec in specs if spec.shape.rank):
+        shapes = ", ".join(f"{spec.name} {tuple(spec.shape)}" for spec in specs)
+        raise ValueError(
+            f"sequence_length is {size}, but the inputs of {model.name!r} have no open axis but "
+            f"the first: {shapes}. Leave sequence_length out, or make the model for inputs of that "
+            "length, in a subclassed one by inputs=... of it."
+        )
 
 
 @contextlib.contextmanager

@@ -74,8 +74,9 @@ def prunable_weights(layer: Layer) -> list[tf.Variable]:
     A `get_prunable_weights()` of the layer decides, or that of the cell of a recurrent layer.
     """
     for owner in (layer, getattr(layer, "cell", layer)):
-        if hasattr(owner, "get_prunable_weights"):
-            return list(owner.get_prunable_weights())
+        method = compat.prunable_weights_method(owner)
+        if method is not None:
+            return list(method())
     weights = []
     for path in kernel_names(layer):
         weight = layer

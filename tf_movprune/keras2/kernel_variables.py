@@ -9,12 +9,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune.core.blocks import block_shape
+from tf_movprune.core.blocks import block_shape, check_blocks
 from tf_movprune.core.masked_kernel import MaskedKernel, Part, block_size_of, joined_weights
 from tf_movprune.core.scores import SCORES_NAME, initial_scores
 from tf_movprune.core.settings import Settings
 from tf_movprune.keras2.compat import Layer, keras
-from tf_movprune.keras2.kernel_attributes import Attribute
+from tf_movprune.keras2.kernel_attributes import Attribute, short_names
 
 
 @dataclasses.dataclass(eq=False)
@@ -32,8 +32,13 @@ class SharedKernel:
     kernel: MaskedKernel | None = None
 
 
+def shapes_by_name(path: str, weights: Sequence[tf.Variable]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the kernels of a layer, by the layer's path and the kernel's name."""
+    return {f"{path}.{name}": tuple(weight.shape) for name, weight in short_names(weights)}
+
+
 def make_kernels(
-    layer: Layer,
+    layer: Any,
     settings: Settings,
     weights: Sequence[tf.Variable],
     shared_kernels: Sequence[SharedKernel],
@@ -42,17 +47,21 @@ def make_kernels(
     """The masked kernels of a layer, and those among them that are made here.
 
     Args:
-      layer: the layer that owns the variables that are made.
+      layer: the wrapper that owns the variables that are made.
       settings: how the weights are pruned.
       weights: the prunable weights, each with a kernel of its own unless there are shared ones.
       shared_kernels: the heads and neurons that the weights have a part in.
       held: ids of the weights that the layer has itself.
+
+    Raises:
+      ValueError: a weight cannot be cut into blocks.
     """
     if not shared_kernels:
-        shapes = [block_shape(tuple(weight.shape), settings.block_size) for weight in weights]
+        size = settings.block_size
+        check_blocks(shapes_by_name(layer.layer.name, weights), size)
         kernels = [
-            make_kernel(layer, settings, [Part(weight)], shape, weight)
-            for weight, shape in zip(weights, shapes)
+            make_kernel(layer, settings, [Part(w)], block_shape(tuple(w.shape), size), w)
+            for w in weights
         ]
         return kernels, kernels
     kernels, made = [], []

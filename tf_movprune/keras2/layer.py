@@ -385,7 +385,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
 def is_prunable(layer: Any) -> bool:
     """Returns whether `PruneLowMovement` can wrap the layer itself, whatever it contains."""
     return not isinstance(layer, PruneLowMovement) and (
-        hasattr(layer, "get_prunable_weights") or bool(kernel_names(layer))
+        compat.prunable_weights_method(layer) is not None or bool(kernel_names(layer))
     )
 
 

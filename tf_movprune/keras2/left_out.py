@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_movprune.core.wording import counted
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer
 from tf_movprune.keras2.kernel_attributes import prunable_weights
@@ -43,8 +44,8 @@ def describe(tree: LayerTree, chosen: Collection[Layer], outputs: Outputs) -> st
         share = _share(model, [w for layer in dense.values() for w in prunable_weights(layer)])
         patterns = _shortened(_patterns(dense, blocks.keys() - dense.keys()))
         parts.append(
-            f"prunes {pruned} of the weights, and leaves out {len(dense)} layers of transformer "
-            f"blocks with {share} of the weights: {patterns}. To prune them too, pass "
+            f"prunes {pruned} of the weights, and leaves out {counted(len(dense), 'layer')} of "
+            f"transformer blocks with {share} of the weights: {patterns}. To prune them too, pass "
             "pruning_policy=tf_movprune.PruneTransformerBlocks()."
         )
     unheld = unheld_matrices(tree, outputs)

@@ -40,12 +40,15 @@ def named_weights(model: keras.Model) -> list[NamedWeight]:
     parts: dict[int, str] = {}
     exact: set[int] = set()
     pruned = {id(layer) for layer in default_targets(tree).values()}
+    is_in_block = hugging_face.is_in_encoder_layer
+    if hugging_face.is_hugging_face(model):
+        is_in_block = hugging_face.is_in_block  # of decoders too
     for path, layer in tree.walk():
         part = None
         if isinstance(layer, PreprocessingLayer):
             exact |= {id(weight) for weight in layer.weights}
-        if hugging_face.is_in_encoder_layer(f"{path}.") or id(layer) in pruned:
-            part = "encoder"
+        if id(layer) in pruned or is_in_block(f"{path}."):
+            part = "layers"
         elif isinstance(layer, keras.layers.Embedding) or "embeddings" in path.split("."):
             part = "embeddings"
         if part:

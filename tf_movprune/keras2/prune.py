@@ -10,6 +10,7 @@ from tf_movprune.core.granularity import WEIGHTS, Units
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings
+from tf_movprune.core.wording import counted, listed
 from tf_movprune.keras2 import compat, run_checks
 from tf_movprune.keras2.compat import (
     Layer,
@@ -23,7 +24,7 @@ from tf_movprune.keras2.layer_tree import LayerTree, is_wrapper
 from tf_movprune.keras2.other_keras import refuse_keras3
 from tf_movprune.keras2.replacement import replace_layers, undone_on_error
 from tf_movprune.keras2.same_outputs import Example
-from tf_movprune.keras2.saving import guard_saving, refuse_files, unguard
+from tf_movprune.keras2.saving import guard_loading, guard_saving, refuse_files, unguard
 from tf_movprune.keras2.targets import check_policy, choose
 from tf_movprune.keras2.training_guard import (
     guard_training,
@@ -191,6 +192,7 @@ def _prune_list(
 ) -> list[Layer]:
     for layer in layers:
         check_keras_object(layer)
+        _check_not_of_tfmot(LayerTree(layer))
     pruned = [
         _wrap(LayerTree(layer), {layer.name: layer}, {layer.name: settings})[id(layer)]
         if is_prunable(layer) and (policy is None or policy.allow_pruning(layer))
@@ -199,7 +201,8 @@ def _prune_list(
     ]
     if not any(map(is_wrapper, pruned)):
         raise ValueError(
-            f"Nothing to prune in a list of {len(pruned)} layers: none has prunable weights."
+            f"Nothing to prune in a list of {counted(len(pruned), 'layer')}: none has prunable "
+            "weights."
         )
     return pruned
 
@@ -232,7 +235,9 @@ def strip_pruning(model: Any) -> Any:
     if isinstance(model, Distiller):
         forget_compilation(model)
         model = model.student
-    wrappers = LayerTree(model).pruned_layers().values()
+    tree = LayerTree(model)
+    _check_not_of_tfmot(tree)
+    wrappers = tree.pruned_layers().values()
     if not wrappers:
         raise ValueError(
             f"{model.name!r} has no pruned layers: it was stripped already, or never given to "
@@ -250,6 +255,7 @@ def strip_pruning(model: Any) -> Any:
         stripped = replace_layers(model, {id(wrapper): wrapper.layer for wrapper in wrappers})
         _forget_traces(LayerTree(stripped))
         warn_of_training(stripped)
+        guard_loading(stripped)
         for wrapper in wrappers:
             wrapper.fold_masks()
         if stripped is not model:
@@ -269,7 +275,18 @@ def _forget_traces(tree: LayerTree) -> None:
         compat.forget_functions(layer)
 
 
+def _check_not_of_tfmot(tree: LayerTree) -> None:
+    theirs = [repr(layer.name) for layer in tree.layers() if compat.is_tfmot_wrapper(layer)]
+    if theirs:
+        raise ValueError(
+            f"{tree.root.name!r} is pruned by tensorflow_model_optimization, in "
+            f"{listed(theirs)}. Call tfmot.sparsity.keras.strip_pruning on it first, and go on "
+            "with what that returns."
+        )
+
+
 def _check_unpruned(tree: LayerTree) -> None:
+    _check_not_of_tfmot(tree)
     if isinstance(tree.root, Distiller):
         raise ValueError(
             "Prune the student before distilling: tf_movprune.Distiller("

@@ -17,6 +17,7 @@ from tf_movprune.core.masks import kept_count
 from tf_movprune.core.refresh import groups
 from tf_movprune.core.schedules import Ramp
 from tf_movprune.core.scores import MOVEMENT_PER_MAGNITUDE, MagnitudeScores
+from tf_movprune.core.wording import counted
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import keras
 from tf_movprune.keras2.layer import PruneLowMovement
@@ -40,11 +41,13 @@ def describe_ramp(group: Sequence[MaskedKernel]) -> str:
     begin, end = ramp.begin_step, ramp.end_step
     steps = [begin] if end is None or end <= begin else [begin, (begin + end) // 2, end]
     if group[0].has_units:
-        units = group[0].settings.block_size
-        what = f"Pruning {_total(group):,} {units} in {len(group)} layers."
+        units = str(group[0].settings.block_size)
+        pieces, places = counted(_total(group), units[:-1]), counted(len(group), "layer")
     else:
         sizes = [weight.shape.num_elements() for weight, _ in masked_parts(group)]
-        what = f"Pruning {sum(sizes):,} weights in {len(sizes)} matrices."
+        pieces = counted(sum(sizes), "weight")
+        places = counted(len(sizes), "matrix", "matrices")
+    what = f"Pruning {pieces} in {places}."
     if ramp.value_name is None:
         return what
     values = ", ".join(f"{ramp.value_at(step):.2f} at {step}" for step in steps)

@@ -23,6 +23,7 @@ from tf_movprune.keras2.layer import PruneLowMovement
 from tf_movprune.keras2.layer_tree import LayerTree, pruned_layers
 from tf_movprune.keras2.optimizers import LinearWarmupDecay, MovementAdamW
 from tf_movprune.keras2.serialization import SERIALIZABLE
+from tf_movprune.keras2.weight_files import holds_masks
 
 
 def guard_saving(tree: LayerTree) -> None:
@@ -35,7 +36,7 @@ def guard_saving(tree: LayerTree) -> None:
     """
     hugging_face.refuse_saving(tree.root)
     if isinstance(tree.root, keras.Model):
-        vars(tree.root)["load_weights"] = _LoadWeights(tree.root)
+        vars(tree.root)["load_weights"] = _LoadWeights(tree.root, is_pruned=True)
         sharing = _layers_with_shared_kernels(tree)
         if sharing:
             vars(tree.root)["save"] = _Refusal(sharing[0].get_config)
@@ -51,6 +52,12 @@ def unguard(tree: LayerTree) -> None:
     hugging_face.allow_saving(tree.root)
     for layer in tree.layers():
         take_back_methods(layer)
+
+
+def guard_loading(model: Layer) -> None:
+    """Makes `load_weights` of a stripped model refuse weights of pruned ones."""
+    if isinstance(model, keras.Model):
+        vars(model)["load_weights"] = _LoadWeights(model, is_pruned=False)
 
 
 def refuse_files(model: Layer, why: str) -> None:
@@ -83,27 +90,43 @@ class _Refusal(InstanceMethod):
         self.refuse()
 
 
+_PRUNED = (
+    "is pruned and takes weights of a model that was pruned in the same way, scores and masks "
+    "among them. Load dense weights before tf_movprune.prune_low_movement, and those of a stripped "
+    "model into a plain one."
+)
+_STRIPPED = (
+    "was stripped of pruning. Load them into a model that is pruned in the same way, and strip "
+    "that; or save what tf_movprune.strip_pruning returned, and load this."
+)
+
+
 class _LoadWeights(InstanceMethod):
-    """The `load_weights` of a pruned model, whose errors say which files fit."""
+    """The `load_weights` of a model, which refuses files of models that are not pruned like it.
 
-    def __init__(self, model: keras.Model):
-        self.model = model
+    Whatever raises, the model keeps its weights.
+    """
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __init__(self, model: keras.Model, *, is_pruned: bool):
+        self.model, self.is_pruned = model, is_pruned
+
+    def __call__(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        found = holds_masks(filepath)
+        if found is not None and found != self.is_pruned:
+            raise ValueError(
+                f"{str(filepath)!r} holds weights of a {'pruned' if found else 'plain'} model, and "
+                f"{self.model.name!r} {_PRUNED if self.is_pruned else _STRIPPED}"
+            )
         variables = [v for v in self.model.weights if isinstance(v, tf.Variable)]
         before = [tf.identity(variable) for variable in variables]
         try:
-            return type(self.model).load_weights(self.model, *args, **kwargs)
-        except ValueError as error:
+            return type(self.model).load_weights(self.model, filepath, *args, **kwargs)
+        except Exception as error:
             for variable, value in zip(variables, before):
                 variable.assign(value)  # Keras may have loaded a part
-            if "tf_movprune.prune_low_movement" in str(error):  # a marker in the checkpoint
-                raise
-            raise ValueError(
-                f"{error}\n{self.model.name!r} is pruned and takes weights of a model that was "
-                "pruned in the same way, scores and masks among them. Load dense weights before "
-                "tf_movprune.prune_low_movement, and those of a stripped model into a plain one."
-            ) from error
+            if self.is_pruned and isinstance(error, ValueError):
+                raise ValueError(f"{error}\n{self.model.name!r} {_PRUNED}") from error
+            raise
 
 
 class _CompleteConfig(InstanceMethod):

@@ -6,9 +6,15 @@ import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
+import tensorflow as tf
+
+from tf_movprune.core.blocks import check_blocks
+from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.settings import Settings, resolve
 from tf_movprune.keras2 import hugging_face, left_out
 from tf_movprune.keras2.compat import Layer, PruningPolicy, keras
+from tf_movprune.keras2.kernel_attributes import prunable_weights
+from tf_movprune.keras2.kernel_variables import shapes_by_name
 from tf_movprune.keras2.layer import is_prunable
 from tf_movprune.keras2.layer_tree import LayerTree, is_wrapper
 from tf_movprune.keras2.output_layers import Outputs, find_outputs
@@ -73,9 +79,25 @@ def choose(
             "pruning wrappers have other names, under which from_pretrained does not find them."
         )
     hugging_face.check_not_tied(model, chosen.values())
+    _check_blocks(chosen, settings)
     if policy is None and targets and targets.keys() <= chosen.keys():
         _warn_of_default(tree, chosen, outputs)
     return chosen, settings
+
+
+def _check_blocks(layers: Mapping[str, Layer], settings: Mapping[str, Settings]) -> None:
+    """Raises ValueError if kernels cannot be cut into their blocks; it names all of them.
+
+    Kernels that are not there yet are checked when they are made.
+    """
+    shapes: dict[Blocks, dict[str, tuple[int, ...]]] = {}
+    for path, layer in layers.items():
+        size = settings[path].block_size
+        if isinstance(size, Blocks) and layer.weights:
+            weights = [w for w in prunable_weights(layer) if isinstance(w, tf.Variable)]
+            shapes.setdefault(size, {}).update(shapes_by_name(path, weights))
+    for size, those in shapes.items():
+        check_blocks(those, size)
 
 
 def default_targets(tree: LayerTree) -> dict[str, Layer]:

@@ -2,67 +2,18 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
-
-import tensorflow as tf
+from collections.abc import Iterator, Mapping, Sequence
 
 from tf_movprune.core.granularity import HEADS, NEURONS, Units
 from tf_movprune.core.settings import Settings
+from tf_movprune.core.wording import listed
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, is_graph_network, keras
 from tf_movprune.keras2.kernel_attributes import Attribute
 from tf_movprune.keras2.kernel_variables import SharedKernel
 from tf_movprune.keras2.layer_tree import LayerTree
-
-_ELEMENTWISE = [
-    getattr(keras.activations, name)
-    for name in (
-        *("elu", "exponential", "gelu", "hard_sigmoid", "linear", "mish", "relu"),
-        *("selu", "sigmoid", "softplus", "softsign", "swish", "tanh"),
-    )
-]
-_ELEMENTWISE_LAYERS = (
-    keras.layers.ELU,
-    keras.layers.LeakyReLU,
-    keras.layers.ReLU,
-    keras.layers.ThresholdedReLU,
-)
-_NOISE_LAYERS = (
-    keras.layers.Dropout,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.SpatialDropout1D,
-)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Neurons:
-    """The neurons between two dense layers.
-
-    Attributes:
-      first: the layer whose outputs they are.
-      second: the one layer that reads them.
-      activations: elementwise functions that inference applies to them on the way, in order.
-    """
-
-    first: keras.layers.Dense
-    second: keras.layers.Dense
-    activations: Sequence[Callable[[tf.Tensor], tf.Tensor]]
-
-    @property
-    def size(self) -> int:
-        return self.first.units
-
-    @property
-    def sources(self) -> tuple[Layer, ...]:
-        return (self.first,)
-
-    @property
-    def reader(self) -> Layer:
-        return self.second
+from tf_movprune.keras2.neurons import Neurons, neurons_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -118,12 +69,7 @@ def find_units(tree: LayerTree, *, to_remove: bool = True) -> list[UnitGroup]:
                 Heads(encoder.attention, *encoder.projections, encoder.heads, encoder.per_head)
             )
             found.append(Neurons(encoder.intermediate, encoder.output, [encoder.activation]))
-    uses = _uses(tree)
-    for layer in layers:
-        if isinstance(layer, keras.Sequential):
-            found.extend(_in_chain(layer.layers, uses))
-        elif is_graph_network(layer):
-            found.extend(_in_graph(layer, uses))
+    found.extend(unit for unit in neurons_of(tree).values() if isinstance(unit, Neurons))
     return found
 
 
@@ -141,66 +87,6 @@ def _layers_that_return_scores(layers: Sequence[Layer]) -> set[int]:
 def heads_of(layer: keras.layers.MultiHeadAttention) -> Heads:
     """The heads of a built attention layer of Keras."""
     return Heads(layer, *compat.attention_projections(layer), compat.head_count(layer))
-
-
-def _uses(tree: LayerTree) -> collections.Counter[int]:
-    """Number of places in which each layer is used, by its id: in graphs, and as part of others."""
-    uses: collections.Counter[int] = collections.Counter()
-    for layer in tree.layers():
-        if is_graph_network(layer) and not isinstance(layer, keras.Sequential):
-            uses.update(id(node.layer) for node in compat.graph_nodes(layer))
-        else:
-            uses.update(id(child) for _, child in tree.children(layer))
-    return uses
-
-
-def _in_chain(layers: Sequence[Layer], uses: Mapping[int, int]) -> Iterator[Neurons]:
-    for i in range(len(layers)):
-        neurons = _neurons(layers[i:], uses)
-        if neurons is not None:
-            yield neurons
-
-
-def _in_graph(model: keras.Model, uses: Mapping[int, int]) -> Iterator[Neurons]:
-    nodes = compat.graph_nodes(model)
-    readers: dict[int, list[Any]] = collections.defaultdict(list)
-    for node in nodes:
-        for parent in node.parent_nodes:
-            readers[id(parent)].append(node)
-    outputs = {id(node.layer) for node in compat.output_nodes(model)}
-    for node in nodes:
-        path = [node]
-        while len(readers[id(path[-1])]) == 1 and id(path[-1].layer) not in outputs:
-            path.extend(readers[id(path[-1])])
-        neurons = _neurons([node.layer for node in path], uses)
-        if neurons is not None:
-            yield neurons
-
-
-def _neurons(path: Sequence[Layer], uses: Mapping[int, int]) -> Neurons | None:
-    """The neurons of the first layer in a path of layers with one reader each, if it has any."""
-    first = path[0]
-    if not _is_dense(first, uses) or first.activation not in _ELEMENTWISE:
-        return None
-    activations = [first.activation]
-    for layer in path[1:]:
-        if _is_dense(layer, uses):
-            return Neurons(first, layer, activations)
-        if _is_elementwise(layer):
-            activations.append(layer)
-        elif type(layer) not in _NOISE_LAYERS:
-            return None
-    return None
-
-
-def _is_dense(layer: Layer, uses: Mapping[int, int]) -> bool:
-    return type(layer) is keras.layers.Dense and layer.built and uses[id(layer)] == 1
-
-
-def _is_elementwise(layer: Layer) -> bool:
-    if type(layer) is keras.layers.Activation:
-        return layer.activation in _ELEMENTWISE
-    return type(layer) in _ELEMENTWISE_LAYERS
 
 
 # ---- the kernels that mask them
@@ -255,9 +141,9 @@ def share_kernels(
             member = members.setdefault(path, Member(layer, setting))
             _check_equal(asking[0], settings[asking[0]], path, member.settings)
             member.kernels.append(kernel)
-    for path in asked:
-        if path not in members:
-            raise ValueError(_not_found(path, settings[path].block_size))
+    missing = [path for path in asked if path not in members]
+    if missing:
+        raise ValueError(_not_found(tree, settings, {path: targets[path] for path in missing}))
     return members
 
 
@@ -287,20 +173,43 @@ def _parts(group: UnitGroup) -> Iterator[tuple[Attribute, int]]:
     yield Attribute.of(group.reader, "kernel"), 0
 
 
-def _not_found(path: str, kind: Units) -> str:
-    if kind is HEADS:
-        what = (
-            "Known are Keras's own MultiHeadAttention, and the attention of Hugging Face's BERT, "
-            "RoBERTa, ELECTRA and DistilBERT encoders"
-        )
-    else:
-        what = (
-            "Known are the feed-forward layers of Hugging Face's BERT, RoBERTa, ELECTRA and "
-            "DistilBERT encoders, and dense layers that follow each other in a Sequential or "
-            "Functional model with nothing between them but activations and dropout"
-        )
+_KNOWN = {
+    HEADS: "Known are Keras's own MultiHeadAttention, and the attention of Hugging Face's BERT, "
+    "RoBERTa, ELECTRA and DistilBERT encoders",
+    NEURONS: "Known are the feed-forward layers of Hugging Face's BERT, RoBERTa, ELECTRA and "
+    "DistilBERT encoders, and dense layers that follow each other in a Sequential or Functional "
+    "model with nothing between them but activations and dropout",
+}
+
+
+def _not_found(
+    tree: LayerTree, settings: Mapping[str, Settings], layers: Mapping[str, Layer]
+) -> str:
+    """Names the layers without heads or neurons, and what is in the way in each."""
+    neurons = neurons_of(tree)
+    sentences = []
+    for kind, known in _KNOWN.items():
+        those = {path: x for path, x in layers.items() if settings[path].block_size is kind}
+        if those:
+            named = (f"{path}, which {_obstacle(x, kind, neurons)}" for path, x in those.items())
+            sentences.append(
+                f"block_size is {kind!r} for layers that have no {kind} that can be told apart: "
+                f"{listed(named, separator='; ')}. {known}; the model must be built."
+            )
     return (
-        f"block_size of {path} is {kind!r}, but it has no {kind} that can be told apart. {what}; "
-        "the model must be built. Give other layers block sizes of two integers, with a mapping "
-        "of path patterns."
+        f"{' '.join(sentences)} Give other layers block sizes of two integers, with a mapping of "
+        "path patterns."
     )
+
+
+def _obstacle(layer: Layer, kind: Units, neurons: Mapping[int, Neurons | str]) -> str:
+    """Why a layer has no part in heads or neurons, in words that follow its name."""
+    if kind is HEADS and type(layer) is not keras.layers.MultiHeadAttention:
+        return f"is a {type(layer).__name__}, and in no attention that is known"
+    if kind is NEURONS and type(layer) is not keras.layers.Dense:
+        return f"is a {type(layer).__name__}"
+    if not layer.built:
+        return "is not built"
+    if id(layer) in neurons:
+        return str(neurons[id(layer)])
+    return "is in no Sequential or Functional model, so that what reads it is not known"

@@ -1,0 +1,148 @@
+"""The neurons between the dense layers of Sequential and Functional models."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tf_movprune.core.wording import counted
+from tf_movprune.keras2 import compat
+from tf_movprune.keras2.compat import Layer, is_graph_network, keras
+from tf_movprune.keras2.layer_tree import LayerTree
+
+_ELEMENTWISE = [
+    getattr(keras.activations, name)
+    for name in (
+        *("elu", "exponential", "gelu", "hard_sigmoid", "linear", "mish", "relu"),
+        *("selu", "sigmoid", "softplus", "softsign", "swish", "tanh"),
+    )
+]
+_ELEMENTWISE_LAYERS = (
+    keras.layers.ELU,
+    keras.layers.LeakyReLU,
+    keras.layers.ReLU,
+    keras.layers.ThresholdedReLU,
+)
+_NOISE_LAYERS = (
+    keras.layers.Dropout,
+    keras.layers.GaussianDropout,
+    keras.layers.GaussianNoise,
+    keras.layers.SpatialDropout1D,
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Neurons:
+    """The neurons between two dense layers.
+
+    Attributes:
+      first: the layer whose outputs they are.
+      second: the one layer that reads them.
+      activations: elementwise functions that inference applies to them on the way, in order.
+    """
+
+    first: keras.layers.Dense
+    second: keras.layers.Dense
+    activations: Sequence[Callable[[tf.Tensor], tf.Tensor]]
+
+    @property
+    def size(self) -> int:
+        return self.first.units
+
+    @property
+    def sources(self) -> tuple[Layer, ...]:
+        return (self.first,)
+
+    @property
+    def reader(self) -> Layer:
+        return self.second
+
+
+def neurons_of(tree: LayerTree) -> dict[int, Neurons | str]:
+    """The neurons of each layer in a Sequential or Functional model, or why it has none.
+
+    Args:
+      tree: layer tree of a built model without wrappers.
+
+    Returns:
+      Neurons, or words for what is in the way, by the id of the layer whose outputs they are.
+    """
+    uses = _uses(tree)
+    found: dict[int, Neurons | str] = {}
+    for model in tree.layers():
+        if is_graph_network(model):
+            paths = _in_chain if isinstance(model, keras.Sequential) else _in_graph
+            found.update((id(path[0]), _neurons(path, uses)) for path in paths(model))
+    return found
+
+
+def _uses(tree: LayerTree) -> collections.Counter[int]:
+    """Number of places in which each layer is used, by its id: in graphs, and as part of others."""
+    uses: collections.Counter[int] = collections.Counter()
+    for layer in tree.layers():
+        if is_graph_network(layer) and not isinstance(layer, keras.Sequential):
+            uses.update(id(node.layer) for node in compat.graph_nodes(layer))
+        else:
+            uses.update(id(child) for _, child in tree.children(layer))
+    return uses
+
+
+def _in_chain(model: keras.Sequential) -> Iterator[Sequence[Layer]]:
+    """From each layer on, the layers that follow it."""
+    for i in range(len(model.layers)):
+        yield model.layers[i:]
+
+
+def _in_graph(model: keras.Model) -> Iterator[Sequence[Layer]]:
+    """From each layer on, the layers that follow as long as each has one reader."""
+    nodes = compat.graph_nodes(model)
+    readers: dict[int, list[Any]] = collections.defaultdict(list)
+    for node in nodes:
+        for parent in node.parent_nodes:
+            readers[id(parent)].append(node)
+    outputs = {id(node.layer) for node in compat.output_nodes(model)}
+    for node in nodes:
+        path = [node]
+        while len(readers[id(path[-1])]) == 1 and id(path[-1].layer) not in outputs:
+            path.extend(readers[id(path[-1])])
+        yield [node.layer for node in path]
+
+
+def _neurons(path: Sequence[Layer], uses: Mapping[int, int]) -> Neurons | str:
+    """The neurons of the first layer in a path of layers with one reader each, or why it has none.
+
+    Words for that follow the name of the layer.
+    """
+    first = path[0]
+    if type(first) is not keras.layers.Dense:
+        return f"is a {type(first).__name__}"
+    if not first.built:
+        return "is not built"
+    if uses[id(first)] != 1:
+        return f"is used in {counted(uses[id(first)], 'place')}"
+    if first.activation not in _ELEMENTWISE:
+        name = getattr(first.activation, "__name__", type(first.activation).__name__)
+        return f"has the activation {name}"
+    activations = [first.activation]
+    for layer in path[1:]:
+        if _is_dense(layer, uses):
+            return Neurons(first, layer, activations)
+        if _is_elementwise(layer):
+            activations.append(layer)
+        elif type(layer) not in _NOISE_LAYERS:
+            return f"is followed by {layer.name!r} ({type(layer).__name__})"
+    return "is read by no dense layer, or by others too"
+
+
+def _is_dense(layer: Layer, uses: Mapping[int, int]) -> bool:
+    return type(layer) is keras.layers.Dense and layer.built and uses[id(layer)] == 1
+
+
+def _is_elementwise(layer: Layer) -> bool:
+    if type(layer) is keras.layers.Activation:
+        return layer.activation in _ELEMENTWISE
+    return type(layer) in _ELEMENTWISE_LAYERS
