@@ -2,31 +2,13 @@
 
 import numpy as np
 import tensorflow as tf
+from records import kernel_of, weight
 
 import tf_movprune
 from tf_movprune.core.granularity import HEADS
-from tf_movprune.core.masked_kernel import MaskedKernel, Part, overall_sparsity, remaining
+from tf_movprune.core.masked_kernel import Part, each_once, overall_sparsity, remaining
 from tf_movprune.core.masked_kernel import masked_parts as weights_of
 from tf_movprune.core.refresh import refresh_masks
-from tf_movprune.core.settings import Settings
-
-CUBIC = tf_movprune.CubicSparsity(0.75, 0, 4)
-
-
-def kernel_of(parts, shape, method=None, **settings):
-    method = method or tf_movprune.HardMovement()
-    start = tf.random.stateless_normal(shape, [1, 2])
-    return MaskedKernel(
-        Settings(CUBIC, method, **settings),
-        parts,
-        mask=tf.Variable(tf.ones(shape, tf.bool)),
-        threshold=tf.Variable(-np.inf, dtype=tf.float32),
-        scores=tf.Variable(start) if method.has_scores else None,
-    )
-
-
-def weight(*shape):
-    return tf.Variable(tf.random.stateless_normal(shape, [3, 4]))
 
 
 def test_refresh_knows_no_layer():
@@ -96,6 +78,11 @@ def test_masks_of_one_weight_that_overlap_are_multiplied_out():
     assert len(masked_by) == 2
     assert [int(count) for count in remaining(weights)] == [2]
     assert float(overall_sparsity([first, second])) == 1 - 2 / 16
+
+
+def test_kernels_that_layers_share_are_taken_once():
+    first, second = (kernel_of([Part(weight(4, 4))], (4, 4)) for _ in range(2))
+    assert each_once([second, first, second]) == [second, first]
 
 
 def test_biases_are_masked_and_not_counted():

@@ -25,7 +25,6 @@ from tensorflow_model_optimization.sparsity import keras as tfmot
 from wrapped import mask_of, scores_of, wrappers
 
 import tf_movprune
-from tf_movprune.keras2 import run_checks
 
 
 class StopAt(keras.callbacks.Callback):
@@ -319,20 +318,6 @@ def test_ramp_is_announced_before_training(capsys):
     line = "Pruning 96 weights in 2 matrices. Sparsity by step: 0.00 at 0, 0.66 at 3, 0.75 at 6."
     assert text.count(line) == 1
     assert text.find(line) < text.find("loss:")
-
-
-@pytest.mark.parametrize(
-    "block_size, pieces",
-    [((1, 1), "8 weights in 1 matrix"), (tf_movprune.NEURONS, "1 neuron in 1 layer")],
-)
-def test_one_matrix_is_not_called_matrices(block_size, pieces):
-    hidden = keras.layers.Dense(1, use_bias=False, name="hidden")
-    model = keras.Sequential([keras.Input([8]), hidden, keras.layers.Dense(1, use_bias=False)])
-    model = tf_movprune.prune_low_movement(
-        model, {"hidden": cubic(begin_step=0, end_step=6)}, block_size=block_size
-    )
-    kernels = tf_movprune.pruned_layers(model)["hidden"].kernels
-    assert run_checks.describe_ramp(kernels).startswith(f"Pruning {pieces}. Sparsity by step: ")
 
 
 @pytest.mark.parametrize("step", [1.5, 1.0, True, None, "1", tf.constant(1.5), np.float32(2)])

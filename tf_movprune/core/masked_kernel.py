@@ -141,6 +141,11 @@ class MaskedKernel:
         return self.penalty_weight * self.method.penalty(self.paper_scores())
 
 
+def each_once(kernels: Iterable[MaskedKernel]) -> list[MaskedKernel]:
+    """Kernels in their order, without repeating those that several layers share."""
+    return list({id(kernel): kernel for kernel in kernels}.values())
+
+
 def masked_parts(
     kernels: Iterable[MaskedKernel],
 ) -> list[tuple[tf.Variable, list[tuple[MaskedKernel, Part]]]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_movprune.core import run_checks as core_checks
 from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.masked_kernel import overall_sparsity
 from tf_movprune.core.refresh import groups, refresh_masks
@@ -117,6 +118,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._layers = built_layers(self.model)
         self._kernels = kernels_of(self._layers.values())
+        self._scores = core_checks.scores_by_path(
+            {path: layer.kernels for path, layer in self._layers.items()}
+        )
         self._allow_training(False)  # raises after strip_pruning
         if getattr(self.model, "optimizer", None) is None:
             raise ValueError(
@@ -124,10 +128,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
                 "the model; or, in a loop of your own, call tf_movprune.update_masks(model, step) "
                 "before each step in place of this callback."
             )
-        run_checks.check_trainable(self.model, self._layers)
+        run_checks.check_trainable(self.model, self._scores)
         if has_known_train_step(self.model) and hasattr(self.model, "loss"):
             run_checks.check_loss(self.model, self._layers)
-        run_checks.check_scores(self._layers, self._step())
+        core_checks.check_scores(self._scores, self._step())
         self._is_training, self._window = False, 1
         self._sparsity = overall_sparsity(self._kernels)
         self._hide_marker()
@@ -141,13 +145,13 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def _begin_training(self, epoch: int) -> None:
         """Begins training, at the first point at which the length of the run is known."""
         self._check_schedules(epoch)
-        run_checks.warn_if_ahead(self._kernels, self._step())
+        core_checks.warn_if_ahead(self._kernels, self._step())
         self._is_training = True
         self._first_step, self._batches, self._is_used = self._step(), 0, False
         self._first_scale = compat.loss_scale(self.model.optimizer)
         self._accumulated = compat.accumulation_steps(self.model.optimizer)
         self._patience = max(_BATCHES_WITHOUT_STEP, self._accumulated)
-        self._first_scores = run_checks.sums_of_scores(self._layers)
+        self._first_scores = core_checks.sums_of_scores(self._scores)
         _build_optimizer(self.model)
         guard_training(self.model, list(self._layers.values()))
         self._sparsity = overall_sparsity(self._kernels)  # what was restored, if anything
@@ -199,7 +203,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def on_epoch_end(self, epoch=None, logs=None, batch=None):
         # Loops that are written as the documentation of tfmot says pass `batch` by name.
         self._hide_marker()
-        run_checks.check_scores(self._layers, self._step())
+        core_checks.check_scores(self._scores, self._step())
         self._check_steps()
         if not self._is_used:
             self._check_kernels_used()
@@ -209,13 +213,13 @@ class UpdatePruningStep(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._hide_marker()
-        run_checks.check_scores(self._layers, self._step())
+        core_checks.check_scores(self._scores, self._step())
         # Without a forced refresh, a run that goes on later does so as if it had never stopped.
         self._refresh(force=self._step() >= (self.num_train_steps or 0))
         self._is_training = False
         self._check_steps()
         if self._batches:
-            run_checks.warn_if_scores_stood_still(self._layers, self._first_scores)
+            core_checks.warn_if_scores_stood_still(self._scores, self._first_scores)
         self._warn_if_unfinished()
 
     def _allow_training(self, value: bool) -> None:
@@ -272,24 +276,24 @@ class UpdatePruningStep(keras.callbacks.Callback):
         run = None
         if self.num_train_steps is not None:
             end = self.num_train_steps
-            run = run_checks.Run(start, end, f"num_train_steps is {end}")
+            run = core_checks.Run(start, end, f"num_train_steps is {end}")
         elif steps:
             epochs = params["epochs"] - epoch
             done = compat.batches_done(self.model, steps, epoch)
             length = epochs * steps - done
             parts = f"{steps} × {epochs}" + (f" - {done} done before" if done else "")
-            run = run_checks.Run(
+            run = core_checks.Run(
                 start, start + length, f"this run has {counted(length, 'step')} ({parts})"
             )
         if run is not None:
             run_checks.warn_if_rate_ends(self.model.optimizer, run)
         for group in groups(self._kernels):
             if run is not None:
-                run_checks.check_schedule(group[0].settings.ramp, run)
-            run_checks.warn_if_scores_are_noise(group, start)
+                core_checks.check_schedule(group[0].settings.ramp, run)
+            core_checks.warn_if_scores_are_noise(group, start)
             run_checks.warn_if_scores_learn_otherwise(self.model.optimizer, group)
             if params.get("verbose"):
-                print(run_checks.describe_ramp(group))
+                print(core_checks.describe_ramp(group))
 
     def _warn_if_unfinished(self) -> None:
         """Warns of runs that stopped early, or whose length was not known when they began."""

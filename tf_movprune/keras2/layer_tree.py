@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from tf_movprune.core.masked_kernel import MaskedKernel
+from tf_movprune.core.masked_kernel import MaskedKernel, each_once
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import Layer, is_graph_network, keras
 from tf_movprune.keras2.layer import PruneLowMovement
@@ -104,7 +104,7 @@ def pruned_layers(model: Layer) -> dict[str, PruneLowMovement]:
 
 def kernels_of(layers: Iterable[PruneLowMovement]) -> list[MaskedKernel]:
     """The masked kernels of built wrappers, each once, however many wrappers share it."""
-    return list({id(kernel): kernel for layer in layers for kernel in layer.kernels}.values())
+    return each_once(kernel for layer in layers for kernel in layer.kernels)
 
 
 def built_layers(model: Layer) -> dict[str, PruneLowMovement]:

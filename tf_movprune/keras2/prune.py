@@ -8,6 +8,7 @@ from typing import Any
 
 from tf_movprune.core.granularity import WEIGHTS, Units
 from tf_movprune.core.pruning_method import PruningMethod
+from tf_movprune.core.run_checks import warn_if_behind
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.wording import counted, listed
@@ -237,7 +238,8 @@ def strip_pruning(model: Any) -> Any:
         model = model.student
     tree = LayerTree(model)
     _check_not_of_tfmot(tree)
-    wrappers = tree.pruned_layers().values()
+    layers = tree.pruned_layers()
+    wrappers = layers.values()
     if not wrappers:
         raise ValueError(
             f"{model.name!r} has no pruned layers: it was stripped already, or never given to "
@@ -249,7 +251,8 @@ def strip_pruning(model: Any) -> Any:
             raise ValueError(
                 f"{model.name!r} was stripped already: use what tf_movprune.strip_pruning returned."
             )
-    run_checks.warn_if_behind(model.name, wrappers)
+    warn_if_behind(model.name, {path: wrapper.kernels for path, wrapper in layers.items()})
+    run_checks.warn_if_left_out(model.name, wrappers)
     with undone_on_error(model):
         unguard(LayerTree(model))
         stripped = replace_layers(model, {id(wrapper): wrapper.layer for wrapper in wrappers})
