@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tensorflow as tf
 
+from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import Layer
-from tf_movprune.keras2.training_guard import TrainingGuard
 
 _CUSTOM_GRADIENT = "tensorflow.python.ops.custom_gradient"
 _BACKWARD = ("tensorflow.python.eager.backprop", _CUSTOM_GRADIENT)

@@ -19,6 +19,7 @@ from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings
+from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import (
     Layer,
@@ -47,7 +48,7 @@ from tf_movprune.keras2.serialization import (
     serialize_method,
     serialize_schedule,
 )
-from tf_movprune.keras2.training_guard import TrainingGuard, refused_when_loaded
+from tf_movprune.keras2.training_guard import refused_when_loaded
 from tf_movprune.keras2.transparent_wrapper import TransparentWrapper
 from tf_movprune.keras2.wrapped_layers import (
     check_not_wrapped,

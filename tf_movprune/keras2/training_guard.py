@@ -1,4 +1,4 @@
-"""Refusal of training steps for which nothing refreshed the masks."""
+"""Guards of tf_keras models: steps are refused for which nothing refreshed the masks."""
 
 from __future__ import annotations
 
@@ -8,68 +8,12 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
+from tf_movprune.core.training_guard import GuardedTrainFunction, TrainingGuard
 from tf_movprune.keras2 import hugging_face
 from tf_movprune.keras2.compat import Layer, keras
 from tf_movprune.keras2.instance_method import InstanceMethod
 
 _MAKE = "make_train_function"
-
-
-class TrainingGuard:
-    """Lets a pruned layer train only while something refreshes its masks.
-
-    Args:
-      name: name of the layer, for messages.
-    """
-
-    def __init__(self, name: str):
-        self._name = name
-        self._is_open = False
-        self._is_open_once = False
-        self._is_folded = False
-        self.has_refused = False
-
-    @property
-    def is_open(self) -> bool:
-        """True while steps may be taken."""
-        return self._is_open
-
-    @property
-    def is_folded(self) -> bool:
-        """True if the masks were written into the weights."""
-        return self._is_folded
-
-    def allow(self, value: bool, *, once: bool = False) -> None:
-        """Opens or closes the guard for the steps to come, or opens it for one."""
-        self._check_not_folded()
-        self._is_open, self._is_open_once = value, value and once
-
-    def end_step(self) -> None:
-        """Closes the guard if it was open for one step."""
-        self._is_open &= not self._is_open_once
-
-    def fold(self) -> None:
-        """Closes the guard for good: the masks are in the weights."""
-        self._is_open, self._is_folded = False, True
-
-    def check(self) -> None:
-        """Raises RuntimeError if nothing refreshes the masks, or they are in the weights."""
-        self._check_not_folded()
-        self.has_refused = not self._is_open
-        if self.has_refused:
-            raise RuntimeError(
-                f"The pruned layer {self._name!r} is being trained, but nothing refreshes its "
-                "masks. Add tf_movprune.UpdatePruningStep() to the callbacks of fit, or call "
-                "tf_movprune.update_masks(model, step) before each step of your own loop."
-            )
-
-    def _check_not_folded(self) -> None:
-        if self._is_folded:
-            raise RuntimeError(
-                f"The pruned layer {self._name!r} cannot be trained further: "
-                "tf_movprune.strip_pruning wrote its masks into the weights. Prune a fresh model "
-                "in the same way, and load weights into it that were saved before."
-            )
 
 
 def refused_when_loaded(name: str, outputs: Any) -> Any:
@@ -108,52 +52,6 @@ class Guarded(Protocol):
     usage: Any
 
 
-class _GuardedTrainFunction:
-    """A model's train function, which raises unless the masks were refreshed for the step.
-
-    The layers raise too, but only while they are traced. This stays with the model, whether `fit`
-    ended or was interrupted.
-    """
-
-    def __init__(self, model: keras.Model, function: Any, layers: Sequence[Guarded]):
-        self.model = model
-        self.function = function
-        self.layers = layers
-        self._may_refresh = not has_known_train_step(model)  # as it is traced, by `update_masks`
-        self._refreshes = False
-
-    def __call__(self, iterator):
-        guards = [layer.guard for layer in self.layers]
-        is_attempt = self._may_refresh and not any(guard.is_open for guard in guards)
-        if not is_attempt and not self._refreshes:
-            self._check()
-        for guard in guards:
-            guard.has_refused = False
-        try:
-            result = self.function(iterator)
-        except BaseException:
-            if is_attempt:
-                self.model.train_function = None  # cannot make variables any more
-            if any(guard.has_refused for guard in guards):
-                self._check()  # raises the same, without the frames of traced code
-            for guard in guards:
-                guard.allow(False)
-            raise
-        if is_attempt:
-            if not any(guard.is_open for guard in guards):
-                self.model.train_function = None  # was traced without being watched
-            self._check()
-            self._refreshes = True
-        self._may_refresh = False
-        for guard in guards:
-            guard.end_step()
-        return result
-
-    def _check(self) -> None:
-        for layer in self.layers:
-            layer.guard.check()
-
-
 class _GuardedMaker(InstanceMethod):
     """The `make_train_function` of a model, with guarded train functions."""
 
@@ -161,11 +59,13 @@ class _GuardedMaker(InstanceMethod):
         self.model, self.layers = model, layers
 
     def __call__(self, force: bool = False) -> Any:
-        if not isinstance(self.model.train_function, _GuardedTrainFunction):
+        if not isinstance(self.model.train_function, GuardedTrainFunction):
             self.model.train_function = None  # one that was made before cannot make variables
         function = type(self.model).make_train_function(self.model, force)
-        if not isinstance(function, _GuardedTrainFunction):
-            function = _GuardedTrainFunction(self.model, function, self.layers)
+        if not isinstance(function, GuardedTrainFunction):
+            may_refresh = not has_known_train_step(self.model)  # as it is traced
+            guards = [layer.guard for layer in self.layers]
+            function = GuardedTrainFunction(self.model, function, guards, may_refresh)
             for layer in self.layers:
                 layer.usage.forget()
         self.model.train_function = function

@@ -1,0 +1,121 @@
+"""Refusal of training steps for which nothing refreshed the masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+
+class TrainingGuard:
+    """Lets a pruned layer train only while something refreshes its masks.
+
+    Args:
+      name: name of the layer, for messages.
+    """
+
+    def __init__(self, name: str):
+        self._name = name
+        self._is_open = False
+        self._is_open_once = False
+        self._is_folded = False
+        self.has_refused = False
+
+    @property
+    def is_open(self) -> bool:
+        """True while steps may be taken."""
+        return self._is_open
+
+    @property
+    def is_folded(self) -> bool:
+        """True if the masks were written into the weights."""
+        return self._is_folded
+
+    def allow(self, value: bool, *, once: bool = False) -> None:
+        """Opens or closes the guard for the steps to come, or opens it for one."""
+        self._check_not_folded()
+        self._is_open, self._is_open_once = value, value and once
+
+    def end_step(self) -> None:
+        """Closes the guard if it was open for one step."""
+        self._is_open &= not self._is_open_once
+
+    def fold(self) -> None:
+        """Closes the guard for good: the masks are in the weights."""
+        self._is_open, self._is_folded = False, True
+
+    def check(self) -> None:
+        """Raises RuntimeError if nothing refreshes the masks, or they are in the weights."""
+        self._check_not_folded()
+        self.has_refused = not self._is_open
+        if self.has_refused:
+            raise RuntimeError(
+                f"The pruned layer {self._name!r} is being trained, but nothing refreshes its "
+                "masks. Add tf_movprune.UpdatePruningStep() to the callbacks of fit, or call "
+                "tf_movprune.update_masks(model, step) before each step of your own loop."
+            )
+
+    def _check_not_folded(self) -> None:
+        if self._is_folded:
+            raise RuntimeError(
+                f"The pruned layer {self._name!r} cannot be trained further: "
+                "tf_movprune.strip_pruning wrote its masks into the weights. Prune a fresh model "
+                "in the same way, and load weights into it that were saved before."
+            )
+
+
+class GuardedTrainFunction:
+    """A model's train function, which raises unless the masks were refreshed for the step.
+
+    The layers raise too, but only while they are traced. This stays with the model, whether `fit`
+    ended or was interrupted.
+
+    Args:
+      model: the model, whose `train_function` is set to None where it has to be made anew.
+      function: the train function that Keras made, which takes an iterator.
+      guards: the guards of its pruned layers.
+      may_refresh: whether tracing the function may refresh masks, by `update_masks` in a train step
+        of one's own.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        function: Callable[[Any], Any],
+        guards: Sequence[TrainingGuard],
+        may_refresh: bool,
+    ):
+        self.model = model
+        self.function = function
+        self.guards = guards
+        self._may_refresh = may_refresh
+        self._refreshes = False
+
+    def __call__(self, iterator: Any) -> Any:
+        is_attempt = self._may_refresh and not any(guard.is_open for guard in self.guards)
+        if not is_attempt and not self._refreshes:
+            self._check()
+        for guard in self.guards:
+            guard.has_refused = False
+        try:
+            result = self.function(iterator)
+        except BaseException:
+            if is_attempt:
+                self.model.train_function = None  # cannot make variables any more
+            if any(guard.has_refused for guard in self.guards):
+                self._check()  # raises the same, without the frames of traced code
+            for guard in self.guards:
+                guard.allow(False)
+            raise
+        if is_attempt:
+            if not any(guard.is_open for guard in self.guards):
+                self.model.train_function = None  # was traced without being watched
+            self._check()
+            self._refreshes = True
+        self._may_refresh = False
+        for guard in self.guards:
+            guard.end_step()
+        return result
+
+    def _check(self) -> None:
+        for guard in self.guards:
+            guard.check()
