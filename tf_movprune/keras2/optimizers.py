@@ -5,15 +5,11 @@ from __future__ import annotations
 import numbers
 from typing import Any
 
-import tensorflow as tf
-
-from tf_movprune.core.arguments import check_integer, check_number
-from tf_movprune.core.scores import SCORES_NAME, is_scores
+from tf_movprune.core.arguments import check_number
+from tf_movprune.core.learning_rate import NO_DECAY, check_warmup, linear_warmup_decay
+from tf_movprune.core.scores import is_scores
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import OpenAdamW, PlainSGD, keras, register
-
-# Patterns of the last part of a variable's name; normalisations have gamma and beta.
-_NO_DECAY = [rf"(^|/)({SCORES_NAME}|bias|gamma|beta)(:\d+)?$"]
 
 
 @register
@@ -31,23 +27,13 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, peak_learning_rate: float, num_train_steps: int, num_warmup_steps: int):
-        self.peak_learning_rate = check_number(
-            "learning_rate", peak_learning_rate, example=3e-5, above=0
+        self.peak_learning_rate, self.num_train_steps, self.num_warmup_steps = check_warmup(
+            peak_learning_rate, num_train_steps, num_warmup_steps
         )
-        self.num_train_steps = check_integer("num_train_steps", num_train_steps, example=1500)
-        self.num_warmup_steps = check_integer("num_warmup_steps", num_warmup_steps, example=150)
-        if not 0 <= num_warmup_steps < num_train_steps:
-            raise ValueError(
-                "num_warmup_steps must be at least 0 and less than num_train_steps, got "
-                f"{num_warmup_steps} and {num_train_steps}."
-            )
 
     def __call__(self, step):
-        step = tf.cast(step, tf.float32)
-        up = step / max(self.num_warmup_steps, 1)
-        down = (self.num_train_steps - step) / (self.num_train_steps - self.num_warmup_steps)
-        return self.peak_learning_rate * tf.where(
-            step < self.num_warmup_steps, up, tf.maximum(down, 0.0)
+        return linear_warmup_decay(
+            step, self.peak_learning_rate, self.num_train_steps, self.num_warmup_steps
         )
 
     def get_config(self):
@@ -79,7 +65,7 @@ class MovementAdamW(OpenAdamW):
                 "cannot be averaged. Leave out score_optimizer, or use_ema."
             )
         self.score_optimizer = score_optimizer
-        self.exclude_from_weight_decay(var_names=_NO_DECAY)
+        self.exclude_from_weight_decay(var_names=NO_DECAY)
 
     def build(self, var_list):
         if self.score_optimizer is not None:
