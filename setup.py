@@ -10,6 +10,7 @@ TRANSFORMERS = "transformers>=4.46,<4.55"  # later releases cannot load into, or
 
 EXTRAS = {
     "transformers": [TRANSFORMERS],
+    "keras-hub": ["keras-hub>=0.32"],
     "tensorboard": ["tensorboard>=2.18"],
     "tflite": ["ai-edge-litert>=1.2"],
     "compress": ["zstandard>=0.22", "safetensors>=0.4.3"],
@@ -32,7 +33,7 @@ EXTRAS = {
     ],
     "lint": ["ruff>=0.6", "mypy>=1.11", "import-linter>=2.1"],
 }
-for extra in ("examples", "tensorboard", "gpu-benchmark", "tflite", "compress"):
+for extra in ("examples", "keras-hub", "tensorboard", "gpu-benchmark", "tflite", "compress"):
     EXTRAS["test"] += EXTRAS[extra]
 
 setup(
@@ -47,6 +48,7 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "tensorflow>=2.18,<2.22",
+        "keras>=3.15,<4",
         "tf-keras>=2.18,<2.22",
         "tensorflow-model-optimization>=0.8,<0.9",
         "numpy>=1.26",

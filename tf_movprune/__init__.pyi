@@ -54,12 +54,6 @@ from .export.sizes import (
     size_report as size_report,
 )
 from .export.tflite import export_tflite as export_tflite
-from .keras2.callbacks import (
-    UpdatePruningStep as UpdatePruningStep,
-)
-from .keras2.callbacks import (
-    update_masks as update_masks,
-)
 from .keras2.compact import (
     compact as compact,
 )
@@ -68,24 +62,32 @@ from .keras2.compact import (
 )
 from .keras2.distiller import Distiller as Distiller
 from .keras2.layer import PruneLowMovement as PruneLowMovement
-from .keras2.layer_tree import pruned_layers as pruned_layers
 from .keras2.once_sparse import OnceSparse as OnceSparse
 from .keras2.optimizers import (
     LinearWarmupDecay as LinearWarmupDecay,
 )
-from .keras2.optimizers import (
-    create_optimizer as create_optimizer,
-)
 from .keras2.policies import PruneTransformerBlocks as PruneTransformerBlocks
-from .keras2.prune import (
-    prune_low_movement as prune_low_movement,
-)
-from .keras2.prune import (
-    strip_pruning as strip_pruning,
-)
 from .keras2.saving import prune_scope as prune_scope
 from .keras2.summaries import PruningSummaries as PruningSummaries
 from .keras2.teacher_cache import cache_teacher_logits as cache_teacher_logits
+from .pruning import (
+    UpdatePruningStep as UpdatePruningStep,
+)
+from .pruning import (
+    create_optimizer as create_optimizer,
+)
+from .pruning import (
+    prune_low_movement as prune_low_movement,
+)
+from .pruning import (
+    pruned_layers as pruned_layers,
+)
+from .pruning import (
+    strip_pruning as strip_pruning,
+)
+from .pruning import (
+    update_masks as update_masks,
+)
 from .recipes import ShortRun as ShortRun
 from .report import (
     SparsityReport as SparsityReport,

@@ -12,9 +12,8 @@ from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import CubicSparsity
 from tf_movprune.core.scores import MOVEMENT_PER_MAGNITUDE, MagnitudeScores, ScoreScale
 from tf_movprune.core.settings import check_method
-from tf_movprune.keras2.compat import PruningPolicy, keras
-from tf_movprune.keras2.optimizers import MovementAdamW, create_optimizer
-from tf_movprune.keras2.prune import prune_low_movement
+from tf_movprune.pruning import create_optimizer, prune_low_movement
+from tf_movprune.shells import module_for, module_without_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +29,7 @@ class ShortRun:
 
         recipe = tf_movprune.ShortRun(num_train_steps=1500, final_sparsity=0.9)
         model = recipe.prune(model)
-        model.compile(optimizer=recipe.create_optimizer(8e-5), ...)
+        model.compile(optimizer=recipe.create_optimizer(8e-5, model=model), ...)
 
     `docs/short_runs.md` has measurements for BERTs with 2 to 12 layers, batches of 32 and 128 and a
     gradient clip of 1.
@@ -80,9 +79,7 @@ class ShortRun:
             end_step=self.num_train_steps * 7 // 10,
         )
 
-    def prune(
-        self, model: Any, *, block_size: Any = WEIGHTS, pruning_policy: PruningPolicy | None = None
-    ) -> Any:
+    def prune(self, model: Any, *, block_size: Any = WEIGHTS, pruning_policy: Any = None) -> Any:
         """Prepares a model for pruning by this recipe: `prune_low_movement` with its settings.
 
         Args:
@@ -101,21 +98,24 @@ class ShortRun:
             pruning_policy=pruning_policy,
         )
 
-    def create_optimizer(self, learning_rate: float, **kwargs: Any) -> MovementAdamW:
+    def create_optimizer(self, learning_rate: float, *, model: Any = None, **kwargs: Any) -> Any:
         """Creates AdamW for the weights, SGD for the scores, and warm-up over a tenth of the run.
 
         It expects the method's own `score_learning_rate_multiplier`, which `prune` uses.
 
         Args:
           learning_rate: peak rate of the weights.
+          model: the model to train, whose Keras decides; see `create_optimizer`.
           **kwargs: arguments of `create_optimizer`.
         """
         scale = ScoreScale(self.method.score_learning_rate_multiplier)
         score_rate = self._score_start / MOVEMENT_PER_MAGNITUDE
+        name = "optimizers"
+        module = module_without_model(name) if model is None else module_for(model, name)
         return create_optimizer(
             learning_rate,
             self.num_train_steps,
             self.num_train_steps // 10,
-            score_optimizer=keras.optimizers.SGD(scale.rate_for(score_rate)),
+            score_optimizer=module.plain_gradient_descent(scale.rate_for(score_rate)),
             **kwargs,
         )

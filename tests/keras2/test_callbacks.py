@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from tensorflow_model_optimization.sparsity import keras as tfmot
+from wrapped import mask_of, scores_of, wrappers
+
+import tf_movprune
 from runs import (
     FIRST,
     SECOND,
@@ -21,10 +25,6 @@ from runs import (
     masks,
     top,
 )
-from tensorflow_model_optimization.sparsity import keras as tfmot
-from wrapped import mask_of, scores_of, wrappers
-
-import tf_movprune
 
 
 class StopAt(keras.callbacks.Callback):

@@ -193,12 +193,12 @@ def load_compressed(path: str | pathlib.Path, model: Any = None) -> Any:
             f"'model.movprune' first, got {reprlib.repr(path)}{remedy}."
         )
     path = pathlib.Path(path)
-    shell = shell_of(model)
-    if model is not None:
-        shell.check_loadable(model)
-    with open_container(path) as container:
-        if model is None:
+    if model is None:
+        with open_container(path) as container:
             return dict(container.arrays())
+    shell = shell_of(model)
+    shell.check_loadable(model)
+    with open_container(path) as container:
         if isinstance(model, type):
             model = shell.model_of(model, container.description, container.specs, path)
         weights = shell.matching_weights(model, container.specs, path)

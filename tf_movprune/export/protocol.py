@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tf_movprune.core.inference import Inference
 from tf_movprune.core.named_weights import NamedWeight
+from tf_movprune.shells import module_for
 
 
 class Shell(Protocol):
@@ -77,8 +78,9 @@ class Shell(Protocol):
 
 
 def shell_of(model: Any) -> Shell:
-    """The shell for a model, or for a class of models."""
+    """The shell for a model, or for a class of models.
 
-    from tf_movprune.keras2 import export_protocol
-
-    return export_protocol
+    Raises:
+      TypeError: it is a model of neither Keras.
+    """
+    return module_for(model, "export_protocol")

@@ -166,6 +166,11 @@ def create_optimizer(
     )
 
 
+def plain_gradient_descent(rate: float) -> keras.optimizers.Optimizer:
+    """Gradient descent without momentum at a rate."""
+    return keras.optimizers.SGD(rate)
+
+
 def _with_rate(optimizer: keras.optimizers.Optimizer, scheduled: Any) -> keras.optimizers.Optimizer:
     """A fresh copy of an optimizer, whose learning rate is the peak of the schedule."""
     if not isinstance(optimizer, keras.optimizers.Optimizer):

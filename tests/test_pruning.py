@@ -1,0 +1,425 @@
+"""What pruning promises for models of either Keras."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from shells import KERASES, gradients, keras_of, kernels, refresh, scores, sparsities
+
+import tf_movprune
+from tf_movprune import L0, CubicSparsity, HardMovement, Magnitude, SoftMovement
+
+X = np.random.RandomState(0).standard_normal([32, 8]).astype("float32")
+Y = np.random.RandomState(1).randint(0, 3, 32)
+RAMP = CubicSparsity(0.75, begin_step=0, end_step=6)
+START = tf_movprune.MagnitudeScores(0.01)
+
+
+@pytest.fixture(params=KERASES)
+def keras(request):
+    module = keras_of(request.param)
+    module.utils.set_random_seed(0)
+    return module
+
+
+def mlp(keras, **kwargs):
+    return keras.Sequential(
+        [
+            keras.Input([8]),
+            keras.layers.Dense(16, "relu", name="first", **kwargs),
+            keras.layers.Dense(16, "relu", name="second", **kwargs),
+            keras.layers.Dense(3, name="out", **kwargs),
+        ]
+    )
+
+
+class Block:
+    """Makes a composite layer of either Keras."""
+
+    def __new__(cls, keras, **kwargs):
+        class Residual(keras.layers.Layer):
+            def __init__(self):
+                super().__init__(**kwargs)
+                self.up, self.down = keras.layers.Dense(12, "relu"), [keras.layers.Dense(8)]
+
+            def build(self, shape):
+                self.up.build(shape)
+                self.down[0].build((*shape[:-1], 12))
+                self.built = True
+
+            def call(self, x):
+                return x + self.down[0](self.up(x))
+
+        return Residual()
+
+
+def nested(keras):
+    inner_input = keras.Input([8])
+    inner = keras.Model(
+        inner_input, keras.layers.Dense(8, name="inside")(inner_input), name="inner"
+    )
+    x = keras.Input([8])
+    shared = keras.layers.Dense(8, name="shared")
+    h = shared(shared(inner(Block(keras, name="block")(x))))
+    return keras.Model(x, keras.layers.Dense(3, name="out")(h))
+
+
+def subclassed(keras):
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = keras.layers.Dense(3)  # made first, called last
+            self.blocks = [Block(keras), Block(keras)]
+
+        def call(self, x):
+            for block in self.blocks:
+                x = block(x)
+            return self.head(x)
+
+    model = Net()
+    model(X)
+    return model
+
+
+def convolutional(keras):
+    return keras.Sequential(
+        [
+            keras.Input([8]),
+            keras.layers.Reshape([8, 1]),
+            keras.layers.Conv1D(6, 3, name="conv"),
+            keras.layers.SeparableConv1D(4, 2, name="separable"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(3),
+        ]
+    )
+
+
+def attentive(keras):
+    x = keras.Input([8])
+    h = keras.layers.Reshape([4, 2])(x)
+    h = keras.layers.MultiHeadAttention(2, 3, name="attention")(h, h)
+    return keras.Model(x, keras.layers.Dense(3)(keras.layers.Flatten()(h)))
+
+
+MODELS = {
+    "sequential": (mlp, ["first", "second"]),
+    "nested": (nested, ["block.up", "block.down.0", "inner.inside", "shared"]),
+    "subclassed": (
+        subclassed,
+        ["blocks.0.up", "blocks.0.down.0", "blocks.1.up", "blocks.1.down.0"],
+    ),
+    "convolutional": (convolutional, ["conv", "separable"]),
+    "attentive": (attentive, None),
+}
+
+
+def fit(keras, pruned, optimizer=None, epochs=2, callbacks=(), **kwargs):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    pruned.compile(optimizer or keras.optimizers.SGD(0.1), loss, **kwargs)
+    callbacks = [tf_movprune.UpdatePruningStep(), *callbacks]
+    return pruned.fit(
+        X, Y, batch_size=8, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks
+    )
+
+
+def prune(model, schedule=RAMP, method=None, **kwargs):
+    return tf_movprune.prune_low_movement(model, schedule, method or HardMovement(START), **kwargs)
+
+
+# ---- what is pruned, and what comes back
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_training_ends_at_the_sparsity_and_stripping_changes_nothing(keras, kind):
+    make, paths = MODELS[kind]
+    model = make(keras)
+    dense = np.array(model(X))
+    names = [weight.name for weight in model.weights]
+    pruned = prune(model)
+    assert paths is None or list(tf_movprune.pruned_layers(pruned)) == paths
+    np.testing.assert_array_equal(pruned(X), dense)
+    history = fit(keras, pruned, jit_compile=True)
+    expected = [np.floor(0.25 * kernel.size + 1e-6) for kernel in kernels(pruned)]
+    assert [np.count_nonzero(kernel.mask) for kernel in kernels(pruned)] == expected
+    assert history.history["sparsity"][-1] == pytest.approx(0.75, abs=0.02)
+    report = tf_movprune.summarize_sparsity(pruned)
+    assert report.remaining == sum(expected)
+    masked = np.array(pruned(X))
+    assert np.any(masked != dense)
+    stripped = tf_movprune.strip_pruning(pruned)
+    np.testing.assert_array_equal(stripped(X), masked)
+    assert [weight.name for weight in stripped.weights] == names
+    assert tf_movprune.summarize_sparsity(stripped).remaining <= report.remaining
+    assert type(stripped) is type(model)
+
+
+METHODS = {
+    "hard": HardMovement(),
+    "global": HardMovement(START, scope="global"),
+    "soft": SoftMovement(1.0, target=True),
+    "L0": L0(final_lambda=1.0),
+    "magnitude": Magnitude(),
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_methods(keras, method):
+    schedule = None if method == "L0" else RAMP
+    pruned = tf_movprune.prune_low_movement(mlp(keras), schedule, METHODS[method])
+    before = scores(pruned) if method != "magnitude" else []
+    fit(keras, pruned)
+    if method == "L0":
+        assert all(0 <= sparsity < 1 for sparsity in sparsities(pruned))
+    else:
+        total = sum(kernel.size for kernel in kernels(pruned))
+        kept = sum(np.count_nonzero(kernel.mask) for kernel in kernels(pruned))
+        assert kept / total == pytest.approx(0.25, abs=0.02)
+    for old, new in zip(before, scores(pruned) if before else []):
+        assert np.any(old != new)
+    masked = pruned(X)
+    np.testing.assert_allclose(tf_movprune.strip_pruning(pruned)(X), masked, rtol=1e-6)
+
+
+def test_both_shells_train_alike():
+    """The same numbers to rounding, by the paper's optimizer, whichever Keras trains."""
+    found = []
+    for name in KERASES:
+        keras = keras_of(name)
+        model = mlp(keras)
+        random = np.random.RandomState(7)
+        model.set_weights([random.standard_normal(w.shape) * 0.3 for w in model.get_weights()])
+        pruned = prune(model)
+        sgd = keras.optimizers.SGD(1.0)
+        optimizer = tf_movprune.create_optimizer(
+            0.02, 8, 2, weight_decay=0.1, clipnorm=0.5, score_optimizer=sgd, model=pruned
+        )
+        losses = fit(keras, pruned, optimizer).history["loss"]
+        found.append((losses, scores(pruned), [np.array(k.mask) for k in kernels(pruned)]))
+    (a_losses, a_scores, a_masks), (b_losses, b_scores, b_masks) = found
+    np.testing.assert_allclose(a_losses, b_losses, rtol=1e-5)
+    for a, b in zip(a_scores, b_scores):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
+    for a, b in zip(a_masks, b_masks):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("multiplier", [1.0, 100.0])
+def test_scores_get_the_gradient_of_the_paper(keras, multiplier):
+    pruned = prune(mlp(keras), score_learning_rate_multiplier=multiplier)
+    refresh(pruned, 6)
+    kernel = kernels(pruned)[0]
+    weight = kernel.parts[0].weight
+    weights = np.array(weight)
+    found = gradients(pruned, lambda model: tf.reduce_sum(model(X) ** 2))
+    # Without a mask, dL/dW' is the gradient of the weight itself.
+    plain = mlp(keras)
+    plain.set_weights(tf_movprune.strip_pruning(pruned).get_weights())
+    first = plain.layers[0]
+    wrt = gradients(plain, lambda model: tf.reduce_sum(model(X) ** 2))
+    upstream = wrt[id(getattr(first.kernel, "_value", first.kernel))]
+    np.testing.assert_allclose(found[id(kernel.scores)], weights * upstream, rtol=1e-5, atol=1e-6)
+    masked = np.where(kernel.mask, upstream, 0)
+    np.testing.assert_allclose(found[id(weight)], masked, rtol=1e-5, atol=1e-6)
+
+
+# ---- settings
+
+
+def test_patterns_choose_schedules_methods_and_blocks(keras):
+    half = CubicSparsity(0.5, 0, 6)
+    pruned = tf_movprune.prune_low_movement(
+        mlp(keras),
+        {"first": half, "*": RAMP},
+        {"first": Magnitude(), "*": HardMovement(START)},
+        block_size={"second": (4, 2)},
+    )
+    fit(keras, pruned)
+    assert sparsities(pruned) == [0.5, 0.75]
+    assert [kernel.size for kernel in kernels(pruned)] == [128, 32]
+    assert len(tf_movprune.summarize_sparsity(pruned).groups) == 2
+
+
+def test_patterns_take_what_the_default_leaves_out(keras):
+    pruned = prune(mlp(keras), {"out": RAMP})
+    assert list(tf_movprune.pruned_layers(pruned)) == ["out"]
+
+
+def test_policies(keras):
+    class Everything:
+        def allow_pruning(self, layer):
+            return True
+
+        def ensure_model_supports_pruning(self, model):
+            pass
+
+    paths = list(tf_movprune.pruned_layers(prune(mlp(keras), pruning_policy=Everything())))
+    assert paths == ["first", "second", "out"]
+
+
+def test_layers_and_lists(keras):
+    first, second = keras.layers.Dense(4, name="a"), keras.layers.Dense(4, name="b")
+    for layer in (first, second):
+        layer.build([None, 8])
+    pruned = prune(first)
+    (other,) = prune([second])
+    for layer in (pruned, other):
+        assert refresh(layer, 6) == 0.75
+        assert layer(X).shape == (32, 4)
+    assert tf_movprune.strip_pruning(pruned) is first
+    assert np.count_nonzero(first.kernel) == 8
+
+
+def test_recurrent_layers_by_pattern(keras):
+    model = keras.Sequential(
+        [
+            keras.Input([4, 2]),
+            keras.layers.Bidirectional(keras.layers.LSTM(3), name="both"),
+            keras.layers.Dense(3, name="out"),
+        ]
+    )
+    x = X.reshape([32, 4, 2])
+    pruned = prune(model, {"both*": RAMP}, Magnitude())
+    assert refresh(pruned, 6) == 0.75
+    masked = pruned(x)
+    np.testing.assert_array_equal(tf_movprune.strip_pruning(pruned)(x), masked)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(keras, policy):
+    pruned = prune(mlp(keras, dtype=policy))
+    optimizer = keras.optimizers.SGD(0.1)
+    if keras.__name__ == "tf_keras" and policy == "mixed_float16":
+        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
+    fit(keras, pruned, optimizer)
+    assert sparsities(pruned) == [0.75, 0.75]
+    assert {kernel.scores.dtype for kernel in kernels(pruned)} == {tf.float32}
+    masked = pruned(X)
+    np.testing.assert_array_equal(tf_movprune.strip_pruning(pruned)(X), masked)
+
+
+def test_steps_per_execution_and_a_second_fit(keras):
+    pruned = prune(mlp(keras))
+    update = tf_movprune.UpdatePruningStep(num_train_steps=8)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    pruned.compile(keras.optimizers.SGD(0.1), loss, steps_per_execution=2)
+    for _ in range(2):
+        pruned.fit(X, Y, batch_size=8, verbose=0, callbacks=[update])
+    assert sparsities(pruned) == [0.75, 0.75]
+
+
+# ---- refusals
+
+
+def test_training_without_the_callback_is_refused(keras):
+    pruned = prune(mlp(keras))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    pruned.compile(keras.optimizers.SGD(0.1), loss)
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+        pruned.fit(X, Y, verbose=0)
+    fit(keras, pruned)
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+        pruned.fit(X, Y, verbose=0)
+    with pytest.raises(RuntimeError, match="update_masks"):
+        pruned(X, training=True)
+    tf_movprune.update_masks(pruned, 6)
+    pruned.train_on_batch(X, Y)
+    with pytest.raises(RuntimeError, match="update_masks"):
+        pruned.train_on_batch(X, Y)
+
+
+def test_mistakes_are_named_before_training(keras):
+    with pytest.raises(ValueError, match="pruned already"):
+        prune(prune(mlp(keras)))
+    with pytest.raises(ValueError, match="no pruned layers"):
+        tf_movprune.strip_pruning(mlp(keras))
+    with pytest.raises(ValueError, match=r"Nothing to prune.*output layer"):
+        prune(keras.Sequential([keras.Input([8]), keras.layers.Dense(3)]))
+    with pytest.raises(ValueError, match=r"'encoder\*' .*matches no prunable.*first, second"):
+        prune(mlp(keras), {"encoder*": RAMP})
+    with pytest.raises(ValueError, match=r"block_size \(3, 1\) must divide.*first.kernel"):
+        prune(mlp(keras), block_size=(3, 1))
+    with pytest.raises(TypeError, match="pruning_schedule must be"):
+        prune(mlp(keras), 0.9)
+    pruned = prune(mlp(keras))
+    with pytest.raises(ValueError, match="schedule ends at step 6, but this run has 4 steps"):
+        fit(keras, pruned, epochs=1)
+    pruned.trainable = False
+    with pytest.raises(ValueError, match=r"first is frozen"):
+        fit(keras, pruned)
+
+
+def test_an_optimizer_that_knows_no_scores_is_refused(keras):
+    model = mlp(keras)
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
+    optimizer.build(model.trainable_variables)
+    with pytest.raises(ValueError, match="built before the model was pruned"):
+        fit(keras, prune(model), optimizer)
+
+
+def test_a_failed_pruning_leaves_the_model_as_it_was(keras):
+    model = mlp(keras)
+    before, names = np.array(model(X)), [w.name for w in model.weights]
+    with pytest.raises(ValueError, match="block_size"):
+        prune(model, block_size={"second": (5, 1)})
+    np.testing.assert_array_equal(model(X), before)
+    assert [w.name for w in model.weights] == names
+    assert not tf_movprune.pruned_layers(model)
+
+
+def test_a_stripped_model_warns_when_it_is_trained(keras):
+    pruned = prune(mlp(keras))
+    fit(keras, pruned)
+    stripped = tf_movprune.strip_pruning(pruned)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    stripped.compile(keras.optimizers.SGD(0.1), loss)
+    with pytest.warns(UserWarning, match="zeros are ordinary weights now"):
+        stripped.fit(X, Y, verbose=0)
+
+
+def test_what_is_no_model_is_refused():
+    for function in (tf_movprune.prune_low_movement, tf_movprune.strip_pruning):
+        with pytest.raises(TypeError, match=r"Expected a model or layer of Keras 3 or tf_keras"):
+            function("model")
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("way", ["weights", "checkpoint"])
+def test_weights_and_masks_come_back(keras, way, tmp_path):
+    source, target = prune(mlp(keras)), prune(mlp(keras))
+    fit(keras, source)
+    if way == "weights":
+        source.save_weights(tmp_path / "model.weights.h5")
+        target.load_weights(tmp_path / "model.weights.h5")
+    else:
+        path = tf.train.Checkpoint(model=source).save(str(tmp_path / "checkpoint"))
+        tf.train.Checkpoint(model=target).restore(path).assert_existing_objects_matched()
+    assert sparsities(target) == [0.75, 0.75]
+    np.testing.assert_array_equal(target(X), source(X))
+    for a, b in zip(scores(source), scores(target)):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_interrupted_run_goes_on_as_if_it_had_not_been(keras, tmp_path):
+    def start():
+        keras.utils.set_random_seed(3)
+        return prune(mlp(keras))
+
+    class Interrupting(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 0:
+                raise KeyboardInterrupt
+
+    def run(pruned, *callbacks):
+        optimizer = keras.optimizers.Adam(0.01)
+        return fit(keras, pruned, optimizer, callbacks=callbacks)
+
+    whole, interrupted, resumed = start(), start(), start()
+    run(whole)
+    backup = str(tmp_path / ("backup.weights.h5" if keras.__name__ == "keras" else "backup"))
+    make = keras.callbacks.BackupAndRestore
+    with pytest.raises(KeyboardInterrupt):
+        run(interrupted, make(backup), Interrupting())
+    run(resumed, make(backup))
+    for a, b in zip(whole.get_weights(), resumed.get_weights()):
+        np.testing.assert_array_equal(a, b)

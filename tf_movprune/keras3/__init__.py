@@ -1,0 +1,1 @@
+"""The shell for Keras 3 models on the TensorFlow backend."""

@@ -1,0 +1,180 @@
+"""Keras 3: the one module that imports it, and the private names that the shell needs."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras.layers import Layer as Layer
+from keras.src.export import export_utils
+
+
+def check_backend() -> None:
+    """Raises RuntimeError if Keras does not run on TensorFlow."""
+    if keras.backend.backend() != "tensorflow":
+        raise RuntimeError(
+            "tf_movprune prunes Keras 3 models on the TensorFlow backend, but Keras runs on "
+            f"{keras.backend.backend()!r}. Set KERAS_BACKEND=tensorflow before keras is imported."
+        )
+
+
+def check_keras_object(obj: Any, cls: type = Layer, what: str = "a Keras model or layer") -> None:
+    """Raises TypeError if `obj` is not of a class of Keras 3.
+
+    Args:
+      obj: any object.
+      cls: the class.
+      what: words for the class.
+    """
+    check_backend()
+    if isinstance(obj, type):
+        raise TypeError(f"Expected {what}, got the class {obj.__name__}. Make an object of it.")
+    if not isinstance(obj, cls):
+        raise TypeError(f"Expected {what}, got {type(obj).__name__}.")
+
+
+# ---- variables
+
+
+def is_variable(value: Any) -> bool:
+    """Returns whether a value is a variable of Keras."""
+    return isinstance(value, keras.Variable)
+
+
+def tensorflow_variable(variable: keras.Variable) -> tf.Variable:
+    """The TensorFlow variable behind a variable, in its own precision wherever it is read."""
+    return variable._value
+
+
+def tensorflow_value(value: Any) -> Any:
+    """A variable's value as a tensor of TensorFlow; other values as they are."""
+    return tf.convert_to_tensor(tensorflow_variable(value)) if is_variable(value) else value
+
+
+# ---- layers
+
+
+def own_attributes(layer: Layer) -> dict[str, Any]:
+    """The attributes of a layer that are not Keras's own, in the order of assignment."""
+    return {
+        name: value
+        for name, value in vars(layer).items()
+        if name not in _keras_attributes() and not name.startswith(_TENSORFLOW_ATTRIBUTES)
+    }
+
+
+@functools.cache
+def _keras_attributes() -> frozenset[str]:
+    # Explicit names keep the numbers in the names of the user's own models unchanged.
+    with tf.init_scope():
+        names = set(vars(Layer(name="layer"))) | set(vars(keras.Model(name="model")))
+    return frozenset(names | {"_functional", "_layers", "_metrics", "_operations"})
+
+
+_TENSORFLOW_ATTRIBUTES = ("_self_unconditional", "_self_name_based", "_obj_reference_counts")
+
+
+def all_layers(layer: Layer) -> list[Layer]:
+    """A layer and all layers inside it, each once."""
+    return list({id(x): x for x in layer._flatten_layers()}.values())
+
+
+@contextlib.contextmanager
+def open_to_changes(layer: Layer) -> Iterator[None]:
+    """A context in which a built layer takes and gives up sublayers, named after its path."""
+    was_locked = layer._tracker.locked
+    layer._tracker.unlock()
+    try:
+        with layer._open_name_scope():
+            yield
+    finally:
+        if was_locked:
+            layer._tracker.lock()
+
+
+def untrack(layer: Layer, sublayer: Layer) -> None:
+    """Takes a sublayer out of the books of a layer."""
+    layer._tracker.untrack(sublayer)
+
+
+def is_graph_network(layer: Any) -> bool:
+    """Returns whether a layer is a built Sequential or a Functional model."""
+    if isinstance(layer, keras.Sequential):
+        return layer._functional is not None
+    return isinstance(layer, keras.Model) and hasattr(layer, "_nodes_by_depth")
+
+
+def is_quantized(layer: Layer) -> bool:
+    """Returns whether a layer computes with quantized weights."""
+    return getattr(layer, "quantization_mode", None) is not None
+
+
+def training_mode(layer: Layer) -> Any:
+    """The value of `training` in the call that runs at the moment; None outside of calls."""
+    return layer._get_call_context().get_value("training")
+
+
+def input_specs(model: keras.Model) -> tuple[list[Any], dict[str, Any]]:
+    """Specs of the arguments of a model's call, by position and by keyword.
+
+    Raises:
+      ValueError: a subclassed model was never called.
+    """
+    signature = export_utils.get_input_signature(model)
+    specs = keras.tree.map_structure(export_utils.make_tf_tensor_spec, signature)
+    return list(specs), {}
+
+
+# ---- training
+
+
+def forget_compilation(model: Layer) -> None:
+    """Forgets that a model was compiled, and its compiled functions."""
+    if isinstance(model, keras.Model):
+        model.compiled = False
+        model._compile_loss = model._compile_metrics = model._loss_tracker = None
+        model.optimizer = None
+    forget_functions(model)
+
+
+def forget_functions(model: Layer) -> None:
+    """Forgets the compiled functions of a model."""
+    if isinstance(model, keras.Model):
+        for name in ("train_function", "test_function", "predict_function"):
+            setattr(model, name, None)
+
+
+def inner_optimizer(optimizer: Any) -> Any:
+    """An optimizer, without the loss scaling around it."""
+    return getattr(optimizer, "inner_optimizer", optimizer)
+
+
+def count_together(optimizer: keras.optimizers.Optimizer, other: Any) -> None:
+    """Lets an optimizer count the steps of another as its own."""
+    optimizer._iterations = other._iterations
+
+
+def variables_without_counter(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The variables of an optimizer but the first, its counter of steps."""
+    return optimizer._variables[1:]
+
+
+def was_built_without(optimizer: keras.optimizers.Optimizer, variable: Any) -> bool:
+    """Returns whether an optimizer is built, and does not know a variable."""
+    known = optimizer._trainable_variables if optimizer.built else [variable]
+    return all(variable is not other for other in known)
+
+
+def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
+    """The learning rate of an optimizer: a schedule, or a number."""
+    rate = getattr(optimizer, "_learning_rate", None)
+    return float(tensorflow_value(rate)) if is_variable(rate) else rate
+
+
+def has_loss(model: keras.Model) -> bool:
+    """Returns whether a model was compiled with a loss, or its layers and weights have one."""
+    return model._compile_loss is not None or bool(model.losses)

@@ -1,0 +1,175 @@
+"""AdamW as the reference trains with it, for Keras 3: one schedule and one clip over all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_movprune.core.arguments import check_number
+from tf_movprune.core.scores import SCORES_NAME, is_scores
+from tf_movprune.keras3 import compat
+
+NO_DECAY = [rf"(^|/)({SCORES_NAME}|bias|gamma|beta)(:\d+)?$"]
+
+
+def check_warmup(*a):
+    pass
+
+
+def linear_warmup_decay(step, peak, total, warm):
+    step = tf.cast(step, tf.float32)
+    return peak * tf.where(
+        step < warm, step / max(warm, 1), tf.maximum((total - step) / (total - warm), 0.0)
+    )
+
+
+@keras.saving.register_keras_serializable("tf_movprune")
+class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate that rises linearly to its peak and falls linearly to 0.
+
+    Args:
+      peak_learning_rate: rate at the end of warm-up, greater than 0.
+      num_train_steps: steps of the whole training, greater than `num_warmup_steps`.
+      num_warmup_steps: steps of warm-up, at least 0.
+    """
+
+    def __init__(self, peak_learning_rate: float, num_train_steps: int, num_warmup_steps: int):
+        check_warmup(peak_learning_rate, num_train_steps, num_warmup_steps)
+        self.peak_learning_rate = peak_learning_rate
+        self.num_train_steps = num_train_steps
+        self.num_warmup_steps = num_warmup_steps
+
+    def __call__(self, step):
+        step = compat.tensorflow_value(step)
+        return linear_warmup_decay(
+            step, self.peak_learning_rate, self.num_train_steps, self.num_warmup_steps
+        )
+
+    def get_config(self):
+        return {
+            "peak_learning_rate": self.peak_learning_rate,
+            "num_train_steps": self.num_train_steps,
+            "num_warmup_steps": self.num_warmup_steps,
+        }
+
+
+@keras.saving.register_keras_serializable("tf_movprune")
+class MovementAdamW(keras.optimizers.AdamW):
+    """AdamW that leaves scores, biases and normalisations undecayed.
+
+    Args:
+      score_optimizer: Keras optimizer for the scores, which then have no slots here. It takes no
+        part in clipping: `global_clipnorm` spans all gradients. It counts steps with this one.
+      **kwargs: arguments of `AdamW`.
+    """
+
+    def __init__(self, *args, score_optimizer=None, name="MovementAdamW", **kwargs):
+        super().__init__(*args, name=name, **kwargs)
+        self.score_optimizer = score_optimizer
+        if score_optimizer is not None:
+            compat.count_together(score_optimizer, self)
+        self.exclude_from_weight_decay(var_names=NO_DECAY)
+
+    def build(self, variables):
+        if self.built:
+            return
+        super().build(variables)
+        if self.score_optimizer is not None:
+            self.score_optimizer.build([v for v in variables if is_scores(v)])
+
+    def add_optimizer_variables(self, trainable_variables, name, initializer="zeros"):
+        """Makes slots; scores with an optimizer of their own have None in their place."""
+        if self.score_optimizer is None:
+            return super().add_optimizer_variables(trainable_variables, name, initializer)
+        mine = [v for v in trainable_variables if not is_scores(v)]
+        made = super().add_optimizer_variables(mine, name, initializer)
+
+        def spread(slots):
+            slots = iter(slots)
+            return [None if is_scores(v) else next(slots) for v in trainable_variables]
+
+        return spread(made) if isinstance(name, str) else tuple(map(spread, made))
+
+    @property
+    def variables(self):
+        mine = super().variables
+        if self.score_optimizer is None:
+            return mine
+        return mine + compat.variables_without_counter(self.score_optimizer)
+
+    def update_step(self, gradient, variable, learning_rate):
+        if self.score_optimizer is not None and is_scores(variable):
+            rate = self.score_optimizer.learning_rate
+            self.score_optimizer.update_step(gradient, variable, rate)
+        else:
+            super().update_step(gradient, variable, learning_rate)
+
+    def get_config(self):
+        config = super().get_config()
+        if self.score_optimizer is not None:
+            config["score_optimizer"] = keras.optimizers.serialize(self.score_optimizer)
+        return config
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        if config.get("score_optimizer") is not None:
+            config["score_optimizer"] = keras.optimizers.deserialize(
+                config["score_optimizer"], custom_objects=custom_objects
+            )
+        return super().from_config(config, custom_objects=custom_objects)
+
+
+def create_optimizer(
+    learning_rate: float,
+    num_train_steps: int,
+    num_warmup_steps: int,
+    weight_decay: float = 0.0,
+    clipnorm: float | None = 1.0,
+    score_optimizer: keras.optimizers.Optimizer | None = None,
+) -> MovementAdamW:
+    """Creates the paper's optimizer for a Keras 3 model; see `tf_movprune.create_optimizer`."""
+    check_number("weight_decay", weight_decay, example=0.01, minimum=0)
+    if clipnorm is not None:
+        check_number("clipnorm", clipnorm, example=1.0, above=0)
+
+    def scheduled(peak: float) -> LinearWarmupDecay:
+        return LinearWarmupDecay(peak, num_train_steps, num_warmup_steps)
+
+    return MovementAdamW(
+        learning_rate=scheduled(learning_rate),
+        weight_decay=weight_decay,
+        epsilon=1e-8,
+        global_clipnorm=clipnorm,
+        score_optimizer=None if score_optimizer is None else _with_rate(score_optimizer, scheduled),
+    )
+
+
+def plain_gradient_descent(rate: float) -> keras.optimizers.Optimizer:
+    """Gradient descent without momentum at a rate."""
+    return keras.optimizers.SGD(rate)
+
+
+def _with_rate(optimizer: Any, scheduled: Any) -> keras.optimizers.Optimizer:
+    """A fresh copy of an optimizer, whose learning rate is the peak of the schedule."""
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise TypeError(
+            "score_optimizer must be a Keras optimizer such as keras.optimizers.SGD(1.0), got "
+            f"{optimizer!r}."
+        )
+    config = optimizer.get_config()
+    for name in ("clipnorm", "clipvalue", "global_clipnorm", "weight_decay", "use_ema"):
+        if config.get(name):
+            raise ValueError(
+                f"score_optimizer has {name}={config[name]!r}, which takes no part in training "
+                "here. Leave it out; create_optimizer clips all gradients together."
+            )
+    rate = config["learning_rate"]
+    if not isinstance(rate, (int, float)):
+        raise ValueError(
+            "The learning rate of score_optimizer must be a number, which follows the schedule of "
+            f"create_optimizer, got {rate!r}."
+        )
+    return type(optimizer).from_config({**config, "learning_rate": scheduled(float(rate))})

@@ -1,0 +1,79 @@
+"""The layers that a Keras 3 model's outputs come from, read off its forward pass.
+
+An output comes from the last prunable kernel on its way, whatever layer holds it: activations,
+normalization and residual connections may follow. The model is traced once on inputs like its own.
+If it cannot be traced, the last of its layers is taken for the output layer.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_movprune.core.data_flow import DataFlow, resources
+from tf_movprune.keras3 import compat
+from tf_movprune.keras3.compat import Layer
+from tf_movprune.keras3.kernel_places import is_prunable, kernel_places
+from tf_movprune.keras3.layer_tree import walk
+
+
+def find_output_layers(model: Layer) -> frozenset[int]:
+    """The ids of the output layers of a model. Composite layers have none, as parts of models.
+
+    Warns if a model cannot be traced, and its output layer was guessed.
+    """
+    if not isinstance(model, keras.Model):
+        return frozenset()
+    prunable = {path: x for path, x in walk(model, is_prunable).items() if is_prunable(x)}
+    try:
+        return _read_off(model, prunable)
+    except Exception as error:  # whatever a user's call raises in a graph
+        reason = str(error).strip().split("\n")[0].rstrip(".")
+    if len(prunable) < 2:
+        return frozenset()
+    path, layer = list(prunable.items())[-1]
+    warnings.warn(
+        f"{path} is taken for the output layer of {type(model).__name__} {model.name!r} and stays "
+        f"dense, as the last of its layers, because the model cannot be traced: {reason}. Choose "
+        "layers with a pruning_policy or patterns, if it is another.",
+        stacklevel=5,
+    )
+    return frozenset([id(layer)])
+
+
+def _read_off(model: keras.Model, prunable: dict[str, Layer]) -> frozenset[int]:
+    layers: dict[int, int] = {}  # the layer of each prunable kernel, both by id
+    owned: set[int] = set()
+    for layer in prunable.values():
+        if layer.built:
+            weights = (place.variable for place in kernel_places(layer))
+            layers.update((id(compat.tensorflow_variable(w)), id(layer)) for w in weights)
+            owned.update(id(compat.tensorflow_variable(w)) for w in layer.weights)
+    variables = [compat.tensorflow_variable(w) for w in model.trainable_weights]
+    others = {id(v) for v in variables if id(v) not in owned and _is_matrix(v)}
+    everything = {id(v): v for w in model.weights for v in [compat.tensorflow_variable(w)]}
+    tracked = [v for key, v in everything.items() if key in layers or key in others]
+    graph = _trace(model).graph
+    flow = DataFlow(graph, resources(tracked), set(layers))
+    found = set().union(*map(flow.last_kernels, graph.outputs))
+    if not found:
+        raise ValueError("its outputs come from no kernel by way of TensorFlow operations")
+    return frozenset(layers[key] for key in found if key in layers)
+
+
+def _trace(model: keras.Model) -> Any:
+    """The forward pass in inference, as a function that was traced."""
+    args, kwargs = compat.input_specs(model)
+
+    def forward(*args: Any, **kwargs: Any) -> list[tf.Tensor]:
+        outputs = model(*args, **kwargs, training=False)
+        return [x for x in tf.nest.flatten(outputs, expand_composites=True) if tf.is_tensor(x)]
+
+    return tf.function(forward, autograph=False).get_concrete_function(*args, **kwargs)
+
+
+def _is_matrix(variable: tf.Variable) -> bool:
+    return sum(size > 1 for size in variable.shape) > 1

@@ -1,0 +1,168 @@
+"""Layers that compute with masked kernels, by a class that is made for each class of layers.
+
+A pruned layer stays the object that it was, in all places in which a model has it. Its class
+becomes `Pruned<Base>`, a subclass of its own class, whose `call` puts masked tensors where the
+layer looks for its kernels. The masks are sublayers. Keras itself changes layers in place in this
+way, for LoRA and quantization: once a model is built, its layers cannot be replaced by others.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tf_movprune.core.blocks import block_shape, check_blocks
+from tf_movprune.core.masked_kernel import MaskedKernel, Part
+from tf_movprune.core.settings import Settings
+from tf_movprune.core.training_guard import TrainingGuard
+from tf_movprune.keras3 import compat
+from tf_movprune.keras3.compat import Layer
+from tf_movprune.keras3.kernel_places import Place, kernel_places
+from tf_movprune.keras3.movement_mask import MovementMask
+
+_STATE = "_movement_state"
+
+
+class MaskedPlace(NamedTuple):
+    """A place of a kernel, and the masks that decide on it, each with its part."""
+
+    place: Place
+    masked_by: Sequence[tuple[MovementMask, Part]]
+
+
+class PruningState:
+    """What a pruned layer knows of its pruning.
+
+    Attributes:
+      guard: refuses training that refreshes no masks.
+      places: its masked kernels.
+      masks: the names of the attributes that hold the masks which it owns, and these.
+    """
+
+    def __init__(self, guard: TrainingGuard):
+        self.guard = guard
+        self.places: list[MaskedPlace] = []
+        self.masks: dict[str, MovementMask] = {}
+        self.lock = threading.RLock()  # threads take turns, since they share the attributes
+
+    @property
+    def kernels(self) -> list[MaskedKernel]:
+        """The masked kernels that the layer has a part in."""
+        records = (mask.record for place in self.places for mask, _ in place.masked_by)
+        return list({id(record): record for record in records}.values())
+
+
+def is_pruned(layer: Any) -> bool:
+    """Returns whether a layer computes with masked kernels."""
+    return isinstance(layer, Layer) and _STATE in vars(layer)
+
+
+def state_of(layer: Layer) -> PruningState:
+    """The state of a pruned layer."""
+    return vars(layer)[_STATE]
+
+
+def attach(layer: Layer, settings: Settings) -> None:
+    """Prunes a built layer in place.
+
+    Raises:
+      ValueError: a kernel cannot be cut into blocks, or the layer has none.
+    """
+    places = kernel_places(layer)
+    variables = [compat.tensorflow_variable(place.variable) for place in places]
+    shapes = [tuple(variable.shape) for variable in variables]
+    names = _names(layer, places)
+    check_blocks({f"{layer.name}.{n}": s for n, s in zip(names, shapes)}, settings.block_size)
+    state = PruningState(TrainingGuard(layer.name))
+    with compat.open_to_changes(layer):
+        for name, place, variable, shape in zip(names, places, variables, shapes):
+            part = Part(variable)
+            mask = MovementMask(
+                settings,
+                [part],
+                block_shape(shape, settings.block_size),
+                state.guard,
+                name=f"movement_{name}",
+                dtype=layer.dtype_policy,
+            )
+            mask.trainable = layer.trainable
+            setattr(layer, mask.name, mask)  # not in a list, which tf.train.Checkpoint does not see
+            state.masks[mask.name] = mask
+            state.places.append(MaskedPlace(place, [(mask, part)]))
+    vars(layer)[_STATE] = state
+    base: Any = type(layer)
+    layer.__class__ = pruned_class(base)
+
+
+def detach(layer: Layer) -> None:
+    """Makes a pruned layer the plain layer that it was. Its kernels stay as they are."""
+    state = vars(layer).pop(_STATE)
+    with compat.open_to_changes(layer):
+        for name, mask in state.masks.items():
+            compat.untrack(layer, mask)
+            delattr(layer, name)
+    layer.__class__ = type(layer).__base__
+
+
+def masked_weights(layer: Layer) -> list[tuple[Place, tf.Tensor]]:
+    """The places of the kernels of a pruned layer, and what it computes with in evaluation."""
+    return [
+        (place, _masked(place, masked_by, False)) for place, masked_by in state_of(layer).places
+    ]
+
+
+def fold(layer: Layer) -> None:
+    """Writes the masked kernels of a pruned layer into its weights."""
+    for place, tensor in masked_weights(layer):
+        place.variable.assign(tensor)
+
+
+def _masked(place: Place, masked_by: Sequence[tuple[MovementMask, Part]], training: Any) -> Any:
+    tensor = tf.convert_to_tensor(place.variable)
+    for mask, part in masked_by:
+        tensor = mask.masked(part, tensor, training)
+    return tensor
+
+
+@contextmanager
+def _computing(layer: Layer) -> Iterator[None]:
+    """A context in which a pruned layer finds masked tensors in place of its kernels."""
+    state = state_of(layer)
+    training = compat.training_mode(layer)
+    with state.lock:
+        tensors = [(p, _masked(p, masked_by, training)) for p, masked_by in state.places]
+        variables = [place.variable for place, _ in tensors]
+        try:
+            # Assigning the attribute would be refused, or drop the variable from the layer's.
+            for place, tensor in tensors:
+                vars(place.owner)[place.name] = tensor
+            yield
+        finally:
+            for (place, _), variable in zip(tensors, variables):
+                vars(place.owner)[place.name] = variable
+
+
+@functools.cache
+def pruned_class(base: Any) -> type:
+    """The class of pruned layers whose plain class is `base`."""
+
+    @functools.wraps(base.call)  # keeps the signature, which Keras reads
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with _computing(self):
+            return base.call(self, *args, **kwargs)
+
+    return type(f"Pruned{base.__name__}", (base,), {"call": call, "__module__": __name__})
+
+
+def _names(layer: Layer, places: Sequence[Place]) -> list[str]:
+    """Names of kernels within a layer, which tell those of several cells apart."""
+    names = [place.short_name for place in places]
+    if len(set(names)) == len(names):
+        return names
+    owners = list(dict.fromkeys(id(place.owner) for place in places))
+    return [f"{n}_{owners.index(id(place.owner))}" for n, place in zip(names, places)]

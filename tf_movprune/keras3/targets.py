@@ -1,0 +1,156 @@
+"""The layers of a Keras 3 model that are pruned, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tf_movprune.core.blocks import check_blocks
+from tf_movprune.core.granularity import Blocks
+from tf_movprune.core.settings import Settings, resolve
+from tf_movprune.keras3 import compat
+from tf_movprune.keras3.compat import Layer
+from tf_movprune.keras3.kernel_places import is_prunable, kernel_places
+from tf_movprune.keras3.layer_tree import walk
+from tf_movprune.keras3.output_layers import find_output_layers
+
+_BACKBONE = "Backbone"  # KerasHub is not imported: whoever has a backbone has imported it
+_ROUTERS = ("router", "_router", "gate_router")
+
+
+def choose(
+    model: Layer, policy: Any, given: tuple[Any, Any, Any, Any]
+) -> tuple[dict[str, Layer], dict[str, Settings]]:
+    """The layers to prune, by path, and their settings.
+
+    They are those of the policy; or the default ones, and those that the default leaves out and a
+    pattern names. Patterns may leave some of them dense.
+
+    Args:
+      model: a Keras model or composite layer.
+      policy: the user's policy, or None.
+      given: the user's schedule, method, block size and score learning rate multiplier, or mappings
+        from patterns.
+
+    Raises:
+      TypeError: a setting is not of its type.
+      ValueError: there is nothing to prune, the policy does not support the model, a layer cannot
+        be masked, or a setting is out of its range.
+    """
+    prunable = prunable_layers(model)
+    if policy is None:
+        targets = default_targets(model)
+        others = {path: layer for path, layer in prunable.items() if path not in targets}
+    else:
+        policy.ensure_model_supports_pruning(model)
+        targets = {path: layer for path, layer in prunable.items() if policy.allow_pruning(layer)}
+        others = {}
+    if not targets and not (others and any(isinstance(value, Mapping) for value in given)):
+        raise ValueError(_nothing_to_prune(model, policy, others))
+    settings = resolve(targets, *given, left_out=others)
+    chosen = {path: layer for path, layer in {**targets, **others}.items() if path in settings}
+    for path, layer in chosen.items():
+        check_layer(path, layer)
+    _check_blocks(chosen, settings)
+    return chosen, settings
+
+
+def prunable_layers(model: Layer) -> dict[str, Layer]:
+    """The layers below a model that have kernels of their own, by path."""
+    return {path: layer for path, layer in walk(model, is_prunable).items() if is_prunable(layer)}
+
+
+def default_targets(model: Layer) -> dict[str, Layer]:
+    """The layers that are pruned if no policy chooses others, by path.
+
+    KerasHub backbones: the dense layers inside their blocks, without routers. Other models: the
+    dense, convolution and user-defined prunable layers, without embeddings, recurrent layers and
+    the output layers.
+    """
+    layers = walk(model, is_prunable)
+    backbones = [""] if is_backbone(model) else []
+    backbones += [f"{path}." for path, layer in layers.items() if is_backbone(layer)]
+    outputs = find_output_layers(model) if not backbones else frozenset()
+
+    def is_target(path: str, layer: Layer) -> bool:
+        if not is_prunable(layer):
+            return False
+        prefix = max((p for p in backbones if path.startswith(p)), key=len, default=None)
+        if prefix is not None:
+            inside = path.removeprefix(prefix)
+            is_dense = isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense))
+            return is_dense and "." in inside and inside.split(".")[-1] not in _ROUTERS
+        if backbones or id(layer) in outputs:
+            return False
+        return not isinstance(layer, (keras.layers.Embedding, keras.layers.RNN))
+
+    return {path: layer for path, layer in layers.items() if is_target(path, layer)}
+
+
+def is_backbone(layer: Layer) -> bool:
+    """Returns whether a layer is a backbone of KerasHub."""
+    return any(
+        cls.__name__ == _BACKBONE and cls.__module__.startswith("keras_hub.")
+        for cls in type(layer).__mro__
+    )
+
+
+def check_layer(path: str, layer: Layer) -> None:
+    """Raises ValueError if a layer cannot be pruned as it is."""
+    if not layer.built:
+        raise ValueError(
+            f"{path!r} ({type(layer).__name__}) is not built, so there is no kernel to mask. Call "
+            "the model once on example inputs before pruning, for instance model(batch)."
+        )
+    for owner in compat.all_layers(layer):
+        if compat.is_quantized(owner):
+            raise ValueError(
+                f"{path!r} ({type(layer).__name__}) computes with quantized weights "
+                f"({owner.quantization_mode}), which masks do not reach. Prune the model first, "
+                "and quantize what tf_movprune.strip_pruning returns."
+            )
+        if getattr(owner, "lora_enabled", False):
+            raise ValueError(
+                f"{path!r} ({type(layer).__name__}) has LoRA enabled, which freezes the kernel and "
+                "adds to it past the mask. Merge the adapter first, or leave the layer out, with a "
+                "mapping of path patterns to schedules or a pruning_policy."
+            )
+
+
+def _check_blocks(layers: Mapping[str, Layer], settings: Mapping[str, Settings]) -> None:
+    """Raises ValueError if kernels cannot be cut into their blocks; it names all of them."""
+    shapes: dict[Blocks, dict[str, tuple[int, ...]]] = {}
+    for path, layer in layers.items():
+        size = settings[path].block_size
+        if isinstance(size, Blocks):
+            shapes.setdefault(size, {}).update(
+                {f"{path}.{p.short_name}": tuple(p.variable.shape) for p in kernel_places(layer)}
+            )
+    for size, those in shapes.items():
+        check_blocks(those, size)
+
+
+def _nothing_to_prune(model: Layer, policy: Any, others: Mapping[str, Layer]) -> str:
+    message = f"Nothing to prune in {type(model).__name__} {model.name!r}."
+    if policy is not None:
+        message += " Its pruning_policy refused every layer: allow_pruning() returned False."
+    elif others:
+        shown = ", ".join(list(others)[:6]) + (", ..." if len(others) > 6 else "")
+        message += (
+            f" Its prunable layers ({shown}) are left out by default, as embeddings, recurrent "
+            "layers and the output layer are. Name them in a mapping of path patterns to "
+            "schedules, or pass a pruning_policy."
+        )
+    else:
+        message += " None of its layers is prunable. Give your own get_prunable_weights()."
+    if not model.built:
+        message += " The model is not built: call it once on example inputs."
+    return message
+
+
+def is_matrix(weight: tf.Variable) -> bool:
+    """Returns whether a weight has two axes and more, apart from those of size 1."""
+    return sum(size > 1 for size in weight.shape) > 1

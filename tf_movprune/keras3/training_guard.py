@@ -1,0 +1,84 @@
+"""Refusal of training steps of Keras 3 models for which nothing refreshed the masks."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import keras
+
+from tf_movprune.core.training_guard import GuardedTrainFunction
+from tf_movprune.keras3 import compat
+from tf_movprune.keras3.compat import Layer
+from tf_movprune.keras3.pruned_layer import state_of
+
+_MAKE = "make_train_function"
+_KNOWN = ("keras.", "keras_hub.")
+
+
+def has_known_train_step(model: keras.Model) -> bool:
+    """Returns whether the train step is known to train all variables of the model on its losses."""
+    methods = (model.train_step, model.compute_loss)
+    return all(method.__module__.startswith(_KNOWN) for method in methods)
+
+
+class _GuardedMaker:
+    """The `make_train_function` of a model, with guarded train functions."""
+
+    def __init__(self, model: keras.Model, layers: Sequence[Layer]):
+        self.model, self.layers = model, layers
+
+    def __call__(self, force: bool = False) -> None:
+        model = self.model
+        if not isinstance(model.train_function, GuardedTrainFunction):
+            model.train_function = None
+        type(model).make_train_function(model, force)
+        if not isinstance(model.train_function, GuardedTrainFunction):
+            guards = [state_of(layer).guard for layer in self.layers]
+            may_refresh = not has_known_train_step(model)
+            model.train_function = GuardedTrainFunction(
+                model, model.train_function, guards, may_refresh
+            )
+
+
+class _WarningMaker:
+    """The `make_train_function` of a stripped model, which warns when it is called first."""
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+
+    def __call__(self, force: bool = False) -> None:
+        unguard_training(self.model)
+        warnings.warn(
+            f"{self.model.name!r} was stripped of pruning, and is about to be trained: its zeros "
+            "are ordinary weights now, and will not stay zero. To train on with them, prune it "
+            "again with tf_movprune.Magnitude() and a schedule that begins at their share, such "
+            "as CubicSparsity(0.9, 0, 1, initial_sparsity=0.9), and strip it when it is trained.",
+            stacklevel=4,
+        )
+        self.model.make_train_function(force)
+
+
+def guard_training(model: Layer, layers: Sequence[Layer]) -> None:
+    """Makes `fit` and `train_on_batch` of a model require refreshed masks. Layers have none."""
+    if isinstance(model, keras.Model):
+        vars(model)[_MAKE] = _GuardedMaker(model, layers)
+
+
+def ensure_guarded(model: keras.Model, layers: Sequence[Layer]) -> None:
+    """Guards a model that `fit` trains and that was not pruned itself, but has pruned layers."""
+    if not isinstance(vars(model).get(_MAKE), _GuardedMaker):
+        guard_training(model, layers)
+        model.make_train_function(True)
+
+
+def warn_of_training(model: Layer) -> None:
+    """Makes the first training of a stripped model warn. Layers have no training of their own."""
+    if isinstance(model, keras.Model):
+        vars(model)[_MAKE] = _WarningMaker(model)
+
+
+def unguard_training(model: Layer) -> None:
+    """Undoes `guard_training` and `warn_of_training`."""
+    vars(model).pop(_MAKE, None)
+    compat.forget_functions(model)
