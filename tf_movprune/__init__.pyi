@@ -1,5 +1,14 @@
 """The public names, which are loaded when they are first used."""
 
+from .callbacks import (
+    OnceSparse as OnceSparse,
+)
+from .callbacks import (
+    PruningSummaries as PruningSummaries,
+)
+from .callbacks import (
+    UpdatePruningStep as UpdatePruningStep,
+)
 from .core.granularity import (
     BLOCKS_FLOAT32 as BLOCKS_FLOAT32,
 )
@@ -62,16 +71,11 @@ from .keras2.compact import (
 )
 from .keras2.distiller import Distiller as Distiller
 from .keras2.layer import PruneLowMovement as PruneLowMovement
-from .keras2.once_sparse import OnceSparse as OnceSparse
 from .keras2.optimizers import (
     LinearWarmupDecay as LinearWarmupDecay,
 )
 from .keras2.policies import PruneTransformerBlocks as PruneTransformerBlocks
-from .keras2.summaries import PruningSummaries as PruningSummaries
 from .keras2.teacher_cache import cache_teacher_logits as cache_teacher_logits
-from .pruning import (
-    UpdatePruningStep as UpdatePruningStep,
-)
 from .pruning import (
     create_optimizer as create_optimizer,
 )

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.granularity import WEIGHTS
 from tf_movprune.shells import module_for, module_without_model
 
@@ -222,88 +221,3 @@ def create_optimizer(
     return module.create_optimizer(
         learning_rate, num_train_steps, num_warmup_steps, weight_decay, clipnorm, score_optimizer
     )
-
-
-class UpdatePruningStep:
-    """Refreshes the masks before each training step, as their schedules say.
-
-    It is a callback of `fit` of either Keras. The step is the optimizer's `iterations`, so that
-    training goes on where a restored optimizer left off. With `steps_per_execution` above 1, masks
-    are refreshed once per execution. After training, and after an early stop, they are refreshed a
-    last time from the final scores. Overall `sparsity` appears in the progress bar and in
-    `History`.
-
-    Put it first in the list of callbacks, so that those that save or log see its effect. Callbacks
-    that restore earlier weights, such as `EarlyStopping(restore_best_weights=True)`, restore their
-    masks too: let them choose among the epochs at the final sparsity only.
-
-    Args:
-      num_train_steps: steps of the whole training, if it takes several calls of `fit`. Schedules
-        are then checked against it instead of each call, and the last refresh waits for the last
-        step.
-
-    Raises (when `fit` starts):
-      RuntimeError: `strip_pruning` has folded the masks in.
-      ValueError: nothing in the model is pruned, or it is not built yet; a schedule ends after
-        the run, or never fires in it; scores are frozen, unknown to the optimizer, or NaN; there is
-        no loss but the penalty of pruning, or no optimizer.
-
-    Raises (after the first step, or after the first epoch if the model has a `train_step` of its
-    own):
-      ValueError: a pruned layer is not used in training, or computes with a kernel that is not
-        masked.
-
-    Raises (after 64 batches, or one epoch; or, if it is more, after the number of batches that the
-    optimizer has as its `gradient_accumulation_steps`):
-      RuntimeError: `model.optimizer` has not taken a step.
-
-    Warns of runs that go on after the learning rate of `create_optimizer` has fallen to 0, of
-    scores that are zero less than 1,000 steps before the first weights go, of masks that are ahead
-    of their schedule, and of training that stops before a schedule ends.
-    """
-
-    _supports_tf_logs = True  # as tf_keras asks
-
-    def __init__(self, num_train_steps: int | None = None):
-        if num_train_steps is not None:
-            check_integer("num_train_steps", num_train_steps, example=1500, minimum=1)
-        self.num_train_steps = num_train_steps
-        self._callback: Any = None
-
-    def set_model(self, model: Any) -> None:
-        """Takes the callback of the model's Keras, to which all hooks are handed on."""
-        cls = module_for(model, "callbacks").UpdatePruningStep
-        if type(self._callback) is not cls:
-            self._callback = cls(self.num_train_steps)
-        self._callback.set_model(model)
-
-    def __getattr__(self, name: str) -> Any:
-        if vars(self).get("_callback") is None:
-            raise AttributeError(
-                f"{type(self).__name__!r} object has no attribute {name!r} before set_model(model)."
-            )
-        return getattr(self._callback, name)
-
-    def _implements_train_batch_hooks(self) -> bool:
-        return True
-
-    def _implements_test_batch_hooks(self) -> bool:
-        return False
-
-    def _implements_predict_batch_hooks(self) -> bool:
-        return False
-
-
-def _handed_on(name: str) -> Any:
-    def hook(self: UpdatePruningStep, *args: Any, **kwargs: Any) -> Any:
-        return self.__getattr__(name)(*args, **kwargs)
-
-    hook.__name__ = name
-    return hook
-
-
-for _what in ("train", "test", "predict", "epoch", "train_batch", "test_batch", "predict_batch"):
-    for _when in ("begin", "end"):
-        setattr(UpdatePruningStep, f"on_{_what}_{_when}", _handed_on(f"on_{_what}_{_when}"))
-for _name in ("on_batch_begin", "on_batch_end", "set_params"):
-    setattr(UpdatePruningStep, _name, _handed_on(_name))

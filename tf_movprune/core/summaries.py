@@ -29,8 +29,7 @@ class Summaries:
     """
 
     def __init__(self, log_dir: str, update_freq: str | int):
-        self._frequency = _check_update_freq(update_freq)
-        _check_tensorboard()
+        self._frequency = check_summaries(update_freq)
         self._folder = os.path.join(log_dir, "pruning")
         self._writer: Any = None
 
@@ -118,8 +117,15 @@ def _masks(kernels: NamedKernels) -> list[np.ndarray]:
     return [kernel.mask.numpy() for _, kernel in kernels]
 
 
-def _check_update_freq(update_freq: Any) -> int | None:
-    """Returns the number of steps from one summary to the next; None for epochs."""
+def check_summaries(update_freq: Any) -> int | None:
+    """Returns the number of steps from one summary to the next; None for epochs.
+
+    Raises:
+      ImportError: TensorBoard is not installed.
+      TypeError: `update_freq` is neither a string nor an integer.
+      ValueError: `update_freq` is another string, or less than 1.
+    """
+    _check_tensorboard()
     if not isinstance(update_freq, str):
         return check_integer("update_freq", update_freq, example=100, minimum=1)
     if update_freq != "epoch":

@@ -51,11 +51,6 @@ def tensorflow_variable(variable: keras.Variable) -> tf.Variable:
     return variable._value
 
 
-def tensorflow_value(value: Any) -> Any:
-    """A variable's value as a tensor of TensorFlow; other values as they are."""
-    return tf.convert_to_tensor(tensorflow_variable(value)) if is_variable(value) else value
-
-
 # ---- layers
 
 
@@ -178,9 +173,19 @@ def was_built_without(optimizer: keras.optimizers.Optimizer, variable: Any) -> b
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
     """The learning rate of an optimizer: a schedule, or a number."""
     rate = getattr(optimizer, "_learning_rate", None)
-    return float(tensorflow_value(rate)) if is_variable(rate) else rate
+    return float(tf.convert_to_tensor(rate)) if is_variable(rate) else rate
 
 
-def has_loss(model: keras.Model) -> bool:
-    """Returns whether a model was compiled with a loss, or its layers and weights have one."""
-    return model._compile_loss is not None or bool(model.losses)
+def loss_of(model: keras.Model) -> Any:
+    """What a model was compiled with as its loss."""
+    return model._compile_loss
+
+
+def accumulation_steps(optimizer: keras.optimizers.Optimizer) -> int:
+    """The number of batches over which an optimizer sums gradients, at least 1."""
+    return getattr(inner_optimizer(optimizer), "gradient_accumulation_steps", None) or 1
+
+
+def scales_loss(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Returns whether an optimizer scales the loss, and skips steps that overflow."""
+    return inner_optimizer(optimizer) is not optimizer

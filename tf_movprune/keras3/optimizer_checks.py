@@ -40,9 +40,13 @@ def check_trainable(model: keras.Model, scores: Mapping[str, tf.Variable]) -> No
             )
 
 
-def check_loss(model: keras.Model) -> None:
-    """Raises ValueError if nothing would be learned but the penalties of pruning."""
-    if not compat.has_loss(model):
+def check_loss(model: keras.Model, kernels: Sequence[MaskedKernel]) -> None:
+    """Raises ValueError if nothing would be learned but the penalties of pruning.
+
+    Keras asks for a loss only if the layers of a model have none.
+    """
+    penalties = sum(kernel.penalty_weight is not None for kernel in kernels)
+    if compat.loss_of(model) is None and len(model.losses) <= penalties:
         raise ValueError(
             f"{model.name!r} was compiled without a loss: nothing but the penalty of pruning would "
             "be trained. Pass a loss to compile."

@@ -8,21 +8,9 @@ import keras
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_number
-from tf_movprune.core.scores import SCORES_NAME, is_scores
+from tf_movprune.core.learning_rate import NO_DECAY, check_warmup, linear_warmup_decay
+from tf_movprune.core.scores import is_scores
 from tf_movprune.keras3 import compat
-
-NO_DECAY = [rf"(^|/)({SCORES_NAME}|bias|gamma|beta)(:\d+)?$"]
-
-
-def check_warmup(*a):
-    pass
-
-
-def linear_warmup_decay(step, peak, total, warm):
-    step = tf.cast(step, tf.float32)
-    return peak * tf.where(
-        step < warm, step / max(warm, 1), tf.maximum((total - step) / (total - warm), 0.0)
-    )
 
 
 @keras.saving.register_keras_serializable("tf_movprune")
@@ -36,15 +24,16 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
     """
 
     def __init__(self, peak_learning_rate: float, num_train_steps: int, num_warmup_steps: int):
-        check_warmup(peak_learning_rate, num_train_steps, num_warmup_steps)
-        self.peak_learning_rate = peak_learning_rate
-        self.num_train_steps = num_train_steps
-        self.num_warmup_steps = num_warmup_steps
+        self.peak_learning_rate, self.num_train_steps, self.num_warmup_steps = check_warmup(
+            peak_learning_rate, num_train_steps, num_warmup_steps
+        )
 
     def __call__(self, step):
-        step = compat.tensorflow_value(step)
         return linear_warmup_decay(
-            step, self.peak_learning_rate, self.num_train_steps, self.num_warmup_steps
+            tf.convert_to_tensor(step),
+            self.peak_learning_rate,
+            self.num_train_steps,
+            self.num_warmup_steps,
         )
 
     def get_config(self):
