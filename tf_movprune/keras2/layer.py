@@ -128,12 +128,8 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
     def build(self, input_shape=None):
         if self.built:
             return
-        if not self.layer.built:
-            with tf.name_scope(self.layer.name):
-                self.layer.build(input_shape)
-            self.layer.built = True
-        if isinstance(self.layer, keras.layers.MultiHeadAttention) and not self.layer.weights:
-            build_attention(self.layer)
+        with self._scope_around():
+            self._build_layer(input_shape)
         attributes = attributes_by_weight(self.layer)
         weights = find_kernels(self.layer, attributes)
         kernels, made = make_kernels(
@@ -154,6 +150,14 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         if self.adds_penalty:
             self.add_loss(self._penalty)  # a bound method: copies of the layer get their own
         super().build(input_shape)
+
+    def _build_layer(self, input_shape: Any) -> None:
+        if not self.layer.built:
+            with tf.name_scope(self.layer.name):
+                self.layer.build(input_shape)
+            self.layer.built = True
+        if isinstance(self.layer, keras.layers.MultiHeadAttention) and not self.layer.weights:
+            build_attention(self.layer)
 
     def _mark_in_checkpoints(self, attributes: Mapping[int, Attribute]) -> None:
         """Keeps checkpoints of pruned and of plain models apart, which look alike from outside."""
@@ -239,7 +243,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
             kwargs.pop("training", None)
         if _is_true(training) and not compat.is_saving():
             self.guard.check()
-        with self._computing(training) as tensors:
+        with self._computing(training) as tensors, self._scope_around():
             outputs = self.layer(*args, **kwargs)
         if _is_true(training) and compat.is_saving():
             return refused_when_loaded(self.layer.name, outputs)
