@@ -349,6 +349,16 @@ def test_sequential_input_shape():
     assert tuple(compat.sequential_input_shape(model)) == (2, 4)
 
 
+def test_a_sequential_model_is_built_like_another():
+    model, other = (keras.Sequential([keras.layers.Dense(1)]) for _ in range(2))
+    compat.builder_like(model)(other)
+    assert not other.built
+    model(tf.zeros([2, 4]))
+    compat.builder_like(model)(other)
+    assert other.built and other.save_spec()[0][0].shape.as_list() == [None, 4]
+    other(tf.zeros([3, 4]))  # its shape is that of its calls, as before
+
+
 def test_own_attributes():
     model = functional()
     assert compat.own_attributes(model) == []

@@ -499,6 +499,27 @@ def sequential_input_shape(model: keras.Sequential) -> tuple:
     return model._build_input_shape
 
 
+def builder_like(model: keras.Model) -> Callable[[keras.Sequential], None]:
+    """Returns a function that builds a Sequential model as the first call has built `model`.
+
+    It does nothing to a model that is built. The layers of the other have to be built already.
+    """
+    names = ("built", "_build_input_shape", "_saved_model_arg_spec", "_saved_model_inputs_spec")
+    called = {name: vars(model)[name] for name in names}
+    shape = getattr(model, "_inferred_input_shape", None)
+    dtype = None if shape is None else model.inputs[0].dtype
+
+    def build(other: keras.Sequential) -> None:
+        if other.built:
+            return
+        if shape is not None:
+            other._build_graph_network_for_inferred_shape(shape, dtype)
+        elif called["built"]:  # by a call that no graph can be made of
+            vars(other).update(called, _use_legacy_deferred_behavior=True)
+
+    return build
+
+
 # ---- calls
 
 
