@@ -603,7 +603,34 @@ def test_layers_of_ones_own_and_in_wrappers_load_again(name, format_, tmp_path):
     np.testing.assert_array_equal(tf_movprune.strip_pruning(loaded)(values), expected)
 
 
-RECURRENT = {
+@keras.saving.register_keras_serializable(package="tests")
+class TracedDense(keras.layers.Dense):
+    call = tf.function(keras.layers.Dense.call)
+
+
+@keras.saving.register_keras_serializable(package="tests")
+class TracedPair(keras.layers.Layer):
+    """A layer and the one inside it are functions of TensorFlow."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.inner = TracedDense(4)
+
+    def build(self, shape):
+        self.direct = self.add_weight("direct", [shape[-1], 4])
+        super().build(shape)
+
+    def get_prunable_weights(self):
+        return [self.direct]
+
+    @tf.function
+    def call(self, x):
+        return self.inner(x) + x @ self.direct
+
+
+WITH_CALLS_OF_THEIR_OWN = {
+    "traced": lambda: TracedDense(4, name="r"),
+    "traced, with a layer inside": lambda: TracedPair(name="r"),
     "LSTM": lambda: keras.layers.LSTM(4, name="r"),
     "cells": lambda: keras.layers.RNN(
         [keras.layers.SimpleRNNCell(4), keras.layers.LSTMCell(3)], name="r"
@@ -612,9 +639,10 @@ RECURRENT = {
 }
 
 
-@pytest.mark.parametrize("name", RECURRENT)
-def test_recurrent_layers_in_saved_models(name, tmp_path):
-    model = keras.Sequential([keras.Input([5, 8]), RECURRENT[name](), keras.layers.Dense(2)])
+@pytest.mark.parametrize("name", WITH_CALLS_OF_THEIR_OWN)
+def test_layers_whose_call_is_no_plain_method_in_saved_models(name, tmp_path):
+    layer = WITH_CALLS_OF_THEIR_OWN[name]()
+    model = keras.Sequential([keras.Input([5, 8]), layer, keras.layers.Dense(2)])
     pruned = tf_movprune.prune_low_movement(model, {"r*": cubic()}, tf_movprune.Magnitude())
     tf_movprune.update_masks(pruned, 100)
     x = np.random.RandomState(0).standard_normal([3, 5, 8]).astype("float32")

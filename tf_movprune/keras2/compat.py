@@ -186,12 +186,17 @@ def untraced_functions(layer: Layer) -> dict[str, Callable[..., Any]]:
     """The Python functions that a layer's `tf.function`s were made of, by attribute or method."""
     found: dict[str, Callable[..., Any]] = {}
     for name in _traced_methods(type(layer)):
-        method = inspect.getattr_static(type(layer), name)
-        found[name] = types.MethodType(method.python_function, layer)
+        found[name] = untraced_method(layer, name)
     for name, value in vars(layer).items():
         if _is_traced(value):
             found[name] = value.python_function
     return found
+
+
+def untraced_method(layer: Layer, name: str) -> Callable[..., Any]:
+    """A method of a layer's class, or the Python function that it was made of, for this layer."""
+    method = inspect.getattr_static(type(layer), name)
+    return types.MethodType(method.python_function if _is_traced(method) else method, layer)
 
 
 _TRACED_METHODS: dict[type, list[str]] = {}
