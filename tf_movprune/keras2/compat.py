@@ -720,14 +720,22 @@ class MarkedInCheckpoints(Layer):
     """
 
     def mark(
-        self, variables: Mapping[tuple[str, ...], tf.Variable], refuse: Callable[[], None]
+        self,
+        variables: Mapping[tuple[str, ...], tf.Variable],
+        own: str,
+        refuse: Callable[[], None],
     ) -> None:
         """Sets the markers.
 
         Args:
           variables: variables of the other layer, by the attributes that lead to them.
-          refuse: a function that raises, for checkpoints of the other layer.
+          own: name of an attribute that the other layer has not.
+          refuse: a function that raises, for checkpoints of the other layer. It is called at once
+            if one was restored before there were variables, and waits for them.
         """
+        ours = self._waiting_restores(own)
+        if any(self._waiting_restores(path[0]) - ours for path in variables):
+            refuse()
         root = tf.__internal__.tracking.AutoTrackable()
         for path, variable in variables.items():
             node = root
@@ -737,6 +745,10 @@ class MarkedInCheckpoints(Layer):
                 node = vars(node)[name]
             setattr(node, path[-1], _Marker(variable.dtype, refuse))
         self.__dict__["_markers"] = root  # SavedModels do without it
+
+    def _waiting_restores(self, name: str) -> set[int]:
+        """Ids of the checkpoints that have an object of that name, which the layer has not yet."""
+        return {id(place.checkpoint) for place in self._deferred_dependencies.get(name, ())}
 
     def _children_of_checkpoints(self) -> dict[str, Any]:
         root = self.__dict__.get("_markers")

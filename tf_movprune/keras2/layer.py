@@ -177,6 +177,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
                 for place in places
                 if id(place.owner) in paths
             },
+            "kernel_variables",
             refuse,
         )
 
