@@ -205,6 +205,24 @@ def test_calling_layer():
     assert compat.calling_layer() is None and compat.training_mode() is None
 
 
+def test_is_building_and_making_a_graph():
+    seen = {}
+
+    class Asking(keras.layers.Layer):
+        def build(self, shape):
+            seen["build"] = compat.is_building(), compat.is_making_graph()
+
+        def call(self, x):
+            seen["call"] = compat.is_building(), compat.is_making_graph()
+            return x
+
+    Asking()(tf.zeros([1, 2]))
+    assert seen == {"build": (True, False), "call": (False, False)}
+    Asking()(keras.Input([2]))
+    assert seen["call"] == (False, True)
+    assert not compat.is_building() and not compat.is_making_graph()
+
+
 class Traced(keras.layers.Layer):
     """Has a method and an attribute that are functions of TensorFlow."""
 

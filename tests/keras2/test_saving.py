@@ -225,6 +225,7 @@ class Subclassed(keras.Model):
 
 
 def fresh_subclassed(seed):
+    keras.backend.reset_uids()  # names of layers are numbered alike
     keras.utils.set_random_seed(seed)
     model = Subclassed()
     model(np.zeros((1, 8), "float32"))
@@ -354,12 +355,15 @@ class Steps(tfmot.PruningSchedule):
         return {"sparsity": self.sparsity}
 
 
-@pytest.mark.parametrize("format_", ["keras", "h5"])
+@pytest.mark.parametrize("format_", FORMATS)
 def test_schedule_of_ones_own(format_, tmp_path):
     model = tf_movprune.prune_low_movement(sequential(), Steps(0.25))
     path = tmp_path / f"model{FORMATS[format_]}"
     save(model, path)
-    with pytest.raises(ValueError, match=r"schedule of class 'Steps', which is not registered"):
+    message = r"schedule of class 'Steps', which is not registered"
+    # Keras goes on without a class that a SavedModel cannot make.
+    is_heard = pytest.warns(UserWarning, match=message)
+    with is_heard if format_ == "tf" else pytest.raises(ValueError, match=message):
         keras.models.load_model(str(path))
     with keras.saving.custom_object_scope({"Steps": Steps}):
         loaded = keras.models.load_model(str(path))

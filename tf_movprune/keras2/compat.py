@@ -12,6 +12,7 @@ import copy
 import functools
 import inspect
 import os
+import sys
 import traceback
 import types
 import weakref
@@ -124,6 +125,20 @@ def is_saving() -> bool:
 def calling_layer() -> Layer | None:
     """The layer whose `call` runs at the moment, the innermost one; None outside of all."""
     return call_context().layer if call_context().in_call else None
+
+
+def is_making_graph() -> bool:
+    """Returns whether a layer is called to become part of a graph of layers, without values."""
+    return bool(call_context().in_keras_graph)
+
+
+def is_building() -> bool:
+    """Returns whether the `build` of a layer runs at the moment, and no call inside of it."""
+    for frame, _ in traceback.walk_stack(sys._getframe()):
+        name = frame.f_code.co_name
+        if name in ("build", "call", "__call__") and isinstance(frame.f_locals.get("self"), Layer):
+            return name == "build"
+    return False
 
 
 def training_mode() -> Any:
