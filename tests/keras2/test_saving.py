@@ -259,6 +259,23 @@ def test_subclassed_model(pass_on, tmp_path):
     np.testing.assert_allclose(restored(inputs, training=False).numpy(), expected, atol=1e-6)
 
 
+def test_subclassed_model_as_a_saved_model_is_pruned_in_the_same_layers(tmp_path):
+    """Within layers and models that Keras revives without their classes."""
+    model = fresh_subclassed(1)
+    tf_movprune.update_masks(model, 10)
+    inputs = np.random.RandomState(4).standard_normal((16, 8)).astype("float32")
+    expected = model(inputs).numpy()
+    save(model, tmp_path / "subclassed_saved_model")
+    with tf_movprune.prune_scope():
+        loaded = keras.models.load_model(str(tmp_path / "subclassed_saved_model"))
+    paths = list(tf_movprune.pruned_layers(model))
+    assert sorted(tf_movprune.pruned_layers(loaded)) == sorted(paths) and len(paths) == 4
+    stripped = tf_movprune.strip_pruning(loaded)
+    np.testing.assert_allclose(stripped(inputs), expected, atol=1e-6)
+    kernels = [w.numpy() for w in stripped.weights if len(w.shape) == 2]
+    assert sorted(np.mean(kernel == 0) for kernel in kernels) == [0, 0.75, 0.75, 0.75, 0.75]
+
+
 def with_composite(composite, seed=1):
     keras.utils.set_random_seed(seed)
     model = keras.Sequential([keras.Input((3, 8)), composite, dense(2, "head")])
