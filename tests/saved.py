@@ -131,13 +131,8 @@ def dense_outputs_of(kind):
     return outputs_of(model)
 
 
-def short_name(variable):
-    """Without the scopes that a variable was made in: a loaded layer is built in its wrapper's."""
-    return variable.name.split("/")[-1]
-
-
-def short_names(variables):
-    return [short_name(variable) for variable in variables]
+def names(variables):
+    return [variable.name for variable in variables]
 
 
 def described(layer):
@@ -153,7 +148,7 @@ def described(layer):
         "start_config": start.get_config() if hasattr(start, "get_config") else None,
         "block_size": layer.settings.block_size,
         "multiplier": layer.settings.score_learning_rate_multiplier,
-        "variables": [(short_name(v), v.dtype, tuple(v.shape)) for v in layer.variables],
+        "variables": [(v.name, v.dtype, tuple(v.shape)) for v in layer.variables],
     }
 
 
@@ -167,10 +162,10 @@ def assert_same_state(loaded, model):
             for a, b in zip(expected.variables, actual.variables):
                 assert a.dtype == b.dtype
                 np.testing.assert_array_equal(b.numpy(), a.numpy(), err_msg=a.name)
-    assert short_names(loaded.weights) == short_names(model.weights)
+    assert names(loaded.weights) == names(model.weights)
     for a, b in zip(model.weights, loaded.weights):
         np.testing.assert_array_equal(b.numpy(), a.numpy(), err_msg=a.name)
-    assert short_names(loaded.trainable_weights) == short_names(model.trainable_weights)
+    assert names(loaded.trainable_weights) == names(model.trainable_weights)
 
 
 def save(model, path, **kwargs):

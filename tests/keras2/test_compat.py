@@ -205,6 +205,24 @@ def test_calling_layer():
     assert compat.calling_layer() is None and compat.training_mode() is None
 
 
+def test_is_building_and_making_a_graph():
+    seen = {}
+
+    class Asking(keras.layers.Layer):
+        def build(self, shape):
+            seen["build"] = compat.is_building(), compat.is_making_graph()
+
+        def call(self, x):
+            seen["call"] = compat.is_building(), compat.is_making_graph()
+            return x
+
+    Asking()(tf.zeros([1, 2]))
+    assert seen == {"build": (True, False), "call": (False, False)}
+    Asking()(keras.Input([2]))
+    assert seen["call"] == (False, True)
+    assert not compat.is_building() and not compat.is_making_graph()
+
+
 class Traced(keras.layers.Layer):
     """Has a method and an attribute that are functions of TensorFlow."""
 
@@ -347,6 +365,16 @@ def test_sequential_input_shape():
     model = keras.Sequential([keras.layers.Dense(1)])
     model(tf.zeros([2, 4]))
     assert tuple(compat.sequential_input_shape(model)) == (2, 4)
+
+
+def test_a_sequential_model_is_built_like_another():
+    model, other = (keras.Sequential([keras.layers.Dense(1)]) for _ in range(2))
+    compat.builder_like(model)(other)
+    assert not other.built
+    model(tf.zeros([2, 4]))
+    compat.builder_like(model)(other)
+    assert other.built and other.save_spec()[0][0].shape.as_list() == [None, 4]
+    other(tf.zeros([3, 4]))  # its shape is that of its calls, as before
 
 
 def test_own_attributes():

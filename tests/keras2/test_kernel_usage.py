@@ -579,3 +579,73 @@ def test_scores_that_are_not_trained_are_warned_of():
     model = prune(model)
     with pytest.warns(UserWarning, match="not moved the movement scores of hidden"):
         train(model)
+
+
+class KeepsAKernel(layers.Layer):
+    """Keeps, when it is built, the kernel of a layer that it may call or not."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = layers.Dense(8, name="inner")
+
+    def build(self, shape):
+        self.inner.build(shape)
+        self.kept = self.inner.kernel
+        super().build(shape)
+
+    def call(self, x):
+        return self.inner(x) @ tf.transpose(self.kept)
+
+
+def chain(layer):
+    return keras.Sequential([layer, layers.Dense(2)])
+
+
+NORMALIZED = {
+    "dense": lambda: layers.SpectralNormalization(layers.Dense(8, name="inner")),
+    "own": KeepsAKernel,
+}
+
+
+@pytest.mark.parametrize("hold", [Chain, chain])
+@pytest.mark.parametrize("kind", NORMALIZED)
+def test_kernels_that_are_kept_when_a_layer_is_built_are_refused(kind, hold):
+    """Built models are refused too, before they are pruned."""
+    x = np.ones([4, 8], "float32")
+    pruned = prune(hold(NORMALIZED[kind]()), pruning_policy=Everything())
+    for _ in range(2):
+        with pytest.raises(ValueError, match=r"kernel of .*'inner' is read while another layer"):
+            pruned(x)
+    built = hold(NORMALIZED[kind]())
+    built(x)
+    with pytest.raises(ValueError, match=r"has the kernel of 'inner' as its"):
+        prune(built, pruning_policy=Everything())
+
+
+class AlwaysNoisy(layers.Dense):
+    def call(self, x, training=True):
+        return super().call(tf.nn.dropout(x, 0.1) if training else x)
+
+
+def always_in_training():
+    base = keras.Sequential([keras.Input([8]), layers.Dense(8), layers.Dropout(0.1)])
+    x = keras.Input([8])
+    return keras.Model(x, layers.Dense(2)(base(x, training=True)))
+
+
+def recurrent_in_training():
+    x = keras.Input([5, 8])
+    return keras.Model(x, layers.Dense(2)(layers.GRU(4)(x, training=True)))
+
+
+ALWAYS_IN_TRAINING = {
+    "a default": lambda: keras.Sequential([keras.Input([8]), AlwaysNoisy(8)]),
+    "nested": always_in_training,
+    "recurrent": recurrent_in_training,
+}
+
+
+@pytest.mark.parametrize("kind", ALWAYS_IN_TRAINING)
+def test_layers_that_are_always_in_training_mode_are_refused(kind):
+    with pytest.raises(ValueError, match=r"always in training mode: .* with training=True"):
+        prune(ALWAYS_IN_TRAINING[kind](), pruning_policy=Everything())

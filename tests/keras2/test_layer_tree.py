@@ -1,6 +1,9 @@
 """One walk over the layers of a model: paths, children and owners."""
 
+import numpy as np
+import pytest
 import tf_keras as keras
+from wrapped import Everything
 
 import tf_movprune
 from tf_movprune.keras2.layer_tree import LayerTree
@@ -76,3 +79,49 @@ def test_each_layer_is_read_once():
     reads.clear()
     LayerTree(outer)
     assert reads.count(id(block)) == 1
+
+
+def dense(name=None):
+    return keras.layers.Dense(4, name=name)
+
+
+def nested_beside(first, second):
+    """A nested model `inner` with a layer `x`, and a layer `inner.x` beside it."""
+    inner = keras.Sequential([keras.Input([4]), first, dense("y")], name="inner")
+    x = keras.Input([4])
+    return keras.Model(x, dense("output")(second(inner(x))))
+
+
+class Chain(keras.Model):
+    def __init__(self, **attributes):
+        super().__init__()
+        for name, value in attributes.items():
+            setattr(self, name, value)
+        self(np.zeros([1, 4]))
+
+    def call(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+SAME_PATHS = {
+    "names": lambda: nested_beside(dense("x"), dense("inner.x")),
+    "keys": lambda: Chain(parts={"a.b": dense(), "a": {"b": dense()}}),
+    "a list": lambda: Chain(**{"parts": [dense()], "parts.0": dense()}),
+}
+
+
+@pytest.mark.parametrize("block_size", [(1, 1), tf_movprune.NEURONS])
+@pytest.mark.parametrize("kind", SAME_PATHS)
+def test_two_layers_with_one_path_are_refused(kind, block_size):
+    with pytest.raises(ValueError, match=r"Two layers, .* same path '[\w.]+'.* Rename"):
+        tf_movprune.prune_low_movement(
+            SAME_PATHS[kind](), SCHEDULE, pruning_policy=Everything(), block_size=block_size
+        )
+
+
+def test_two_pruned_layers_with_one_path_are_refused():
+    layers = tf_movprune.prune_low_movement([dense("x"), dense("inner.x")], SCHEDULE)
+    with pytest.raises(ValueError, match=r"Two layers, .* same path 'inner.x'"):
+        tf_movprune.update_masks(nested_beside(*layers), 1)

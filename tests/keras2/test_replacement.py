@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from wrapped import prune
+from wrapped import Everything, prune
 
 import tf_movprune
 from tf_movprune.keras2.layer import PruneLowMovement
@@ -261,6 +261,83 @@ def test_an_unbuilt_model_is_not_stripped():
     tf_movprune.update_masks(pruned, 4)
     masked = pruned(X)
     np.testing.assert_array_equal(tf_movprune.strip_pruning(pruned)(X), masked)
+
+
+class Pair(layers.Layer):
+    """Makes its weights where it is called, and one of them in `build`."""
+
+    def __init__(self):
+        super().__init__(name="pair")
+        self.first, self.second = layers.Dense(8, name="first"), layers.Dense(8, name="second")
+
+    def build(self, shape):
+        self.scale = self.add_weight("scale", [shape[-1]])
+        super().build(shape)
+
+    def call(self, x):
+        return self.second(self.first(x) + self.scale)
+
+
+class Eager(layers.Layer):
+    """Has no graph, so that a Sequential model of it has none."""
+
+    def __init__(self):
+        super().__init__(dynamic=True)
+
+    def call(self, x):
+        return x
+
+
+class Calls(keras.Model):
+    def __init__(self):
+        super().__init__(name="calls")
+        self.first = layers.Dense(8, name="first")
+        self.inner, self.out = lazy(), layers.Dense(3, name="out")
+
+    def call(self, x):
+        return self.out(self.inner(self.first(x)))
+
+
+def lazy(*inside):
+    hidden = layers.Dense(8, "relu", name="hidden")
+    return keras.Sequential([hidden, *inside, layers.Dense(3, name="out")], name="lazy")
+
+
+UNBUILT = {
+    "sequential": lazy,
+    "sequential in sequential": lambda: keras.Sequential([lazy(), layers.Dense(3, name="top")]),
+    "subclass of sequential": OwnSequence,
+    "composite": lambda: lazy(Pair()),
+    "recurrent": lambda: lazy(layers.Reshape([4, 2]), layers.LSTM(4, name="lstm")),
+    "without a graph": lambda: lazy(Eager()),
+    "subclassed": Calls,
+}
+
+
+@pytest.mark.parametrize("kind", UNBUILT)
+def test_what_was_built_while_it_was_pruned_is_what_it_is_without_pruning(kind, tmp_path):
+    """Building is left to the first call, of the pruned model or of a plain one."""
+    plain, model = UNBUILT[kind](), UNBUILT[kind]()
+    plain(X[:4])
+    pruned = prune(model, pruning_policy=Everything())
+    pruned(X[:4])
+    tf_movprune.update_masks(pruned, 4)
+    masked = pruned(X)
+    stripped = tf_movprune.strip_pruning(pruned)
+    assert stripped is model and stripped.built
+    assert [w.name for w in stripped.weights] == [w.name for w in plain.weights]
+    plain(X)  # its open axes, too, come from the calls
+    assert shapes_of(stripped.save_spec()) == shapes_of(plain.save_spec())
+    stripped.save_weights(tmp_path / "plain.weights.h5")
+    plain.load_weights(tmp_path / "plain.weights.h5")
+    np.testing.assert_array_equal(plain(X), masked)
+    if type(model) is keras.Sequential and kind in ("sequential", "sequential in sequential"):
+        stripped.save(tmp_path / "plain.keras")
+        np.testing.assert_array_equal(keras.models.load_model(tmp_path / "plain.keras")(X), masked)
+
+
+def shapes_of(specs):
+    return [spec.shape.as_list() for spec in tf.nest.flatten(specs)]
 
 
 def test_graphs_of_all_kinds_of_calls_are_cloned():

@@ -13,7 +13,6 @@ from saved import (
     polynomial,
     save,
     sequential,
-    short_name,
 )
 
 import tf_movprune
@@ -73,7 +72,7 @@ def fit(model, batches, callbacks=()):
 
 def state(model):
     variables = [*model.weights, *model.optimizer.variables]
-    return [(short_name(variable), variable.numpy()) for variable in variables]
+    return [(variable.name, variable.numpy()) for variable in variables]
 
 
 def assert_same_to_the_bit(actual, expected):

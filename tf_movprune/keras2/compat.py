@@ -12,6 +12,7 @@ import copy
 import functools
 import inspect
 import os
+import sys
 import traceback
 import types
 import weakref
@@ -126,6 +127,20 @@ def calling_layer() -> Layer | None:
     return call_context().layer if call_context().in_call else None
 
 
+def is_making_graph() -> bool:
+    """Returns whether a layer is called to become part of a graph of layers, without values."""
+    return bool(call_context().in_keras_graph)
+
+
+def is_building() -> bool:
+    """Returns whether the `build` of a layer runs at the moment, and no call inside of it."""
+    for frame, _ in traceback.walk_stack(sys._getframe()):
+        name = frame.f_code.co_name
+        if name in ("build", "call", "__call__") and isinstance(frame.f_locals.get("self"), Layer):
+            return name == "build"
+    return False
+
+
 def training_mode() -> Any:
     """The value of `training` in the innermost call of a layer; None if it has none."""
     return call_context().training
@@ -186,12 +201,17 @@ def untraced_functions(layer: Layer) -> dict[str, Callable[..., Any]]:
     """The Python functions that a layer's `tf.function`s were made of, by attribute or method."""
     found: dict[str, Callable[..., Any]] = {}
     for name in _traced_methods(type(layer)):
-        method = inspect.getattr_static(type(layer), name)
-        found[name] = types.MethodType(method.python_function, layer)
+        found[name] = untraced_method(layer, name)
     for name, value in vars(layer).items():
         if _is_traced(value):
             found[name] = value.python_function
     return found
+
+
+def untraced_method(layer: Layer, name: str) -> Callable[..., Any]:
+    """A method of a layer's class, or the Python function that it was made of, for this layer."""
+    method = inspect.getattr_static(type(layer), name)
+    return types.MethodType(method.python_function if _is_traced(method) else method, layer)
 
 
 _TRACED_METHODS: dict[type, list[str]] = {}
@@ -499,6 +519,27 @@ def sequential_input_shape(model: keras.Sequential) -> tuple:
     return model._build_input_shape
 
 
+def builder_like(model: keras.Model) -> Callable[[keras.Sequential], None]:
+    """Returns a function that builds a Sequential model as the first call has built `model`.
+
+    It does nothing to a model that is built. The layers of the other have to be built already.
+    """
+    names = ("built", "_build_input_shape", "_saved_model_arg_spec", "_saved_model_inputs_spec")
+    called = {name: vars(model)[name] for name in names}
+    shape = getattr(model, "_inferred_input_shape", None)
+    dtype = None if shape is None else model.inputs[0].dtype
+
+    def build(other: keras.Sequential) -> None:
+        if other.built:
+            return
+        if shape is not None:
+            other._build_graph_network_for_inferred_shape(shape, dtype)
+        elif called["built"]:  # by a call that no graph can be made of
+            vars(other).update(called, _use_legacy_deferred_behavior=True)
+
+    return build
+
+
 # ---- calls
 
 
@@ -694,14 +735,22 @@ class MarkedInCheckpoints(Layer):
     """
 
     def mark(
-        self, variables: Mapping[tuple[str, ...], tf.Variable], refuse: Callable[[], None]
+        self,
+        variables: Mapping[tuple[str, ...], tf.Variable],
+        own: str,
+        refuse: Callable[[], None],
     ) -> None:
         """Sets the markers.
 
         Args:
           variables: variables of the other layer, by the attributes that lead to them.
-          refuse: a function that raises, for checkpoints of the other layer.
+          own: name of an attribute that the other layer has not.
+          refuse: a function that raises, for checkpoints of the other layer. It is called at once
+            if one was restored before there were variables, and waits for them.
         """
+        ours = self._waiting_restores(own)
+        if any(self._waiting_restores(path[0]) - ours for path in variables):
+            refuse()
         root = tf.__internal__.tracking.AutoTrackable()
         for path, variable in variables.items():
             node = root
@@ -711,6 +760,10 @@ class MarkedInCheckpoints(Layer):
                 node = vars(node)[name]
             setattr(node, path[-1], _Marker(variable.dtype, refuse))
         self.__dict__["_markers"] = root  # SavedModels do without it
+
+    def _waiting_restores(self, name: str) -> set[int]:
+        """Ids of the checkpoints that have an object of that name, which the layer has not yet."""
+        return {id(place.checkpoint) for place in self._deferred_dependencies.get(name, ())}
 
     def _children_of_checkpoints(self) -> dict[str, Any]:
         root = self.__dict__.get("_markers")

@@ -80,12 +80,14 @@ class _Earlier:
         return {id(layer) for layer in layers} == {id(layer) for layer in own}
 
     def put_back(self, model: keras.Model, replaced: Callable[[Any], Any]) -> keras.Model:
+        build = compat.builder_like(model)  # the earlier graph may not have been built yet
         if self._state is None:
             _copy_attributes(model, self._model, replaced)
-            return self._model
-        vars(model).update(self._state[0])
-        del vars(model)[_EARLIER]
-        return model
+        else:
+            vars(model).update(self._state[0])
+            del vars(model)[_EARLIER]
+        build(self._model)
+        return self._model
 
 
 def _is_plain(model: keras.Model) -> bool:

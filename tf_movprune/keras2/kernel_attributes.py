@@ -189,7 +189,7 @@ def replaced(
         if compat.is_saving() and "call" in vars(layer):
             # A SavedModel in the making replaces the `call` of each inner layer by a function that
             # was traced without the mask.
-            functions["call"] = type(layer).call.__get__(layer)
+            functions["call"] = compat.untraced_method(layer, "call")
         for name, function in functions.items():
             before[layer, name] = vars(layer).get(name, nothing)
             values[layer, name] = function

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -118,6 +119,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         self.guard = TrainingGuard(self.name)
         self.usage = KernelUsage(layer.name, self.guard, self)
         self.__dict__["_is_unmasked"] = False
+        self.__dict__["_read_too_early"] = None
         self.__dict__["_shared_kernels"] = list(shared_kernels)  # untracked: their variables are
         self.show_layer()
         if layer.built:
@@ -129,12 +131,8 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
     def build(self, input_shape=None):
         if self.built:
             return
-        if not self.layer.built:
-            with tf.name_scope(self.layer.name):
-                self.layer.build(input_shape)
-            self.layer.built = True
-        if isinstance(self.layer, keras.layers.MultiHeadAttention) and not self.layer.weights:
-            build_attention(self.layer)
+        with self._scope_around():
+            self._build_layer(input_shape)
         attributes = attributes_by_weight(self.layer)
         weights = find_kernels(self.layer, attributes)
         kernels, made = make_kernels(
@@ -156,6 +154,14 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
             self.add_loss(self._penalty)  # a bound method: copies of the layer get their own
         super().build(input_shape)
 
+    def _build_layer(self, input_shape: Any) -> None:
+        if not self.layer.built:
+            with tf.name_scope(self.layer.name):
+                self.layer.build(input_shape)
+            self.layer.built = True
+        if isinstance(self.layer, keras.layers.MultiHeadAttention) and not self.layer.weights:
+            build_attention(self.layer)
+
     def _mark_in_checkpoints(self, attributes: Mapping[int, Attribute]) -> None:
         """Keeps checkpoints of pruned and of plain models apart, which look alike from outside."""
 
@@ -174,6 +180,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
                 for place in places
                 if id(place.owner) in paths
             },
+            "kernel_variables",
             refuse,
         )
 
@@ -233,20 +240,42 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
     # ---- forward pass
 
     def call(self, *args, **kwargs):
+        self._check_read_too_early()
         training = compat.training_argument(self, args, kwargs)
         if compat.is_saving():
             args, kwargs = compat.arguments_by_name(self.layer, args, kwargs)
         if not compat.takes_training(self.layer):
             kwargs.pop("training", None)
         if _is_true(training) and not compat.is_saving():
-            self.guard.check()
-        with self._computing(training) as tensors:
+            self._check_training()
+        with self._computing(training) as tensors, self._scope_around():
             outputs = self.layer(*args, **kwargs)
         if _is_true(training) and compat.is_saving():
             return refused_when_loaded(self.layer.name, outputs)
         if self._is_watched:
             self.usage.check_call(tensors)
         return outputs
+
+    def _check_read_too_early(self) -> None:
+        name = vars(self)["_read_too_early"]
+        if name is not None:
+            raise ValueError(
+                f"The {name} of the pruned layer {self.layer.name!r} is read while another layer "
+                "is built, which would keep it as it is masked at that moment. Call the model once "
+                f"on example inputs before pruning; or leave {self.layer.name!r} out, with a "
+                "mapping of path patterns to schedules or a pruning_policy."
+            )
+
+    def _check_training(self) -> None:
+        if compat.is_making_graph() and not self.guard.is_open:
+            raise ValueError(
+                f"The layer {self.layer.name!r} is always in training mode: the model calls it, or "
+                "what it is in, with training=True, or that is the default of a call. Pruned "
+                "layers have to know evaluation from training. Let the mode be that of the call of "
+                "the model, as in model(x, training=True), or leave the layer out, with a mapping "
+                "of path patterns to schedules or a pruning_policy."
+            )
+        self.guard.check()
 
     @property
     def _is_watched(self) -> bool:
@@ -264,6 +293,9 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         """The masked weight of that name."""
         for i, (attribute, _) in enumerate(vars(self).get("_masked_attributes", ())):
             if (self.layer, name) in attribute.places:
+                if compat.is_building():
+                    self.__dict__["_read_too_early"] = name  # Sequential models go on
+                self._check_read_too_early()
                 tensors = self._masked_weights(compat.training_mode())
                 if self._is_watched:
                     tensors = self.usage.watched(tensors)
@@ -377,10 +409,21 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
-        with keras.saving.custom_object_scope(custom_objects or {}):
+        with keras.saving.custom_object_scope(custom_objects or {}), _heard_in_saved_models():
             config["pruning_schedule"] = deserialize_schedule(config["pruning_schedule"])
             config["method"] = deserialize_method(config["method"])
             return cls(deserialize_layer(config.pop("layer")), **config)
+
+
+@contextlib.contextmanager
+def _heard_in_saved_models() -> Iterator[None]:
+    """Warns of errors, after which Keras loads a layer of a SavedModel without its class."""
+    try:
+        yield
+    except Exception as error:
+        if compat.is_saving():
+            warnings.warn(f"A pruned layer is loaded without its class. {error}", stacklevel=2)
+        raise
 
 
 def is_prunable(layer: Any) -> bool:

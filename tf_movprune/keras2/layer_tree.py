@@ -70,10 +70,14 @@ class LayerTree:
         return [self.root, *(layer for _, layer in self.walk())]
 
     def pruned_layers(self) -> dict[str, PruneLowMovement]:
-        """The pruning wrappers, by the paths of the layers that they wrap."""
+        """The pruning wrappers, by the paths of the layers that they wrap.
+
+        Raises:
+          ValueError: two have the same path.
+        """
         if isinstance(self.root, PruneLowMovement):
             return {self.root.layer.name: self.root}
-        return {path: layer for path, layer in self.walk(is_wrapper) if is_wrapper(layer)}
+        return by_path((path, layer) for path, layer in self.walk(is_wrapper) if is_wrapper(layer))
 
     def holders(self) -> list[Layer]:
         """The root and layers below it that hold pruning wrappers, at whatever depth."""
@@ -87,6 +91,24 @@ class LayerTree:
         return list(found.values())
 
 
+def by_path(layers: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """A mapping of pairs of paths and layers, such as those of a walk.
+
+    Raises:
+      ValueError: two layers have the same path, so that only one of them would be in it.
+    """
+    found: dict[str, Any] = {}
+    for path, layer in layers:
+        if path in found:
+            raise ValueError(
+                f"Two layers, {found[path].name!r} and {layer.name!r}, have the same path "
+                f"{path!r}: one of their names or keys, or of the layers that hold them, has a dot "
+                "in it. Rename it, so that patterns and reports tell the two apart."
+            )
+        found[path] = layer
+    return found
+
+
 def is_wrapper(layer: Any) -> bool:
     """Returns whether a layer is a pruning wrapper."""
     return isinstance(layer, PruneLowMovement)
@@ -97,6 +119,7 @@ def pruned_layers(model: Layer) -> dict[str, PruneLowMovement]:
 
     Raises:
       TypeError: `model` is not a Keras model or layer.
+      ValueError: two have the same path.
     """
     compat.check_keras_object(model)
     return LayerTree(model).pruned_layers()

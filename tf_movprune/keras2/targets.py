@@ -16,7 +16,7 @@ from tf_movprune.keras2.compat import Layer, PruningPolicy, keras
 from tf_movprune.keras2.kernel_attributes import prunable_weights
 from tf_movprune.keras2.kernel_variables import shapes_by_name
 from tf_movprune.keras2.layer import is_prunable
-from tf_movprune.keras2.layer_tree import LayerTree, is_wrapper
+from tf_movprune.keras2.layer_tree import LayerTree, by_path, is_wrapper
 from tf_movprune.keras2.output_layers import Outputs, find_outputs
 
 
@@ -51,14 +51,17 @@ def choose(
 
     Raises:
       TypeError: a setting is not of its type.
-      ValueError: there is nothing to prune, the policy does not support the model, a Hugging Face
-        model is not built, a layer cannot be masked, or a setting is out of its range.
+      ValueError: there is nothing to prune, two layers have the same path, the policy does not
+        support the model, a Hugging Face model is not built, a layer cannot be masked, or a setting
+        is out of its range.
 
     Warns of transformer blocks and matrices that the default leaves out, and if the output layer
     had to be guessed.
     """
     model = tree.root
-    prunable = {path: layer for path, layer in tree.walk(is_prunable) if is_prunable(layer)}
+    prunable = by_path(
+        (path, layer) for path, layer in tree.walk(is_prunable) if is_prunable(layer)
+    )
     outputs = Outputs()
     if policy is None:
         outputs = find_outputs(tree)

@@ -24,7 +24,7 @@ def refused_when_loaded(name: str, outputs: Any) -> Any:
     """
     message = (
         f"The pruned layer {name!r} was loaded without its class, and nothing refreshes its masks. "
-        "To train on, load the model within tf_movprune.prune_scope()."
+        "To train on, load the model within tf_movprune.prune_scope(), with all classes registered."
     )
 
     def refused(tensor: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable, Collection
 from typing import Any
@@ -78,6 +79,16 @@ class TransparentWrapper(MarkedInCheckpoints, keras.layers.Wrapper):
             setattr(layer, name, value)
         else:
             super().__setattr__(name, value)
+
+    def _scope_around(self) -> contextlib.AbstractContextManager[Any]:
+        """Returns the name scope of a call without that of the wrapper.
+
+        What the layer inside makes there has the names that it has without a wrapper.
+        """
+        around, _, innermost = tf.get_current_name_scope().rpartition("/")
+        if innermost != self.name:
+            return contextlib.nullcontext()
+        return tf.name_scope(f"{around}/" if around else "")
 
     @property
     def trainable_weights(self):
