@@ -24,7 +24,7 @@ def refresh_without_xla(monkeypatch):
 
     graph_only = types.ModuleType("tensorflow")
     graph_only.__getattr__ = lambda name: function if name == "function" else getattr(tf, name)
-    monkeypatch.setattr("tf_movprune.keras2.callbacks.tf", graph_only)
+    monkeypatch.setattr("tf_movprune.core.update_step.tf", graph_only)
 
 
 @pytest.fixture(autouse=True)

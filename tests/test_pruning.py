@@ -400,6 +400,34 @@ def test_weights_and_masks_come_back(keras, way, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("kind", ["sequential", "convolutional"])
+def test_files_of_whole_models(keras, kind, tmp_path):
+    model = MODELS[kind][0](keras)
+    source = prune(model, {"*": RAMP}, {"*": SoftMovement(1.0, target=True)})
+    optimizer = tf_movprune.create_optimizer(0.01, 8, 2, model=source)
+    fit(keras, source, optimizer)
+    source.save(tmp_path / "pruned.keras")
+    with tf_movprune.prune_scope():
+        loaded = keras.models.load_model(tmp_path / "pruned.keras")
+    assert list(tf_movprune.pruned_layers(loaded)) == list(tf_movprune.pruned_layers(source))
+    np.testing.assert_array_equal(loaded(X), source(X))
+    assert sparsities(loaded) == sparsities(source)
+    assert kernels(loaded)[0].settings.key == kernels(source)[0].settings.key
+    assert int(loaded.optimizer.iterations) == 8
+    masked = source(X)
+    np.testing.assert_array_equal(tf_movprune.strip_pruning(loaded)(X), masked)
+    stripped = tf_movprune.strip_pruning(source)
+    stripped.save(tmp_path / "plain.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "plain.keras")(X), masked)
+
+
+def test_files_that_would_lose_masks_are_refused(keras, tmp_path):
+    pruned = prune(subclassed(keras))
+    with pytest.raises((ValueError, NotImplementedError), match=r"get_config|save_weights"):
+        pruned.save(tmp_path / "model.keras")
+    pruned.save_weights(tmp_path / "model.weights.h5")
+
+
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(keras, tmp_path):
     def start():
         keras.utils.set_random_seed(3)

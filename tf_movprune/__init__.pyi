@@ -67,7 +67,6 @@ from .keras2.optimizers import (
     LinearWarmupDecay as LinearWarmupDecay,
 )
 from .keras2.policies import PruneTransformerBlocks as PruneTransformerBlocks
-from .keras2.saving import prune_scope as prune_scope
 from .keras2.summaries import PruningSummaries as PruningSummaries
 from .keras2.teacher_cache import cache_teacher_logits as cache_teacher_logits
 from .pruning import (
@@ -78,6 +77,9 @@ from .pruning import (
 )
 from .pruning import (
     prune_low_movement as prune_low_movement,
+)
+from .pruning import (
+    prune_scope as prune_scope,
 )
 from .pruning import (
     pruned_layers as pruned_layers,

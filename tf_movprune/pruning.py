@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 from tf_movprune.core.arguments import check_integer
@@ -155,6 +159,23 @@ def pruned_layers(model: Any) -> dict[str, Any]:
       TypeError: `model` is not a Keras model or layer.
     """
     return module_for(model, "layer_tree").pruned_layers(model)
+
+
+@contextlib.contextmanager
+def prune_scope() -> Iterator[None]:
+    """A scope in which files of whole pruned models load, with their optimizers.
+
+        with tf_movprune.prune_scope():
+            model = keras.models.load_model("pruned.keras")
+
+    It serves Keras 3, and tf_keras if that was imported.
+    """
+    shells = ["keras3", *(["keras2"] if "tf_keras" in sys.modules else [])]
+    with contextlib.ExitStack() as scopes:
+        for shell in shells:
+            module = importlib.import_module(f"tf_movprune.{shell}.saving")
+            scopes.enter_context(module.prune_scope())
+        yield
 
 
 def create_optimizer(

@@ -320,7 +320,7 @@ def test_ramp_is_announced_before_training(capsys):
     assert text.find(line) < text.find("loss:")
 
 
-@pytest.mark.parametrize("step", [1.5, 1.0, True, None, "1", tf.constant(1.5), np.float32(2)])
+@pytest.mark.parametrize("step", [1.5, None, tf.constant(1.5)])
 def test_steps_that_are_no_integers_are_refused(step):
     with pytest.raises(TypeError, match=r"step must be an integer.* got .*Pass model\.optimizer"):
         tf_movprune.update_masks(compiled(cubic()), step)

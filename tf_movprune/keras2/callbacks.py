@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any
-
 import tensorflow as tf
 
 from tf_movprune.core import run_checks as core_checks
 from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.masked_kernel import overall_sparsity
 from tf_movprune.core.refresh import groups, refresh_masks
-from tf_movprune.core.wording import counted
+from tf_movprune.core.update_step import (
+    StepCheck,
+    check_step,
+    compiled_refresh,
+    run_of_epochs,
+    run_of_steps,
+    warn_if_unfinished,
+)
 from tf_movprune.keras2 import compat, run_checks
 from tf_movprune.keras2.compat import Layer, keras
 from tf_movprune.keras2.layer_tree import built_layers, kernels_of
@@ -41,7 +45,7 @@ def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) ->
     Warns if the weights were trained before any pruned layer was called.
     """
     wrappers = built_layers(model).values()
-    _check_step(step)
+    check_step(step)
     if tf.executing_eagerly():
         run_checks.warn_if_not_called(model.name, wrappers)
     for wrapper in wrappers:
@@ -49,21 +53,6 @@ def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) ->
     kernels = kernels_of(wrappers)
     refresh_masks(kernels, tf.cast(step, tf.int64), force=force)
     return overall_sparsity(kernels)
-
-
-def _check_step(step: Any) -> None:
-    dtype = getattr(step, "dtype", type(step))
-    is_integer = dtype is int or (dtype is not type(step) and tf.as_dtype(dtype).is_integer)
-    if not is_integer:
-        raise TypeError(
-            "step must be an integer, the number of optimizer steps taken so far, got "
-            f"{step!r}. Pass model.optimizer.iterations, or count the steps of your own loop."
-        )
-    if not tf.is_tensor(step) and not isinstance(step, tf.Variable) and step < 0:
-        raise ValueError(f"step must be at least 0, got {step}.")
-
-
-_BATCHES_WITHOUT_STEP = 64  # more than a loss scale needs, and most accumulate gradients over
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
@@ -112,8 +101,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self.num_train_steps = num_train_steps
         self._is_training = False
         self._compiled_for: tuple = ()
-        self._first_step: int | None = None
-        self._batches = 0
+        self._step_check: StepCheck | None = None
 
     def on_train_begin(self, logs=None):
         self._layers = built_layers(self.model)
@@ -147,10 +135,11 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._check_schedules(epoch)
         core_checks.warn_if_ahead(self._kernels, self._step())
         self._is_training = True
-        self._first_step, self._batches, self._is_used = self._step(), 0, False
-        self._first_scale = compat.loss_scale(self.model.optimizer)
-        self._accumulated = compat.accumulation_steps(self.model.optimizer)
-        self._patience = max(_BATCHES_WITHOUT_STEP, self._accumulated)
+        self._is_used = False
+        optimizer = self.model.optimizer
+        self._step_check = StepCheck(
+            self._step(), compat.accumulation_steps(optimizer), compat.loss_scale(optimizer)
+        )
         self._first_scores = core_checks.sums_of_scores(self._scores)
         _build_optimizer(self.model)
         guard_training(self.model, list(self._layers.values()))
@@ -158,17 +147,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._refresh()  # compiles early: Keras would call it slow in a batch; no other effect
 
     def _compile_refresh(self):
-        kernels, iterations = self._kernels, self.model.optimizer.iterations
-
-        # XLA fuses each pass of a selection; it cannot compile mirrored variables.
-        compiled = self.model.distribute_strategy.num_replicas_in_sync == 1
-
-        @tf.function(jit_compile=compiled, autograph=False)
-        def refresh(sparsity, window, force):
-            refreshed = refresh_masks(kernels, iterations + 0, window=window, force=force)
-            return tf.cond(refreshed, lambda: overall_sparsity(kernels), lambda: sparsity)
-
-        return refresh
+        # XLA cannot compile mirrored variables.
+        is_alone = self.model.distribute_strategy.num_replicas_in_sync == 1
+        iterations = self.model.optimizer.iterations
+        return compiled_refresh(self._kernels, iterations, jit_compile=is_alone)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._window = compat.steps_per_execution(self.model)
@@ -181,14 +163,14 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         if not self._is_training:  # a loop of one's own has no epochs
             self._begin_training(0)
-        self._batches += 1
+        self._step_check.begin_batch()
         self._hide_marker()
         self._refresh()
         self._allow_training(True)
 
     def on_train_batch_end(self, batch, logs=None):
         self._allow_training(False)
-        if self._batches == self._patience:
+        if self._step_check.is_due:
             self._check_steps()
         # A train step of one's own, and Python code, may take turns between layers.
         if not (self._is_used or self.model.run_eagerly) and has_known_train_step(self.model):
@@ -218,9 +200,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._refresh(force=self._step() >= (self.num_train_steps or 0))
         self._is_training = False
         self._check_steps()
-        if self._batches:
+        if self._step_check is not None and self._step_check.batches:
             core_checks.warn_if_scores_stood_still(self._scores, self._first_scores)
-        self._warn_if_unfinished()
+        if self.num_train_steps is None:
+            warn_if_unfinished(self._kernels, self._step(), float(self._sparsity))
 
     def _allow_training(self, value: bool) -> None:
         """Allows training for the current step only, or no longer."""
@@ -232,32 +215,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._is_used = True
 
     def _check_steps(self) -> None:
-        if self._first_step is None:
-            return
-        taken = self._step() - self._first_step
-        if not taken and self._is_training and self._batches < self._accumulated:
-            return
-        # A step that overflows is counted, and halves the scale of the loss, if there is one.
-        is_decided = self._batches >= self._patience or not self._is_training
-        scale = compat.loss_scale(self.model.optimizer)
-        overflowed = (
-            scale is not None
-            and self._first_scale is not None
-            and (scale <= max(1.0, self._first_scale / 2.0**taken))
-        )
-        if not taken or (overflowed and is_decided):
-            raise RuntimeError(
-                "model.optimizer has taken no step in "
-                f"{counted(self._batches, 'batch', 'batches')}, so the masks would not depend on "
-                "training. If the model trains with optimizers of its own, call "
-                "tf_movprune.update_masks(model, step) at the start of its train_step, with the "
-                "iterations of one of them, in place of this callback. If gradients overflow in "
-                "half precision, lower the learning rate or the initial loss scale. If it "
-                "accumulates gradients over more batches than that, give it their number as its "
-                "attribute gradient_accumulation_steps, and train for more."
-            )
-        if not overflowed:
-            self._first_step = None
+        if self._step_check is not None:
+            scale = compat.loss_scale(self.model.optimizer)
+            self._step_check.check(self._step(), scale, is_training=self._is_training)
 
     def _step(self) -> int:
         return step_of(self.model)
@@ -275,16 +235,10 @@ class UpdatePruningStep(keras.callbacks.Callback):
         start, steps = self._step(), params.get("steps")
         run = None
         if self.num_train_steps is not None:
-            end = self.num_train_steps
-            run = core_checks.Run(start, end, f"num_train_steps is {end}")
+            run = run_of_steps(start, self.num_train_steps)
         elif steps:
-            epochs = params["epochs"] - epoch
             done = compat.batches_done(self.model, steps, epoch)
-            length = epochs * steps - done
-            parts = f"{steps} × {epochs}" + (f" - {done} done before" if done else "")
-            run = core_checks.Run(
-                start, start + length, f"this run has {counted(length, 'step')} ({parts})"
-            )
+            run = run_of_epochs(start, steps, params["epochs"] - epoch, done)
         if run is not None:
             run_checks.warn_if_rate_ends(self.model.optimizer, run)
         for group in groups(self._kernels):
@@ -294,17 +248,6 @@ class UpdatePruningStep(keras.callbacks.Callback):
             run_checks.warn_if_scores_learn_otherwise(self.model.optimizer, group)
             if params.get("verbose"):
                 print(core_checks.describe_ramp(group))
-
-    def _warn_if_unfinished(self) -> None:
-        """Warns of runs that stopped early, or whose length was not known when they began."""
-        step = self._step()
-        end = max(kernel.settings.ramp.end_step or 0 for kernel in self._kernels)
-        if step < end and self.num_train_steps is None:
-            warnings.warn(
-                f"Training stopped at step {step}, before the schedule's end_step {end}: sparsity "
-                f"is {float(self._sparsity):.3f}.",
-                stacklevel=2,
-            )
 
 
 def step_of(model: keras.Model) -> int:

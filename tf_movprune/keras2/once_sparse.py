@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from tf_movprune.core.arguments import check_fraction
-from tf_movprune.core.masked_kernel import overall_sparsity
+from tf_movprune.core.once_sparse import (
+    check_schedules_end,
+    has_reached_target,
+    warn_of_no_epoch,
+)
 from tf_movprune.keras2.callbacks import step_of
 from tf_movprune.keras2.compat import keras
 from tf_movprune.keras2.layer_tree import built_layers, kernels_of
@@ -57,12 +60,7 @@ class OnceSparse(keras.callbacks.Callback):
     def on_train_begin(self, logs=None):
         self._kernels = kernels_of(built_layers(self.model).values())
         self._was_sparse = False
-        for kernel in self._kernels:
-            if kernel.settings.ramp.final_step is None:
-                raise ValueError(
-                    "OnceSparse waits for every schedule to end, but "
-                    f"{type(kernel.settings.schedule).__name__} has no end_step. Give it one."
-                )
+        check_schedules_end(self._kernels)
         self.callback.on_train_begin(logs)
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -84,16 +82,8 @@ class OnceSparse(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         if not self._was_sparse:
-            warnings.warn(
-                f"{type(self.callback).__name__} has seen no epoch: none ended with every schedule "
-                f"at its end and at least {self.min_sparsity} sparsity; it is "
-                f"{float(overall_sparsity(self._kernels)):.3f}.",
-                stacklevel=2,
-            )
+            warn_of_no_epoch(type(self.callback).__name__, self._kernels, self.min_sparsity)
         self.callback.on_train_end(logs)
 
     def _reached_target(self) -> bool:
-        step = step_of(self.model)
-        if any(step < (kernel.settings.ramp.final_step or 0) for kernel in self._kernels):
-            return False
-        return float(overall_sparsity(self._kernels)) >= self.min_sparsity
+        return has_reached_target(self._kernels, step_of(self.model), self.min_sparsity)

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 from keras.layers import Layer as Layer
 from keras.src.export import export_utils
+from keras.src.saving import object_registration
 
 
 def check_backend() -> None:
@@ -116,6 +117,11 @@ def is_quantized(layer: Layer) -> bool:
 def training_mode(layer: Layer) -> Any:
     """The value of `training` in the call that runs at the moment; None outside of calls."""
     return layer._get_call_context().get_value("training")
+
+
+def register_as(cls: type, name: str) -> None:
+    """Lets objects of a class be saved under the name of another one, which is registered."""
+    object_registration.GLOBAL_CUSTOM_NAMES[cls] = name
 
 
 def input_specs(model: keras.Model) -> tuple[list[Any], dict[str, Any]]:

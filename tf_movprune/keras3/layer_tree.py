@@ -78,6 +78,12 @@ def built_layers(model: Layer) -> dict[str, Layer]:
     return layers
 
 
+def holders(model: Layer) -> list[Layer]:
+    """The model and the layers below it that have pruned layers inside, at whatever depth."""
+    layers = [model, *walk(model, is_pruned).values()]
+    return [layer for layer in layers if not is_pruned(layer) and pruned_layers(layer)]
+
+
 def _children(layer: Layer) -> Iterator[tuple[str, Layer]]:
     if compat.is_graph_network(layer):
         yield from ((child.name, child) for child in layer.layers)

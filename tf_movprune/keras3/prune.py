@@ -91,10 +91,10 @@ def strip_pruning(model: Any) -> Any:
     run_checks.warn_if_behind(model.name, kernels_by_path(layers))
     for layer in layers.values():
         fold(layer)
+    unguard_saving(model)
     for layer in layers.values():
         detach(layer)
     unguard_training(model)
-    unguard_saving(model)
     compat.forget_compilation(model)
     warn_of_training(model)
     return model

@@ -14,9 +14,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
+import keras
 import tensorflow as tf
 
 from tf_movprune.core.blocks import block_shape, check_blocks
+from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.masked_kernel import MaskedKernel, Part
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.training_guard import TrainingGuard
@@ -24,6 +26,7 @@ from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.kernel_places import Place, kernel_places
 from tf_movprune.keras3.movement_mask import MovementMask
+from tf_movprune.keras3.serialization import deserialize_settings, serialize_settings
 
 _STATE = "_movement_state"
 
@@ -106,7 +109,7 @@ def detach(layer: Layer) -> None:
         for name, mask in state.masks.items():
             compat.untrack(layer, mask)
             delattr(layer, name)
-    layer.__class__ = type(layer).__base__
+    layer.__class__ = plain_class(type(layer))
 
 
 def masked_weights(layer: Layer) -> list[tuple[Place, tf.Tensor]]:
@@ -147,16 +150,61 @@ def _computing(layer: Layer) -> Iterator[None]:
                 vars(place.owner)[place.name] = variable
 
 
-@functools.cache
-def pruned_class(base: Any) -> type:
-    """The class of pruned layers whose plain class is `base`."""
+@keras.saving.register_keras_serializable("tf_movprune")
+class PrunedLayer:
+    """What the classes of pruned layers have besides their plain class.
 
-    @functools.wraps(base.call)  # keeps the signature, which Keras reads
+    Files of whole models name this class for all of them.
+    """
+
+    def get_config(self: Any) -> dict[str, Any]:
+        settings = state_of(self).kernels[0].settings
+        if not isinstance(settings.block_size, Blocks):
+            raise ValueError(
+                f"{self.name!r} shares masks of {settings.block_size} with other layers, which a "
+                "file of the whole model does not keep. Use save_weights or tf.train.Checkpoint, "
+                "and load into a fresh model that is pruned in the same way; or save what "
+                "tf_movprune.strip_pruning returns."
+            )
+        pruned = type(self)
+        self.__class__ = plain_class(pruned)
+        try:
+            plain = keras.saving.serialize_keras_object(self)
+        finally:
+            self.__class__ = pruned
+        return {"layer": plain, "pruning": serialize_settings(settings)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Layer:
+        layer = keras.saving.deserialize_keras_object(config["layer"])
+        if not layer.built:
+            raise ValueError(
+                f"The pruned layer {layer.name!r} ({type(layer).__name__}) cannot be made from its "
+                "configuration, which tells no input shape. Give it a get_build_config(), or "
+                "load weights into a fresh model that is pruned in the same way."
+            )
+        attach(layer, deserialize_settings(config["pruning"]))
+        return layer
+
+
+@functools.cache
+def pruned_class(plain: Any) -> type:
+    """The class of pruned layers whose plain class is `plain`."""
+
+    @functools.wraps(plain.call)  # keeps the signature, which Keras reads
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         with _computing(self):
-            return base.call(self, *args, **kwargs)
+            return plain.call(self, *args, **kwargs)
 
-    return type(f"Pruned{base.__name__}", (base,), {"call": call, "__module__": __name__})
+    members = {"call": call, "__module__": __name__}
+    cls = type(f"Pruned{plain.__name__}", (PrunedLayer, plain), members)
+    compat.register_as(cls, keras.saving.get_registered_name(PrunedLayer))
+    return cls
+
+
+def plain_class(pruned: type) -> type:
+    """The plain class of a class of pruned layers."""
+    return pruned.__bases__[1]
 
 
 def _names(layer: Layer, places: Sequence[Place]) -> list[str]:

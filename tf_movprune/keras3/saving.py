@@ -2,40 +2,61 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Any
 
 import keras
 
+from tf_movprune.core.nested import named_leaves
 from tf_movprune.keras3.compat import Layer
-from tf_movprune.keras3.layer_tree import pruned_layers
+from tf_movprune.keras3.layer_tree import holders, pruned_layers
+from tf_movprune.keras3.optimizers import LinearWarmupDecay, MovementAdamW
+from tf_movprune.keras3.pruned_layer import PrunedLayer
+
+_CONFIG = "get_config"
 
 
-class _SaveRefusal:
-    """The `save` of a pruned model, which Keras could not load again."""
+class _CompleteConfig:
+    """The `get_config` of a model or layer, which raises if it does not tell of pruned layers."""
 
-    def __init__(self, model: keras.Model):
-        self.model = model
+    def __init__(self, layer: Layer):
+        self.layer = layer
 
-    def __call__(self, *args: Any, **kwargs: Any) -> None:
-        raise ValueError(
-            f"{self.model.name!r} is pruned, and a file of the whole model would not bring its "
-            "masks back. Use save_weights or tf.train.Checkpoint, and load into a fresh model that "
-            "is pruned in the same way; or save what tf_movprune.strip_pruning returns."
-        )
+    def __call__(self) -> dict[str, Any]:
+        layer = self.layer
+        config = type(layer).get_config(layer)
+        name = keras.saving.get_registered_name(PrunedLayer)
+        leaves = [leaf for _, leaf in named_leaves(config)]
+        found = sum(isinstance(leaf, str) and leaf == name for leaf in leaves)
+        if found < len(pruned_layers(layer)):
+            raise ValueError(
+                f"{layer.name!r} ({type(layer).__name__}) has pruned layers inside that its "
+                "get_config() does not tell of: a file of the whole model, or a copy, would not "
+                "have their masks. Use save_weights or tf.train.Checkpoint, and load into a fresh "
+                "model that is pruned in the same way; or save what tf_movprune.strip_pruning "
+                "returns."
+            )
+        return config
 
 
 def guard_saving(model: Layer) -> None:
-    """Makes `save`, `export` and `save_to_preset` of a pruned model raise before a file is open."""
-    if isinstance(model, keras.Model):
-        for name in ("save", "save_to_preset"):
-            if hasattr(model, name):
-                vars(model)[name] = _SaveRefusal(model)
+    """Makes whatever saves or copies a pruned model raise if masks would be lost."""
+    for layer in holders(model):
+        vars(layer)[_CONFIG] = _CompleteConfig(layer)
 
 
 def unguard_saving(model: Layer) -> None:
-    """Undoes `guard_saving`."""
-    for name in ("save", "save_to_preset"):
-        vars(model).pop(name, None)
+    """Undoes `guard_saving`, while the model still has its pruned layers."""
+    for layer in holders(model):
+        vars(layer).pop(_CONFIG, None)
+
+
+def prune_scope() -> AbstractContextManager[Any]:
+    """A scope in which files of whole pruned models load, with their optimizers."""
+    classes = (PrunedLayer, MovementAdamW, LinearWarmupDecay)
+    return keras.saving.custom_object_scope(
+        {keras.saving.get_registered_name(cls): cls for cls in classes}
+    )
 
 
 def check_stripped(model: Any) -> None:

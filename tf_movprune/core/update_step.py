@@ -1,0 +1,157 @@
+"""What `UpdatePruningStep` and `update_masks` do in every shell."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_movprune.core.masked_kernel import MaskedKernel, overall_sparsity
+from tf_movprune.core.refresh import refresh_masks
+from tf_movprune.core.run_checks import Run
+from tf_movprune.core.wording import counted
+
+_BATCHES_WITHOUT_STEP = 64  # more than a loss scale needs, and most accumulate gradients over
+
+
+def check_step(step: Any) -> None:
+    """Checks the `step` of `update_masks`: an integer of Python, NumPy, TensorFlow or Keras.
+
+    Raises:
+      TypeError: `step` is not an integer.
+      ValueError: `step` is negative, where its value is known.
+    """
+    dtype = getattr(step, "dtype", type(step))
+    is_integer = dtype is int or (dtype is not type(step) and tf.as_dtype(dtype).is_integer)
+    if not is_integer:
+        raise TypeError(
+            "step must be an integer, the number of optimizer steps taken so far, got "
+            f"{step!r}. Pass model.optimizer.iterations, or count the steps of your own loop."
+        )
+    if isinstance(step, int | np.integer | np.ndarray) and step < 0:
+        raise ValueError(f"step must be at least 0, got {step}.")
+
+
+def compiled_refresh(
+    kernels: Sequence[MaskedKernel], iterations: Any, *, jit_compile: bool
+) -> Callable[[tf.Tensor, int, tf.Tensor], tf.Tensor]:
+    """A `tf.function` that refreshes the masks which are due.
+
+    Args:
+      kernels: masked kernels, each once.
+      iterations: integer scalar variable of TensorFlow or Keras: the number of optimizer steps
+        taken so far.
+      jit_compile: whether XLA compiles the function; it fuses each pass of a selection.
+
+    Returns:
+      A function of the overall sparsity that the masks have, the steps since its last call, and a
+      bool scalar, whether to refresh what is not due too. It returns the overall sparsity.
+    """
+
+    @tf.function(jit_compile=jit_compile, autograph=False)
+    def refresh(sparsity, window, force):
+        step = tf.cast(iterations + 0, tf.int64)
+        refreshed = refresh_masks(kernels, step, window=window, force=force)
+        return tf.cond(refreshed, lambda: overall_sparsity(kernels), lambda: sparsity)
+
+    return refresh
+
+
+class StepCheck:
+    """Notices that an optimizer takes no steps, on which masks would depend.
+
+    Args:
+      step: the number of steps that it took before the run.
+      accumulation_steps: number of batches over which it says that it sums gradients, at least 1.
+      loss_scale: the factor by which it scales the loss, if it adapts it.
+
+    Attributes:
+      batches: number of batches of the run so far.
+    """
+
+    def __init__(self, step: int, accumulation_steps: int, loss_scale: float | None):
+        self.batches = 0
+        self._first_step = step
+        self._first_scale = loss_scale
+        self._accumulated = accumulation_steps
+        self._patience = max(_BATCHES_WITHOUT_STEP, accumulation_steps)
+        self._has_passed = False
+
+    def begin_batch(self) -> None:
+        """Counts a batch."""
+        self.batches += 1
+
+    @property
+    def is_due(self) -> bool:
+        """True after as many batches as an optimizer may take for its first step."""
+        return self.batches == self._patience
+
+    def check(self, step: int, loss_scale: float | None, *, is_training: bool) -> None:
+        """Raises RuntimeError if no step was taken, and none can be expected any more.
+
+        Args:
+          step: the number of steps that the optimizer has taken now.
+          loss_scale: the factor by which it scales the loss now, if it adapts it.
+          is_training: whether the run goes on.
+        """
+        taken = step - self._first_step
+        if self._has_passed or (not taken and is_training and self.batches < self._accumulated):
+            return
+        # A step that overflows is counted, and halves the scale of the loss, if there is one.
+        has_overflowed = (
+            loss_scale is not None
+            and self._first_scale is not None
+            and loss_scale <= max(1.0, self._first_scale / 2.0**taken)
+        )
+        is_decided = self.batches >= self._patience or not is_training
+        if not taken or (has_overflowed and is_decided):
+            raise RuntimeError(
+                "model.optimizer has taken no step in "
+                f"{counted(self.batches, 'batch', 'batches')}, so the masks would not depend on "
+                "training. If the model trains with optimizers of its own, call "
+                "tf_movprune.update_masks(model, step) at the start of its train_step, with the "
+                "iterations of one of them, in place of this callback. If gradients overflow in "
+                "half precision, lower the learning rate or the initial loss scale. If it "
+                "accumulates gradients over more batches than that, give it their number as its "
+                "attribute gradient_accumulation_steps, and train for more."
+            )
+        self._has_passed = not has_overflowed
+
+
+def run_of_steps(start: int, num_train_steps: int) -> Run:
+    """The run from a step to the end of the whole training."""
+    return Run(start, num_train_steps, f"num_train_steps is {num_train_steps}")
+
+
+def run_of_epochs(start: int, steps: int, epochs: int, steps_done: int = 0) -> Run:
+    """The run of one call of `fit`.
+
+    Args:
+      start: the number of optimizer steps taken so far.
+      steps: batches of an epoch.
+      epochs: epochs to come, with the one that begins.
+      steps_done: batches of that one which were taken before.
+    """
+    length = epochs * steps - steps_done
+    parts = f"{steps} × {epochs}" + (f" - {steps_done} done before" if steps_done else "")
+    return Run(start, start + length, f"this run has {counted(length, 'step')} ({parts})")
+
+
+def warn_if_unfinished(kernels: Sequence[MaskedKernel], step: int, sparsity: float) -> None:
+    """Warns of a run that stopped early, or whose length was not known when it began.
+
+    Args:
+      kernels: masked kernels.
+      step: the number of optimizer steps taken.
+      sparsity: the overall sparsity of their masks.
+    """
+    end = max(kernel.settings.ramp.end_step or 0 for kernel in kernels)
+    if step < end:
+        warnings.warn(
+            f"Training stopped at step {step}, before the schedule's end_step {end}: sparsity "
+            f"is {sparsity:.3f}.",
+            stacklevel=2,
+        )
