@@ -238,6 +238,9 @@ def test_pruned_models_save_weights_alone(whole, tmp_path):
         source.save(tmp_path / "model.keras")
     with pytest.raises(ValueError, match=r"Use save_weights or .*tf_movprune.strip_pruning"):
         source.save_to_preset(tmp_path / "preset")
+    if whole:  # which holds another model that is saved by itself
+        with pytest.raises(ValueError, match="Use save_weights or"):
+            source.backbone.save_to_preset(tmp_path / "backbone")
     source.save_weights(tmp_path / "model.weights.h5")
     target.load_weights(tmp_path / "model.weights.h5")
     assert sparsities(target) == sparsities(source)
