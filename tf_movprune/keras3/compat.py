@@ -145,8 +145,9 @@ def forget_compilation(model: Layer) -> None:
 def forget_functions(model: Layer) -> None:
     """Forgets the compiled functions of a model."""
     if isinstance(model, keras.Model):
-        for name in ("train_function", "test_function", "predict_function"):
-            setattr(model, name, None)
+        for name in ("train_function", "test_function", "predict_function", "generate_function"):
+            if hasattr(model, name):  # KerasHub's models alone generate
+                setattr(model, name, None)
 
 
 def inner_optimizer(optimizer: Any) -> Any:

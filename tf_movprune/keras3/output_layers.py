@@ -53,7 +53,7 @@ def _read_off(model: keras.Model, prunable: dict[str, Layer]) -> frozenset[int]:
             layers.update((id(compat.tensorflow_variable(w)), id(layer)) for w in weights)
             owned.update(id(compat.tensorflow_variable(w)) for w in layer.weights)
     variables = [compat.tensorflow_variable(w) for w in model.trainable_weights]
-    others = {id(v) for v in variables if id(v) not in owned and _is_matrix(v)}
+    others = {id(v) for v in variables if id(v) not in owned and is_matrix(v)}
     everything = {id(v): v for w in model.weights for v in [compat.tensorflow_variable(w)]}
     tracked = [v for key, v in everything.items() if key in layers or key in others]
     graph = _trace(model).graph
@@ -75,5 +75,6 @@ def _trace(model: keras.Model) -> Any:
     return tf.function(forward, autograph=False).get_concrete_function(*args, **kwargs)
 
 
-def _is_matrix(variable: tf.Variable) -> bool:
+def is_matrix(variable: Any) -> bool:
+    """Returns whether a variable has two axes and more, apart from those of size 1."""
     return sum(size > 1 for size in variable.shape) > 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import re
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from tf_movprune.core.blocks import check_blocks
 from tf_movprune.core.granularity import Blocks
@@ -15,10 +17,11 @@ from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.kernel_places import is_prunable, kernel_places
 from tf_movprune.keras3.layer_tree import walk
-from tf_movprune.keras3.output_layers import find_output_layers
+from tf_movprune.keras3.output_layers import find_output_layers, is_matrix
 
 _BACKBONE = "Backbone"  # KerasHub is not imported: whoever has a backbone has imported it
-_ROUTERS = ("router", "_router", "gate_router")
+# Layers that choose experts: they are small, and each of their weights decides on whole experts.
+_ROUTER = re.compile(r"router|sparse_feedforward_gate|shared_expert_gate")
 
 
 def choose(
@@ -55,6 +58,8 @@ def choose(
     for path, layer in chosen.items():
         check_layer(path, layer)
     _check_blocks(chosen, settings)
+    if policy is None:
+        _warn_of_banks(model)
     return chosen, settings
 
 
@@ -66,28 +71,63 @@ def prunable_layers(model: Layer) -> dict[str, Layer]:
 def default_targets(model: Layer) -> dict[str, Layer]:
     """The layers that are pruned if no policy chooses others, by path.
 
-    KerasHub backbones: the dense layers inside their blocks, without routers. Other models: the
-    dense, convolution and user-defined prunable layers, without embeddings, recurrent layers and
-    the output layers.
+    KerasHub backbones: the dense layers inside their blocks, and those with a
+    `get_prunable_weights()`, without routers of experts. Other models, and backbones without any
+    such layer, as convolutional ones: the dense, convolution and user-defined prunable layers,
+    without embeddings, recurrent layers and the output layers. A backbone has no output layers.
     """
     layers = walk(model, is_prunable)
+    inside = _inside_blocks(model, layers)
+    chosen = {path: layer for path, layer in inside.items() if _is_matrix_of_block(path, layer)}
+    if chosen:
+        return chosen
+    outputs = frozenset() if is_backbone(model) else find_output_layers(model)
+    return {
+        path: layer
+        for path, layer in layers.items()
+        if is_prunable(layer)
+        and id(layer) not in outputs
+        and not isinstance(layer, (keras.layers.Embedding, keras.layers.RNN))
+    }
+
+
+def _inside_blocks(model: Layer, layers: Mapping[str, Layer]) -> dict[str, Layer]:
+    """The layers inside composite layers of backbones; none that stands in a graph itself."""
     backbones = [""] if is_backbone(model) else []
     backbones += [f"{path}." for path, layer in layers.items() if is_backbone(layer)]
-    outputs = find_output_layers(model) if not backbones else frozenset()
 
-    def is_target(path: str, layer: Layer) -> bool:
-        if not is_prunable(layer):
-            return False
-        prefix = max((p for p in backbones if path.startswith(p)), key=len, default=None)
-        if prefix is not None:
-            inside = path.removeprefix(prefix)
-            is_dense = isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense))
-            return is_dense and "." in inside and inside.split(".")[-1] not in _ROUTERS
-        if backbones or id(layer) in outputs:
-            return False
-        return not isinstance(layer, (keras.layers.Embedding, keras.layers.RNN))
+    def is_inside(path: str) -> bool:
+        prefix = max((p for p in backbones if path.startswith(p)), key=len, default=path)
+        return "." in path.removeprefix(prefix)
 
-    return {path: layer for path, layer in layers.items() if is_target(path, layer)}
+    return {path: layer for path, layer in layers.items() if is_inside(path)}
+
+
+def _is_matrix_of_block(path: str, layer: Layer) -> bool:
+    kinds = (keras.layers.Dense, keras.layers.EinsumDense)
+    is_chosen = isinstance(layer, kinds) or hasattr(layer, "get_prunable_weights")
+    return is_chosen and not _ROUTER.search(path)
+
+
+def _warn_of_banks(model: Layer) -> None:
+    """Warns of kernels in blocks of backbones that no prunable layer holds, such as experts'."""
+    inside = _inside_blocks(model, walk(model, is_prunable))
+    banks = {
+        f"{path}.{weight.name} {tuple(weight.shape)}": weight
+        for path, layer in inside.items()
+        if not is_prunable(layer) and not type(layer).__module__.startswith("keras.")
+        for weight in compat.own_attributes(layer).values()
+        if compat.is_variable(weight) and len(weight.shape) > 2 and is_matrix(weight)
+    }
+    if banks:
+        size = sum(math.prod(weight.shape) for weight in banks.values())
+        warnings.warn(
+            f"The default choice for {type(model).__name__} {model.name!r} leaves out banks of "
+            f"matrices with {size / max(model.count_params(), 1):.0%} of the weights, which no "
+            f"prunable layer holds, such as {next(iter(banks))}. To prune them, give each of "
+            "their layers a get_prunable_weights() that returns them; to keep them dense, go on.",
+            stacklevel=5,
+        )
 
 
 def is_backbone(layer: Layer) -> bool:
@@ -149,8 +189,3 @@ def _nothing_to_prune(model: Layer, policy: Any, others: Mapping[str, Layer]) ->
     if not model.built:
         message += " The model is not built: call it once on example inputs."
     return message
-
-
-def is_matrix(weight: tf.Variable) -> bool:
-    """Returns whether a weight has two axes and more, apart from those of size 1."""
-    return sum(size > 1 for size in weight.shape) > 1
