@@ -13,11 +13,11 @@ from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.settings import Settings, resolve
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
+from tf_movprune.keras3.keras_hub import is_backbone
 from tf_movprune.keras3.kernel_places import is_prunable, kernel_places
 from tf_movprune.keras3.layer_tree import walk
 from tf_movprune.keras3.output_layers import find_output_layers
 
-_BACKBONE = "Backbone"  # KerasHub is not imported: whoever has a backbone has imported it
 _ROUTERS = ("router", "_router", "gate_router")
 
 
@@ -88,14 +88,6 @@ def default_targets(model: Layer) -> dict[str, Layer]:
         return not isinstance(layer, (keras.layers.Embedding, keras.layers.RNN))
 
     return {path: layer for path, layer in layers.items() if is_target(path, layer)}
-
-
-def is_backbone(layer: Layer) -> bool:
-    """Returns whether a layer is a backbone of KerasHub."""
-    return any(
-        cls.__name__ == _BACKBONE and cls.__module__.startswith("keras_hub.")
-        for cls in type(layer).__mro__
-    )
 
 
 def check_layer(path: str, layer: Layer) -> None:
