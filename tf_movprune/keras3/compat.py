@@ -159,11 +159,6 @@ def lookup_layer(layer: Layer) -> Any:
     return layer if is_lookup else None
 
 
-def is_made_of_layers(cls: type) -> bool:
-    """Returns whether models of a class are made from their layers: no class of their own is."""
-    return cls in (keras.Model, keras.Sequential, Functional)
-
-
 def is_quantized(layer: Layer) -> bool:
     """Returns whether a layer computes with quantized weights."""
     return getattr(layer, "quantization_mode", None) is not None

@@ -17,7 +17,7 @@ from tf_movprune.core.described_model import (
     configuration_for,
     useless,
 )
-from tf_movprune.keras3 import compat, keras_hub
+from tf_movprune.keras3 import keras_hub
 
 _KEYS = ("config", "build_config")
 
@@ -26,8 +26,7 @@ def describe(model: keras.Model) -> dict[str, Any] | None:
     """The class and configuration of a model, without what it was compiled with.
 
     KerasHub's tasks are described without their preprocessors, whose vocabularies are in other
-    files. The result is None for models that are made of layers, Sequential and Functional ones,
-    and for those whose class has no configuration.
+    files. The result is None for models whose class has no `get_config` of its own.
     """
     cls = type(model)
     if not has_configuration(cls):
@@ -44,10 +43,12 @@ def describe(model: keras.Model) -> dict[str, Any] | None:
 
 
 def has_configuration(cls: Any) -> bool:
-    """Returns whether models of a class are made from a configuration, and not of layers."""
-    return (
-        isinstance(cls, type) and issubclass(cls, keras.Model) and not compat.is_made_of_layers(cls)
-    )
+    """Returns whether a class of models has a `get_config` of its own.
+
+    That of Keras lists layers; or it guesses, and misses arguments of the class.
+    """
+    is_model = isinstance(cls, type) and issubclass(cls, keras.Model)
+    return is_model and not cls.get_config.__module__.startswith("keras.")
 
 
 def model_of(

@@ -9,7 +9,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_movprune.core.inference import Inference, check_sizes, fixed_specs, named_outputs
+from tf_movprune.core.inference import (
+    Inference,
+    check_sizes,
+    fixed_specs,
+    has_open_axis,
+    named_outputs,
+)
 from tf_movprune.keras3 import compat, keras_hub
 from tf_movprune.keras3.call_arguments import call_arguments
 from tf_movprune.keras3.saving import check_stripped
@@ -37,6 +43,8 @@ def inference_of(
     check_stripped(model)
     check_sizes(sequence_length, batch_size)
     call = call_arguments(model, inputs if isinstance(inputs, Mapping) else None)
+    if sequence_length is not None and has_open_axis(call.specs):
+        keras_hub.check_sequence_length(model, sequence_length)
     specs = fixed_specs(model.name, call.specs, sequence_length, batch_size)
     output_names = compat.output_names(model) if compat.runs_its_graph(model) else None
 

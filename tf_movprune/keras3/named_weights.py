@@ -29,7 +29,8 @@ from tf_movprune.keras3.vocabularies import learned_vocabularies, recompute_cons
 def named_weights(model: keras.Model) -> list[NamedWeight]:
     """The weights of a stripped model, in its order, and then its vocabularies.
 
-    Names are the paths that Keras gives to variables.
+    Names are the paths that Keras gives to variables, without the name of the model, which paths
+    have or lack by the way in which the model was built.
 
     Raises:
       TypeError: `model` is not a Keras model.
@@ -59,8 +60,8 @@ def named_weights(model: keras.Model) -> list[NamedWeight]:
 
 
 def _weights_by_name(model: keras.Model) -> dict[str, tf.Variable | Vocabulary]:
-    names = [weight.path for weight in model.weights]
-    weights: list = [compat.tensorflow_variable(weight) for weight in model.weights]
+    names = [weight.path.removeprefix(f"{model.name}/") for weight in model.weights]
+    weights = [compat.tensorflow_variable(weight) for weight in model.weights]
     vocabularies = learned_vocabularies(walk(model).values())
     names += [vocabulary.name for vocabulary in vocabularies]
     return dict(zip(unique_names(names), [*weights, *vocabularies]))
@@ -73,7 +74,7 @@ def check_loadable(model: keras.Model | type) -> None:
       TypeError: it is not a Keras model, or a class whose models are not made from a configuration.
       ValueError: the model is pruned.
     """
-    expected = "a built Keras model, a class whose get_config() says all of a model, or None"
+    expected = "a built Keras model, a class of models with a get_config() of its own, or None"
     if not isinstance(model, type):
         check_keras_object(model, keras.Model, expected)
         check_stripped(model)
