@@ -39,7 +39,8 @@ def random_inputs(
         if "mask" in spec.name and shape:
             array = np.arange(shape[-1]) < max(1, shape[-1] // 2) + np.zeros(shape)
         elif spec.dtype.is_integer:
-            array = random.randint(0, 1 if "type" in spec.name else vocabulary_size, shape)
+            is_kind = "type" in spec.name or "segment" in spec.name  # of which some models have one
+            array = random.randint(0, 1 if is_kind else vocabulary_size, shape)
         elif whole or spec.dtype.is_bool:
             array = random.randint(0, 2, shape)
         else:

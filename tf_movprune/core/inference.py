@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.example_inputs import given_inputs, random_inputs
+from tf_movprune.core.nested import named_leaves, valid_names
 
 
 class IfOpen(int):
@@ -168,6 +170,68 @@ class Inference:
         finally:
             for variable, value in before:
                 variable.assign(value)
+
+
+def check_sizes(sequence_length: Any, batch_size: Any) -> None:
+    """Raises TypeError or ValueError if a size is neither None nor a positive integer."""
+    for name, size in (("sequence_length", sequence_length), ("batch_size", batch_size)):
+        if size is not None:
+            check_integer(name, size, example=128, minimum=1)
+
+
+def has_open_axis(specs: Sequence[tf.TensorSpec]) -> bool:
+    """Returns whether an axis other than the first is open."""
+    return any(None in spec.shape[1:] for spec in specs if spec.shape.rank)
+
+
+def fixed_specs(
+    model_name: str,
+    specs: Sequence[tf.TensorSpec],
+    sequence_length: int | None,
+    batch_size: int | None,
+) -> list[tf.TensorSpec]:
+    """Specs whose open axes have sizes: the first `batch_size`, and others `sequence_length`.
+
+    Raises:
+      ValueError: there is no axis that could have the `sequence_length`.
+    """
+    is_asked_for = sequence_length is not None and not isinstance(sequence_length, IfOpen)
+    has_it = any(sequence_length in spec.shape[1:] for spec in specs if spec.shape.rank)
+    if is_asked_for and not (has_open_axis(specs) or has_it):
+        shapes = ", ".join(f"{spec.name} {tuple(spec.shape)}" for spec in specs)
+        raise ValueError(
+            f"sequence_length is {sequence_length}, but the inputs of {model_name!r} have no open "
+            f"axis but the first: {shapes}. Leave sequence_length out, or make the model for "
+            "inputs of that length, in a subclassed one by inputs=... of it."
+        )
+
+    def fixed(spec: tf.TensorSpec) -> tf.TensorSpec:
+        sizes = [size if size is not None else sequence_length for size in spec.shape]
+        if sizes:
+            sizes[0] = spec.shape[0] if spec.shape[0] is not None else batch_size
+        return tf.TensorSpec(sizes, spec.dtype, name=spec.name)
+
+    return [fixed(spec) for spec in specs]
+
+
+@tf.autograph.experimental.do_not_convert
+def named_outputs(outputs: Any, names: Sequence[str] | None) -> dict[str, tf.Tensor]:
+    """Outputs by name: their keys, those of a graph's outputs, or `output_0`, `output_1`, ..."""
+    if isinstance(outputs, Mapping) or hasattr(outputs, "_fields"):
+        leaves = list(named_leaves(outputs))
+    elif isinstance(outputs, list | tuple):
+        leaves = list(named_leaves(outputs, "output"))
+    else:
+        leaves = [("output_0", outputs)]
+    if names and len(names) == len(leaves) and not isinstance(outputs, Mapping):
+        leaves = [(name, value) for name, (_, value) in zip(names, leaves)]
+    unique = valid_names([name for name, _ in leaves])
+    kept = (tf.RaggedTensor, tf.SparseTensor)  # which `Inference` refuses by name
+    return {
+        name: value if isinstance(value, kept) else tf.convert_to_tensor(value)
+        for name, (_, value) in zip(unique, leaves)
+        if value is not None
+    }
 
 
 def _summary(error: Exception) -> str:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pathlib
 import re
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
+import tensorflow as tf
+
+from tf_movprune.core.vocabulary import Vocabulary
 
 PARTS = ("embeddings", "layers", "other")
 """Parts of a model whose sizes are reported separately.
@@ -63,3 +67,122 @@ def renumbered(names: Iterable[str]) -> list[str]:
         return "/".join(map(rank, parents, components))
 
     return [of(name) for name in names]
+
+
+class Assignable(Protocol):
+    """A weight that takes values: a variable of TensorFlow, or the vocabulary of a layer."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def shape(self) -> tf.TensorShape: ...
+
+    @property
+    def dtype(self) -> tf.DType: ...
+
+    def assign(self, value: Any) -> Any: ...
+
+
+_Weight = TypeVar("_Weight", bound=Assignable)
+
+
+def matching(
+    model_name: str,
+    weights: Mapping[str, _Weight],
+    specs: Mapping[str, tf.TensorSpec],
+    path: str | pathlib.Path,
+) -> dict[str, _Weight]:
+    """The weights of a model by their names in a file.
+
+    Names may differ in the numbers that Keras gives to layers, if their order is the same.
+
+    Args:
+      model_name: name of the model, for messages.
+      weights: its weights by name.
+      specs: shapes and dtypes of the weights in the file by name.
+      path: path of the file, for messages.
+
+    Raises:
+      ValueError: names, shapes or dtypes are not those of the model. Floats may be of another
+        precision.
+    """
+    in_file, in_model = list(specs), list(weights)
+    if set(in_file) != set(in_model):
+        in_file, in_model = renumbered(in_file), renumbered(in_model)
+    places = {name: i for i, name in enumerate(in_model)}
+    missing = [name for name in in_model if name not in set(in_file)]
+    extra = [name for name in in_file if name not in places]
+    if missing or extra or not len(in_file) == len(in_model) == len(set(in_file)):
+        raise ValueError(
+            f"The weights in {path} are not those of {model_name!r}. Missing in the file: "
+            f"{_listed(missing)}. Missing in the model: {_listed(extra)}. (Numbers of layers are "
+            "counted anew here.) Build the model that was written, and call it once."
+        )
+    ordered = list(weights.values())
+    found = {name: ordered[places[place]] for name, place in zip(specs, in_file)}
+    for kind in ("shape", "dtype"):
+        wrong = [
+            f"{weight.name} {_shown(getattr(weight, kind))}, in the file "
+            f"{_shown(getattr(specs[name], kind))}"
+            for name, weight in found.items()
+            if not _fits(specs[name], weight, kind)
+        ]
+        if wrong:
+            raise ValueError(
+                f"{kind.capitalize()}s in {path} are not those of {model_name!r}: {_listed(wrong)}."
+            )
+    return found
+
+
+def assign(
+    model_name: str,
+    weights: Mapping[str, Assignable],
+    arrays: Mapping[str, np.ndarray],
+    path: str | pathlib.Path,
+) -> None:
+    """Gives weights the values of a file.
+
+    Args:
+      model_name: name of the model, for messages.
+      weights: what `matching` returned.
+      arrays: arrays by name.
+      path: path of the file, for messages.
+
+    Raises:
+      ValueError: a weight cannot have the values of its array. No weight has changed then.
+    """
+    try:
+        values = {name: _value_for(weight, arrays[name]) for name, weight in weights.items()}
+    except ValueError as error:
+        raise ValueError(f"{path} does not fit {model_name!r}: {error}") from error
+    for name, weight in weights.items():
+        weight.assign(values[name])
+
+
+def _value_for(weight: Assignable, array: np.ndarray) -> Any:
+    if isinstance(weight, Vocabulary):
+        return weight.checked(array)
+    dtype = weight.dtype.as_numpy_dtype
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore"):
+        value = array.astype(dtype)
+    if np.isfinite(array).all() and not np.isfinite(value).all():
+        raise ValueError(f"{weight.name} of {weight.dtype.name} overflows with {array.dtype}.")
+    return value
+
+
+def _fits(spec: tf.TensorSpec, weight: Assignable, kind: str) -> bool:
+    if kind == "shape":
+        return weight.shape.is_compatible_with(spec.shape)
+    return spec.dtype == weight.dtype or (spec.dtype.is_floating and weight.dtype.is_floating)
+
+
+def _shown(value: tf.TensorShape | tf.DType) -> str:
+    return value.name if isinstance(value, tf.DType) else str(value)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return (", ".join(names[:5]) or "none") + more

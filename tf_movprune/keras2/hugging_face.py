@@ -245,9 +245,9 @@ def has_configuration(cls: Any) -> bool:
     )
 
 
-def configuration(cls: Any, description: dict[str, Any]) -> Any:
-    """The configuration in what `describe` returned."""
-    return cls.config_class.from_dict(description["config"])
+def configuration(cls: Any, values: dict[str, Any]) -> Any:
+    """The configuration of the values that `describe` returned."""
+    return cls.config_class.from_dict(values)
 
 
 def full_size_shapes(cls: Any, config: Any) -> list[tf.TensorShape]:

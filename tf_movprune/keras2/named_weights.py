@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune.core.named_weights import NamedWeight, renumbered, unique_names
+from tf_movprune.core.named_weights import NamedWeight, assign, matching, unique_names
+from tf_movprune.core.vocabulary import Vocabulary
 from tf_movprune.keras2 import hugging_face
 from tf_movprune.keras2.compat import check_keras_object, keras
 from tf_movprune.keras2.layer_tree import LayerTree
@@ -17,7 +17,6 @@ from tf_movprune.keras2.saving import check_stripped
 from tf_movprune.keras2.targets import default_targets
 from tf_movprune.keras2.vocabularies import (
     PreprocessingLayer,
-    Vocabulary,
     recompute_constants,
     vocabulary_of,
 )
@@ -99,33 +98,7 @@ def matching_weights(
       ValueError: names, shapes or dtypes are not those of the model. Floats may be of another
         precision.
     """
-    weights = _weights_by_name(LayerTree(model))
-    in_file, in_model = list(specs), list(weights)
-    if set(in_file) != set(in_model):
-        in_file, in_model = renumbered(in_file), renumbered(in_model)
-    places = {name: i for i, name in enumerate(in_model)}
-    missing = [name for name in in_model if name not in set(in_file)]
-    extra = [name for name in in_file if name not in places]
-    if missing or extra or not len(in_file) == len(in_model) == len(set(in_file)):
-        raise ValueError(
-            f"The weights in {path} are not those of {model.name!r}. Missing in the file: "
-            f"{_listed(missing)}. Missing in the model: {_listed(extra)}. (Numbers of layers are "
-            "counted anew here.) Build the model that was written, and call it once."
-        )
-    ordered = list(weights.values())
-    found = {name: ordered[places[place]] for name, place in zip(specs, in_file)}
-    for kind in ("shape", "dtype"):
-        wrong = [
-            f"{weight.name} {_shown(getattr(weight, kind))}, in the file "
-            f"{_shown(getattr(specs[name], kind))}"
-            for name, weight in found.items()
-            if not _fits(specs[name], weight, kind)
-        ]
-        if wrong:
-            raise ValueError(
-                f"{kind.capitalize()}s in {path} are not those of {model.name!r}: {_listed(wrong)}."
-            )
-    return found
+    return matching(model.name, _weights_by_name(LayerTree(model)), specs, path)
 
 
 def assign_weights(
@@ -145,38 +118,5 @@ def assign_weights(
     Raises:
       ValueError: a weight cannot have the values of its array. No weight has changed then.
     """
-    try:
-        values = {name: _value_for(weight, arrays[name]) for name, weight in weights.items()}
-    except ValueError as error:
-        raise ValueError(f"{path} does not fit {model.name!r}: {error}") from error
-    for name, weight in weights.items():
-        weight.assign(values[name])
+    assign(model.name, weights, arrays, path)
     recompute_constants(LayerTree(model))
-
-
-def _value_for(weight: tf.Variable | Vocabulary, array: np.ndarray) -> Any:
-    if isinstance(weight, Vocabulary):
-        return weight.checked(array)
-    dtype = weight.dtype.as_numpy_dtype
-    if array.dtype == dtype:
-        return array
-    with np.errstate(over="ignore"):
-        value = array.astype(dtype)
-    if np.isfinite(array).all() and not np.isfinite(value).all():
-        raise ValueError(f"{weight.name} of {weight.dtype.name} overflows with {array.dtype}.")
-    return value
-
-
-def _fits(spec: tf.TensorSpec, weight: tf.Variable | Vocabulary, kind: str) -> bool:
-    if kind == "shape":
-        return weight.shape.is_compatible_with(spec.shape)
-    return spec.dtype == weight.dtype or (spec.dtype.is_floating and weight.dtype.is_floating)
-
-
-def _shown(value: tf.TensorShape | tf.DType) -> str:
-    return value.name if isinstance(value, tf.DType) else str(value)
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return (", ".join(names[:5]) or "none") + more

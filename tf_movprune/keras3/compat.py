@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 from keras.layers import Layer as Layer
 from keras.src.export import export_utils
+from keras.src.models import Functional
 from keras.src.saving import object_registration
 
 
@@ -102,6 +103,55 @@ def is_graph_network(layer: Any) -> bool:
     if isinstance(layer, keras.Sequential):
         return layer._functional is not None
     return isinstance(layer, keras.Model) and hasattr(layer, "_nodes_by_depth")
+
+
+def runs_its_graph(model: Any) -> bool:
+    """Returns whether a call of a model runs its graph, and no `call` of a class of its own."""
+    call = getattr(model.call, "__func__", None)
+    return is_graph_network(model) and call in (Functional.call, keras.Sequential.call)
+
+
+def graph_inputs(model: keras.Model) -> Any:
+    """The symbolic inputs of a Sequential or Functional model, nested as its call takes them."""
+    return model.inputs[0] if isinstance(model, keras.Sequential) else model._inputs_struct
+
+
+def input_name(tensor: Any) -> str:
+    """The name of the input layer that a symbolic input comes from."""
+    return tensor._keras_history.operation.name
+
+
+def output_names(model: keras.Model) -> list[str]:
+    """The names of the layers that the outputs of a Sequential or Functional model come from."""
+    graph = model._functional if isinstance(model, keras.Sequential) else model
+    return graph.output_names
+
+
+def recorded_shapes(model: keras.Model) -> dict[str, Any] | None:
+    """Nested shapes in which a subclassed model was built, by argument of its `build`."""
+    return getattr(model, "_build_shapes_dict", None)
+
+
+def is_built_throughout(model: keras.Model) -> bool:
+    """Returns whether a model and all layers inside it are built."""
+    return all(layer.built for layer in all_layers(model))
+
+
+def compute_in_float32(layer: Layer) -> None:
+    """Gives a layer of mixed precision the precision of its variables; quantization stays."""
+    policy = layer.dtype_policy
+    if isinstance(policy, keras.dtype_policies.DTypePolicyMap):
+        policy = policy[layer.path]
+    quantized, separator, _ = policy.name.rpartition("_from_")
+    layer._dtype_policy = keras.dtype_policies.get(f"{quantized}{separator}float32")
+
+
+def lookup_layer(layer: Layer) -> Any:
+    """The layer that looks words up for a layer, which may be itself; None if there is none."""
+    if isinstance(layer, keras.layers.TextVectorization):
+        return layer._lookup_layer
+    is_lookup = isinstance(layer, (keras.layers.StringLookup, keras.layers.IntegerLookup))
+    return layer if is_lookup else None
 
 
 def is_quantized(layer: Layer) -> bool:

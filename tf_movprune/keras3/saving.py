@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from tf_movprune.core.nested import named_leaves
-from tf_movprune.keras3.compat import Layer
+from tf_movprune.keras3.compat import Layer, check_keras_object
 from tf_movprune.keras3.layer_tree import holders, pruned_layers
 from tf_movprune.keras3.optimizers import LinearWarmupDecay, MovementAdamW
 from tf_movprune.keras3.pruned_layer import PrunedLayer
@@ -60,7 +60,8 @@ def prune_scope() -> AbstractContextManager[Any]:
 
 
 def check_stripped(model: Any) -> None:
-    """Raises ValueError if a model is still pruned."""
+    """Raises TypeError if `model` is not a Keras model, ValueError if it is still pruned."""
+    check_keras_object(model, keras.Model, "a Keras model")
     if pruned_layers(model):
         raise ValueError(
             f"{model.name!r} is still pruned. Use what tf_movprune.strip_pruning(model) returns."

@@ -15,11 +15,11 @@ from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.settings import Settings, resolve
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
+from tf_movprune.keras3.keras_hub import is_backbone
 from tf_movprune.keras3.kernel_places import is_prunable, kernel_places
 from tf_movprune.keras3.layer_tree import walk
 from tf_movprune.keras3.output_layers import find_output_layers, is_matrix
 
-_BACKBONE = "Backbone"  # KerasHub is not imported: whoever has a backbone has imported it
 # Layers that choose experts: they are small, and each of their weights decides on whole experts.
 _ROUTER = re.compile(r"router|sparse_feedforward_gate|shared_expert_gate")
 
@@ -128,14 +128,6 @@ def _warn_of_banks(model: Layer) -> None:
             "their layers a get_prunable_weights() that returns them; to keep them dense, go on.",
             stacklevel=5,
         )
-
-
-def is_backbone(layer: Layer) -> bool:
-    """Returns whether a layer is a backbone of KerasHub."""
-    return any(
-        cls.__name__ == _BACKBONE and cls.__module__.startswith("keras_hub.")
-        for cls in type(layer).__mro__
-    )
 
 
 def check_layer(path: str, layer: Layer) -> None:
