@@ -383,6 +383,23 @@ def test_configuration_round_trip(kind):
 # ---- weights alone
 
 
+@pytest.fixture(scope="module")
+def target_of():
+    """Other models of the same kinds, each made once, whose weights are those they began with."""
+
+    @functools.cache
+    def made(kind):
+        model = fresh(kind, seed=5)
+        return model, model.get_weights()
+
+    def target_of(kind):
+        model, weights = made(kind)
+        model.set_weights(weights)
+        return model
+
+    return target_of
+
+
 @pytest.mark.parametrize(
     "pass_on",
     [
@@ -395,8 +412,8 @@ def test_configuration_round_trip(kind):
     ids=["h5", "weights.h5", "tf", "h5-by_name", "checkpoint"],
 )
 @pytest.mark.parametrize("kind", ZOO)
-def test_weights_round_trip(kind, pass_on, tmp_path):
-    target = fresh(kind, seed=5)
+def test_weights_round_trip(kind, pass_on, target_of, tmp_path):
+    target = target_of(kind)
     pass_on(example(kind), target, tmp_path)
     assert_same_state(target, example(kind))
     np.testing.assert_array_equal(outputs_of(target), outputs_of(example(kind)))
@@ -450,11 +467,11 @@ def test_checkpoints_do_not_cross_pruning(make, way, tmp_path):
 
     x = np.random.RandomState(0).standard_normal([2, 4, 8]).astype("float32")
     path = str(tmp_path / "weights")
+    plain, first, second = make(), pruned(), pruned()
     with pytest.raises(ValueError, match=r"without masks|is pruned and takes weights of a model"):
-        WAYS[way](make(), pruned(), path)
+        WAYS[way](plain, second, path)
     with pytest.raises(ValueError):
-        WAYS[way](pruned(), make(), path)
-    first, second = pruned(), pruned()
+        WAYS[way](first, plain, path)
     tf_movprune.update_masks(first, 10)
     WAYS[way](first, second, path)
     np.testing.assert_array_equal(first(x), second(x))
