@@ -121,6 +121,7 @@ def outputs_of(model):
     return model(inputs_of(model), training=False).numpy()
 
 
+@functools.cache
 def dense_outputs_of(kind):
     """Outputs of the model if masks are forgotten."""
     model = fresh(kind)

@@ -124,6 +124,13 @@ def train_like(folder, trace, method, jit_compile):
     return layers, recorder.masks, history.history
 
 
+@pytest.fixture(autouse=True)
+def refresh_like_the_step(request, jit_compile):
+    """XLA compiles the refresh where it compiles the step; test_trajectory.py has all methods."""
+    if not jit_compile:
+        request.getfixturevalue("refresh_without_xla")
+
+
 HARD, MAGNITUDE = tf_movprune.HardMovement(), tf_movprune.Magnitude()
 OWN_RUNS = [
     ("hard", HARD, True),

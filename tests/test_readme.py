@@ -29,6 +29,7 @@ def test_first_example(tmp_path, monkeypatch, capsys):
     assert "dense.kernel" in printed and "model.tflite" in printed
 
 
+@pytest.mark.usefixtures("refresh_without_xla")
 def test_bert_example(tmp_path, monkeypatch):
     transformers = pytest.importorskip("transformers")
     monkeypatch.chdir(tmp_path)
@@ -54,6 +55,7 @@ def test_bert_example(tmp_path, monkeypatch):
     assert tf_movprune.summarize_sparsity(loaded).sparsity == pytest.approx(0.9, abs=0.01)
 
 
+@pytest.mark.usefixtures("refresh_without_xla")
 def test_tfmot_schedule_of_the_comparison():
     from tensorflow_model_optimization.python.core.sparsity.keras import pruning_schedule
 

@@ -4,6 +4,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from tensorflow_model_optimization.sparsity import keras as tfmot
+from wrapped import mask_of, scores_of, threshold_of, wrappers
+
+import tf_movprune
 from runs import (
     FIRST,
     SECOND,
@@ -16,10 +20,6 @@ from runs import (
     kept_at,
     sparsity,
 )
-from tensorflow_model_optimization.sparsity import keras as tfmot
-from wrapped import mask_of, scores_of, threshold_of, wrappers
-
-import tf_movprune
 from tf_movprune.core.schedules import Ramp
 
 

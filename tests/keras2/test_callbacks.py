@@ -1,15 +1,16 @@
-"""UpdatePruningStep: masks at every step of real training, and what is shown of them."""
-
-import re
+"""UpdatePruningStep: masks at every step of real training, refreshed under XLA as users' are."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from tensorflow_model_optimization.sparsity import keras as tfmot
+from wrapped import mask_of, scores_of, wrappers
+
+import tf_movprune
 from runs import (
     FIRST,
     SECOND,
-    STEPS,
     assert_masks_are_top_of_scores,
     compiled,
     cubic,
@@ -21,10 +22,6 @@ from runs import (
     masks,
     top,
 )
-from tensorflow_model_optimization.sparsity import keras as tfmot
-from wrapped import mask_of, scores_of, wrappers
-
-import tf_movprune
 
 
 class StopAt(keras.callbacks.Callback):
@@ -115,20 +112,6 @@ def test_early_stopping_refreshes_the_masks():
     assert_masks_are_top_of_scores(model, kept_at(schedule, 4))
 
 
-def test_pruning_step_is_the_optimizer_step(capsys):
-    """A second fit goes on where the optimizer stands, and shows it."""
-    schedule = cubic(begin_step=0, end_step=12)
-    model = compiled(schedule)
-    update = tf_movprune.UpdatePruningStep(num_train_steps=12)
-    first, _ = fit(model, epochs=1, update=update)
-    second, _ = fit(model, epochs=2, initial_epoch=1, update=update, verbose=2)
-    assert first.steps + second.steps == list(range(12))
-    assert first.kept + second.kept == [kept_at(schedule, step) for step in range(12)]
-    assert kept(model) == [16, 8]
-    shown = last_shown(capsys.readouterr().out, epochs=1)
-    np.testing.assert_allclose(shown, second.epoch_sparsity, atol=6e-5)
-
-
 def test_schedules_by_layer():
     slow, fast = cubic(begin_step=4, end_step=12), cubic(0 + 6, 0.5, begin_step=0)
     model = tf_movprune.prune_low_movement(dense_model(), {"first": slow, "*": fast})
@@ -175,6 +158,7 @@ def test_end_step_that_steps_per_execution_jumps_over():
     assert recorder.kept == [[FIRST, SECOND], kept_at(schedule, 4), [16, 8]]
 
 
+@pytest.mark.usefixtures("refresh_without_xla")
 def test_refreshing_is_compiled_once():
     model = compiled(cubic(), steps_per_execution=3)
     update = tf_movprune.UpdatePruningStep()
@@ -191,6 +175,7 @@ def test_refreshing_is_compiled_once():
     assert recorder.steps[0] == 0 and recorder.kept[-1] == [16, 8]
 
 
+@pytest.mark.usefixtures("refresh_without_xla")
 def test_another_schedule_is_compiled_anew():
     model = compiled(cubic())
     update = tf_movprune.UpdatePruningStep()
@@ -277,49 +262,6 @@ def test_schedule_of_ones_own():
     assert recorder.kept == [[48, 24]] * 5 + [[32, 16]] * 7
 
 
-# ---- what is shown
-
-
-def last_shown(text, epochs):
-    """The last sparsity on the progress bar of each epoch."""
-    parts = re.split(r"Epoch \d+/\d+", text)[1:] if epochs > 1 else [text]
-    assert len(parts) == epochs
-    return [float(re.findall(r"\bsparsity: ([\d.e+-]+)", part)[-1]) for part in parts]
-
-
-@pytest.mark.parametrize("verbose", [1, 2])
-def test_progress_bar_shows_the_current_sparsity(capsys, verbose):
-    model = compiled(cubic(begin_step=0, end_step=12))
-    recorder, history = fit(model, verbose=verbose, validation_data=data(2))
-    shown = last_shown(capsys.readouterr().out, epochs=2)
-    np.testing.assert_allclose(shown, recorder.epoch_sparsity, atol=6e-5)
-    np.testing.assert_allclose(history.history["sparsity"], recorder.epoch_sparsity, atol=1e-6)
-    averages = [
-        np.mean([1 - sum(counts) / 96 for counts in recorder.kept[start : start + STEPS]])
-        for start in (0, STEPS)
-    ]
-    assert np.all(np.abs(np.array(averages) - shown) > 0.01)
-
-
-def test_progress_bar_shows_the_current_sparsity_between_epochs_too(capsys):
-    """Every value that the bar goes through is the sparsity of a step, not a running mean."""
-    schedule = cubic(begin_step=0, end_step=12)
-    fit(compiled(schedule), verbose=1)
-    shown = re.findall(r"\bsparsity: ([\d.e+-]+)", capsys.readouterr().out)
-    exact = {round(1 - sum(kept_at(schedule, step)) / 96, 4) for step in range(13)}
-    assert len(shown) > 2
-    assert {round(float(value), 4) for value in shown} <= exact
-
-
-def test_ramp_is_announced_before_training(capsys):
-    model = compiled(cubic(begin_step=0, end_step=6))
-    fit(model, epochs=1, verbose=2)
-    text = capsys.readouterr().out
-    line = "Pruning 96 weights in 2 matrices. Sparsity by step: 0.00 at 0, 0.66 at 3, 0.75 at 6."
-    assert text.count(line) == 1
-    assert text.find(line) < text.find("loss:")
-
-
 @pytest.mark.parametrize("step", [1.5, None, tf.constant(1.5)])
 def test_steps_that_are_no_integers_are_refused(step):
     with pytest.raises(TypeError, match=r"step must be an integer.* got .*Pass model\.optimizer"):
@@ -334,22 +276,10 @@ def test_steps_of_every_integer_type(make):
     assert float(tf_movprune.update_masks(model, make(6))) == 0.75
 
 
-def test_history_and_validation(capsys):
-    schedule = cubic(begin_step=0, end_step=12)
-    model = compiled(schedule, metrics=["mae"])
-    seen = []
-    watch = keras.callbacks.LambdaCallback()
-    watch.on_test_begin = lambda logs=None: seen.append(kept(model))
-    _, history = fit(model, validation_data=data(2), callbacks=[watch])
-    assert set(history.history) == {"loss", "mae", "val_loss", "val_mae", "sparsity"}
-    assert [type(value) for value in history.history["sparsity"]] == [float, float]
-    assert history.history["sparsity"][1] == 0.75
-    assert seen == [kept_at(schedule, 6), kept_at(schedule, 12)]  # as of the steps just taken
-    assert [metric.name for metric in model.metrics] == ["loss", "mae"]
-    assert set(model.evaluate(data(2), return_dict=True, verbose=0)) == {"loss", "mae"}
-    assert capsys.readouterr().out == ""
+# ---- evaluation
 
 
+@pytest.mark.usefixtures("refresh_without_xla")
 def test_evaluation_outside_of_training_changes_no_mask():
     model = compiled(cubic())
     update = tf_movprune.UpdatePruningStep()

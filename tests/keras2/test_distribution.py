@@ -1,17 +1,31 @@
-"""Pruned models under `tf.distribute`, on two devices of one machine."""
+"""Pruned models, and students, under `tf.distribute`, on two devices of one machine.
 
+They need a process of their own, since devices are set up before anything else. All tests share
+one: it takes seconds to load TensorFlow.
+"""
+
+import json
 import subprocess
 import sys
 import textwrap
 
-PROGRAM = """
-    import warnings
+import pytest
+
+SETUP = """
+    import json, traceback, warnings
     import numpy as np, tensorflow as tf, tf_keras as keras
+    from pytest import approx
     import tf_movprune
 
     cpu, = tf.config.list_physical_devices("CPU")
     two = [tf.config.LogicalDeviceConfiguration()] * 2
     tf.config.set_logical_device_configuration(cpu, two)
+
+    # More strategies in a process would mix up their collective operations.
+    STRATEGIES = [tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"][:n]) for n in (1, 2)]
+"""
+
+PRUNING = """
     random = np.random.RandomState(0)
     x, y = random.standard_normal([32, 8]).astype("float32"), random.randint(0, 3, 32)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -48,9 +62,6 @@ PROGRAM = """
         "neurons": (tf_movprune.HardMovement(start), {"block_size": tf_movprune.NEURONS}),
     }
 
-    # More strategies in a process would mix up their collective operations.
-    STRATEGIES = [tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"][:n]) for n in (1, 2)]
-
     for name, replicas, is_own in CASES:
         method, kwargs = METHODS[name]
         strategy = STRATEGIES[replicas - 1]
@@ -76,10 +87,41 @@ PROGRAM = """
         masked = pruned(x).numpy()
         with strategy.scope():
             assert np.array_equal(pruned(x), masked)
-        assert tf_movprune.summarize_sparsity(pruned).sparsity == pytest_approx(inside)
+        assert tf_movprune.summarize_sparsity(pruned).sparsity == approx(inside)
         stripped = tf_movprune.strip_pruning(pruned)
         assert np.array_equal(stripped(x), masked), name
-        print(name, replicas, is_own, "done")
+        done.append([name, replicas, is_own])
+"""
+
+DISTILLATION = """
+    x = np.random.RandomState(0).standard_normal([24, 8]).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int32)
+
+    def run(strategy, reduction, cached):
+        keras.utils.set_random_seed(0)
+        with strategy.scope():
+            regularizer = keras.regularizers.L2(0.1)
+            student, teacher = (
+                keras.Sequential([keras.layers.Dense(2, None, True, kernel, None, regularizer)])
+                for kernel in ("glorot_uniform", "ones")
+            )
+            student.build([None, 8]), teacher.build([None, 8])
+            loss = keras.losses.SparseCategoricalCrossentropy(True, reduction=reduction)
+            distiller = tf_movprune.Distiller(student, None if cached else teacher)
+            distiller.compile(keras.optimizers.SGD(0.1), loss, ["accuracy"])
+        data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
+        if cached:
+            data = tf_movprune.cache_teacher_logits(data, teacher)
+        history = distiller.fit(data, epochs=2, verbose=0).history
+        return [*history.values(), *(w.flatten() for w in distiller.get_weights())]
+
+    assert STRATEGIES[1].num_replicas_in_sync == 2
+    for reduction in ("sum", "sum_over_batch_size"):
+        expected = run(tf.distribute.get_strategy(), reduction, False)
+        for cached in (False, True):
+            for a, b in zip(expected, run(STRATEGIES[1], reduction, cached), strict=True):
+                np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
+            done.append([reduction, cached])
 """
 
 CASES = [
@@ -88,11 +130,44 @@ CASES = [
 ]
 
 
-def test_training_updates_calls_and_stripping():
-    lines = ["from pytest import approx as pytest_approx", f"CASES = {CASES!r}"]
-    code = "\n".join([*lines, textwrap.dedent(PROGRAM)])
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=500, check=False
+PROGRAMS = {"pruning": PRUNING, "distillation": DISTILLATION}
+MAIN = """
+    found = {}
+    for name, program in PROGRAMS.items():
+        done, error = [], None
+        try:
+            exec(program, {**globals(), "done": done})
+        except BaseException:
+            error = traceback.format_exc()
+        found[name] = done, error
+    print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def found():
+    """By program, the cases that are done, and the error that ended it, if any."""
+    programs = {name: textwrap.dedent(program) for name, program in PROGRAMS.items()}
+    lines = [f"CASES, PROGRAMS = {CASES!r}, {programs!r}", *map(textwrap.dedent, (SETUP, MAIN))]
+    run = subprocess.run(
+        [sys.executable, "-c", "\n".join(lines)],
+        capture_output=True,
+        text=True,
+        timeout=500,
+        check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.count("done") == len(CASES)
+    assert run.returncode == 0, run.stderr[-3000:]
+    return json.loads(run.stdout.splitlines()[-1])
+
+
+def test_training_updates_calls_and_stripping(found):
+    done, error = found["pruning"]
+    assert error is None, error
+    assert done == [list(case) for case in CASES]
+
+
+def test_distillation_on_two_replicas(found):
+    """With a task loss of either reduction, of a teacher and of its cached logits."""
+    done, error = found["distillation"]
+    assert error is None, error
+    assert done == [[r, c] for r in ("sum", "sum_over_batch_size") for c in (False, True)]

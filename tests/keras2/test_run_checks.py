@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from tensorflow_model_optimization.sparsity import keras as tfmot
+from wrapped import wrappers
+
+import tf_movprune
 from runs import (
     FIRST,
     SECOND,
@@ -19,10 +23,6 @@ from runs import (
     kept,
     kept_at,
 )
-from tensorflow_model_optimization.sparsity import keras as tfmot
-from wrapped import wrappers
-
-import tf_movprune
 
 pytestmark = pytest.mark.usefixtures("refresh_without_xla")
 

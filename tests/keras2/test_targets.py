@@ -209,11 +209,13 @@ def test_an_embedding_goes_all_the_way(tmp_path):
 
 
 def recurrent():
+    """Unrolled over two steps: loops take TensorFlow seconds to trace."""
+    lstm = layers.LSTM(4, return_sequences=True, unroll=True)
     return keras.Sequential(
         [
-            layers.Embedding(50, 8, input_length=12, name="embedding"),
-            layers.Bidirectional(layers.LSTM(4, return_sequences=True), name="both"),
-            layers.GRU(4, name="gru"),
+            layers.Embedding(50, 8, input_length=2, name="embedding"),
+            layers.Bidirectional(lstm, name="both"),
+            layers.GRU(4, unroll=True, name="gru"),
             layers.Dense(8, name="hidden"),
             layers.Dense(2, name="output"),
         ]
