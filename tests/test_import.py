@@ -86,3 +86,41 @@ def test_the_name_in_tfmot_leads_to_ours():
     with pytest.raises(AttributeError, match=r"prune_low_movement\(.*tf_movprune\.Magnitude\(\)"):
         _ = tf_movprune.prune_low_magnitude
     assert not hasattr(tf_movprune, "prune_low_magnitude")
+
+
+def test_a_keras_3_process_imports_no_other_keras():
+    result = run(
+        """
+        import os, sys
+        import keras, numpy as np, tf_movprune
+        environment = dict(os.environ)
+        layers = [keras.layers.Dense(4), keras.layers.Dense(2)]
+        recipe = tf_movprune.ShortRun(num_train_steps=10, final_sparsity=0.5)
+        model = recipe.prune(keras.Sequential([keras.Input([8]), *layers]))
+        model.compile(recipe.create_optimizer(1e-3), "mse")
+        x = np.ones([40, 8], "float32")
+        update = tf_movprune.UpdatePruningStep()
+        model.fit(x, x[:, :2], batch_size=4, verbose=0, callbacks=[update])
+        result["sparsity"] = tf_movprune.summarize_sparsity(model).sparsity
+        tf_movprune.strip_pruning(model)
+        others = ("tf_keras", "tensorflow_model_optimization", "transformers")
+        result["loaded"] = [name for name in others if name in sys.modules]
+        result["changed"] = sorted(set(os.environ.items()) ^ set(environment.items()))
+        """
+    )
+    assert result == {"sparsity": 0.5, "loaded": [], "changed": []}
+
+
+def test_another_backend_of_keras_3_is_refused_by_name():
+    result = run(
+        """
+        import os
+        os.environ["KERAS_BACKEND"] = "jax"
+        import keras, tf_movprune
+        try:
+            tf_movprune.prune_low_movement(keras.Sequential([keras.layers.Dense(2)]))
+        except RuntimeError as error:
+            result["message"] = str(error)
+        """
+    )
+    assert "KERAS_BACKEND=tensorflow" in result["message"] and "'jax'" in result["message"]

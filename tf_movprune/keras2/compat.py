@@ -98,10 +98,10 @@ def check_keras_object(
         return
     if is_keras3_object(obj):
         raise TypeError(
-            f"{type(obj).__name__} is a Keras 3 object, and tf_movprune works with Keras 2: build "
-            "the model with tf_keras (`import tf_keras as keras`). For a library that uses "
-            "`tf.keras`, set the environment variable TF_USE_LEGACY_KERAS=1 before TensorFlow is "
-            "imported."
+            f"{type(obj).__name__} is a Keras 3 object, and this takes tf_keras only, as yet "
+            "(docs/keras3.md): build the model with tf_keras (`import tf_keras as keras`). For a "
+            "library that uses `tf.keras`, set the environment variable TF_USE_LEGACY_KERAS=1 "
+            "before TensorFlow is imported."
         )
     raise TypeError(f"Expected {expected}, got {type(obj).__name__}.")
 
