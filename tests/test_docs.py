@@ -94,3 +94,15 @@ def test_snippet_on_layers(code, tmp_path, monkeypatch):
         sizes = tf_movprune.size_report(namespace["plain"]).bytes["dense float32"]
         assert sizes["embeddings"] > 0.5 * sum(sizes.values())
         assert (tmp_path / "model.movprune").stat().st_size < 0.2 * sum(sizes.values()) / 4
+
+
+@pytest.mark.parametrize("code", snippets("keras3.md"))
+def test_snippet_on_keras_3(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    namespace = {}
+    exec(code, namespace)
+    report = tf_movprune.summarize_sparsity(namespace["plain"])
+    assert report.sparsity == pytest.approx(0.9, abs=0.01)
+    loaded = namespace["keras"].models.load_model(tmp_path / "pruned.keras")
+    x = namespace["x"][:4]
+    np.testing.assert_array_equal(loaded(x), namespace["plain"](x))
