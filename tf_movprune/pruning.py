@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from tf_movprune.core.granularity import WEIGHTS
-from tf_movprune.shells import module_for, module_without_model
+from tf_movprune.shells import is_of_keras, module_for, module_without_model
 
 
 def prune_low_movement(
@@ -216,8 +216,10 @@ def create_optimizer(
     Reference:
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683, section 5.
     """
-    of = model if model is not None else score_optimizer
-    module = module_without_model("optimizers") if of is None else module_for(of, "optimizers")
+    if model is None and is_of_keras(score_optimizer):
+        model = score_optimizer
+    name = "optimizers"
+    module = module_without_model(name) if model is None else module_for(model, name)
     return module.create_optimizer(
         learning_rate, num_train_steps, num_warmup_steps, weight_decay, clipnorm, score_optimizer
     )

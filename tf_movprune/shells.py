@@ -14,7 +14,7 @@ def shell_name(obj: Any) -> str:
       TypeError: it is of neither.
     """
     cls = obj if isinstance(obj, type) else type(obj)
-    packages = {base.__module__.split(".")[0] for base in cls.__mro__}
+    packages = _packages(cls)
     if "tf_keras" in packages:
         return "keras2"
     if "keras" in packages:
@@ -23,6 +23,15 @@ def shell_name(obj: Any) -> str:
         "Expected a model or layer of Keras 3 or tf_keras, got "
         f"{cls.__name__ if isinstance(obj, type) else repr(obj)}."
     )
+
+
+def is_of_keras(obj: Any) -> bool:
+    """Returns whether an object is of Keras 3 or tf_keras."""
+    return bool({"keras", "tf_keras"} & _packages(type(obj)))
+
+
+def _packages(cls: type) -> set[str]:
+    return {base.__module__.split(".")[0] for base in cls.__mro__}
 
 
 def module_for(obj: Any, name: str) -> Any:

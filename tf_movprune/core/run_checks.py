@@ -252,7 +252,7 @@ def warn_if_behind(name: str, kernels: Mapping[str, Sequence[MaskedKernel]]) -> 
         warnings.warn(
             f"The masks of {name!r} were never refreshed: stripping gives the dense model. "
             "Train it with tf_movprune.UpdatePruningStep(), or call tf_movprune.update_masks.",
-            stacklevel=3,
+            stacklevel=4,
         )
         return
     empty = [
@@ -262,7 +262,7 @@ def warn_if_behind(name: str, kernels: Mapping[str, Sequence[MaskedKernel]]) -> 
         warnings.warn(
             f"Nothing remains of a kernel of {', '.join(empty)}. Prune less, or leave these layers "
             "out; hard and soft movement and magnitude keep minimum_remaining of each.",
-            stacklevel=3,
+            stacklevel=4,
         )
     for group in groups(all_kernels):
         _warn_if_group_is_behind(name, group)
@@ -276,7 +276,7 @@ def _warn_if_group_is_behind(name: str, group: Sequence[MaskedKernel]) -> None:
             warnings.warn(
                 f"{type(method).__name__} has pruned nothing in {name!r}. Raise final_lambda, "
                 "or score_learning_rate_multiplier, or train longer.",
-                stacklevel=4,
+                stacklevel=5,
             )
         return
     if ramp.end_step is None:
@@ -291,7 +291,7 @@ def _warn_if_group_is_behind(name: str, group: Sequence[MaskedKernel]) -> None:
             f"Sparsity is {1 - kept / total:.4f} in masks whose {type(ramp.schedule).__name__} "
             f"says {target:.4f} at its end_step {ramp.end_step}. Train to end_step, and after a "
             "loop of your own call tf_movprune.update_masks(model, step, force=True).",
-            stacklevel=4,
+            stacklevel=5,
         )
 
 

@@ -70,7 +70,7 @@ def warn_if_not_called(name: str, layers: Iterable[PruneLowMovement]) -> None:
             f"The weights of {name!r} were trained without calling its pruned layers: the masks "
             "have no effect. A function that was traced before pruning (tf.function) goes on "
             "computing without them: make it after tf_movprune.prune_low_movement.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 
@@ -82,7 +82,7 @@ def warn_if_left_out(name: str, layers: Collection[PruneLowMovement]) -> None:
             f"{name!r} was trained without calling its pruned layers {', '.join(unused)}: their "
             "masks had no effect, and stripping changes what the model computes. Functions that "
             "were traced before pruning (tf.function) have to be made after it.",
-            stacklevel=3,
+            stacklevel=4,
         )
 
 

@@ -145,11 +145,11 @@ def _warn_of_default(tree: LayerTree, chosen: Mapping[str, Layer], outputs: Outp
             f"last of its layers, because the model cannot be traced: {outputs.reason}. Call the "
             "model once on example inputs before pruning, so that its outputs can be followed; or "
             "choose layers with a pruning_policy or patterns.",
-            stacklevel=4,
+            stacklevel=5,
         )
     note = left_out.describe(tree, chosen.values(), outputs)
     if note:
-        warnings.warn(f"The default choice for {name} {note}", stacklevel=4)
+        warnings.warn(f"The default choice for {name} {note}", stacklevel=5)
 
 
 def _nothing_to_prune(

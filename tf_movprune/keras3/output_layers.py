@@ -39,7 +39,7 @@ def find_output_layers(model: Layer) -> frozenset[int]:
         f"{path} is taken for the output layer of {type(model).__name__} {model.name!r} and stays "
         f"dense, as the last of its layers, because the model cannot be traced: {reason}. Choose "
         "layers with a pruning_policy or patterns, if it is another.",
-        stacklevel=5,
+        stacklevel=6,
     )
     return frozenset([id(layer)])
 
