@@ -23,27 +23,7 @@ from tf_movprune.keras2.training_guard import guard_training, has_known_train_st
 
 
 def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) -> tf.Tensor:
-    """Refreshes the masks of a pruned model, if its schedules say that they are due.
-
-    In a custom training loop, call it before each step with the optimizer's iterations, and once
-    more after the last step with `force=True`. It may be called inside `tf.function`. `fit` needs
-    only `UpdatePruningStep`; one call before `train_on_batch` allows one step.
-
-    Args:
-      model: a pruned model or layer.
-      step: integer scalar, the number of optimizer steps taken so far.
-      force: whether to refresh every mask whose schedule has begun and is not over, due or not.
-
-    Returns:
-      float32 scalar, the fraction of zeros over all prunable weights.
-
-    Raises:
-      RuntimeError: `strip_pruning` has folded the masks in.
-      TypeError: `step` is not an integer.
-      ValueError: nothing in the model is pruned, the model is not built, or `step` is negative.
-
-    Warns if the weights were trained before any pruned layer was called.
-    """
+    """Refreshes the masks of a tf_keras model; see `tf_movprune.update_masks`."""
     wrappers = built_layers(model).values()
     check_step(step)
     if tf.executing_eagerly():
@@ -56,41 +36,7 @@ def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) ->
 
 
 class UpdatePruningStep(keras.callbacks.Callback):
-    """Refreshes the masks before each training step, as their schedules say.
-
-    The step is the optimizer's `iterations`, so that training goes on where a restored optimizer
-    left off. With `steps_per_execution` above 1, masks are refreshed once per execution. After
-    training, and after an early stop, they are refreshed a last time from the final scores.
-    Overall `sparsity` appears in the progress bar and in `History`.
-
-    Put it first in the list of callbacks, so that those that save or log see its effect. Callbacks
-    that restore earlier weights, such as `EarlyStopping(restore_best_weights=True)`, restore their
-    masks too: let them choose among the epochs at the final sparsity only.
-
-    Args:
-      num_train_steps: steps of the whole training, if it takes several calls of `fit`. Schedules
-        are then checked against it instead of each call, and the last refresh waits for the last
-        step.
-
-    Raises (when `fit` starts):
-      RuntimeError: `strip_pruning` has folded the masks in.
-      ValueError: nothing in the model is pruned, or it is not built yet; a schedule ends after
-        the run, or never fires in it; scores are frozen, unknown to the optimizer, or NaN; there is
-        no loss but the penalty of pruning, or no optimizer.
-
-    Raises (after the first step, or after the first epoch if the model has a `train_step` of its
-    own):
-      ValueError: a pruned layer is not used in training, or computes with a kernel that is not
-        masked.
-
-    Raises (after 64 batches, or one epoch; or, if it is more, after the number of batches that the
-    optimizer has as its `gradient_accumulation_steps`):
-      RuntimeError: `model.optimizer` has not taken a step.
-
-    Warns of runs that go on after the learning rate of `create_optimizer` has fallen to 0, of
-    scores that are zero less than 1,000 steps before the first weights go, of masks that are ahead
-    of their schedule, and of training that stops before a schedule ends.
-    """
+    """Refreshes the masks of tf_keras models in `fit`; see `tf_movprune.UpdatePruningStep`."""
 
     _supports_tf_logs = True
 

@@ -16,28 +16,7 @@ from tf_movprune.keras2.layer_tree import built_layers, kernels_of
 
 
 class OnceSparse(keras.callbacks.Callback):
-    """Holds another callback back until pruning has reached its target.
-
-    While sparsity still rises, the best epoch is an early one, of a model that is not sparse yet.
-    Wrap `ModelCheckpoint(save_best_only=True)`, `EarlyStopping` and `ReduceLROnPlateau`, so that
-    they see only the epochs in which every schedule has come to its end:
-
-        tf_movprune.OnceSparse(keras.callbacks.ModelCheckpoint(path, save_best_only=True))
-
-    Put it after `UpdatePruningStep` in the list of callbacks. The callback that it holds always
-    sees training and epochs begin and training end, but sees batches and ends of epochs only after
-    the target is reached.
-
-    Args:
-      callback: a Keras callback.
-      min_sparsity: overall sparsity in [0, 1) below which epochs are ignored too, for methods whose
-        schedule does not set the sparsity: `SoftMovement` without a target, and `L0`.
-
-    Raises:
-      TypeError: an argument is not of its type.
-      ValueError: `min_sparsity` is out of range; or, when training starts, nothing is pruned, or a
-        schedule has no `end_step`.
-    """
+    """Holds another callback of tf_keras back; see `tf_movprune.OnceSparse`."""
 
     def __init__(self, callback: keras.callbacks.Callback, min_sparsity: float = 0.0):
         super().__init__()

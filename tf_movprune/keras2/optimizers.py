@@ -123,33 +123,7 @@ def create_optimizer(
     clipnorm: float | None = 1.0,
     score_optimizer: keras.optimizers.Optimizer | None = None,
 ) -> MovementAdamW:
-    """Creates the paper's optimizer: AdamW with linear warm-up and decay, and one clip over all.
-
-    The betas are 0.9 and 0.999, epsilon is 1e-8. Scores, biases and normalisations do not decay.
-    Scores learn at `score_learning_rate_multiplier` times the rate of the weights; see
-    `prune_low_movement`.
-
-    Args:
-      learning_rate: peak rate of the weights, greater than 0.
-      num_train_steps: steps of the whole training, after which the rate is 0.
-      num_warmup_steps: steps of linear warm-up from 0, less than `num_train_steps`.
-      weight_decay: decoupled weight decay, at least 0, times the learning rate at each step.
-      clipnorm: global norm to which all gradients together, scores included, are clipped; None
-        for no clipping.
-      score_optimizer: a Keras optimizer for the scores alone, such as
-        `tf_keras.optimizers.SGD(1.0)`, which needs no slots. Its learning rate, a number, follows
-        the same warm-up and decay; clipping and decay settings of its own are refused.
-
-    Returns:
-      A Keras optimizer, serialisable and checkpointed with its score optimizer.
-
-    Raises:
-      TypeError: an argument is not of its type.
-      ValueError: an argument is out of range.
-
-    Reference:
-      Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683, section 5.
-    """
+    """Creates the paper's optimizer for a tf_keras model; see `tf_movprune.create_optimizer`."""
     check_number("weight_decay", weight_decay, example=0.01, minimum=0)
     if clipnorm is not None:
         check_number("clipnorm", clipnorm, example=1.0, above=0)

@@ -44,62 +44,7 @@ def prune_low_movement(
     score_learning_rate_multiplier: float | None = None,
     **kwargs: Any,
 ) -> Any:
-    """Prepares a model or layer for pruning during training.
-
-    Sequential and Functional models are cloned around the same layers, with their losses, metrics
-    and attributes. Subclassed models, subclasses of Functional and Sequential and Hugging Face
-    models among them, are changed in place: each chosen sublayer's attribute becomes its wrapper.
-    Composite layers inside a Sequential or Functional model are changed in place, too. A layer that
-    is used in several places is wrapped once, in all of them. If anything raises, the model is left
-    as it was. Compile the result before training, and train with `UpdatePruningStep`.
-
-    Hugging Face encoders are pruned in the matrices that the paper prunes: query, key, value,
-    attention output, intermediate and output of every encoder layer. Other models are pruned in
-    their dense, convolution, attention and user-defined prunable layers, without embeddings,
-    recurrent layers and output layers, whatever holds these: the model is traced once to find them,
-    so call a subclassed one first. A `pruning_policy` overrides this choice, and patterns can name
-    what it leaves out. `docs/which_layers.md` has the rules.
-
-    Args:
-      to_prune: a `tf_keras` model or layer, or a list of layers.
-      pruning_schedule: a tfmot `PruningSchedule`, or a mapping from patterns over layer paths to
-        schedules, such as `{"bert.encoder.layer.*.attention.*": ..., "*": ...}`. The first pattern
-        that matches decides; layers that match none stay dense. A pattern that matches none of the
-        default choice takes the layers that it matches among those left out, such as an embedding.
-        Paths are those that `summarize_sparsity` prints. The method gives the schedule's value its
-        meaning: a sparsity, or the threshold of `SoftMovement`. Pass None for `L0`, which takes no
-        schedule.
-      method: a method of choosing masks, or a mapping from patterns to methods; `HardMovement()` by
-        default. Layers with equal methods, schedules and block sizes are selected together.
-      block_size: granularity of the masks: `Blocks(rows, columns)` or two integers, on kernels
-        [in, out]; `BLOCKS_FLOAT32` and `BLOCKS_INT8` are those that LiteRT runs natively. `HEADS`
-        and `NEURONS` prune attention heads and the neurons between two dense layers, each with one
-        score over all its weights and biases, in all its layers. At least one stays in each layer,
-        and `minimum_remaining` of the method if that is more. The sparsity of a schedule is then
-        the fraction of heads or neurons that go. Layers that have a part in them and would not be
-        pruned, such as the output layer, are wrapped too. A mapping from patterns to these, such as
-        `{"*.attention.*": HEADS, "*": NEURONS}`, means single weights if no pattern matches.
-      pruning_policy: an object that chooses the layers: `PruneTransformerBlocks()`, which takes the
-        decoders of Hugging Face models too, or another tfmot `PruningPolicy`.
-      score_learning_rate_multiplier: learning rate of the scores over that of the optimizer, for
-        any optimizer. `HardMovement` has 1 by default, since the order alone counts for scores that
-        start at zero; `SoftMovement` has 1e-2 over 3e-5 and `L0` 1e-1 over 3e-5, as in the paper.
-      **kwargs: arguments of `PruneLowMovement`, such as `name`, if `to_prune` is a layer.
-
-    Returns:
-      The pruned model, layer or list of layers.
-
-    Raises:
-      TypeError: an argument is not of its type, or the model is a Keras 3 model.
-      ValueError: nothing can be pruned, the model is pruned already, a pattern matches or decides
-        nothing, or heads or neurons are to be pruned in a layer that has none.
-
-    Warns of transformer blocks and of matrices that the default choice leaves out, and of an output
-    layer that was guessed, as the model cannot be traced.
-
-    Reference:
-      Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683.
-    """
+    """Wraps layers of a tf_keras model, or a layer; see `tf_movprune.prune_low_movement`."""
     check_policy(pruning_policy)
     given = (pruning_schedule, method, block_size, score_learning_rate_multiplier)
     if isinstance(to_prune, (list, tuple)):
@@ -209,29 +154,7 @@ def _prune_list(
 
 
 def strip_pruning(model: Any) -> Any:
-    """Folds the masks into the weights and removes the wrappers.
-
-    Attributes, names and the order of weights are those of the model before it was pruned. Outputs
-    in evaluation equal those of the masked model to the bit; with `L0`, whose gates are not binary,
-    they are equal up to rounding in mixed precision. Scores, masks and the compiled state are gone.
-
-    Args:
-      model: a model or layer that `prune_low_movement` returned, or a `Distiller` with one as its
-        student. What was changed in place is changed back. The layers' weights are overwritten:
-        training the pruned model further raises. If stripping raises, the pruned model is left as
-        it was, and can be trained on and saved.
-
-    Returns:
-      The plain model or layer; for a `Distiller`, the student. A model that was cloned by
-      `prune_low_movement` gives back the model that it was cloned from.
-
-    Raises:
-      TypeError: `model` is not a Keras model or layer.
-      ValueError: nothing in `model` is pruned, it was stripped already, or it is not built.
-
-    Warns if masks were never refreshed, have fewer zeros than their schedule asks for at its
-    `end_step`, have no zeros, or have nothing else.
-    """
+    """Takes the wrappers off a tf_keras model; see `tf_movprune.strip_pruning`."""
     check_keras_object(model)
     if isinstance(model, Distiller):
         forget_compilation(model)

@@ -11,19 +11,7 @@ from tf_movprune.keras2.layer_tree import built_layers
 
 
 class PruningSummaries(keras.callbacks.Callback):
-    """Writes overall and layer sparsity, thresholds and mask churn to TensorBoard.
-
-    Churn is the fraction of mask entries that changed since the last summary.
-
-    Args:
-      log_dir: folder for event files, which are written below `log_dir/pruning`.
-      update_freq: `"epoch"`, or a number of training steps of at least 1.
-
-    Raises:
-      ImportError: TensorBoard is not installed.
-      TypeError: `update_freq` is neither a string nor an integer.
-      ValueError: `update_freq` is another string, or less than 1.
-    """
+    """Writes summaries of tf_keras models; see `tf_movprune.PruningSummaries`."""
 
     _supports_tf_logs = True
 
