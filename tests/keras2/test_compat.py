@@ -11,6 +11,7 @@ import tensorflow as tf
 import tf_keras as keras
 from tensorflow_model_optimization.sparsity import keras as tfmot
 
+from tf_movprune.core.kernel_usage import watch_reads
 from tf_movprune.keras2 import compat
 
 
@@ -263,7 +264,7 @@ def test_watch_reads(policy):
     layer = keras.layers.Embedding(4, 2, dtype=policy)
     layer.build(None)
     reads = []
-    unwatch = compat.watch_reads(layer.embeddings, lambda: reads.append(1))
+    unwatch = watch_reads(layer.embeddings, lambda: reads.append(1))
     for read in (
         lambda: tf.identity(layer.embeddings),
         lambda: layer.embeddings + 1.0,
@@ -284,7 +285,7 @@ def test_watch_reads(policy):
 
 def test_watched_variables_are_freed_at_once():
     variable = tf.Variable([1.0])
-    compat.watch_reads(variable, lambda: None)
+    watch_reads(variable, lambda: None)
     reference = weakref.ref(variable)
     gc.disable()
     try:

@@ -15,7 +15,6 @@ import os
 import sys
 import traceback
 import types
-import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -50,7 +49,6 @@ with _unchanged_environment():
         PolynomialDecay,
     )
 
-from tensorflow.python.eager.record import could_possibly_record
 from tf_keras.export import ExportArchive
 from tf_keras.layers import Layer
 from tf_keras.src.engine.base_layer_utils import call_context
@@ -249,38 +247,6 @@ def _forget_traces_in(container: Any) -> None:
                 container[key] = value._clone(None)
             else:
                 _forget_traces_in(value)
-
-
-def is_recording() -> bool:
-    """Returns whether a `tf.GradientTape` records what is computed."""
-    return could_possibly_record()
-
-
-def watch_reads(variable: tf.Variable, read: Callable[[], None]) -> Callable[[], None]:
-    """Calls `read` whenever Python code reads the value of a variable, or some of its rows.
-
-    Returns a function that ends this.
-    """
-    variable = getattr(variable, "_variable", variable)  # of one that casts itself
-    components = list(getattr(variable, "values", None) or [variable])
-    names = ("_read_variable_op", "sparse_read", "gather_nd")
-    for component in components:
-        # The variable must not refer to itself, or it would wait for the garbage collector.
-        reference = weakref.ref(component)
-        for name in names:
-
-            def watched(*args: Any, _name: str = name, _of: Any = reference, **kwargs: Any) -> Any:
-                read()
-                return getattr(type(_of()), _name)(_of(), *args, **kwargs)
-
-            vars(component)[name] = watched
-
-    def unwatch() -> None:
-        for component in components:
-            for name in names:
-                vars(component).pop(name, None)
-
-    return unwatch
 
 
 def registered_kernels(layer: Layer) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune.core.granularity import WEIGHTS, Blocks, Units
+from tf_movprune.core.kernel_usage import own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import PruningSchedule
@@ -40,7 +41,7 @@ from tf_movprune.keras2.kernel_attributes import (
     prunable_weights,
     replaced,
 )
-from tf_movprune.keras2.kernel_usage import KernelUsage, own_reads
+from tf_movprune.keras2.kernel_usage import KernelUsage
 from tf_movprune.keras2.kernel_variables import SharedKernel, make_kernels, masked_attributes
 from tf_movprune.keras2.serialization import (
     deserialize_layer,

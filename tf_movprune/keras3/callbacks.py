@@ -20,7 +20,7 @@ from tf_movprune.core.update_step import (
 )
 from tf_movprune.keras3 import compat, optimizer_checks
 from tf_movprune.keras3.layer_tree import built_layers, kernels_by_path, kernels_of
-from tf_movprune.keras3.pruned_layer import state_of
+from tf_movprune.keras3.pruned_layer import check_run, state_of
 from tf_movprune.keras3.training_guard import ensure_guarded, has_known_train_step
 
 
@@ -72,7 +72,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         """Begins training, at the first point at which the length of the run is known."""
         self._check_schedules(epoch)
         run_checks.warn_if_ahead(self._kernels, self._step())
-        self._is_training = True
+        self._is_training, self._is_used = True, False
         optimizer = self.model.optimizer
         # Keras counts no step that overflows, so that its scale need not be looked at.
         self._step_check = StepCheck(self._step(), compat.accumulation_steps(optimizer), None)
@@ -104,6 +104,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._allow_training(False)
         if self._step_check.is_due:
             self._check_steps()
+        # A train step of one's own, and Python code, may take turns between layers.
+        if not (self._is_used or self.model.run_eagerly) and has_known_train_step(self.model):
+            self._check_kernels_used()
 
     def on_test_begin(self, logs=None):
         if self._is_training:
@@ -113,6 +116,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
         run_checks.check_scores(self._scores, self._step())
         if not compat.scales_loss(self.model.optimizer):  # which takes batches to find its scale
             self._check_steps()
+        if not self._is_used:
+            self._check_kernels_used()
         self._refresh()
         if logs is not None:
             logs["sparsity"] = float(self._sparsity)
@@ -136,6 +141,13 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def _check_steps(self) -> None:
         if self._step_check is not None:
             self._step_check.check(self._step(), None, is_training=self._is_training)
+
+    def _check_kernels_used(self) -> None:
+        variables = self.model.trainable_variables
+        trained = {id(compat.tensorflow_variable(variable)) for variable in variables}
+        for layer in self._layers.values():
+            check_run(layer, trained)
+        self._is_used = True
 
     def _step(self) -> int:
         return step_of(self.model)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras.layers import Layer as Layer
+from keras.src.backend.common import global_state
 from keras.src.export import export_utils
 from keras.src.models import Functional
 from keras.src.saving import object_registration
@@ -159,9 +161,20 @@ def is_quantized(layer: Layer) -> bool:
     return getattr(layer, "quantization_mode", None) is not None
 
 
-def training_mode(layer: Layer) -> Any:
+def training_mode() -> Any:
     """The value of `training` in the call that runs at the moment; None outside of calls."""
-    return layer._get_call_context().get_value("training")
+    context = global_state.get_global_attribute("current_call_ctx")
+    return None if context is None else context.get_value("training")
+
+
+def calling_layer() -> Layer | None:
+    """The layer whose `call` runs at the moment, the innermost one; None outside of all."""
+    if global_state.get_global_attribute("current_call_ctx") is None:
+        return None
+    for frame, _ in traceback.walk_stack(None):
+        if frame.f_code is Layer.__call__.__wrapped__.__code__:
+            return frame.f_locals["self"]
+    return None
 
 
 def register_as(cls: type, name: str) -> None:

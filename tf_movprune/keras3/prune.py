@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,7 @@ from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.kernel_places import is_prunable
 from tf_movprune.keras3.layer_tree import kernels_by_path, pruned_layers, walk
-from tf_movprune.keras3.pruned_layer import attach, detach, fold, is_pruned
+from tf_movprune.keras3.pruned_layer import attach, detach, fold, is_pruned, state_of
 from tf_movprune.keras3.saving import guard_saving, unguard_saving
 from tf_movprune.keras3.targets import check_layer, choose
 from tf_movprune.keras3.training_guard import guard_training, unguard_training, warn_of_training
@@ -42,7 +43,10 @@ def prune_low_movement(
     chosen, settings = choose(to_prune, pruning_policy, given)
     _refuse_units(settings)
     _attach_all({path: (layer, settings[path]) for path, layer in chosen.items()})
-    guard_training(to_prune, list(pruned_layers(to_prune).values()))
+    layers = list(pruned_layers(to_prune).values())
+    for layer in layers:
+        state_of(layer).usage.owner = weakref.ref(to_prune)
+    guard_training(to_prune, layers)
     guard_saving(to_prune)
     compat.forget_compilation(to_prune)
     return to_prune

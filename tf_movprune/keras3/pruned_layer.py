@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -19,12 +19,14 @@ import tensorflow as tf
 
 from tf_movprune.core.blocks import block_shape, check_blocks
 from tf_movprune.core.granularity import Blocks
+from tf_movprune.core.kernel_usage import own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel, Part
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.kernel_places import Place, kernel_places
+from tf_movprune.keras3.kernel_usage import KernelUsage
 from tf_movprune.keras3.movement_mask import MovementMask
 from tf_movprune.keras3.serialization import deserialize_settings, serialize_settings
 
@@ -43,12 +45,14 @@ class PruningState:
 
     Attributes:
       guard: refuses training that refreshes no masks.
+      usage: notes of what training computes with.
       places: its masked kernels.
       masks: the names of the attributes that hold the masks which it owns, and these.
     """
 
-    def __init__(self, guard: TrainingGuard):
-        self.guard = guard
+    def __init__(self, layer: Layer):
+        self.guard = TrainingGuard(layer.name)
+        self.usage = KernelUsage(layer.name, self.guard, layer)
         self.places: list[MaskedPlace] = []
         self.masks: dict[str, MovementMask] = {}
         self.lock = threading.RLock()  # threads take turns, since they share the attributes
@@ -58,6 +62,24 @@ class PruningState:
         """The masked kernels that the layer has a part in."""
         records = (mask.record for place in self.places for mask, _ in place.masked_by)
         return list({id(record): record for record in records}.values())
+
+
+def check_run(layer: Layer, trained: Collection[int]) -> None:
+    """Raises ValueError if training did not use a pruned layer, or gave its scores no gradient.
+
+    Args:
+      layer: a pruned layer.
+      trained: ids of the TensorFlow variables that are trained.
+    """
+    state = state_of(layer)
+    names = _names(layer, [place for place, _ in state.places])
+    learned = [
+        name
+        for name, (place, masked_by) in zip(names, state.places)
+        if id(compat.tensorflow_variable(place.variable)) in trained
+        and all(mask.record.method.has_scores for mask, _ in masked_by)
+    ]
+    state.usage.check_run(learned)
 
 
 def is_pruned(layer: Any) -> bool:
@@ -81,7 +103,7 @@ def attach(layer: Layer, settings: Settings) -> None:
     shapes = [tuple(variable.shape) for variable in variables]
     names = _names(layer, places)
     check_blocks({f"{layer.name}.{n}": s for n, s in zip(names, shapes)}, settings.block_size)
-    state = PruningState(TrainingGuard(layer.name))
+    state = PruningState(layer)
     with compat.open_to_changes(layer):
         for name, place, variable, shape in zip(names, places, variables, shapes):
             part = Part(variable)
@@ -97,6 +119,10 @@ def attach(layer: Layer, settings: Settings) -> None:
             setattr(layer, mask.name, mask)  # not in a list, which tf.train.Checkpoint does not see
             state.masks[mask.name] = mask
             state.places.append(MaskedPlace(place, [(mask, part)]))
+    state.usage.watch_weights(
+        [(name, variable) for name, variable in zip(names, variables)],
+        [variable for kernel in state.kernels for variable in kernel.variables],
+    )
     vars(layer)[_STATE] = state
     base: Any = type(layer)
     layer.__class__ = pruned_class(base)
@@ -105,6 +131,7 @@ def attach(layer: Layer, settings: Settings) -> None:
 def detach(layer: Layer) -> None:
     """Makes a pruned layer the plain layer that it was. Its kernels stay as they are."""
     state = vars(layer).pop(_STATE)
+    state.usage.end_watch()
     with compat.open_to_changes(layer):
         for name, mask in state.masks.items():
             compat.untrack(layer, mask)
@@ -126,9 +153,10 @@ def fold(layer: Layer) -> None:
 
 
 def _masked(place: Place, masked_by: Sequence[tuple[MovementMask, Part]], training: Any) -> Any:
-    tensor = tf.convert_to_tensor(place.variable)
-    for mask, part in masked_by:
-        tensor = mask.masked(part, tensor, training)
+    with own_reads():
+        tensor = tf.convert_to_tensor(place.variable)
+        for mask, part in masked_by:
+            tensor = mask.masked(part, tensor, training)
     return tensor
 
 
@@ -136,18 +164,23 @@ def _masked(place: Place, masked_by: Sequence[tuple[MovementMask, Part]], traini
 def _computing(layer: Layer) -> Iterator[None]:
     """A context in which a pruned layer finds masked tensors in place of its kernels."""
     state = state_of(layer)
-    training = compat.training_mode(layer)
+    training = compat.training_mode()
     with state.lock:
-        tensors = [(p, _masked(p, masked_by, training)) for p, masked_by in state.places]
-        variables = [place.variable for place, _ in tensors]
+        places = [place for place, _ in state.places]
+        tensors = [_masked(*masked_place, training) for masked_place in state.places]
+        if state.guard.is_open:
+            tensors = state.usage.watched(tensors)
+        variables = [place.variable for place in places]
         try:
             # Assigning the attribute would be refused, or drop the variable from the layer's.
-            for place, tensor in tensors:
+            for place, tensor in zip(places, tensors):
                 vars(place.owner)[place.name] = tensor
             yield
         finally:
-            for (place, _), variable in zip(tensors, variables):
+            for place, variable in zip(places, variables):
                 vars(place.owner)[place.name] = variable
+    if state.guard.is_open:
+        state.usage.check_call(tensors)
 
 
 @keras.saving.register_keras_serializable("tf_movprune")

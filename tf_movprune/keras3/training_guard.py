@@ -35,6 +35,8 @@ class _GuardedMaker:
         type(model).make_train_function(model, force)
         if not isinstance(model.train_function, GuardedTrainFunction):
             guards = [state_of(layer).guard for layer in self.layers]
+            for layer in self.layers:
+                state_of(layer).usage.forget()
             may_refresh = not has_known_train_step(model)
             model.train_function = GuardedTrainFunction(
                 model, model.train_function, guards, may_refresh
