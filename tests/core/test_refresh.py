@@ -4,10 +4,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from tensorflow_model_optimization.sparsity import keras as tfmot
-from wrapped import mask_of, scores_of, threshold_of, wrappers
-
-import tf_movprune
 from runs import (
     FIRST,
     SECOND,
@@ -20,6 +16,10 @@ from runs import (
     kept_at,
     sparsity,
 )
+from tensorflow_model_optimization.sparsity import keras as tfmot
+from wrapped import mask_of, scores_of, threshold_of, wrappers
+
+import tf_movprune
 from tf_movprune.core.schedules import Ramp
 
 

@@ -4,10 +4,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from tensorflow_model_optimization.sparsity import keras as tfmot
-from wrapped import mask_of, scores_of, wrappers
-
-import tf_movprune
 from runs import (
     FIRST,
     SECOND,
@@ -22,6 +18,10 @@ from runs import (
     masks,
     top,
 )
+from tensorflow_model_optimization.sparsity import keras as tfmot
+from wrapped import mask_of, scores_of, wrappers
+
+import tf_movprune
 
 
 class StopAt(keras.callbacks.Callback):

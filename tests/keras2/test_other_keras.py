@@ -6,9 +6,9 @@ import keras as keras3
 import numpy as np
 import pytest
 import tf_keras as keras
+from runs import compiled, cubic, data
 
 import tf_movprune
-from runs import compiled, cubic, data
 
 
 @pytest.mark.parametrize(

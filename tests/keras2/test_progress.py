@@ -5,9 +5,9 @@ import re
 import numpy as np
 import pytest
 import tf_keras as keras
+from runs import STEPS, compiled, cubic, data, fit, kept, kept_at
 
 import tf_movprune
-from runs import STEPS, compiled, cubic, data, fit, kept, kept_at
 
 pytestmark = pytest.mark.usefixtures("refresh_without_xla")
 

@@ -6,10 +6,10 @@ import warnings
 import numpy as np
 import pytest
 import tf_keras as keras
+from runs import data, dense_model
 from wrapped import mask_of
 
 import tf_movprune
-from runs import data, dense_model
 
 pytestmark = pytest.mark.usefixtures("refresh_without_xla")
 

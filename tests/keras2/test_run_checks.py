@@ -6,10 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from tensorflow_model_optimization.sparsity import keras as tfmot
-from wrapped import wrappers
-
-import tf_movprune
 from runs import (
     FIRST,
     SECOND,
@@ -23,6 +19,10 @@ from runs import (
     kept,
     kept_at,
 )
+from tensorflow_model_optimization.sparsity import keras as tfmot
+from wrapped import wrappers
+
+import tf_movprune
 
 pytestmark = pytest.mark.usefixtures("refresh_without_xla")
 

@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from wrapped import threshold_of, wrappers
-
-import tf_movprune
 from runs import (
     FIRST,
     SECOND,
@@ -22,6 +19,9 @@ from runs import (
     fit,
     masks,
 )
+from wrapped import threshold_of, wrappers
+
+import tf_movprune
 
 pytestmark = pytest.mark.usefixtures("refresh_without_xla")
 

@@ -7,9 +7,6 @@ import pytest
 import tensorflow as tf
 import tf_keras as keras
 from modes import precision
-from wrapped import mask_of, wrappers
-
-import tf_movprune
 from runs import (
     HasALossOfItsOwn,
     TrainsItsFirstLayer,
@@ -19,6 +16,9 @@ from runs import (
     dense_model,
     fit,
 )
+from wrapped import mask_of, wrappers
+
+import tf_movprune
 
 pytestmark = pytest.mark.usefixtures("refresh_without_xla")
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from runs import compiled, cubic, data, dense_model, sparsity
 
 import tf_movprune
-from runs import compiled, cubic, data, dense_model, sparsity
 
 pytestmark = pytest.mark.usefixtures("refresh_without_xla")
 
