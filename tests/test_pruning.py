@@ -451,3 +451,57 @@ def test_an_interrupted_run_goes_on_as_if_it_had_not_been(keras, tmp_path):
     run(resumed, make(backup))
     for a, b in zip(whole.get_weights(), resumed.get_weights()):
         np.testing.assert_array_equal(a, b)
+
+
+# ---- kernels that reach the computation past their mask
+
+
+def past_the_mask(keras, how):
+    """A model whose first layer's kernel is used in another way than by the layer."""
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden = keras.layers.Dense(8, name="hidden")
+            self.out = keras.layers.Dense(3, name="out")
+            self.kernels = {}
+
+        def call(self, x, training=False):
+            h = self.hidden(x)
+            if how == "list":
+                self.kernels = self.kernels or {"hidden": [self.trainable_weights[0]]}
+                h = h + tf.matmul(x, tf.convert_to_tensor(self.kernels["hidden"][0]))
+            elif how == "weights":
+                h = tf.matmul(h, tf.convert_to_tensor(self.trainable_weights[0]), transpose_b=True)
+            elif how == "no gradient":
+                h = tf.stop_gradient(h)
+            elif how == "no call":
+                h = x
+            return self.out(h)
+
+    model = Net()
+    model(X)
+    return model
+
+
+@pytest.mark.parametrize("how", ["list", "weights", "no gradient", "no call"])
+def test_kernels_past_the_mask_are_refused_by_name(keras, how):
+    model = past_the_mask(keras, how)
+    with pytest.raises(ValueError, match=r"pruned layer '?\"?hidden.* mapping of path patterns"):
+        fit(keras, prune(model, {"hidden": RAMP}))
+
+
+def test_parts_of_layers_are_refused_in_evaluation_too(keras):
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.out = keras.layers.SimpleRNN(8, name="rnn"), keras.layers.Dense(3)
+
+        def call(self, x):
+            h = self.rnn(x[:, None])
+            return self.out(self.rnn.cell(x, [h])[0])
+
+    model = Net()
+    model(X)
+    with pytest.raises(ValueError, match=r"pruned layer 'rnn' is read by .* nothing masks it"):
+        prune(model, {"rnn": RAMP}, Magnitude())(X)
