@@ -179,8 +179,6 @@ def _computing(layer: Layer) -> Iterator[None]:
         finally:
             for place, variable in zip(places, variables):
                 vars(place.owner)[place.name] = variable
-    if state.guard.is_open:
-        state.usage.check_call(tensors)
 
 
 @keras.saving.register_keras_serializable("tf_movprune")
