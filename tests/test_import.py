@@ -92,12 +92,13 @@ def test_a_keras_3_process_imports_no_other_keras():
     result = run(
         """
         import os, sys
+        os.environ.pop("TF_USE_LEGACY_KERAS", None)  # with it, TensorFlow imports tf_keras
         import keras, numpy as np, tf_movprune
         environment = dict(os.environ)
         layers = [keras.layers.Dense(4), keras.layers.Dense(2)]
         recipe = tf_movprune.ShortRun(num_train_steps=10, final_sparsity=0.5)
         model = recipe.prune(keras.Sequential([keras.Input([8]), *layers]))
-        model.compile(recipe.create_optimizer(1e-3), "mse")
+        model.compile(recipe.create_optimizer(1e-3, model=model), "mse")
         x = np.ones([40, 8], "float32")
         update = tf_movprune.UpdatePruningStep()
         model.fit(x, x[:, :2], batch_size=4, verbose=0, callbacks=[update])
