@@ -21,7 +21,8 @@ from distilling import (
     reader,
 )
 
-from tf_movprune.keras2.batches import WithTeacherLogits, logits_of
+from tf_movprune.core.distillation import WithTeacherLogits
+from tf_movprune.keras2.batches import logits_of
 from tf_movprune.keras2.teacher_cache import cache_teacher_logits
 
 pytestmark = pytest.mark.usefixtures("refresh_without_xla")

@@ -3,37 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
+from tf_movprune.core.distillation import Batch, Target, WithTeacherLogits, are_class_ids
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, is_graph_network, keras
 from tf_movprune.keras2.layer import PruneLowMovement
-
-
-class WithTeacherLogits(NamedTuple):
-    """A model's inputs and the teacher's logits on them: `x` in a cached dataset."""
-
-    inputs: Any
-    teacher_logits: dict[str, tf.Tensor]
-
-
-class Batch(NamedTuple):
-    """Parts of the data that `fit` hands over."""
-
-    inputs: Any
-    labels: Any
-    sample_weight: Any
-    teacher_logits: dict[str, tf.Tensor] | None
-
-
-class Target(NamedTuple):
-    """Labels and weights that one output is compared with."""
-
-    labels: tf.Tensor | None
-    valid: tf.Tensor | None
-    weights: tf.Tensor | None
 
 
 def logits_of(outputs: Any) -> dict[str, tf.Tensor]:
@@ -155,11 +132,6 @@ def align(logits: tf.Tensor, labels: tf.Tensor | None, weights: tf.Tensor | None
     return Target(labels, valid, weights)
 
 
-def are_class_ids(labels: tf.Tensor, logits: tf.Tensor) -> bool:
-    """Returns whether labels are integers of the logits' shape without its last axis."""
-    return labels.dtype.is_integer and labels.shape.is_compatible_with(logits.shape[:-1])
-
-
 def _as_weights(weights: tf.Tensor | None, rank: int) -> tf.Tensor:
     if weights is None:
         return tf.ones([])
@@ -202,18 +174,3 @@ def _packed(values: dict[str, Any], outputs: Any) -> Any:
     if list(values) == ["logits"]:
         return values["logits"]
     return values if isinstance(outputs, Mapping) else list(values.values())
-
-
-def check_match(student: dict[str, tf.Tensor], teacher: dict[str, tf.Tensor]) -> None:
-    """Raises ValueError if names or shapes of logits differ."""
-    same = set(student) == set(teacher)
-    if same and all(s.shape.is_compatible_with(teacher[name].shape) for name, s in student.items()):
-        return
-    shapes = [
-        ", ".join(f"{name} {tuple(value.shape)}" for name, value in logits.items())
-        for logits in (student, teacher)
-    ]
-    raise ValueError(
-        f"The student's outputs do not match the teacher's: the student gives {shapes[0]}, the "
-        f"teacher {shapes[1]}. Distillation needs the same outputs over the same classes."
-    )

@@ -7,17 +7,19 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_number
+from tf_movprune.core.distillation import (
+    Batch,
+    Target,
+    WithTeacherLogits,
+    are_class_ids,
+    check_match,
+)
 from tf_movprune.core.losses import distillation_loss
 from tf_movprune.core.wording import counted
 from tf_movprune.keras2 import hugging_face
 from tf_movprune.keras2.batches import (
-    Batch,
-    Target,
-    WithTeacherLogits,
     align,
-    are_class_ids,
     by_output,
-    check_match,
     ends_in_probabilities,
     keras_arguments,
     logits_of,

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune.keras2.batches import WithTeacherLogits, logits_of, unpack
+from tf_movprune.core.distillation import WithTeacherLogits
+from tf_movprune.keras2.batches import logits_of, unpack
 from tf_movprune.keras2.compat import keras
 from tf_movprune.keras2.distiller import check_teacher
 
