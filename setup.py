@@ -10,7 +10,7 @@ TRANSFORMERS = "transformers>=4.46,<4.55"  # later releases cannot load into, or
 
 EXTRAS = {
     "transformers": [TRANSFORMERS],
-    "keras-hub": ["keras-hub>=0.32"],
+    "keras-hub": ["keras-hub>=0.19"],
     "tensorboard": ["tensorboard>=2.18"],
     "tflite": ["ai-edge-litert>=1.2"],
     "compress": ["zstandard>=0.22", "safetensors>=0.4.3"],
@@ -48,7 +48,7 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "tensorflow>=2.18,<2.22",
-        "keras>=3.15,<4",
+        "keras>=3.8,<4",
         "tf-keras>=2.18,<2.22",
         "tensorflow-model-optimization>=0.8,<0.9",
         "numpy>=1.26",
