@@ -61,7 +61,7 @@ def test_the_flags_of_soft_movement(model):
 
 @pytest.mark.parametrize("n", [16, 300])
 def test_initial_scores_of_kaiming(n):
-    """`kaiming_uniform_(scores, a=sqrt(5))` is uniform between -1 / sqrt(inputs) and its negative."""
+    """`kaiming_uniform_(scores, a=sqrt(5))` is uniform up to 1 / sqrt(inputs)."""
     start = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=0)
     dense = keras.layers.Dense(400)
     dense.build([None, n])
