@@ -39,7 +39,7 @@ for extra in ("examples", "keras-hub", "tensorboard", "gpu-benchmark", "tflite",
 setup(
     name="tf_movprune",
     version=VERSION,
-    description="Movement pruning for TensorFlow and Keras: prune pretrained models while fine-tuning them",
+    description="Movement pruning for TensorFlow and Keras, while fine-tuning pretrained models",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
