@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -52,6 +52,20 @@ def is_variable(value: Any) -> bool:
 def tensorflow_variable(variable: keras.Variable) -> tf.Variable:
     """The TensorFlow variable behind a variable, in its own precision wherever it is read."""
     return variable._value
+
+
+class Penalty(keras.regularizers.Regularizer):
+    """A penalty on a variable, which earlier releases of Keras 3 take only as such an object.
+
+    Args:
+      function: returns the penalty, from the variable.
+    """
+
+    def __init__(self, function: Callable[[Any], tf.Tensor]):
+        self.function = function
+
+    def __call__(self, x: Any) -> tf.Tensor:
+        return self.function(x)
 
 
 # ---- layers
@@ -164,7 +178,10 @@ def is_quantized(layer: Layer) -> bool:
 def training_mode() -> Any:
     """The value of `training` in the call that runs at the moment; None outside of calls."""
     context = global_state.get_global_attribute("current_call_ctx")
-    return None if context is None else context.get_value("training")
+    if context is None:
+        return None
+    before_3_10 = not hasattr(context, "get_value")
+    return context.training if before_3_10 else context.get_value("training")
 
 
 def calling_layer() -> Layer | None:
