@@ -45,6 +45,12 @@ from .core.schedules import (
     CubicThreshold as CubicThreshold,
 )
 from .core.scores import MagnitudeScores as MagnitudeScores
+from .distillation import (
+    Distiller as Distiller,
+)
+from .distillation import (
+    cache_teacher_logits as cache_teacher_logits,
+)
 from .export.compressed import (
     CompressedReport as CompressedReport,
 )
@@ -69,13 +75,11 @@ from .keras2.compact import (
 from .keras2.compact import (
     load_compacted as load_compacted,
 )
-from .keras2.distiller import Distiller as Distiller
 from .keras2.layer import PruneLowMovement as PruneLowMovement
 from .keras2.optimizers import (
     LinearWarmupDecay as LinearWarmupDecay,
 )
 from .keras2.policies import PruneTransformerBlocks as PruneTransformerBlocks
-from .keras2.teacher_cache import cache_teacher_logits as cache_teacher_logits
 from .pruning import (
     create_optimizer as create_optimizer,
 )

@@ -53,7 +53,6 @@ def train_with(model, callback):
     "use, message",
     [
         (tf_movprune.compact, "Sequential is a Keras 3 object"),
-        (lambda model: tf_movprune.Distiller(model, model), "Sequential is a Keras 3 object"),
         (
             lambda model: train_with(model, tf_movprune.OnceSparse(keras.callbacks.Callback())),
             "Callback is not a callback of the Keras of",

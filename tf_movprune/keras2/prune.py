@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+from tf_movprune.core.distillation_checks import not_pruned_itself
 from tf_movprune.core.granularity import WEIGHTS, Units
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.run_checks import warn_if_behind
@@ -214,10 +215,7 @@ def _check_not_of_tfmot(tree: LayerTree) -> None:
 def _check_unpruned(tree: LayerTree) -> None:
     _check_not_of_tfmot(tree)
     if isinstance(tree.root, Distiller):
-        raise ValueError(
-            "Prune the student before distilling: tf_movprune.Distiller("
-            "tf_movprune.prune_low_movement(student, ...), teacher)."
-        )
+        raise not_pruned_itself()
     if tree.pruned_layers():
         raise ValueError(
             f"{tree.root.name!r} is pruned already. Prune a model once; to start over with other "

@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from tf_movprune.core import run_checks
+from tf_movprune.core.distillation_checks import not_pruned_itself
 from tf_movprune.core.granularity import WEIGHTS, Units
 from tf_movprune.core.settings import Settings
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
+from tf_movprune.keras3.distiller import Distiller
 from tf_movprune.keras3.kernel_places import is_prunable
 from tf_movprune.keras3.layer_tree import kernels_by_path, pruned_layers, walk
 from tf_movprune.keras3.pruned_layer import attach, detach, fold, is_pruned, state_of
@@ -86,6 +88,10 @@ def _prune_list(layers: Any, policy: Any, given: tuple[Any, ...]) -> list[Layer]
 def strip_pruning(model: Any) -> Any:
     """Takes the pruning off a Keras 3 model in place; see `tf_movprune.strip_pruning`."""
     compat.check_keras_object(model)
+    if isinstance(model, Distiller):
+        unguard_training(model)
+        compat.forget_compilation(model)
+        model = model.student
     layers = pruned_layers(model)
     if not layers:
         raise ValueError(
@@ -105,6 +111,8 @@ def strip_pruning(model: Any) -> Any:
 
 
 def _check_unpruned(model: Layer) -> None:
+    if isinstance(model, Distiller):
+        raise not_pruned_itself()
     if is_pruned(model) or any(map(is_pruned, walk(model).values())):
         raise ValueError(
             f"{model.name!r} is pruned already. Prune a model once; to start over with other "
