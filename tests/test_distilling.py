@@ -112,6 +112,25 @@ def test_sample_weights_weight_cross_entropy_only(keras):
     assert results["distillation_loss"] == pytest.approx(kl.mean(), rel=1e-5)
 
 
+def test_class_weights_weight_cross_entropy_only(keras):
+    student, teacher = classifier(keras), classifier(keras, 4)
+    kl, ce = expected_losses(student(X), teacher(X), Y)
+    history = compiled(student, teacher).fit(X, Y, 24, class_weight={0: 2, 1: 0, 2: 1}, verbose=0)
+    logs = last(history)
+    assert logs["ce_loss"] == pytest.approx(np.mean(np.array([2, 0, 1])[Y] * ce), rel=1e-5)
+    assert logs["distillation_loss"] == pytest.approx(kl.mean(), rel=1e-5)
+
+
+def test_steps_per_execution_and_running_eagerly(keras):
+    runs = []
+    for options in ({}, {"steps_per_execution": 3}, {"run_eagerly": True}):
+        keras.utils.set_random_seed(0)
+        distiller = compiled(classifier(keras), classifier(keras, 4), **options)
+        runs.append(last(distiller.fit(batches(X, Y), epochs=2, verbose=0)))
+    for run in runs[1:]:
+        assert run == pytest.approx(runs[0], rel=1e-5)
+
+
 @pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size"])
 def test_a_task_loss_of_the_users(keras, reduction):
     student, teacher = classifier(keras), classifier(keras, 4)
@@ -168,7 +187,7 @@ def test_several_outputs_are_averaged(keras, named):
         terms.append(np.mean(expected_losses(*logits, y), axis=1))
     kl, ce = np.mean(terms, axis=0)
     given = labels if named else list(labels.values())
-    metrics = {"start": "accuracy", "end": "accuracy"} if named else ["accuracy", "accuracy"]
+    metrics = {"start": "accuracy", "end": "accuracy"} if named else [["accuracy"], ["accuracy"]]
     results = evaluate(compiled(student, teacher, metrics=metrics), X, given, batch_size=24)
     losses = [results[name] for name in ("loss", "ce_loss", "distillation_loss")]
     np.testing.assert_allclose(losses, [(kl + ce) / 2, ce, kl], rtol=1e-5)

@@ -43,6 +43,11 @@ def as_data(element: Any) -> Any:
     return (element,) if isinstance(element, WithTeacherLogits) else element
 
 
+def without_logits(x: Any) -> Any:
+    """A model's inputs, which cached data have beside the teacher's logits."""
+    return x.inputs if isinstance(x, WithTeacherLogits) else x
+
+
 def batch_of(x: Any, y: Any, sample_weight: Any) -> Batch:
     """The parts of a batch; labels may be among the inputs."""
     x, cached = x if isinstance(x, WithTeacherLogits) else (x, None)

@@ -16,6 +16,7 @@ from tf_movprune.core.distillation import (
     check_match,
     logits_of,
     targets_of,
+    without_logits,
 )
 from tf_movprune.core.distillation_checks import no_labels, no_teacher, not_saved
 from tf_movprune.core.losses import distillation_loss
@@ -62,7 +63,8 @@ class DistillerSteps:
         return self._get_teacher()
 
     def call(self, inputs: Any, training: Any = None) -> Any:
-        return self.student(inputs, training=training)
+        # Keras 3 builds metrics on what data have, under a distribution strategy.
+        return self.student(without_logits(inputs), training=training)
 
     # ---- what a shell knows
 

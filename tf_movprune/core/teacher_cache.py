@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune.core.distillation import WithTeacherLogits, batch_of, logits_of
+from tf_movprune.core.distillation import WithTeacherLogits, batch_of, logits_of, without_logits
 
 
 def cached_logits(dataset: tf.data.Dataset, teacher: Callable[..., Any]) -> tf.data.Dataset:
@@ -35,7 +35,7 @@ def cached_logits(dataset: tf.data.Dataset, teacher: Callable[..., Any]) -> tf.d
     elements = []
     for element in dataset:
         x, *rest = element if type(element) is tuple else (element,)
-        x = x.inputs if isinstance(x, WithTeacherLogits) else x
+        x = without_logits(x)
         inputs = batch_of(x, rest[0] if rest else None, None).inputs
         elements.append((WithTeacherLogits(x, run(inputs)), *rest))
     if not elements:
