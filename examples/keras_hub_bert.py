@@ -54,14 +54,18 @@ def _with_exact_gelu(model: keras.Model) -> keras.Model:
 def save(model: keras.Model, folder: pathlib.Path, source: str) -> None:
     """Writes a preset with the tokenizer of the folder `source`. `load` reads it."""
     model.save_to_preset(str(folder))
-    keras_hub.models.BertTextClassifierPreprocessor.from_preset(source).save_to_preset(str(folder))
+    _preprocessor(source, length=model.backbone.max_sequence_length).save_to_preset(str(folder))
+
+
+def _preprocessor(folder: str, length: int) -> keras_hub.models.BertTextClassifierPreprocessor:
+    # Uncased BERTs have no accents in their vocabulary, which KerasHub does not know.
+    tokenizer = keras_hub.models.BertTokenizer.from_preset(folder, strip_accents=True)
+    return keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=length)
 
 
 def encoder(folder: str, length: int) -> Callable[[list[str]], list[np.ndarray]]:
     """A function from texts to their token ids, at most `length` of each, without padding."""
-    preprocessor = keras_hub.models.BertTextClassifierPreprocessor.from_preset(
-        folder, sequence_length=length
-    )
+    preprocessor = _preprocessor(folder, length)
 
     def encode(texts: list[str]) -> list[np.ndarray]:
         encoded = preprocessor(texts)

@@ -170,7 +170,7 @@ def test_embeddings_are_not_trained(keras, tiny_bert):
 
 @pytest.mark.parametrize("length", [4, 64])
 def test_both_kerases_see_the_same_tokens(length, tiny_bert):
-    texts = ["Good, GREAT fine", 'a "poor\u00e9 film', "", "superb dull bad awful good"]
+    texts = ["Good, GREAT fine", 'a "p\u00f4\u00f6r film', "", "superb dull bad awful good"]
     new, old = (
         fine_tuning.bert_for(keras).encoder(tiny_bert, length)(texts) for keras in ("3", "2")
     )
