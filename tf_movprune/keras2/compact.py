@@ -26,40 +26,7 @@ from tf_movprune.keras2.units import Heads, Neurons, find_units, heads_of
 
 
 def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
-    """Removes empty heads and neurons, for a smaller dense model with the same outputs.
-
-    A neuron between two dense layers is removed if nothing reads it, or if it reads nothing: then
-    it is a constant, which is added to the next bias. Attention heads are removed likewise. At
-    least one head and one neuron of each layer stay. Scattered zeros remove nothing.
-
-    Candidates are the encoder layers of Hugging Face's BERT, RoBERTa (also CamemBERT, XLM-RoBERTa),
-    ELECTRA and DistilBERT; every Keras `MultiHeadAttention`, unless a graph asks it for its
-    attention scores; and, in Sequential and Functional models, dense layers that follow each other
-    with nothing between them but dropout and activations that Keras knows, if no other part of the
-    model holds them. Attention scores that your own code asks for (`output_attentions`,
-    `return_attention_scores`), and a `head_mask`, have as many heads as remain.
-
-    Sequential and Functional models are cloned around the layers that do not change, others are
-    changed in place. A Hugging Face model gets a copy of its configuration that says what was
-    removed, as `pruned_heads` and `intermediate_sizes`. Save it with `save_pretrained` and load it
-    with `load_compacted`. Save other models with `save`, subclassed ones to a folder, and load them
-    with `tf_keras.models.load_model`.
-
-    Args:
-      model: a built model without pruning wrappers.
-      multiple_of: number, at least 1, such as 8 for hardware that is fastest then. The neurons left
-        in each layer are a multiple of it: some empty ones stay, as zeros. Numbers of heads are not
-        rounded, nor is that of a layer that had fewer neurons.
-
-    Returns:
-      The smaller model, of the same class and not compiled. Its outputs are equal up to rounding.
-
-    Raises:
-      TypeError: `model` is not a Keras model, or `multiple_of` no integer.
-      ValueError: the model is still pruned, or not built, or `multiple_of` is less than 1.
-
-    Warns if there is nothing to remove.
-    """
+    """Removes empty heads and neurons; see `tf_movprune.compact`."""
     check_stripped(model)
     multiple_of = check_integer("multiple_of", multiple_of, example=8, minimum=1)
     if not (model.built and model.weights):
@@ -72,7 +39,7 @@ def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
             f"No head and no neuron of {model.name!r} is empty, and nothing was removed. Single "
             "zeros, and blocks of them, leave all heads and neurons something to do, and as many "
             "empty neurons stay as multiple_of asks for.",
-            stacklevel=2,
+            stacklevel=3,
         )
         return model
     smaller = _rebuilt(model, units, weights)
@@ -114,9 +81,6 @@ def load_compacted(
     path: str | os.PathLike[str], model_class: type[keras.Model] | None = None
 ) -> keras.Model:
     """Loads a compacted Hugging Face TF model from what its `save_pretrained` wrote.
-
-    `from_pretrained` would make it in full size. Other compacted models say their sizes themselves:
-    load what their `save` wrote with `tf_keras.models.load_model`.
 
     Args:
       path: folder that `save_pretrained` wrote.

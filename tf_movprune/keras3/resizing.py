@@ -1,0 +1,82 @@
+"""Changes of the sizes of dense and attention layers, in place."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_movprune.keras3 import compat, keras_hub
+from tf_movprune.keras3.compat import Layer
+
+_DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
+
+
+def restorer(layers: Sequence[Layer], tensors: Sequence[Any]) -> Callable[[], None]:
+    """A function that gives layers and symbolic tensors their present sizes and weights again."""
+    shapes = [(tensor, tensor.shape[-1]) for tensor in tensors]
+    before = [(layer, type(layer), dict(vars(layer))) for layer in layers]
+    restore_values = compat.restorer(variable for layer in layers for variable in layer.variables)
+
+    def restore() -> None:
+        for layer, cls, attributes in before:
+            layer.__class__ = cls
+            vars(layer).update(attributes)
+        restore_values()
+        for tensor, size in shapes:
+            compat.set_last_dimension(tensor, size)
+
+    return restore
+
+
+def resize_dense(layer: Any, kernel: np.ndarray, bias: np.ndarray | None) -> None:
+    """Gives a `Dense` or `EinsumDense` layer weights of other shapes."""
+    compat.resize(layer.kernel, kernel)
+    if bias is not None:
+        compat.resize(layer.bias, bias)
+    if isinstance(layer, keras.layers.Dense):
+        inputs, layer.units = kernel.shape
+        layer.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: inputs})
+        compat.set_built_width(layer, inputs)
+        return
+    kernel_labels, output_labels = layer.equation.split(",")[1].split("->")
+    sizes = dict(zip(kernel_labels, kernel.shape, strict=True))
+    partial = layer.partial_output_shape  # the last axes of the output
+    labels = output_labels[len(output_labels) - len(partial) :]
+    layer.partial_output_shape = tuple(
+        None if size is None else sizes.get(label, size) for label, size in zip(labels, partial)
+    )
+
+
+def resize_attention(layer: Any) -> None:
+    """Gives an attention layer as many heads as its resized query has."""
+    compat.set_head_count(layer, compat.attention_projections(layer)[0].kernel.shape[1])
+    keras_hub.fit_cache(layer)
+
+
+def apply_shapes(layers: Mapping[str, Layer], shapes: Mapping[str, Sequence[int]]) -> None:
+    """Gives dense layers kernels of given shapes, by path; their weights are zeros thereafter.
+
+    Raises:
+      ValueError: a shape is not one of a dense layer that is there.
+    """
+    for path, shape in shapes.items():
+        layer: Any = layers.get(path)
+        if isinstance(layer, _DENSE) and list(layer.kernel.shape) == list(shape):
+            continue
+        if not isinstance(layer, _DENSE) or len(layer.kernel.shape) != len(shape):
+            raise ValueError(f"There is no dense layer {path!r} with a kernel of shape {shape}.")
+        bias = None if layer.bias is None else _bias_shape(layer, shape)
+        resize_dense(layer, np.zeros(shape), None if bias is None else np.zeros(bias))
+    for layer in layers.values():
+        if keras_hub.is_attention(layer):
+            heads = compat.attention_projections(layer)[0].kernel.shape[1]
+            if heads != compat.head_count(layer):
+                resize_attention(layer)
+
+
+def _bias_shape(layer: Any, shape: Sequence[int]) -> Sequence[int]:
+    """The shape of a bias: the last axes of the kernel."""
+    return shape[len(shape) - len(layer.bias.shape) :]
