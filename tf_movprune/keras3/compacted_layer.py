@@ -34,7 +34,7 @@ class CompactedLayer:
             "class_name": plain.__name__,
             "registered_name": keras.saving.get_registered_name(plain),
             "built_with": self.get_build_config(),  # presets drop what is named build_config
-            "kernel_shapes": vars(self)[_SHAPES],
+            "kernel_shapes": [[path, shape] for path, shape in vars(self)[_SHAPES].items()],
         }
         return {**plain.get_config(self), _RECORD: record}
 
@@ -53,8 +53,9 @@ class CompactedLayer:
                 "configuration, which does not tell how to build all its layers. Give the class a "
                 "build(), or a get_build_config() and build_from_config()."
             )
-        apply_shapes(layers, record["kernel_shapes"])
-        _become_compacted(layer, record["kernel_shapes"])
+        shapes = dict(record["kernel_shapes"])
+        apply_shapes(layers, shapes)
+        _become_compacted(layer, shapes)
         return layer
 
 
@@ -122,9 +123,24 @@ def compacted_class(plain: Any) -> Any:
     return keras.saving.register_keras_serializable(_PACKAGE, name)(cls)
 
 
-def plain_class(compacted: Any) -> Any:
-    """The plain class of a class of compacted layers."""
-    return compacted.__bases__[1]
+def plain_class(cls: Any) -> Any:
+    """The plain class of a class of compacted layers; any other class itself."""
+    return cls.__bases__[1] if issubclass(cls, CompactedLayer) else cls
+
+
+def class_of(plain: type, config: Mapping[str, Any]) -> type:
+    """The class of a compacted or other model of a plain class, by its configuration."""
+    is_compacted = _RECORD in config.get("config", {})
+    return compacted_class(plain) if is_compacted else plain
+
+
+def full_size(config: Any) -> Any:
+    """A configuration as it was before anything was removed."""
+    if isinstance(config, Mapping):
+        return {
+            key: [] if key == "kernel_shapes" else full_size(value) for key, value in config.items()
+        }
+    return [full_size(value) for value in config] if isinstance(config, list) else config
 
 
 def register_classes(config: Any) -> bool:

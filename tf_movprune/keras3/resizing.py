@@ -66,8 +66,11 @@ def apply_shapes(layers: Mapping[str, Layer], shapes: Mapping[str, Sequence[int]
         layer: Any = layers.get(path)
         if isinstance(layer, _DENSE) and list(layer.kernel.shape) == list(shape):
             continue
-        if not isinstance(layer, _DENSE) or len(layer.kernel.shape) != len(shape):
-            raise ValueError(f"There is no dense layer {path!r} with a kernel of shape {shape}.")
+        old = layer.kernel.shape if isinstance(layer, _DENSE) else ()
+        if len(old) != len(shape) or any(new > size for new, size in zip(shape, old)):
+            raise ValueError(
+                f"There is no dense layer {path!r} with a kernel that was cut to {shape}."
+            )
         bias = None if layer.bias is None else _bias_shape(layer, shape)
         resize_dense(layer, np.zeros(shape), None if bias is None else np.zeros(bias))
     for layer in layers.values():
