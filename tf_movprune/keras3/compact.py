@@ -17,7 +17,7 @@ import keras
 from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.empty_units import KeptUnits, Matrices, fold_empty_units
 from tf_movprune.core.granularity import HEADS, Units
-from tf_movprune.keras3 import compat
+from tf_movprune.keras3 import compat, keras_hub
 from tf_movprune.keras3.compacted_layer import record_sizes, register_classes
 from tf_movprune.keras3.removable_units import find_units
 from tf_movprune.keras3.resizing import resize_attention, resize_dense, restorer
@@ -142,7 +142,7 @@ def load_compacted(
     cls: Any = model_class or compat.registered_class(config[0]["registered_name"])
     if not hasattr(cls, "from_preset"):
         raise TypeError(f"model_class must be a class of KerasHub's models, got {model_class!r}.")
-    return cls.from_preset(str(path))
+    return keras_hub.load_preset(path, cls)
 
 
 def _configuration(path: pathlib.Path) -> tuple[list[Any], str]:

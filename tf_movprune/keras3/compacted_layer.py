@@ -16,7 +16,7 @@ import keras
 from tf_movprune.keras3 import compat, keras_hub
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.layer_tree import walk
-from tf_movprune.keras3.resizing import apply_shapes
+from tf_movprune.keras3.resizing import apply_shapes, dense_layers
 
 _SHAPES = "_movement_shapes"
 _RECORD = "compacted"  # name of a configuration's entry
@@ -34,7 +34,7 @@ class CompactedLayer:
             "class_name": plain.__name__,
             "registered_name": keras.saving.get_registered_name(plain),
             "built_with": self.get_build_config(),  # presets drop what is named build_config
-            "kernel_shapes": [[path, shape] for path, shape in vars(self)[_SHAPES].items()],
+            "kernel_shapes": [[place, shape] for place, shape in vars(self)[_SHAPES].items()],
         }
         return {**plain.get_config(self), _RECORD: record}
 
@@ -46,8 +46,8 @@ class CompactedLayer:
         if not layer.built and record["built_with"]:
             build_config = keras.saving.deserialize_keras_object(record["built_with"])
             layer.build_from_config(build_config)
-        layers = walk(layer)
-        if not all(inner.built for inner in layers.values()):
+        layers = _own_layers(layer)
+        if not all(inner.built for inner in layers):
             raise ValueError(
                 f"The compacted {plain_class(cls).__name__} {layer.name!r} cannot be made from its "
                 "configuration, which does not tell how to build all its layers. Give the class a "
@@ -67,17 +67,16 @@ def record_sizes(model: Layer, resized: set[int]) -> None:
     """
     for owner in list(_owners(model)):
         shapes = vars(owner).get(_SHAPES, {})
-        inside = _own_layers(owner).items()
         found = {
-            path: list(layer.kernel.shape)
-            for path, layer in inside
-            if id(layer) in resized or path in shapes
+            place: list(layer.kernel.shape)
+            for place, layer in enumerate(dense_layers(_own_layers(owner)))
+            if id(layer) in resized or place in shapes
         }
         if found:
             _become_compacted(owner, found)
 
 
-def _become_compacted(layer: Any, shapes: Mapping[str, Any]) -> None:
+def _become_compacted(layer: Any, shapes: Mapping[int, Any]) -> None:
     vars(layer)[_SHAPES] = dict(shapes)
     if not isinstance(layer, CompactedLayer):
         plain: Any = type(layer)
@@ -103,13 +102,16 @@ def _outermost(layer: Layer) -> Iterator[Layer]:
         yield layer
 
 
-def _own_layers(owner: Layer) -> dict[str, Layer]:
-    """The layers inside an owner by path, without those of a task's backbone, an owner itself."""
-    layers = walk(owner)
+def _own_layers(owner: Any) -> list[Layer]:
+    """The layers inside an owner, without those of a task's backbone, an owner itself.
+
+    They are told apart by their places: names of layers are numbered anew in each process.
+    """
+    layers = list(walk(owner).values())
     if not keras_hub.is_task(type(owner)):
         return layers
     others = {id(layer) for layer in compat.all_layers(owner.backbone)}
-    return {path: layer for path, layer in layers.items() if id(layer) not in others}
+    return [layer for layer in layers if id(layer) not in others]
 
 
 # ---- the classes

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -53,6 +55,18 @@ def vocabulary_size(model: Layer) -> int | None:
     return next((size for size in sizes if isinstance(size, int)), None)
 
 
+def load_preset(path: str | os.PathLike[str], cls: Any) -> Any:
+    """Loads a preset as a task of a class, or the backbone in it.
+
+    The `from_preset` of tasks takes just the backbone class that a task names, and no subclass.
+    """
+    utils = importlib.import_module("keras_hub.src.utils.preset_utils")
+    loader = utils.get_preset_loader(str(path))
+    if is_task(cls):
+        return loader.load_task(cls, True, True)
+    return loader.load_backbone(loader.check_backbone_class(), True)
+
+
 # ---- how blocks are laid out
 
 _ATTENTION = {"CachedMultiHeadAttention", "WhisperCachedMultiHeadAttention"}
@@ -86,8 +100,10 @@ class FeedForward(NamedTuple):
 
 def feed_forward(layer: Any) -> FeedForward | None:
     """The feed-forward layers of a built block of a known kind; None for any other layer."""
-    names = _FEED_FORWARD.get(type(layer).__name__)
-    if names is None or not _is_of_keras_hub(type(layer)) or not layer.built:
+    cls = type(layer)
+    known: Any = next(filter(_is_of_keras_hub, cls.__mro__), None)
+    names = _FEED_FORWARD.get(known.__name__) if known else None
+    if names is None or cls.call is not known.call or not layer.built:
         return None
     *sources, reader = (getattr(layer, name, None) for name in names)
     if len(sources) == 1:

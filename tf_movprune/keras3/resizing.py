@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -56,24 +56,33 @@ def resize_attention(layer: Any) -> None:
     keras_hub.fit_cache(layer)
 
 
-def apply_shapes(layers: Mapping[str, Layer], shapes: Mapping[str, Sequence[int]]) -> None:
-    """Gives dense layers kernels of given shapes, by path; their weights are zeros thereafter.
+def dense_layers(layers: Iterable[Layer]) -> list[Any]:
+    """The built dense layers among some layers."""
+    return [layer for layer in layers if isinstance(layer, _DENSE) and layer.built]
+
+
+def apply_shapes(layers: Sequence[Layer], shapes: Mapping[int, Sequence[int]]) -> None:
+    """Gives dense layers kernels of given shapes; their weights are zeros thereafter.
+
+    Args:
+      layers: layers, and the attention layers that they are part of.
+      shapes: shapes by the places of dense layers among all dense layers.
 
     Raises:
-      ValueError: a shape is not one of a dense layer that is there.
+      ValueError: a shape is not one that a dense layer there could be cut to.
     """
-    for path, shape in shapes.items():
-        layer: Any = layers.get(path)
-        if isinstance(layer, _DENSE) and list(layer.kernel.shape) == list(shape):
-            continue
-        old = layer.kernel.shape if isinstance(layer, _DENSE) else ()
+    dense = dense_layers(layers)
+    for place, shape in shapes.items():
+        old = dense[place].kernel.shape if place < len(dense) else ()
         if len(old) != len(shape) or any(new > size for new, size in zip(shape, old)):
             raise ValueError(
-                f"There is no dense layer {path!r} with a kernel that was cut to {shape}."
+                f"Its dense layer number {place} cannot be cut to {shape}, its kernel is {old}."
             )
-        bias = None if layer.bias is None else _bias_shape(layer, shape)
-        resize_dense(layer, np.zeros(shape), None if bias is None else np.zeros(bias))
-    for layer in layers.values():
+        if tuple(shape) != tuple(old):
+            layer = dense[place]
+            bias = None if layer.bias is None else np.zeros(_bias_shape(layer, shape))
+            resize_dense(layer, np.zeros(shape), bias)
+    for layer in layers:
         if keras_hub.is_attention(layer):
             heads = compat.attention_projections(layer)[0].kernel.shape[1]
             if heads != compat.head_count(layer):
