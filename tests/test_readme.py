@@ -19,7 +19,7 @@ def test_first_example(tmp_path, monkeypatch, capsys):
     keras.backend.clear_session()  # layer names as in a new process
     keras.utils.set_random_seed(0)
     namespace = {}
-    exec(SNIPPETS[0], namespace)
+    exec(SNIPPETS[1], namespace)
     accuracy = namespace["pruned"].history.history["accuracy"][-1]
     report = tf_movprune.summarize_sparsity(namespace["plain"])
     assert report.sparsity == pytest.approx(0.9, abs=1e-3)
@@ -50,7 +50,7 @@ def test_bert_example(tmp_path, monkeypatch):
     monkeypatch.setattr(auto, "from_pretrained", from_pretrained)
     ids = np.random.RandomState(0).randint(0, 99, [80, 8])
     batches = tf.data.Dataset.from_tensor_slices({"input_ids": ids, "labels": ids[:, 0] % 2})
-    exec(SNIPPETS[1], {"dataset": batches.batch(4)})
+    exec(SNIPPETS[2], {"dataset": batches.batch(4)})
     loaded = transformers.TFBertForSequenceClassification.from_pretrained("pruned-bert")
     assert tf_movprune.summarize_sparsity(loaded).sparsity == pytest.approx(0.9, abs=0.01)
 
@@ -73,7 +73,7 @@ def test_compressed_example(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     plain = keras.Sequential([keras.layers.Dense(8, input_shape=(8,)), keras.layers.Dense(1)])
     namespace = {"tf_movprune": tf_movprune, "plain": plain}
-    exec(SNIPPETS[4], namespace)
+    exec(SNIPPETS[5], namespace)
     assert len(namespace["weights"]) == 4
     for weight, array in zip(plain.get_weights(), namespace["weights"].values()):
         np.testing.assert_array_equal(weight, array)

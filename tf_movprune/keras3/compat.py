@@ -61,8 +61,7 @@ def resize(variable: keras.Variable, array: np.ndarray) -> None:
 
     The variable stays the object that it was, in its place among the variables of its layer.
     """
-    with tf.init_scope() if tf.executing_eagerly() else contextlib.nullcontext():
-        variable._initialize(array)
+    variable._initialize(array)
     variable._shape = tuple(array.shape)
 
 
@@ -75,6 +74,20 @@ def restorer(variables: Iterable[keras.Variable]) -> Callable[[], None]:
             variable._value, variable._shape = value, shape
 
     return restore
+
+
+class Penalty(keras.regularizers.Regularizer):
+    """A penalty on a variable, which earlier releases of Keras 3 take only as such an object.
+
+    Args:
+      function: returns the penalty, from the variable.
+    """
+
+    def __init__(self, function: Callable[[Any], tf.Tensor]):
+        self.function = function
+
+    def __call__(self, x: Any) -> tf.Tensor:
+        return self.function(x)
 
 
 # ---- layers
@@ -236,7 +249,10 @@ def is_quantized(layer: Layer) -> bool:
 def training_mode() -> Any:
     """The value of `training` in the call that runs at the moment; None outside of calls."""
     context = global_state.get_global_attribute("current_call_ctx")
-    return None if context is None else context.get_value("training")
+    if context is None:
+        return None
+    before_3_10 = not hasattr(context, "get_value")
+    return context.training if before_3_10 else context.get_value("training")
 
 
 def calling_layer() -> Layer | None:
