@@ -5,6 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
+from tf_movprune.core.empty_units import Matrix
 from tf_movprune.core.granularity import HEADS, NEURONS, Units
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.wording import listed
@@ -38,12 +41,20 @@ class Heads:
     attributes: Mapping[str, int] | None = None
 
     @property
+    def kind(self) -> Units:
+        return HEADS
+
+    @property
     def sources(self) -> tuple[Layer, ...]:
         return self.query, self.key, self.value
 
     @property
     def reader(self) -> Layer:
         return self.output
+
+    def constants(self, sources: Sequence[Matrix]) -> np.ndarray:
+        # The weights of each head's attention sum to one: its output is the bias of its values.
+        return sources[-1].constants()
 
 
 UnitGroup = Heads | Neurons
@@ -130,9 +141,8 @@ def share_kernels(
     paths.update((id(layer), path) for path, layer in targets.items())
     members: dict[str, Member] = {}
     for group in find_units(tree, to_remove=False):
-        kind = HEADS if isinstance(group, Heads) else NEURONS
         layers = {paths[id(layer)]: layer for layer in _wrapped_layers(group)}
-        asking = [p for p in layers if p in settings and settings[p].block_size == kind]
+        asking = [p for p in layers if p in settings and settings[p].block_size == group.kind]
         if not asking:
             continue
         kernel = SharedKernel(group.size, list(_parts(group)))
