@@ -99,6 +99,7 @@ def fit(
         batches.map(lambda ids, labels: (bert.inputs(ids), labels)),
         steps_per_epoch=settings.num_train_steps // settings.evaluations,
         epochs=settings.evaluations,
+        shuffle=False,  # the batches are shuffled
         callbacks=[*callbacks, record.callback(bert, model, validation)],
         verbose=verbose,
     )
