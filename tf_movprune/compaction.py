@@ -6,6 +6,8 @@ import importlib
 import json
 import os
 import pathlib
+import sys
+import zipfile
 from typing import Any
 
 from tf_movprune.shells import module_for
@@ -76,17 +78,27 @@ def load_compacted(path: str | os.PathLike[str], model_class: Any = None) -> Any
       ValueError: no compacted model is there, its class is not known, or its weights are not those
         that its configuration describes.
     """
-    shell = "keras3" if _is_of_keras_3(pathlib.Path(path)) else "keras2"
+    shell = _shell_of(pathlib.Path(path))
     module = importlib.import_module(f"tf_movprune.{shell}.compact")
     return module.load_compacted(path, model_class)
 
 
-def _is_of_keras_3(path: pathlib.Path) -> bool:
-    """Returns whether a path is that of a file, or of a folder with a configuration of Keras 3."""
-    config = path / "config.json"
-    if not config.is_file():
-        return path.is_file()
+def _shell_of(path: pathlib.Path) -> str:
+    """The shell for a file or folder; if it has no configuration, the one that is in use."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            named = "metadata.json" in archive.namelist()
+            metadata = archive.read("metadata.json").decode() if named else "{}"
+        return "keras2" if _value(metadata, "keras_version").startswith("2.") else "keras3"
+    if (path / "config.json").is_file():
+        config = (path / "config.json").read_text(encoding="utf-8")
+        return "keras3" if _value(config, "registered_name") else "keras2"
+    return "keras2" if "tf_keras" in sys.modules and path.suffix != ".keras" else "keras3"
+
+
+def _value(text: str, key: str) -> str:
+    """A value in a JSON object; empty if it has none, or the text is no JSON."""
     try:
-        return "registered_name" in json.loads(config.read_text(encoding="utf-8"))
-    except ValueError:  # no JSON: left to the reader's own message
-        return False
+        return str(json.loads(text).get(key) or "")
+    except (ValueError, AttributeError):
+        return ""

@@ -1,5 +1,6 @@
 """Smaller models of Keras 3 and KerasHub with the same outputs, and their files."""
 
+import os
 import subprocess
 import sys
 
@@ -402,4 +403,6 @@ def test_another_process_needs_load_compacted(tmp_path):
     model.save(tmp_path / "model.keras")
     model.save_to_preset(tmp_path / "preset")
     paths = [str(tmp_path / name) for name in ("model.keras", "preset")]
-    subprocess.run([sys.executable, "-c", _IN_A_NEW_PROCESS, *paths], check=True)
+    # With that variable, TensorFlow imports tf_keras.
+    env = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+    subprocess.run([sys.executable, "-c", _IN_A_NEW_PROCESS, *paths], check=True, env=env)

@@ -286,6 +286,17 @@ def input_specs(model: keras.Model) -> tuple[list[Any], dict[str, Any]]:
     return list(specs), {}
 
 
+def store_variables_once(archive: keras.export.ExportArchive) -> None:
+    """Lets an archive store each variable of the models that it tracks once.
+
+    It would store those that its endpoints use twice, as Keras's and as TensorFlow's.
+    """
+    trackable = archive._tf_trackable
+    for name in ("variables", "trainable_variables", "non_trainable_variables"):
+        variables = [tensorflow_variable(variable) for variable in getattr(trackable, name)]
+        setattr(trackable, name, variables)
+
+
 # ---- training
 
 

@@ -88,5 +88,6 @@ def write_saved_model(model: keras.Model, inference: Inference, path: str) -> No
     """Writes a SavedModel whose `serving_default` is the inference of a model."""
     archive = keras.export.ExportArchive()
     archive.track(model)
+    compat.store_variables_once(archive)
     archive.add_endpoint("serve", inference.function, input_signature=list(inference.specs))
     archive.write_out(path, verbose=False)
