@@ -9,7 +9,7 @@ import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras_hub_families import backbone, inputs_of
+from keras_hub_families import backbone, draw, inputs_of
 
 import tf_movprune
 from tf_movprune.core.granularity import HEADS, NEURONS
@@ -28,14 +28,6 @@ UNITS = {  # found in each block
 
 def outputs_of(model, inputs):
     return [np.array(output) for output in tf.nest.flatten(model(inputs))]
-
-
-def draw(model, seed=0):
-    """Weights and biases of a size at which every one of them counts."""
-    random = np.random.RandomState(seed)
-    for weight in model.weights:
-        if "norm" not in weight.path and "float" in weight.dtype:
-            weight.assign(random.normal(0, 0.3, weight.shape))
 
 
 def zero(layer, index, axis=0):

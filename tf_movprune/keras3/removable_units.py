@@ -1,4 +1,4 @@
-"""Heads and neurons of Keras 3 models that can be removed."""
+"""Heads and neurons of Keras 3 models."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from tf_movprune.core.empty_units import Matrix
 from tf_movprune.core.granularity import HEADS, NEURONS, Units
+from tf_movprune.core.wording import counted
 from tf_movprune.keras3 import compat, keras_hub
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.layer_tree import children, walk
@@ -73,19 +74,22 @@ class RemovableUnits:
         return np.where((first == 0) | (second == 0), 0, first * second)
 
 
-def find_units(model: Layer) -> list[RemovableUnits]:
+def find_units(model: Layer, *, to_remove: bool = True) -> list[RemovableUnits]:
     """Finds the heads and neurons of a built model without pruned layers.
 
-    Left out are the heads of layers whose attention scores a graph asks for, of attention with
-    grouped queries, and of classes other than those of Keras and KerasHub; and whatever is
-    quantized or has LoRA.
+    Left out are the heads of attention with grouped queries or a gate, and of classes other than
+    those of Keras and KerasHub.
+
+    Args:
+      model: a model or layer.
+      to_remove: whether to leave out those that can be masked but not removed: the heads of layers
+        whose attention scores a graph asks for, and whatever is quantized or has LoRA.
     """
     layers = [model, *walk(model).values()]
-    shows_scores = _layers_that_return_scores(layers)
     found = []
     for layer in layers:
         if keras_hub.is_attention(layer):
-            if layer.built and id(layer) not in shows_scores and not compat.has_gate(layer):
+            if layer.built and not compat.has_gate(layer):
                 *sources, reader = compat.attention_projections(layer)
                 size = compat.head_count(layer)
                 found.append(RemovableUnits(HEADS, size, sources, reader, owner=layer))
@@ -95,8 +99,16 @@ def find_units(model: Layer) -> list[RemovableUnits]:
                 found.append(
                     RemovableUnits(NEURONS, size, parts.sources, parts.reader, parts.activations)
                 )
-    found.extend(_in_graphs(layers))
-    return [unit for unit in found if not any(map(_is_special, (*unit.sources, unit.reader)))]
+    found.extend(x for x in neurons_in_graphs(layers).values() if isinstance(x, RemovableUnits))
+    if not to_remove:
+        return found
+    shows_scores = _layers_that_return_scores(layers)
+    return [
+        unit
+        for unit in found
+        if id(unit.owner) not in shows_scores
+        and not any(map(_is_special, (*unit.sources, unit.reader)))
+    ]
 
 
 def _is_special(layer: Any) -> bool:
@@ -122,14 +134,19 @@ def _layers_that_return_scores(layers: Sequence[Layer]) -> set[int]:
 # ---- dense layers that follow each other in a graph
 
 
-def _in_graphs(layers: Sequence[Layer]) -> Iterator[RemovableUnits]:
+def neurons_in_graphs(layers: Sequence[Layer]) -> dict[int, RemovableUnits | str]:
+    """The neurons of each layer in a graph, or words for what is in the way, by the layer's id.
+
+    Args:
+      layers: a model and all layers inside it.
+    """
     uses = _uses(layers)
-    for model in layers:
-        if compat.runs_its_graph(model):
-            for path in _paths(model):
-                neurons = _neurons(path, uses)
-                if neurons is not None:
-                    yield neurons
+    return {
+        id(path[0].operation): _neurons(path, uses)
+        for model in layers
+        if compat.runs_its_graph(model)
+        for path in _paths(model)
+    }
 
 
 def _uses(layers: Sequence[Layer]) -> Mapping[int, int]:
@@ -158,11 +175,19 @@ def _paths(model: keras.Model) -> Iterator[Sequence[Any]]:
         yield path
 
 
-def _neurons(path: Sequence[Any], uses: Mapping[int, int]) -> RemovableUnits | None:
-    """The neurons of the first layer in a path, if a dense layer reads them."""
+def _neurons(path: Sequence[Any], uses: Mapping[int, int]) -> RemovableUnits | str:
+    """The neurons of the first layer in a path, if a dense layer reads them, or why it has none.
+
+    Words for that follow the name of the layer.
+    """
     first = path[0].operation
-    if not _is_dense(first, uses) or first.activation not in _ELEMENTWISE:
-        return None
+    if type(first) is not keras.layers.Dense:
+        return f"is a {type(first).__name__}"
+    if uses[id(first)] != 1:
+        return f"is used in {counted(uses[id(first)], 'place')}"
+    if first.activation not in _ELEMENTWISE:
+        name = getattr(first.activation, "__name__", type(first.activation).__name__)
+        return f"has the activation {name}"
     activations, tensors = [first.activation], list(path[0].output_tensors)
     for node in path[1:]:
         layer = node.operation
@@ -175,9 +200,9 @@ def _neurons(path: Sequence[Any], uses: Mapping[int, int]) -> RemovableUnits | N
         ):
             activations.append(layer)
         elif type(layer) not in _NOISE_LAYERS:
-            return None
+            return f"is followed by {layer.name!r} ({type(layer).__name__})"
         tensors.extend(node.output_tensors)
-    return None
+    return "is read by no dense layer, or by others too"
 
 
 def _is_dense(layer: Any, uses: Mapping[int, int]) -> bool:
