@@ -505,3 +505,66 @@ def test_parts_of_layers_are_refused_in_evaluation_too(keras):
     model(X)
     with pytest.raises(ValueError, match=r"pruned layer 'rnn' is read by .* nothing masks it"):
         prune(model, {"rnn": RAMP}, Magnitude())(X)
+
+
+# ---- functions that were traced before pruning
+
+
+def traced(keras, kind):
+    """A model with a `tf.function` in or around the layer to prune, called once."""
+
+    class Inside(keras.layers.Dense):
+        def __init__(self):
+            super().__init__(8, use_bias=False)
+            self.attribute = tf.function(lambda x: tf.matmul(x, self.kernel))
+
+        @tf.function
+        def method(self, x):
+            return tf.matmul(x, self.kernel)
+
+        def call(self, x):
+            return self.attribute(x) if kind == "attribute inside" else self.method(x)
+
+    class Around(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(8, use_bias=False)
+            self.held = [tf.function(lambda x: self.dense(x))]
+
+        def build(self, shape):
+            self.dense.build(shape)
+            self.built = True
+
+        @tf.function
+        def method(self, x):
+            return self.dense(x)
+
+        def call(self, x):
+            return self.held[0](x) if kind == "list around" else self.method(x)
+
+    class Call(keras.layers.Dense):
+        call = tf.function(keras.layers.Dense.call)
+
+    layer = Call(8) if kind == "call" else Inside() if "inside" in kind else Around()
+    model = keras.Sequential([keras.Input([8]), layer, keras.layers.Dense(3)])
+    model(X), layer(X)
+    return model
+
+
+@pytest.mark.parametrize(
+    "kind", ["call", "method inside", "attribute inside", "method around", "list around"]
+)
+def test_functions_that_were_traced_before_pruning(keras, kind):
+    model = traced(keras, kind)
+    dense = np.array(model(X))
+    pruned = tf_movprune.prune_low_movement(model, RAMP, Magnitude())
+    for step in (3, 6):  # functions must not remember the masks of the first call
+        refresh(pruned, step)
+        masked = np.array(pruned(X))
+        assert np.any(masked != dense)
+        dense = masked
+    stripped = tf_movprune.strip_pruning(pruned)
+    np.testing.assert_array_equal(stripped(X), masked)
+    for weight in stripped.weights:
+        weight.assign(tf.zeros(weight.shape))
+    np.testing.assert_array_equal(stripped(X), np.zeros([32, 3]))

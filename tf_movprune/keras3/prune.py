@@ -48,7 +48,7 @@ def prune_low_movement(
         state_of(layer).usage.owner = weakref.ref(to_prune)
     guard_training(to_prune, layers)
     guard_saving(to_prune)
-    compat.forget_compilation(to_prune)
+    _forget_traces(to_prune)
     return to_prune
 
 
@@ -99,9 +99,17 @@ def strip_pruning(model: Any) -> Any:
     for layer in layers.values():
         detach(layer)
     unguard_training(model)
-    compat.forget_compilation(model)
+    _forget_traces(model)
     warn_of_training(model)
     return model
+
+
+def _forget_traces(model: Layer) -> None:
+    """Forgets functions, the compiled ones too, that were traced with other kernels in place."""
+    compat.forget_compilation(model)
+    for layer in compat.all_layers(model):
+        compat.forget_traces(layer)
+        compat.forget_functions(layer)
 
 
 def _check_unpruned(model: Layer) -> None:

@@ -22,6 +22,7 @@ from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.kernel_usage import own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel, Part
 from tf_movprune.core.settings import Settings
+from tf_movprune.core.traced_functions import untraced, untraced_functions
 from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
@@ -162,7 +163,11 @@ def _masked(place: Place, masked_by: Sequence[tuple[MovementMask, Part]], traini
 
 @contextmanager
 def _computing(layer: Layer) -> Iterator[None]:
-    """A context in which a pruned layer finds masked tensors in place of its kernels."""
+    """A context in which a pruned layer finds masked tensors in place of its kernels.
+
+    A `tf.function` of the layer would remember the tensors of its first call. It is replaced by the
+    function that it was made of.
+    """
     state = state_of(layer)
     training = compat.training_mode()
     with state.lock:
@@ -170,15 +175,22 @@ def _computing(layer: Layer) -> Iterator[None]:
         tensors = [_masked(*masked_place, training) for masked_place in state.places]
         if state.guard.is_open:
             tensors = state.usage.watched(tensors)
-        variables = [place.variable for place in places]
+        values = {(owner, name): tensor for (owner, name), tensor in zip(places, tensors)}
+        for owner in compat.all_layers(layer):
+            functions = untraced_functions(owner)
+            values.update({(owner, name): function for name, function in functions.items()})
+        before = {(owner, name): vars(owner).get(name) for owner, name in values}
         try:
             # Assigning the attribute would be refused, or drop the variable from the layer's.
-            for place, tensor in zip(places, tensors):
-                vars(place.owner)[place.name] = tensor
+            for (owner, name), value in values.items():
+                vars(owner)[name] = value
             yield
         finally:
-            for place, variable in zip(places, variables):
-                vars(place.owner)[place.name] = variable
+            for (owner, name), value in before.items():
+                if value is None:  # a method, which its class has
+                    del vars(owner)[name]
+                else:
+                    vars(owner)[name] = value
 
 
 @keras.saving.register_keras_serializable("tf_movprune")
@@ -222,10 +234,12 @@ class PrunedLayer:
 def pruned_class(plain: Any) -> type:
     """The class of pruned layers whose plain class is `plain`."""
 
-    @functools.wraps(plain.call)  # keeps the signature, which Keras reads
+    plain_call = untraced(plain.call)
+
+    @functools.wraps(plain_call)  # keeps the signature, which Keras reads
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         with _computing(self):
-            return plain.call(self, *args, **kwargs)
+            return plain_call(self, *args, **kwargs)
 
     members = {"call": call, "__module__": __name__}
     cls = type(f"Pruned{plain.__name__}", (PrunedLayer, plain), members)
