@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from shells import KERASES, gradients, keras_of, kernels, refresh, scores, sparsities
+from shells import (
+    KERASES,
+    gradients,
+    keras_of,
+    kernels,
+    refresh,
+    scores,
+    sparsities,
+    weights_by_name,
+)
 
 import tf_movprune
 from tf_movprune import L0, CubicSparsity, HardMovement, Magnitude, SoftMovement
@@ -505,6 +514,93 @@ def test_parts_of_layers_are_refused_in_evaluation_too(keras):
     model(X)
     with pytest.raises(ValueError, match=r"pruned layer 'rnn' is read by .* nothing masks it"):
         prune(model, {"rnn": RAMP}, Magnitude())(X)
+
+
+class Own:
+    """Makes a layer with a kernel of its own, under two names, in either Keras."""
+
+    def __new__(cls, keras, returned=("w",), compute=lambda layer, x: tf.matmul(x, layer.again)):
+        class Layer(keras.layers.Layer):
+            def build(self, shape):
+                self.w = self.again = self.add_weight(shape=(8, 8), name="w")
+                self.built = True
+
+            def call(self, x):
+                return compute(self, x)
+
+            def get_prunable_weights(self):
+                return [getattr(self, name) for name in returned]
+
+        return Layer(name="own")
+
+
+def around(keras, layer, *others):
+    """A model of some layers, called once."""
+    model = keras.Sequential([keras.Input([8]), layer, *others, keras.layers.Dense(3)])
+    model(X)
+    return model
+
+
+@pytest.mark.parametrize("returned", [("w",), ("again",), ("w", "again")])
+def test_a_kernel_under_two_names_is_masked_once_and_under_both(keras, returned):
+    pruned = prune(around(keras, Own(keras, returned)), RAMP, Magnitude())
+    assert refresh(pruned, 6) == 0.75 and len(kernels(pruned)) == 1
+    masked = np.array(pruned(X))
+    np.testing.assert_array_equal(tf_movprune.strip_pruning(pruned)(X), masked)
+
+
+def test_a_kernel_that_another_layer_holds_is_refused(keras):
+    dense = keras.layers.Dense(8, name="dense")
+    dense.build([None, 8])
+
+    class Tied(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="tied")
+            self.held = dense.kernel
+
+        def call(self, x):
+            return tf.matmul(x, self.held, transpose_b=True)
+
+    twin = keras.layers.Dense(8, name="twin")
+    twin.build([None, 8])
+    name = next(n for n, value in vars(twin).items() if value is twin.kernel)
+    vars(twin)[name] = dense.kernel
+    for other in (Tied(), twin):
+        model = around(keras, dense, other)
+        before = weights_by_name(model)
+        with pytest.raises(ValueError, match=rf"'{other.name}' .* has the kernel of 'dense' as"):
+            prune(model)
+        assert len(weights_by_name(model)) == len(before) and not tf_movprune.pruned_layers(model)
+
+
+ASSIGNMENTS = {
+    "assign": lambda layer: layer.w.assign(tf.clip_by_value(layer.w, -1.0, 1.0)),
+    "assign_sub": lambda layer: layer.w.assign_sub(0.01 * layer.w),
+}
+
+
+@pytest.mark.parametrize("how", ASSIGNMENTS)
+def test_layers_that_assign_their_kernels_are_refused_by_name(keras, how):
+    def compute(layer, x):
+        ASSIGNMENTS[how](layer)
+        return tf.matmul(x, layer.w)
+
+    model = around(keras, Own(keras, compute=compute))
+    with pytest.raises(ValueError, match=rf"'own' uses '{how}' of a tensor.* kernel_constraint"):
+        prune(model)(X)
+
+
+def test_other_attribute_errors_stay_what_they_are(keras):
+    class Typo:
+        is_made = False
+
+    def compute(layer, x):
+        return layer.kernal if Typo.is_made else tf.matmul(x, layer.w)
+
+    pruned = prune(around(keras, Own(keras, compute=compute)))
+    Typo.is_made = True
+    with pytest.raises(AttributeError, match="object has no attribute 'kernal'"):
+        next(iter(tf_movprune.pruned_layers(pruned).values()))(X)
 
 
 # ---- functions that were traced before pruning

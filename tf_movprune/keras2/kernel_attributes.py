@@ -77,7 +77,7 @@ def prunable_weights(layer: Layer) -> list[tf.Variable]:
     for owner in (layer, getattr(layer, "cell", layer)):
         method = compat.prunable_weights_method(owner)
         if method is not None:
-            return list(method())
+            return list({id(weight): weight for weight in method()}.values())  # each once
     weights = []
     for path in kernel_names(layer):
         weight = layer

@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune.core.granularity import WEIGHTS, Blocks, Units
-from tf_movprune.core.kernel_usage import own_reads
+from tf_movprune.core.kernel_usage import as_tensors, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import PruningSchedule
@@ -324,6 +324,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         attributes = [attribute for attribute, _ in self._masked_attributes]
         with (
             self._call_lock.held(self.layer.name),
+            as_tensors(self.layer.name),
             replaced(self._layers_inside, attributes, tensors),
         ):
             yield tensors

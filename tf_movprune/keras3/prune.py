@@ -15,7 +15,7 @@ from tf_movprune.keras3.kernel_places import is_prunable
 from tf_movprune.keras3.layer_tree import kernels_by_path, pruned_layers, walk
 from tf_movprune.keras3.pruned_layer import attach, detach, fold, is_pruned, state_of
 from tf_movprune.keras3.saving import guard_saving, unguard_saving
-from tf_movprune.keras3.targets import check_layer, choose
+from tf_movprune.keras3.targets import check_holders, check_layer, choose
 from tf_movprune.keras3.training_guard import guard_training, unguard_training, warn_of_training
 
 
@@ -42,6 +42,7 @@ def prune_low_movement(
         return to_prune
     chosen, settings = choose(to_prune, pruning_policy, given)
     _refuse_units(settings)
+    check_holders(to_prune, chosen.values())
     _attach_all({path: (layer, settings[path]) for path, layer in chosen.items()})
     layers = list(pruned_layers(to_prune).values())
     for layer in layers:

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from tf_movprune.core.blocks import block_shape, check_blocks
 from tf_movprune.core.granularity import Blocks
-from tf_movprune.core.kernel_usage import own_reads
+from tf_movprune.core.kernel_usage import as_tensors, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel, Part
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.traced_functions import untraced, untraced_functions
@@ -175,7 +175,9 @@ def _computing(layer: Layer) -> Iterator[None]:
         tensors = [_masked(*masked_place, training) for masked_place in state.places]
         if state.guard.is_open:
             tensors = state.usage.watched(tensors)
-        values = {(owner, name): tensor for (owner, name), tensor in zip(places, tensors)}
+        values: dict[tuple[Layer, str], Any] = {}
+        for place, tensor in zip(places, tensors):
+            values.update(dict.fromkeys(place.attributes, tensor))
         for owner in compat.all_layers(layer):
             functions = untraced_functions(owner)
             values.update({(owner, name): function for name, function in functions.items()})
@@ -184,7 +186,8 @@ def _computing(layer: Layer) -> Iterator[None]:
             # Assigning the attribute would be refused, or drop the variable from the layer's.
             for (owner, name), value in values.items():
                 vars(owner)[name] = value
-            yield
+            with as_tensors(layer.name):
+                yield
         finally:
             for (owner, name), value in before.items():
                 if value is None:  # a method, which its class has
