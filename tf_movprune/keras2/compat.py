@@ -194,6 +194,12 @@ def training_argument(layer: Layer, args: Sequence[Any], kwargs: dict[str, Any])
     return layer._call_spec.get_arg_value("training", args, kwargs, inputs_in_args=True)
 
 
+def forget_deferred(layer: Layer, names: Sequence[str]) -> None:
+    """Forgets values that a checkpoint, read before, would give to a layer's variables by name."""
+    for name in names:
+        layer._deferred_dependencies.pop(name, None)
+
+
 def forget_traces(layer: Layer) -> None:
     """Makes each `tf.function` among the attributes and methods of a layer be traced anew."""
     own = [value for name, value in vars(layer).items() if not is_keras_attribute(layer, name)]

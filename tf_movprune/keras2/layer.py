@@ -42,7 +42,12 @@ from tf_movprune.keras2.kernel_attributes import (
     replaced,
 )
 from tf_movprune.keras2.kernel_usage import KernelUsage
-from tf_movprune.keras2.kernel_variables import SharedKernel, make_kernels, masked_attributes
+from tf_movprune.keras2.kernel_variables import (
+    VARIABLE_NAMES,
+    SharedKernel,
+    make_kernels,
+    masked_attributes,
+)
 from tf_movprune.keras2.serialization import (
     deserialize_layer,
     deserialize_method,
@@ -136,6 +141,10 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
             self._build_layer(input_shape)
         attributes = attributes_by_weight(self.layer)
         weights = find_kernels(self.layer, attributes)
+        if len(weights) > 1:
+            # Deferred values of checkpoints go by names, which several kernels share. They come
+            # back with `kernel_variables`.
+            compat.forget_deferred(self, VARIABLE_NAMES)
         kernels, made = make_kernels(
             self, self.settings, weights, self._shared_kernels, set(attributes)
         )
