@@ -28,6 +28,7 @@ from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.kernel_places import Place, kernel_places
 from tf_movprune.keras3.kernel_usage import KernelUsage
+from tf_movprune.keras3.later_changes import allow_changes, refuse_changes
 from tf_movprune.keras3.movement_mask import MovementMask
 from tf_movprune.keras3.serialization import deserialize_settings, serialize_settings
 
@@ -125,6 +126,7 @@ def attach(layer: Layer, settings: Settings) -> None:
         [variable for kernel in state.kernels for variable in kernel.variables],
     )
     vars(layer)[_STATE] = state
+    refuse_changes(layer)
     base: Any = type(layer)
     layer.__class__ = pruned_class(base)
 
@@ -133,6 +135,7 @@ def detach(layer: Layer) -> None:
     """Makes a pruned layer the plain layer that it was. Its kernels stay as they are."""
     state = vars(layer).pop(_STATE)
     state.usage.end_watch()
+    allow_changes(layer)
     with compat.open_to_changes(layer):
         for name, mask in state.masks.items():
             compat.untrack(layer, mask)
