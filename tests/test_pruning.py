@@ -356,6 +356,14 @@ def test_mistakes_are_named_before_training(keras):
         fit(keras, pruned)
 
 
+def test_weights_that_are_assigned_after_pruning_are_named(keras):
+    pruned = prune(mlp(keras))
+    weight = kernels(pruned)[1].parts[0].weight
+    weight.assign(tf.random.normal(weight.shape))
+    with pytest.warns(UserWarning, match="scores of second start from the magnitudes of other"):
+        fit(keras, pruned)
+
+
 def test_an_optimizer_that_knows_no_scores_is_refused(keras):
     model = mlp(keras)
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
