@@ -129,6 +129,14 @@ def backbone(family, **changes):
     return cls(**{**SIZES[family], **changes})
 
 
+def draw(model, seed=0):
+    """Weights and biases of a size at which every one of them counts."""
+    random = np.random.RandomState(seed)
+    for weight in model.weights:
+        if "norm" not in weight.path and "float" in weight.dtype:
+            weight.assign(random.normal(0, 0.3, weight.shape))
+
+
 def inputs_of(model, batch=2, length=8):
     """Random inputs for a model."""
     random = np.random.RandomState(0)

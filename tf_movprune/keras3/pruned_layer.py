@@ -19,14 +19,16 @@ import tensorflow as tf
 
 from tf_movprune.core.blocks import block_shape, check_blocks
 from tf_movprune.core.granularity import Blocks
-from tf_movprune.core.kernel_usage import own_reads
+from tf_movprune.core.kernel_usage import as_tensors, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel, Part
 from tf_movprune.core.settings import Settings
+from tf_movprune.core.traced_functions import untraced, untraced_functions
 from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.kernel_places import Place, kernel_places
 from tf_movprune.keras3.kernel_usage import KernelUsage
+from tf_movprune.keras3.later_changes import allow_changes, refuse_changes
 from tf_movprune.keras3.movement_mask import MovementMask
 from tf_movprune.keras3.serialization import deserialize_settings, serialize_settings
 
@@ -93,45 +95,69 @@ def state_of(layer: Layer) -> PruningState:
 
 
 def attach(layer: Layer, settings: Settings) -> None:
-    """Prunes a built layer in place.
+    """Prunes a built layer in place, with a mask for each of its kernels.
 
     Raises:
       ValueError: a kernel cannot be cut into blocks, or the layer has none.
     """
     places = kernel_places(layer)
-    variables = [compat.tensorflow_variable(place.variable) for place in places]
-    shapes = [tuple(variable.shape) for variable in variables]
     names = _names(layer, places)
+    parts = [Part(compat.tensorflow_variable(place.variable)) for place in places]
+    shapes = [tuple(part.weight.shape) for part in parts]
     check_blocks({f"{layer.name}.{n}": s for n, s in zip(names, shapes)}, settings.block_size)
-    state = PruningState(layer)
-    with compat.open_to_changes(layer):
-        for name, place, variable, shape in zip(names, places, variables, shapes):
-            part = Part(variable)
-            mask = MovementMask(
-                settings,
-                [part],
-                block_shape(shape, settings.block_size),
-                state.guard,
-                name=f"movement_{name}",
-                dtype=layer.dtype_policy,
-            )
-            mask.trainable = layer.trainable
-            setattr(layer, mask.name, mask)  # not in a list, which tf.train.Checkpoint does not see
-            state.masks[mask.name] = mask
-            state.places.append(MaskedPlace(place, [(mask, part)]))
-    state.usage.watch_weights(
-        [(name, variable) for name, variable in zip(names, variables)],
-        [variable for kernel in state.kernels for variable in kernel.variables],
-    )
-    vars(layer)[_STATE] = state
+    begin(layer)
+    for name, place, part, shape in zip(names, places, parts, shapes):
+        mask = add_mask(layer, name, settings, [part], block_shape(shape, settings.block_size))
+        state_of(layer).places.append(MaskedPlace(place, [(mask, part)]))
+    watch(layer)
+
+
+def begin(layer: Layer) -> None:
+    """Makes a layer a pruned one, so far without masks."""
+    vars(layer)[_STATE] = PruningState(layer)
+    refuse_changes(layer)
     base: Any = type(layer)
     layer.__class__ = pruned_class(base)
+
+
+def add_mask(
+    layer: Layer, name: str, settings: Settings, parts: Sequence[Part], shape: tuple[int, ...]
+) -> MovementMask:
+    """Makes a mask that a pruned layer owns, of a shape, for parts of it and of other layers."""
+    state = state_of(layer)
+    with compat.open_to_changes(layer):
+        mask = MovementMask(
+            settings,
+            parts,
+            shape,
+            state.guard,
+            name=f"movement_{name}",
+            dtype=layer.dtype_policy,
+        )
+        mask.trainable = layer.trainable
+        setattr(layer, mask.name, mask)  # not in a list, which tf.train.Checkpoint does not see
+    state.masks[mask.name] = mask
+    return mask
+
+
+def watch(layer: Layer) -> None:
+    """Begins to watch the weights and masks of a pruned layer, which has them all by now."""
+    state = state_of(layer)
+    places = [place for place, _ in state.places]
+    state.usage.watch_weights(
+        [
+            (name, compat.tensorflow_variable(place.variable))
+            for name, place in zip(_names(layer, places), places)
+        ],
+        [variable for mask in state.masks.values() for variable in mask.record.variables],
+    )
 
 
 def detach(layer: Layer) -> None:
     """Makes a pruned layer the plain layer that it was. Its kernels stay as they are."""
     state = vars(layer).pop(_STATE)
     state.usage.end_watch()
+    allow_changes(layer)
     with compat.open_to_changes(layer):
         for name, mask in state.masks.items():
             compat.untrack(layer, mask)
@@ -162,7 +188,11 @@ def _masked(place: Place, masked_by: Sequence[tuple[MovementMask, Part]], traini
 
 @contextmanager
 def _computing(layer: Layer) -> Iterator[None]:
-    """A context in which a pruned layer finds masked tensors in place of its kernels."""
+    """A context in which a pruned layer finds masked tensors in place of its kernels.
+
+    A `tf.function` of the layer would remember the tensors of its first call. It is replaced by the
+    function that it was made of.
+    """
     state = state_of(layer)
     training = compat.training_mode()
     with state.lock:
@@ -170,15 +200,25 @@ def _computing(layer: Layer) -> Iterator[None]:
         tensors = [_masked(*masked_place, training) for masked_place in state.places]
         if state.guard.is_open:
             tensors = state.usage.watched(tensors)
-        variables = [place.variable for place in places]
+        values: dict[tuple[Layer, str], Any] = {}
+        for place, tensor in zip(places, tensors):
+            values.update(dict.fromkeys(place.attributes, tensor))
+        for owner in compat.all_layers(layer):
+            functions = untraced_functions(owner)
+            values.update({(owner, name): function for name, function in functions.items()})
+        before = {(owner, name): vars(owner).get(name) for owner, name in values}
         try:
             # Assigning the attribute would be refused, or drop the variable from the layer's.
-            for place, tensor in zip(places, tensors):
-                vars(place.owner)[place.name] = tensor
-            yield
+            for (owner, name), value in values.items():
+                vars(owner)[name] = value
+            with as_tensors(layer.name):
+                yield
         finally:
-            for place, variable in zip(places, variables):
-                vars(place.owner)[place.name] = variable
+            for (owner, name), value in before.items():
+                if value is None:  # a method, which its class has
+                    del vars(owner)[name]
+                else:
+                    vars(owner)[name] = value
 
 
 @keras.saving.register_keras_serializable("tf_movprune")
@@ -222,10 +262,12 @@ class PrunedLayer:
 def pruned_class(plain: Any) -> type:
     """The class of pruned layers whose plain class is `plain`."""
 
-    @functools.wraps(plain.call)  # keeps the signature, which Keras reads
+    plain_call = untraced(plain.call)
+
+    @functools.wraps(plain_call)  # keeps the signature, which Keras reads
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         with _computing(self):
-            return plain.call(self, *args, **kwargs)
+            return plain_call(self, *args, **kwargs)
 
     members = {"call": call, "__module__": __name__}
     cls = type(f"Pruned{plain.__name__}", (PrunedLayer, plain), members)
