@@ -3,7 +3,16 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from shells import KERASES, gradients, keras_of, kernels, refresh, scores, sparsities
+from shells import (
+    KERASES,
+    gradients,
+    keras_of,
+    kernels,
+    refresh,
+    scores,
+    sparsities,
+    weights_by_name,
+)
 
 import tf_movprune
 from tf_movprune import L0, CubicSparsity, HardMovement, Magnitude, SoftMovement
@@ -347,6 +356,14 @@ def test_mistakes_are_named_before_training(keras):
         fit(keras, pruned)
 
 
+def test_weights_that_are_assigned_after_pruning_are_named(keras):
+    pruned = prune(mlp(keras))
+    weight = kernels(pruned)[1].parts[0].weight
+    weight.assign(tf.random.normal(weight.shape))
+    with pytest.warns(UserWarning, match="scores of second start from the magnitudes of other"):
+        fit(keras, pruned)
+
+
 def test_an_optimizer_that_knows_no_scores_is_refused(keras):
     model = mlp(keras)
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
@@ -505,3 +522,153 @@ def test_parts_of_layers_are_refused_in_evaluation_too(keras):
     model(X)
     with pytest.raises(ValueError, match=r"pruned layer 'rnn' is read by .* nothing masks it"):
         prune(model, {"rnn": RAMP}, Magnitude())(X)
+
+
+class Own:
+    """Makes a layer with a kernel of its own, under two names, in either Keras."""
+
+    def __new__(cls, keras, returned=("w",), compute=lambda layer, x: tf.matmul(x, layer.again)):
+        class Layer(keras.layers.Layer):
+            def build(self, shape):
+                self.w = self.again = self.add_weight(shape=(8, 8), name="w")
+                self.built = True
+
+            def call(self, x):
+                return compute(self, x)
+
+            def get_prunable_weights(self):
+                return [getattr(self, name) for name in returned]
+
+        return Layer(name="own")
+
+
+def around(keras, layer, *others):
+    """A model of some layers, called once."""
+    model = keras.Sequential([keras.Input([8]), layer, *others, keras.layers.Dense(3)])
+    model(X)
+    return model
+
+
+@pytest.mark.parametrize("returned", [("w",), ("again",), ("w", "again")])
+def test_a_kernel_under_two_names_is_masked_once_and_under_both(keras, returned):
+    pruned = prune(around(keras, Own(keras, returned)), RAMP, Magnitude())
+    assert refresh(pruned, 6) == 0.75 and len(kernels(pruned)) == 1
+    masked = np.array(pruned(X))
+    np.testing.assert_array_equal(tf_movprune.strip_pruning(pruned)(X), masked)
+
+
+def test_a_kernel_that_another_layer_holds_is_refused(keras):
+    dense = keras.layers.Dense(8, name="dense")
+    dense.build([None, 8])
+
+    class Tied(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="tied")
+            self.held = dense.kernel
+
+        def call(self, x):
+            return tf.matmul(x, self.held, transpose_b=True)
+
+    twin = keras.layers.Dense(8, name="twin")
+    twin.build([None, 8])
+    name = next(n for n, value in vars(twin).items() if value is twin.kernel)
+    vars(twin)[name] = dense.kernel
+    for other in (Tied(), twin):
+        model = around(keras, dense, other)
+        before = weights_by_name(model)
+        with pytest.raises(ValueError, match=rf"'{other.name}' .* has the kernel of 'dense' as"):
+            prune(model)
+        assert len(weights_by_name(model)) == len(before) and not tf_movprune.pruned_layers(model)
+
+
+ASSIGNMENTS = {
+    "assign": lambda layer: layer.w.assign(tf.clip_by_value(layer.w, -1.0, 1.0)),
+    "assign_sub": lambda layer: layer.w.assign_sub(0.01 * layer.w),
+}
+
+
+@pytest.mark.parametrize("how", ASSIGNMENTS)
+def test_layers_that_assign_their_kernels_are_refused_by_name(keras, how):
+    def compute(layer, x):
+        ASSIGNMENTS[how](layer)
+        return tf.matmul(x, layer.w)
+
+    model = around(keras, Own(keras, compute=compute))
+    with pytest.raises(ValueError, match=rf"'own' uses '{how}' of a tensor.* kernel_constraint"):
+        prune(model)(X)
+
+
+def test_other_attribute_errors_stay_what_they_are(keras):
+    class Typo:
+        is_made = False
+
+    def compute(layer, x):
+        return layer.kernal if Typo.is_made else tf.matmul(x, layer.w)
+
+    pruned = prune(around(keras, Own(keras, compute=compute)))
+    Typo.is_made = True
+    with pytest.raises(AttributeError, match="object has no attribute 'kernal'"):
+        next(iter(tf_movprune.pruned_layers(pruned).values()))(X)
+
+
+# ---- functions that were traced before pruning
+
+
+def traced(keras, kind):
+    """A model with a `tf.function` in or around the layer to prune, called once."""
+
+    class Inside(keras.layers.Dense):
+        def __init__(self):
+            super().__init__(8, use_bias=False)
+            self.attribute = tf.function(lambda x: tf.matmul(x, self.kernel))
+
+        @tf.function
+        def method(self, x):
+            return tf.matmul(x, self.kernel)
+
+        def call(self, x):
+            return self.attribute(x) if kind == "attribute inside" else self.method(x)
+
+    class Around(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(8, use_bias=False)
+            self.held = [tf.function(lambda x: self.dense(x))]
+
+        def build(self, shape):
+            self.dense.build(shape)
+            self.built = True
+
+        @tf.function
+        def method(self, x):
+            return self.dense(x)
+
+        def call(self, x):
+            return self.held[0](x) if kind == "list around" else self.method(x)
+
+    class Call(keras.layers.Dense):
+        call = tf.function(keras.layers.Dense.call)
+
+    layer = Call(8) if kind == "call" else Inside() if "inside" in kind else Around()
+    model = keras.Sequential([keras.Input([8]), layer, keras.layers.Dense(3)])
+    model(X), layer(X)
+    return model
+
+
+@pytest.mark.parametrize(
+    "kind", ["call", "method inside", "attribute inside", "method around", "list around"]
+)
+def test_functions_that_were_traced_before_pruning(keras, kind):
+    model = traced(keras, kind)
+    dense = np.array(model(X))
+    pruned = tf_movprune.prune_low_movement(model, RAMP, Magnitude())
+    for step in (3, 6):  # functions must not remember the masks of the first call
+        refresh(pruned, step)
+        masked = np.array(pruned(X))
+        assert np.any(masked != dense)
+        dense = masked
+    stripped = tf_movprune.strip_pruning(pruned)
+    np.testing.assert_array_equal(stripped(X), masked)
+    for weight in stripped.weights:
+        weight.assign(tf.zeros(weight.shape))
+    np.testing.assert_array_equal(stripped(X), np.zeros([32, 3]))

@@ -224,41 +224,6 @@ def test_is_building_and_making_a_graph():
     assert not compat.is_building() and not compat.is_making_graph()
 
 
-class Traced(keras.layers.Layer):
-    """Has a method and an attribute that are functions of TensorFlow."""
-
-    def __init__(self):
-        super().__init__()
-        self.times = 2
-        self.doubled = tf.function(lambda x: x * self.times)
-
-    @tf.function
-    def call(self, x):
-        return x + self.times
-
-
-def test_untraced_functions():
-    layer = Traced()
-    one = tf.constant(1)
-    assert int(layer.call(one)) == 3 and int(layer.doubled(one)) == 2
-    layer.times = 5
-    assert int(layer.call(one)) == 3  # as it was traced
-    functions = compat.untraced_functions(layer)
-    assert {name: int(f(one)) for name, f in functions.items()} == {"call": 6, "doubled": 5}
-    assert compat.untraced_functions(keras.layers.Dense(1)) == {}
-
-
-def test_forget_traces():
-    layer, other = Traced(), Traced()
-    one = tf.constant(1)
-    for each in (layer, other):
-        each.call(one), each.doubled(one)
-        each.times = 5
-    compat.forget_traces(layer)
-    assert (int(layer.call(one)), int(layer.doubled(one))) == (6, 5)
-    assert (int(other.call(one)), int(other.doubled(one))) == (3, 2)
-
-
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_watch_reads(policy):
     layer = keras.layers.Embedding(4, 2, dtype=policy)

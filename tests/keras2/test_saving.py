@@ -763,3 +763,36 @@ def test_weights_of_a_model_pruned_in_other_layers_are_refused(way, tmp_path):
         WAYS[way](source, target, str(tmp_path / "weights"))
     if way != "checkpoint":
         np.testing.assert_array_equal(target(x), before)
+
+
+@pytest.mark.parametrize("way", ["checkpoint", "save_weights"])
+def test_several_kernels_of_a_layer_come_back_before_it_is_built(way, tmp_path):
+    """Values that a checkpoint gives later have names, which the kernels of a layer share."""
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.out = keras.layers.LSTM(4, name="rnn"), keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.out(self.rnn(x))
+
+    x = np.random.RandomState(0).standard_normal([4, 5, 8]).astype("float32")
+    saved, loaded = (
+        tf_movprune.prune_low_movement(Net(), {"rnn": tf_movprune.CubicSparsity(0.5, 0, 4)})
+        for _ in range(2)
+    )
+    saved(x)
+    for scores in tf_movprune.pruned_layers(saved)["rnn"].scores:
+        scores.assign(tf.random.normal(scores.shape))
+    tf_movprune.update_masks(saved, 4)
+    path = str(tmp_path / "w")
+    if way == "checkpoint":
+        tf.train.Checkpoint(model=saved).write(path)
+        tf.train.Checkpoint(model=loaded).read(path)
+    else:
+        saved.save_weights(path)
+        loaded.load_weights(path)
+    np.testing.assert_array_equal(loaded(x), saved(x))
+    for a, b in zip(saved.weights, loaded.weights):
+        np.testing.assert_array_equal(a, b)

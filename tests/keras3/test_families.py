@@ -1,5 +1,6 @@
 """Families of KerasHub: which matrices are pruned by default, and whether it all goes well."""
 
+import keras
 import keras_hub
 import numpy as np
 import pytest
@@ -252,3 +253,48 @@ def test_pruned_models_save_weights_alone(whole, tmp_path):
     inputs = inputs_of(source)
     for found, expected in zip(outputs_of(target, inputs), outputs_of(source, inputs)):
         np.testing.assert_array_equal(found, expected)
+
+
+CHANGES = {"quantize": "int8", "enable_lora": 2}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_quantization_and_lora_wait_for_the_end_of_pruning(name):
+    model = backbone("Bert")
+    pruned = prune(model)
+    refresh(pruned, 3)
+    inputs = inputs_of(model)
+    masked, weights = outputs_of(pruned, inputs), weights_of(pruned)
+    trainable = [weight.path for weight in pruned.trainable_weights]
+    layers = list(tf_movprune.pruned_layers(pruned).values())
+    for layer in (pruned, layers[0], layers[-1]):
+        with pytest.raises(ValueError, match=rf"has pruned layers.*{name}\(\) on what .*strip"):
+            getattr(layer, name)(CHANGES[name])
+    assert list(weights_of(pruned)) == list(weights)
+    assert [weight.path for weight in pruned.trainable_weights] == trainable
+    stripped = tf_movprune.strip_pruning(pruned)
+    getattr(stripped, name)(CHANGES[name])
+    assert layers[0].quantization_mode if name == "quantize" else layers[0].lora_enabled
+    for output, expected in zip(outputs_of(stripped, inputs), masked):
+        np.testing.assert_allclose(output, expected, atol=0.05)
+    with pytest.raises(ValueError, match=r"quantized weights|has LoRA enabled"):
+        prune(stripped)
+
+
+def test_a_classifier_around_a_pruned_backbone():
+    pruned = prune(backbone("Bert"))
+    model = keras_hub.models.BertTextClassifier(pruned, num_classes=2, preprocessor=None)
+    inputs = inputs_of(pruned)
+    labels = np.zeros(len(next(iter(inputs.values()))), "int32")
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    with pytest.raises(RuntimeError, match="nothing refreshes its masks"):
+        model.fit(inputs, labels, verbose=0)
+    callbacks = [tf_movprune.UpdatePruningStep()]
+    model.fit(inputs, labels, batch_size=1, epochs=5, verbose=0, callbacks=callbacks)
+    assert min(sparsities(model)) > 0.89
+    with pytest.raises(ValueError, match="masks would not reach quantized"):
+        model.quantize("int8")
+    masked = outputs_of(model, inputs)
+    stripped = tf_movprune.strip_pruning(model)
+    np.testing.assert_array_equal(outputs_of(stripped, inputs), masked)
+    assert not tf_movprune.pruned_layers(pruned)

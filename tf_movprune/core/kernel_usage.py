@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import contextlib
 import functools
+import re
 import threading
 import traceback
 import weakref
@@ -171,6 +172,61 @@ class KernelUsage(abc.ABC):
             f"{self._layer!r} out, with a mapping of path patterns to schedules or a "
             "pruning_policy."
         )
+
+
+def check_only_holders(
+    kernels: Iterable[tuple[Any, Iterable[Any], Iterable[Any]]],
+    attributes: Iterable[tuple[Any, str, Any]],
+) -> None:
+    """Raises ValueError if another layer has a kernel among its attributes.
+
+    Nothing would mask it there, or the masks of both layers would.
+
+    Args:
+      kernels: a layer that is pruned, the layers inside it, and its kernels, for each such layer.
+      attributes: layers of the model with the names and values of their attributes.
+    """
+    holders: dict[int, Any] = {}
+    owners: dict[int, Any] = {}
+    for target, inside, weights in kernels:
+        for layer in inside:
+            holders.setdefault(id(layer), target)
+        holders[id(target)] = target
+        for weight in weights:
+            owners.setdefault(id(weight), target)
+    for layer, name, value in attributes:
+        target = owners.get(id(value))
+        if target is not None and holders.get(id(layer)) is not target:
+            raise ValueError(
+                f"{layer.name!r} ({type(layer).__name__}) has the kernel of {target.name!r} as "
+                f"its {name!r}, so that one mask would not decide on it. Let it hold the layer "
+                f"{target.name!r} and read its kernel, or leave {target.name!r} out, with a "
+                "mapping of path patterns to schedules or a pruning_policy."
+            )
+
+
+_MISSING = re.compile(r"Tensor' object has no attribute '(\w+)'")
+
+
+@contextlib.contextmanager
+def as_tensors(layer: str) -> Iterator[None]:
+    """A context in which a layer has tensors in place of its kernels.
+
+    Raises:
+      ValueError: the layer takes one for a variable, to assign it for instance.
+    """
+    try:
+        yield
+    except AttributeError as error:
+        missing = _MISSING.search(str(error))
+        if missing is None:
+            raise
+        raise ValueError(
+            f"The layer {layer!r} uses {missing[1]!r} of a tensor, which has none. A pruned layer "
+            "computes with masked tensors in place of its kernels, and cannot assign these in its "
+            "call: constrain them with a kernel_constraint, or assign them in a callback. Or leave "
+            f"{layer!r} out, with a mapping of path patterns to schedules or a pruning_policy."
+        ) from error
 
 
 @contextlib.contextmanager

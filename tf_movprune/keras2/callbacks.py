@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tf_movprune.core import run_checks as core_checks
 from tf_movprune.core.arguments import check_integer
+from tf_movprune.core.first_scores import warn_if_kernels_were_replaced
 from tf_movprune.core.masked_kernel import overall_sparsity
 from tf_movprune.core.refresh import groups, refresh_masks
 from tf_movprune.core.update_step import (
@@ -80,6 +81,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
         """Begins training, at the first point at which the length of the run is known."""
         self._check_schedules(epoch)
         core_checks.warn_if_ahead(self._kernels, self._step())
+        warn_if_kernels_were_replaced(
+            {path: layer.kernels for path, layer in self._layers.items()}, self._step()
+        )
         self._is_training = True
         self._is_used = False
         optimizer = self.model.optimizer

@@ -10,11 +10,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import inspect
 import os
 import sys
 import traceback
-import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -59,6 +57,7 @@ from tf_keras.src.saving.legacy.saved_model import save_impl
 from tf_keras.src.saving.legacy.saved_model.utils import in_tf_saved_model_scope
 from tf_keras.src.utils.layer_utils import CallFunctionSpec
 
+from tf_movprune.core import traced_functions
 from tf_movprune.keras2.instance_method import InstanceMethod
 
 __all__ = [
@@ -161,11 +160,14 @@ def own_attributes(layer: Layer) -> list[str]:
 
 def adopt_arguments(wrapper: Layer, layer: Layer) -> None:
     """Lets a layer be called with the arguments of another layer, and with `training`."""
-    spec = CallFunctionSpec(layer._call_spec.full_argspec, wrapper._call_context_args)
+    context = getattr(wrapper, "_call_context_args", None)  # None before tf-keras 2.20
+    argspec = layer._call_spec.full_argspec
+    spec = CallFunctionSpec(argspec) if context is None else CallFunctionSpec(argspec, context)
     spec.arg_names = list(layer._call_spec.arg_names)
     spec.expects_mask_arg = layer._call_spec.expects_mask_arg
     spec.expects_training_arg = True
-    spec.expected_context_args = spec.expected_context_args | {"training"}
+    if context is not None:
+        spec.expected_context_args = spec.expected_context_args | {"training"}
     wrapper._call_spec = spec
 
 
@@ -195,58 +197,16 @@ def training_argument(layer: Layer, args: Sequence[Any], kwargs: dict[str, Any])
     return layer._call_spec.get_arg_value("training", args, kwargs, inputs_in_args=True)
 
 
-def untraced_functions(layer: Layer) -> dict[str, Callable[..., Any]]:
-    """The Python functions that a layer's `tf.function`s were made of, by attribute or method."""
-    found: dict[str, Callable[..., Any]] = {}
-    for name in _traced_methods(type(layer)):
-        found[name] = untraced_method(layer, name)
-    for name, value in vars(layer).items():
-        if _is_traced(value):
-            found[name] = value.python_function
-    return found
-
-
-def untraced_method(layer: Layer, name: str) -> Callable[..., Any]:
-    """A method of a layer's class, or the Python function that it was made of, for this layer."""
-    method = inspect.getattr_static(type(layer), name)
-    return types.MethodType(method.python_function if _is_traced(method) else method, layer)
-
-
-_TRACED_METHODS: dict[type, list[str]] = {}
-
-
-def _traced_methods(cls: type) -> list[str]:
-    if cls not in _TRACED_METHODS:
-        defined = {name for base in cls.__mro__ for name, x in vars(base).items() if _is_traced(x)}
-        _TRACED_METHODS[cls] = [
-            name for name in sorted(defined) if _is_traced(inspect.getattr_static(cls, name))
-        ]
-    return _TRACED_METHODS[cls]
-
-
-def _is_traced(value: Any) -> bool:
-    return isinstance(value, tf.types.experimental.PolymorphicFunction)
+def forget_deferred(layer: Layer, names: Sequence[str]) -> None:
+    """Forgets values that a checkpoint, read before, would give to a layer's variables by name."""
+    for name in names:
+        layer._deferred_dependencies.pop(name, None)
 
 
 def forget_traces(layer: Layer) -> None:
     """Makes each `tf.function` among the attributes and methods of a layer be traced anew."""
-    for name in _traced_methods(type(layer)):
-        inspect.getattr_static(type(layer), name)._descriptor_cache.pop(layer, None)
-    for name, value in list(vars(layer).items()):
-        if _is_traced(value):
-            vars(layer)[name] = value._clone(None)
-        elif not is_keras_attribute(layer, name):
-            _forget_traces_in(value)
-
-
-def _forget_traces_in(container: Any) -> None:
-    if isinstance(container, (dict, list)):
-        pairs = container.items() if isinstance(container, dict) else enumerate(container)
-        for key, value in list(pairs):
-            if _is_traced(value):
-                container[key] = value._clone(None)
-            else:
-                _forget_traces_in(value)
+    own = [value for name, value in vars(layer).items() if not is_keras_attribute(layer, name)]
+    traced_functions.forget_traces(layer, own)
 
 
 def registered_kernels(layer: Layer) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_movprune.core.traced_functions import untraced_functions, untraced_method
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, keras
 
@@ -76,7 +77,7 @@ def prunable_weights(layer: Layer) -> list[tf.Variable]:
     for owner in (layer, getattr(layer, "cell", layer)):
         method = compat.prunable_weights_method(owner)
         if method is not None:
-            return list(method())
+            return list({id(weight): weight for weight in method()}.values())  # each once
     weights = []
     for path in kernel_names(layer):
         weight = layer
@@ -185,11 +186,11 @@ def replaced(
         before.update(dict.fromkeys(attribute.places, attribute.weight))
         values.update(dict.fromkeys(attribute.places, tensor))
     for layer in layers:
-        functions = compat.untraced_functions(layer)
+        functions = untraced_functions(layer)
         if compat.is_saving() and "call" in vars(layer):
             # A SavedModel in the making replaces the `call` of each inner layer by a function that
             # was traced without the mask.
-            functions["call"] = compat.untraced_method(layer, "call")
+            functions["call"] = untraced_method(layer, "call")
         for name, function in functions.items():
             before[layer, name] = vars(layer).get(name, nothing)
             values[layer, name] = function

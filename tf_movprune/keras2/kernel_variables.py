@@ -16,6 +16,8 @@ from tf_movprune.core.settings import Settings
 from tf_movprune.keras2.compat import Layer, keras
 from tf_movprune.keras2.kernel_attributes import Attribute, short_names
 
+VARIABLE_NAMES = (SCORES_NAME, "mask", "threshold", "penalty_weight", "noise_seed")
+
 
 @dataclasses.dataclass(eq=False)
 class SharedKernel:

@@ -16,7 +16,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune.core.granularity import WEIGHTS, Blocks, Units
-from tf_movprune.core.kernel_usage import own_reads
+from tf_movprune.core.kernel_usage import as_tensors, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import PruningSchedule
@@ -42,7 +42,12 @@ from tf_movprune.keras2.kernel_attributes import (
     replaced,
 )
 from tf_movprune.keras2.kernel_usage import KernelUsage
-from tf_movprune.keras2.kernel_variables import SharedKernel, make_kernels, masked_attributes
+from tf_movprune.keras2.kernel_variables import (
+    VARIABLE_NAMES,
+    SharedKernel,
+    make_kernels,
+    masked_attributes,
+)
 from tf_movprune.keras2.serialization import (
     deserialize_layer,
     deserialize_method,
@@ -136,6 +141,10 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
             self._build_layer(input_shape)
         attributes = attributes_by_weight(self.layer)
         weights = find_kernels(self.layer, attributes)
+        if len(weights) > 1:
+            # Deferred values of checkpoints go by names, which several kernels share. They come
+            # back with `kernel_variables`.
+            compat.forget_deferred(self, VARIABLE_NAMES)
         kernels, made = make_kernels(
             self, self.settings, weights, self._shared_kernels, set(attributes)
         )
@@ -324,6 +333,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         attributes = [attribute for attribute, _ in self._masked_attributes]
         with (
             self._call_lock.held(self.layer.name),
+            as_tensors(self.layer.name),
             replaced(self._layers_inside, attributes, tensors),
         ):
             yield tensors

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tf_movprune.core.granularity import WEIGHTS, Units
+from tf_movprune.core.kernel_usage import check_only_holders
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.run_checks import warn_if_behind
 from tf_movprune.core.schedules import PruningSchedule
@@ -109,28 +110,18 @@ def _wrap(
 
 
 def _check_only_holders(tree: LayerTree, wrappers: Mapping[int, PruneLowMovement]) -> None:
-    """Raises ValueError if another layer has a kernel among its attributes.
-
-    Nothing would mask it there, or both layers would.
-    """
-    holders = {id(wrapper.layer): wrapper.layer for wrapper in wrappers.values()}
-    kernels: dict[int, Layer] = {}
-    for wrapper in wrappers.values():
-        for module in wrapper.layer.submodules:
-            holders.setdefault(id(module), wrapper.layer)
-        if wrapper.built:
-            for weight in wrapper.get_prunable_weights():
-                kernels.setdefault(id(weight), wrapper.layer)
-    for layer in tree.layers():
-        for name in compat.own_attributes(layer):
-            target = kernels.get(id(vars(layer)[name]))
-            if target is not None and holders.get(id(layer)) is not target:
-                raise ValueError(
-                    f"{layer.name!r} ({type(layer).__name__}) has the kernel of {target.name!r} as "
-                    f"its {name!r}, so that one mask would not decide on it. Let it hold the layer "
-                    f"{target.name!r} and read its kernel, or leave {target.name!r} out, with a "
-                    "mapping of path patterns to schedules or a pruning_policy."
-                )
+    """Raises ValueError if another layer has a kernel among its attributes."""
+    check_only_holders(
+        [
+            (w.layer, w.layer.submodules, w.get_prunable_weights() if w.built else [])
+            for w in wrappers.values()
+        ],
+        (
+            (layer, name, vars(layer)[name])
+            for layer in tree.layers()
+            for name in compat.own_attributes(layer)
+        ),
+    )
 
 
 def _prune_list(

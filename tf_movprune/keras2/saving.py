@@ -92,8 +92,8 @@ class _Refusal(InstanceMethod):
 
 _PRUNED = (
     "is pruned and takes weights of a model that was pruned in the same way, scores and masks "
-    "among them. Load dense weights before tf_movprune.prune_low_movement, and those of a stripped "
-    "model into a plain one."
+    "among them; call it once on example inputs first if it is not built. Load dense weights "
+    "before tf_movprune.prune_low_movement, and those of a stripped model into a plain one."
 )
 _STRIPPED = (
     "was stripped of pruning. Load them into a model that is pruned in the same way, and strip "

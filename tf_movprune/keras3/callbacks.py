@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from tf_movprune.core import run_checks
+from tf_movprune.core.first_scores import warn_if_kernels_were_replaced
 from tf_movprune.core.masked_kernel import overall_sparsity
 from tf_movprune.core.refresh import groups, refresh_masks
 from tf_movprune.core.update_step import (
@@ -72,6 +73,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         """Begins training, at the first point at which the length of the run is known."""
         self._check_schedules(epoch)
         run_checks.warn_if_ahead(self._kernels, self._step())
+        warn_if_kernels_were_replaced(kernels_by_path(self._layers), self._step())
         self._is_training, self._is_used = True, False
         optimizer = self.model.optimizer
         # Keras counts no step that overflows, so that its scale need not be looked at.

@@ -18,6 +18,8 @@ from keras.src.models import Functional
 from keras.src.models.functional import functional_like_constructor
 from keras.src.saving import object_registration
 
+from tf_movprune.core import traced_functions
+
 
 def check_backend() -> None:
     """Raises RuntimeError if Keras does not run on TensorFlow."""
@@ -134,6 +136,11 @@ def open_to_changes(layer: Layer) -> Iterator[None]:
 def untrack(layer: Layer, sublayer: Layer) -> None:
     """Takes a sublayer out of the books of a layer."""
     layer._tracker.untrack(sublayer)
+
+
+def forget_traces(layer: Layer) -> None:
+    """Makes each `tf.function` among the attributes and methods of a layer be traced anew."""
+    traced_functions.forget_traces(layer, own_attributes(layer).values())
 
 
 def is_graph_network(layer: Any) -> bool:

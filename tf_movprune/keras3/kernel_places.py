@@ -34,14 +34,22 @@ _KERNELS: dict[type, tuple[str, ...]] = {
 
 
 class Place(NamedTuple):
-    """The attribute of a layer, or of one inside it, that holds a kernel."""
+    """The attribute of a layer, or of one inside it, that holds a kernel.
+
+    `others` are further attributes of these layers that hold the same kernel.
+    """
 
     owner: Layer
     name: str
+    others: tuple[tuple[Layer, str], ...] = ()
 
     @property
     def variable(self) -> keras.Variable:
         return vars(self.owner)[self.name]
+
+    @property
+    def attributes(self) -> tuple[tuple[Layer, str], ...]:
+        return (self.owner, self.name), *self.others
 
     @property
     def short_name(self) -> str:
@@ -61,14 +69,19 @@ def is_prunable(layer: Any) -> bool:
 
 
 def kernel_places(layer: Layer) -> list[Place]:
-    """The kernels of a built layer that would be pruned.
+    """The kernels of a built layer that would be pruned, each once.
 
     A `get_prunable_weights()` of the layer decides, or that of the cell of a recurrent layer.
 
     Raises:
       ValueError: there are none, or one is not an attribute.
     """
-    places = [place for owner in (_cells(layer) or [layer]) for place in _places(owner)]
+    found = {
+        id(place.variable): place
+        for owner in (_cells(layer) or [layer])
+        for place in _places(owner)
+    }
+    places = [_with_others(layer, place) for place in found.values()]
     if not places:
         raise ValueError(
             f"The layer {layer.name!r} ({type(layer).__name__}) has no kernels to prune. Return "
@@ -82,6 +95,16 @@ def _places(owner: Layer) -> list[Place]:
     if method is None:
         return [Place(owner, name) for name in _names(owner)]
     return [_place_of(owner, weight) for weight in method()]
+
+
+def _with_others(layer: Layer, place: Place) -> Place:
+    held = [
+        (owner, name)
+        for owner in compat.all_layers(layer)
+        for name, value in vars(owner).items()
+        if value is place.variable
+    ]
+    return place._replace(others=tuple(at for at in held if at != (place.owner, place.name)))
 
 
 def _place_of(layer: Layer, weight: Any) -> Place:

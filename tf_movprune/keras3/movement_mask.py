@@ -77,6 +77,13 @@ class MovementMask(keras.layers.Layer):
             autocast=False,
         )
 
+    def quantize(self, *args: Any, **kwargs: Any) -> None:
+        """Raises ValueError, since models quantize layer by layer, and pass pruned ones by."""
+        raise ValueError(
+            f"The layer with {self.path!r} is pruned, and its masks would not reach quantized "
+            "weights. Train the model first, and quantize what tf_movprune.strip_pruning returns."
+        )
+
     def _penalty(self, scores: Any) -> tf.Tensor:
         return self.record.penalty()
 

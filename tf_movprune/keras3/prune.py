@@ -12,10 +12,11 @@ from tf_movprune.core.settings import Settings
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.kernel_places import is_prunable
-from tf_movprune.keras3.layer_tree import kernels_by_path, pruned_layers, walk
+from tf_movprune.keras3.later_changes import allow_changes, refuse_changes
+from tf_movprune.keras3.layer_tree import holders, kernels_by_path, pruned_layers, walk
 from tf_movprune.keras3.pruned_layer import attach, detach, fold, is_pruned, state_of
 from tf_movprune.keras3.saving import guard_saving, unguard_saving
-from tf_movprune.keras3.targets import check_layer, choose
+from tf_movprune.keras3.targets import check_holders, check_layer, choose
 from tf_movprune.keras3.training_guard import guard_training, unguard_training, warn_of_training
 from tf_movprune.keras3.unit_masks import attach_shared, share_masks
 
@@ -48,7 +49,9 @@ def prune_low_movement(
         state_of(layer).usage.owner = weakref.ref(to_prune)
     guard_training(to_prune, layers)
     guard_saving(to_prune)
-    compat.forget_compilation(to_prune)
+    for layer in holders(to_prune):
+        refuse_changes(layer)
+    _forget_traces(to_prune)
     return to_prune
 
 
@@ -66,6 +69,8 @@ def _attach_all(
     everything = {**layers, **members}
     for path, layer in everything.items():
         check_layer(path, layer)
+    if model is not None:
+        check_holders(model, everything.values())
     try:
         for path, layer in layers.items():
             if path not in members:
@@ -107,12 +112,22 @@ def strip_pruning(model: Any) -> Any:
     for layer in layers.values():
         fold(layer)
     unguard_saving(model)
+    for layer in holders(model):
+        allow_changes(layer)
     for layer in layers.values():
         detach(layer)
     unguard_training(model)
-    compat.forget_compilation(model)
+    _forget_traces(model)
     warn_of_training(model)
     return model
+
+
+def _forget_traces(model: Layer) -> None:
+    """Forgets functions, the compiled ones too, that were traced with other kernels in place."""
+    compat.forget_compilation(model)
+    for layer in compat.all_layers(model):
+        compat.forget_traces(layer)
+        compat.forget_functions(layer)
 
 
 def _check_unpruned(model: Layer) -> None:

@@ -19,14 +19,16 @@ import tensorflow as tf
 
 from tf_movprune.core.blocks import block_shape, check_blocks
 from tf_movprune.core.granularity import Blocks
-from tf_movprune.core.kernel_usage import own_reads
+from tf_movprune.core.kernel_usage import as_tensors, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel, Part
 from tf_movprune.core.settings import Settings
+from tf_movprune.core.traced_functions import untraced, untraced_functions
 from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.kernel_places import Place, kernel_places
 from tf_movprune.keras3.kernel_usage import KernelUsage
+from tf_movprune.keras3.later_changes import allow_changes, refuse_changes
 from tf_movprune.keras3.movement_mask import MovementMask
 from tf_movprune.keras3.serialization import deserialize_settings, serialize_settings
 
@@ -113,6 +115,7 @@ def attach(layer: Layer, settings: Settings) -> None:
 def begin(layer: Layer) -> None:
     """Makes a layer a pruned one, so far without masks."""
     vars(layer)[_STATE] = PruningState(layer)
+    refuse_changes(layer)
     base: Any = type(layer)
     layer.__class__ = pruned_class(base)
 
@@ -154,6 +157,7 @@ def detach(layer: Layer) -> None:
     """Makes a pruned layer the plain layer that it was. Its kernels stay as they are."""
     state = vars(layer).pop(_STATE)
     state.usage.end_watch()
+    allow_changes(layer)
     with compat.open_to_changes(layer):
         for name, mask in state.masks.items():
             compat.untrack(layer, mask)
@@ -184,7 +188,11 @@ def _masked(place: Place, masked_by: Sequence[tuple[MovementMask, Part]], traini
 
 @contextmanager
 def _computing(layer: Layer) -> Iterator[None]:
-    """A context in which a pruned layer finds masked tensors in place of its kernels."""
+    """A context in which a pruned layer finds masked tensors in place of its kernels.
+
+    A `tf.function` of the layer would remember the tensors of its first call. It is replaced by the
+    function that it was made of.
+    """
     state = state_of(layer)
     training = compat.training_mode()
     with state.lock:
@@ -192,15 +200,25 @@ def _computing(layer: Layer) -> Iterator[None]:
         tensors = [_masked(*masked_place, training) for masked_place in state.places]
         if state.guard.is_open:
             tensors = state.usage.watched(tensors)
-        variables = [place.variable for place in places]
+        values: dict[tuple[Layer, str], Any] = {}
+        for place, tensor in zip(places, tensors):
+            values.update(dict.fromkeys(place.attributes, tensor))
+        for owner in compat.all_layers(layer):
+            functions = untraced_functions(owner)
+            values.update({(owner, name): function for name, function in functions.items()})
+        before = {(owner, name): vars(owner).get(name) for owner, name in values}
         try:
             # Assigning the attribute would be refused, or drop the variable from the layer's.
-            for place, tensor in zip(places, tensors):
-                vars(place.owner)[place.name] = tensor
-            yield
+            for (owner, name), value in values.items():
+                vars(owner)[name] = value
+            with as_tensors(layer.name):
+                yield
         finally:
-            for place, variable in zip(places, variables):
-                vars(place.owner)[place.name] = variable
+            for (owner, name), value in before.items():
+                if value is None:  # a method, which its class has
+                    del vars(owner)[name]
+                else:
+                    vars(owner)[name] = value
 
 
 @keras.saving.register_keras_serializable("tf_movprune")
@@ -244,10 +262,12 @@ class PrunedLayer:
 def pruned_class(plain: Any) -> type:
     """The class of pruned layers whose plain class is `plain`."""
 
-    @functools.wraps(plain.call)  # keeps the signature, which Keras reads
+    plain_call = untraced(plain.call)
+
+    @functools.wraps(plain_call)  # keeps the signature, which Keras reads
     def call(self: Any, *args: Any, **kwargs: Any) -> Any:
         with _computing(self):
-            return plain.call(self, *args, **kwargs)
+            return plain_call(self, *args, **kwargs)
 
     members = {"call": call, "__module__": __name__}
     cls = type(f"Pruned{plain.__name__}", (PrunedLayer, plain), members)

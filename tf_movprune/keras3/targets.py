@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import keras
 
 from tf_movprune.core.blocks import check_blocks
 from tf_movprune.core.granularity import Blocks
+from tf_movprune.core.kernel_usage import check_only_holders
 from tf_movprune.core.settings import Settings, resolve
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
@@ -150,6 +151,21 @@ def check_layer(path: str, layer: Layer) -> None:
                 "adds to it past the mask. Merge the adapter first, or leave the layer out, with a "
                 "mapping of path patterns to schedules or a pruning_policy."
             )
+
+
+def check_holders(model: Layer, targets: Iterable[Layer]) -> None:
+    """Raises ValueError if another layer has a kernel of a target among its attributes."""
+    check_only_holders(
+        [
+            (layer, compat.all_layers(layer), [p.variable for p in kernel_places(layer)])
+            for layer in targets
+        ],
+        (
+            (layer, name, value)
+            for layer in compat.all_layers(model)
+            for name, value in compat.own_attributes(layer).items()
+        ),
+    )
 
 
 def _check_blocks(layers: Mapping[str, Layer], settings: Mapping[str, Settings]) -> None:
