@@ -101,6 +101,11 @@ def test_snippet_on_keras_3(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     namespace = {}
     exec(code, namespace)
+    if "HEADS" in code:
+        blocks = [x for x in namespace["smaller"].layers if hasattr(x, "_self_attention_layer")]
+        assert [x._self_attention_layer._num_heads for x in blocks] == [2, 2]
+        assert [x._feedforward_intermediate_dense.units for x in blocks] == [32, 32]
+        return
     report = tf_movprune.summarize_sparsity(namespace["plain"])
     assert report.sparsity == pytest.approx(0.9, abs=0.01)
     loaded = namespace["keras"].models.load_model(tmp_path / "pruned.keras")

@@ -392,6 +392,24 @@ def test_members_with_different_settings(keras, is_left_alone):
     is_left_alone(model, names)
 
 
+def test_a_kernel_of_a_layer_that_is_pruned_with_others_has_no_other_holder(keras, is_left_alone):
+    class Holds(keras.layers.Layer):
+        def __init__(self, kernel):
+            super().__init__()
+            self.held = kernel
+
+        def call(self, x):
+            return x
+
+    inner = chain(keras)
+    x = keras.Input([6])
+    model = keras.Model(x, Holds(inner.layers[-1].kernel)(inner(x)))
+    names = [weight.name for weight in model.weights]
+    with pytest.raises(ValueError, match=r"has the kernel of 'output' as its"):
+        prune(model)
+    is_left_alone(model, names)
+
+
 def test_gates_are_refused(keras):
     with pytest.raises(ValueError, match=r"L0 cannot prune neurons: its gates"):
         prune(chain(keras), tf_movprune.L0(), None)

@@ -10,6 +10,7 @@ from unit_masks import assert_movement_is_summed, outputs_of
 
 import tf_movprune
 from tf_movprune import HEADS, NEURONS
+from tf_movprune.core.scores import initial_scores
 
 pytestmark = pytest.mark.usefixtures("refresh_without_xla")
 
@@ -96,3 +97,26 @@ def test_attention_of_other_kinds_is_refused_by_name(family, part):
         )
     assert not tf_movprune.pruned_layers(model)
     assert [weight.path for weight in model.weights] == names
+
+
+def test_a_failed_pruning_leaves_the_model_as_it_was(monkeypatch):
+    model = backbone("Bert")
+    inputs = inputs_of(model)
+    names, outputs = [weight.path for weight in model.weights], outputs_of(model, inputs)
+    types = [type(layer) for layer in model._flatten_layers()]
+    made = []
+
+    def fail_at_last(*args, **kwargs):
+        made.append(args)
+        if len(made) == 4:
+            raise ValueError("no scores")
+        return initial_scores(*args, **kwargs)
+
+    monkeypatch.setattr("tf_movprune.keras3.movement_mask.initial_scores", fail_at_last)
+    with pytest.raises(ValueError, match="no scores"):
+        pruned("Bert", model)
+    assert not tf_movprune.pruned_layers(model)
+    assert [weight.path for weight in model.weights] == names
+    assert [type(layer) for layer in model._flatten_layers()] == types
+    for found, expected in zip(outputs_of(model, inputs), outputs, strict=True):
+        np.testing.assert_array_equal(found, expected)

@@ -45,7 +45,6 @@ def prune_low_movement(
         _attach_all(to_prune, {to_prune.name: to_prune}, {to_prune.name: Settings(*given)})
         return to_prune
     chosen, settings = choose(to_prune, pruning_policy, given)
-    check_holders(to_prune, chosen.values())
     _attach_all(to_prune, chosen, settings)
     layers = list(pruned_layers(to_prune).values())
     for layer in layers:
@@ -72,6 +71,8 @@ def _attach_all(
     everything = {**layers, **members}
     for path, layer in everything.items():
         check_layer(path, layer)
+    if model is not None:
+        check_holders(model, everything.values())
     try:
         for path, layer in layers.items():
             if path not in members:
