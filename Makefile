@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo deploy test test-all lint bench bench-accuracy bench-deploy bench-gpu clean
+.PHONY: demo deploy test test-all test-oldest lint bench bench-accuracy bench-deploy bench-gpu clean
 
 .venv/installed: requirements.txt setup.py
 	$(PYTHON) -m venv .venv
@@ -27,6 +27,12 @@ test-all: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 3600 \
 	    --cov --cov-report=term --cov-fail-under=95 $(ARGS)
 
+test-oldest:  # the shell for Keras 3 with the oldest releases that setup.py allows
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet -c requirements-oldest.txt \
+	    ".[keras-hub,tflite,compress]" pytest pytest-xdist pytest-timeout
+	.venv-oldest/bin/python -m pytest -n 0 -k "not tf_keras" tests/test_pruning.py tests/keras3 $(ARGS)
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -46,4 +52,4 @@ bench-gpu: .venv/installed
 	$(BIN)/python -m benchmarks.gpu_step $(ARGS)
 
 clean:
-	rm -rf .venv build dist *.egg-info runs
+	rm -rf .venv .venv-oldest build dist *.egg-info runs

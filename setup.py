@@ -10,7 +10,7 @@ TRANSFORMERS = "transformers>=4.46,<4.55"  # later releases cannot load into, or
 
 EXTRAS = {
     "transformers": [TRANSFORMERS],
-    "keras-hub": ["keras-hub>=0.32"],
+    "keras-hub": ["keras-hub>=0.19"],
     "tensorboard": ["tensorboard>=2.18"],
     "tflite": ["ai-edge-litert>=1.2"],
     "compress": ["zstandard>=0.22", "safetensors>=0.4.3"],
@@ -39,7 +39,7 @@ for extra in ("examples", "keras-hub", "tensorboard", "gpu-benchmark", "tflite",
 setup(
     name="tf_movprune",
     version=VERSION,
-    description="Movement pruning for TensorFlow: prune pretrained models while fine-tuning them",
+    description="Movement pruning for TensorFlow and Keras, while fine-tuning pretrained models",
     long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
@@ -48,7 +48,7 @@ setup(
     python_requires=">=3.10",
     install_requires=[
         "tensorflow>=2.18,<2.22",
-        "keras>=3.15,<4",
+        "keras>=3.8,<4",
         "tf-keras>=2.18,<2.22",
         "tensorflow-model-optimization>=0.8,<0.9",
         "numpy>=1.26",

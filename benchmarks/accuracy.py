@@ -27,9 +27,10 @@ import tf_keras as keras
 import transformers
 
 import tf_movprune
+from examples import hugging_face_bert as bert
 from examples.downloads import minilm_folder
-from examples.fine_tuning import Settings, accuracy, fit, load_classifier, optimizer_for
-from examples.sentiment_data import load_task, tokenize
+from examples.fine_tuning import Settings, accuracy, fit, optimizer_for
+from examples.sentiment_data import LENGTHS, encoded, load_task
 
 RESULTS = pathlib.Path("benchmarks/accuracy.jsonl")
 
@@ -140,7 +141,7 @@ def block_size_of(recipe: Recipe):
 
 def classifier(folder: str, seed: int, layers: int) -> transformers.TFPreTrainedModel:
     """MiniLM with its first layers only, or with each of its layers several times in a row."""
-    model = load_classifier(folder, seed)
+    model = bert.load(folder, seed)
     original = model.config.num_hidden_layers
     if layers == original:
         return model
@@ -165,14 +166,14 @@ def fine_tune(
     trained = model
     if teacher is not None:
         trained = tf_movprune.Distiller(
-            model, load_classifier(teacher, 0), alpha_distil=0.9, alpha_ce=0.1
+            model, bert.load(teacher, 0), alpha_distil=0.9, alpha_ce=0.1
         )
-    optimizer = optimizer_for(settings, score_optimizer=score_optimizer)
+    optimizer = optimizer_for(model, settings, score_optimizer=score_optimizer)
     record = fit(
-        trained, optimizer, data["train"], data["validation"], settings, callbacks, verbose=2
+        bert, trained, optimizer, data["train"], data["validation"], settings, callbacks, verbose=2
     )
     return {
-        "test_accuracy": accuracy(model, data["test"]),
+        "test_accuracy": accuracy(bert, model, data["test"]),
         "validation": dict(zip(record.steps, record.accuracies)),
     }
 
@@ -276,9 +277,9 @@ def main() -> None:
         return
     done = {key_of(result) for result in results}
     folder = str(minilm_folder(pathlib.Path("runs/cache")))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    encode = bert.encoder(folder, LENGTHS[-1])
     splits = load_task(args.task, args.data_dir)
-    data = {name: tokenize(tokenizer, *split) for name, split in splits.items()}
+    data = {name: encoded(encode, *split) for name, split in splits.items()}
     task = "sst2" if args.data_dir else args.task
     own = f"runs/teachers/{task}-{args.num_train_steps}-{args.layers}-{args.batch_size}"
     teacher = args.teacher or own

@@ -28,13 +28,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import tensorflow as tf
 import tf_keras as keras
-import transformers
 
 import tf_movprune
 from benchmarks import models
 from benchmarks.measuring import Table, draw_scores, interleaved, seconds
+from examples import hugging_face_bert
 from examples.downloads import minilm_folder
-from examples.sentiment_data import load_task, tokenize, training_batches
+from examples.sentiment_data import LENGTHS, encoded, load_task, training_batches
 from tf_movprune.core import masks
 
 PARTS = ("step", "refresh", "memory", "scaling", "batches", "others")
@@ -296,11 +296,11 @@ def measure_scaling(table: Table, largest: str, figure: pathlib.Path) -> None:
 def measure_batches(table: Table, shape: str, rounds: int) -> None:
     """What batches of like lengths save in one epoch of the demo's sentences."""
     folder = minilm_folder(pathlib.Path("runs/cache"))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder))
-    data = tokenize(tokenizer, *load_task("movie_reviews", None)["train"])
+    encode = hugging_face_bert.encoder(str(folder), LENGTHS[-1])
+    data = encoded(encode, *load_task("movie_reviews", None)["train"])
     steps = len(data) // BATCH
     batches = training_batches(data, BATCH, seed=0).take(steps)
-    counts = collections.Counter(inputs["input_ids"].shape[1] for inputs, _ in batches)
+    counts = collections.Counter(ids.shape[1] for ids, _ in batches)
     order = np.random.RandomState(0).permutation(len(data))[: steps * BATCH]
     sizes = np.array([len(data.ids[i]) for i in order]).reshape(steps, BATCH)
 

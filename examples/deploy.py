@@ -18,19 +18,17 @@ import pathlib
 import time
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import tensorflow as tf
-import tf_keras as keras
-import transformers
 from ai_edge_litert.interpreter import Interpreter
 
 import tf_movprune
-from examples.sentiment_data import Sentences, load_task, padded, tokenize
-
-Inputs = dict[str, np.ndarray]
+from examples.fine_tuning import Bert, bert_for
+from examples.sentiment_data import LENGTHS, Sentences, encoded, load_task, padded
 
 
 @dataclasses.dataclass
@@ -40,7 +38,7 @@ class Format:
     name: str
     bytes: int
     gzip_bytes: int
-    predict: Callable[[Inputs], np.ndarray]
+    predict: Callable[[np.ndarray], np.ndarray]
     max_abs_diff: float
     is_timed: bool = True
     """False of a file that is for storage, and runs as the model that it is loaded into."""
@@ -52,18 +50,19 @@ def main(argv: list[str] | None = None) -> list[Format]:
     args = parse_arguments(argv)
     output = pathlib.Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
+    bert = bert_of(args.model)
+    encode = bert.encoder(args.model, LENGTHS[-1])
     texts, labels = load_task(args.task, args.data_dir)["test"]
-    data = tokenize(tokenizer, texts[: args.max_examples], labels[: args.max_examples])
+    data = encoded(encode, texts[: args.max_examples], labels[: args.max_examples])
     sentence = padded(data.ids[0], args.sequence_length)
 
     print(f"dense: {args.dense}")
-    dense = load(args.dense)
-    formats = [tflite(dense, output, "dense", args.sequence_length, sentence, shrink=False)]
+    dense = bert.load(args.dense)
+    formats = [tflite(bert, dense, output, "dense", args.sequence_length, sentence, shrink=False)]
     del dense
     print(f"\npruned: {args.model}")
-    model = load(args.model)
-    formats += exports(model, output, args.sequence_length, sentence)
+    model = bert.load(args.model)
+    formats += exports(bert, model, output, args.sequence_length, sentence)
     measure(formats, data, args.sequence_length, args.rounds)
     text = table(formats)
     print(f"\n{tf_movprune.size_report(model)}\n\n{text}")
@@ -71,20 +70,18 @@ def main(argv: list[str] | None = None) -> list[Format]:
     return formats
 
 
-def load(folder: str) -> keras.Model:
-    config = transformers.AutoConfig.from_pretrained(folder)
-    if hasattr(config, "intermediate_sizes"):
-        return tf_movprune.load_compacted(folder)
-    return transformers.TFAutoModelForSequenceClassification.from_pretrained(folder)
+def bert_of(folder: str) -> Bert:
+    """The module for the models in a folder: a preset of KerasHub's, or a Hugging Face folder."""
+    return bert_for("3" if (pathlib.Path(folder) / "task.json").is_file() else "2")
 
 
 # ---- formats
 
 
 def exports(
-    model: keras.Model, output: pathlib.Path, length: int, sentence: Inputs
+    bert: Bert, model: Any, output: pathlib.Path, length: int, sentence: np.ndarray
 ) -> list[Format]:
-    found = [saved_model(model, output, sentence)]
+    found = [saved_model(bert, model, output, sentence)]
     for quantization, sparse_storage in (
         (None, None),
         (None, "auto"),
@@ -92,18 +89,19 @@ def exports(
         ("int8", None),
     ):
         options = {"quantization": quantization, "sparse_storage": sparse_storage}
-        found.append(tflite(model, output, "pruned", length, sentence, **options))
-    found += [compressed(model, output, quantization, sentence) for quantization in (None, "int8")]
+        found.append(tflite(bert, model, output, "pruned", length, sentence, **options))
+    found += [compressed(bert, model, output, values, sentence) for values in (None, "int8")]
     return found
 
 
-def saved_model(model: keras.Model, output: pathlib.Path, sentence: Inputs) -> Format:
-    report = tf_movprune.export_saved_model(model, output / "saved_model", inputs=sentence)
+def saved_model(bert: Bert, model: Any, output: pathlib.Path, sentence: np.ndarray) -> Format:
+    inputs = bert.inputs(sentence)
+    report = tf_movprune.export_saved_model(model, output / "saved_model", inputs=inputs)
     print(report)
     function = tf.saved_model.load(str(report.path)).signatures["serving_default"]
 
-    def predict(inputs: Inputs) -> np.ndarray:
-        return function(**{name: tf.constant(x) for name, x in inputs.items()})["logits"].numpy()
+    def predict(ids: np.ndarray) -> np.ndarray:
+        return function(**bert.inputs(ids))["logits"].numpy()
 
     return Format(
         "SavedModel", report.bytes, report.gzip_bytes, predict, report.max_abs_diff or 0.0
@@ -111,11 +109,12 @@ def saved_model(model: keras.Model, output: pathlib.Path, sentence: Inputs) -> F
 
 
 def tflite(
-    model: keras.Model,
+    bert: Bert,
+    model: Any,
     output: pathlib.Path,
     prefix: str,
     length: int,
-    sentence: Inputs,
+    sentence: np.ndarray,
     *,
     quantization: str | None = None,
     sparse_storage: str | None = None,
@@ -131,35 +130,35 @@ def tflite(
             quantization=quantization,
             sparse_storage=sparse_storage,
             shrink=shrink,
-            inputs=sentence,
+            inputs=bert.inputs(sentence),
         )
     print(report)
     interpreter = Interpreter(model_path=str(report.path), num_threads=1)
     run = interpreter.get_signature_runner()
 
-    def predict(inputs: Inputs) -> np.ndarray:
-        return run(**inputs)["logits"]
+    def predict(ids: np.ndarray) -> np.ndarray:
+        return run(**bert.inputs(ids))["logits"]
 
     label = f"dense, {name}" if prefix == "dense" else name
     return Format(label, report.bytes, report.gzip_bytes, predict, report.max_abs_diff or 0.0)
 
 
 def compressed(
-    model: keras.Model, output: pathlib.Path, quantization: str | None, sentence: Inputs
+    bert: Bert, model: Any, output: pathlib.Path, quantization: str | None, sentence: np.ndarray
 ) -> Format:
     values = quantization or "float32"
     path = output / f"{values}.movprune"
     report = tf_movprune.export_compressed(model, path, quantization=quantization)
     print(report)
-    loaded = tf_movprune.load_compressed(path, type(model))
-    function = tf.function(lambda inputs: loaded(inputs, training=False).logits)
-    expected = model(sentence, training=False).logits
+    loaded = bert.load_compressed(path, type(model))
+    function = tf.function(lambda ids: bert.logits(loaded, bert.inputs(ids)))
+    expected = bert.logits(model, bert.inputs(sentence))
     difference = float(np.max(np.abs(function(sentence) - expected)))
     return Format(
         f"compressed {values}",
         report.bytes,
         len(gzip.compress(path.read_bytes(), 6)),
-        lambda inputs: function(inputs).numpy(),
+        lambda ids: function(ids).numpy(),
         difference,
         is_timed=False,
     )
@@ -219,12 +218,11 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         if not (pathlib.Path(folder) / "config.json").is_file():
             parser.error(
                 f"{folder} has no model. Run `make demo` first, or pass the folders of "
-                "save_pretrained as --model and --dense"
+                "save_pretrained, or of presets, as --model and --dense"
             )
     return args
 
 
 if __name__ == "__main__":
     tf.get_logger().setLevel("ERROR")
-    transformers.logging.set_verbosity_error()
     main()

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tf_keras as keras
-import transformers
 
 import tf_movprune
 from examples.sentiment_data import LENGTHS, Sentences, evaluation_batches, training_batches
+
+Bert = ModuleType
+"""`examples.keras_hub_bert` or `examples.hugging_face_bert`: what is done by either Keras."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,18 +31,17 @@ class Settings:
     lengths: tuple[int, ...] = LENGTHS
 
 
-def load_classifier(folder: str, seed: int) -> transformers.TFPreTrainedModel:
-    keras.utils.set_random_seed(seed)
-    model = transformers.TFAutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
-    model.layers[0].embeddings.trainable = False
-    return model
+def bert_for(keras: str) -> Bert:
+    """The module that knows the BERTs for Keras "3" or for Keras "2", tf_keras."""
+    names = {"3": "examples.keras_hub_bert", "2": "examples.hugging_face_bert"}
+    return importlib.import_module(names[keras])
 
 
 class Accuracy:
     """The fraction of the sentences that a model classifies rightly. Traced once to each shape."""
 
-    def __init__(self, model: keras.Model):
-        self._predict = tf.function(lambda inputs: model(inputs, training=False).logits)
+    def __init__(self, bert: Bert, model: Any):
+        self._predict = tf.function(lambda ids: bert.logits(model, bert.inputs(ids)))
 
     def __call__(self, data: Sentences) -> float:
         batches = evaluation_batches(data)
@@ -45,62 +49,68 @@ class Accuracy:
         return float(right) / len(data)
 
 
-def accuracy(model: keras.Model, data: Sentences) -> float:
+def accuracy(bert: Bert, model: Any, data: Sentences) -> float:
     """Fraction of the sentences classified rightly."""
-    return Accuracy(model)(data)
+    return Accuracy(bert, model)(data)
 
 
-class Validation(keras.callbacks.Callback):
+@dataclasses.dataclass
+class Validation:
     """Accuracy on the validation split after each epoch, with the step at which it was measured."""
 
-    def __init__(self, data: Sentences):
-        super().__init__()
-        self.data = data
-        self.steps: list[int] = []
-        self.accuracies: list[float] = []
-        self.sparsities: list[float] = []
+    steps: list[int] = dataclasses.field(default_factory=list)
+    accuracies: list[float] = dataclasses.field(default_factory=list)
+    sparsities: list[float] = dataclasses.field(default_factory=list)
 
-    def on_train_begin(self, logs=None):
-        self._accuracy = Accuracy(self.model)
+    def callback(self, bert: Bert, model: Any, data: Sentences) -> Any:
+        """A callback that measures, to come after the one that refreshes masks."""
+        measure = Accuracy(bert, model)
 
-    def on_epoch_end(self, epoch, logs=None):
-        logs["val_accuracy"] = self._accuracy(self.data)
-        self.steps.append(int(self.model.optimizer.iterations))
-        self.accuracies.append(logs["val_accuracy"])
-        self.sparsities.append(logs.get("sparsity", 0.0))
+        def on_epoch_end(epoch, logs):
+            logs["val_accuracy"] = measure(data)
+            self.steps.append(int(model.optimizer.iterations))
+            self.accuracies.append(logs["val_accuracy"])
+            self.sparsities.append(logs.get("sparsity", 0.0))
+
+        return bert.keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)
 
 
 def fit(
-    model: keras.Model,
-    optimizer: keras.optimizers.Optimizer,
+    bert: Bert,
+    model: Any,
+    optimizer: Any,
     train: Sentences,
     validation: Sentences,
     settings: Settings,
-    callbacks: list[keras.callbacks.Callback],
+    callbacks: Sequence[Any] = (),
     verbose: int = 1,
 ) -> Validation:
     """Trains for `num_train_steps`, compiled by XLA. Returns the record of validation."""
+    keras = bert.keras
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy("accuracy")],  # by name traces twice
         jit_compile=True,
     )
-    record = Validation(validation)
+    record = Validation()
+    batches = training_batches(train, settings.batch_size, settings.seed, settings.lengths)
     model.fit(
-        training_batches(train, settings.batch_size, settings.seed, settings.lengths),
+        batches.map(lambda ids, labels: (bert.inputs(ids), labels)),
         steps_per_epoch=settings.num_train_steps // settings.evaluations,
         epochs=settings.evaluations,
-        callbacks=[*callbacks, record],
+        shuffle=False,  # the batches are shuffled
+        callbacks=[*callbacks, record.callback(bert, model, validation)],
         verbose=verbose,
     )
     return record
 
 
-def optimizer_for(settings: Settings, **kwargs) -> keras.optimizers.Optimizer:
+def optimizer_for(model: Any, settings: Settings, **kwargs) -> Any:
     return tf_movprune.create_optimizer(
         settings.learning_rate,
         settings.num_train_steps,
         int(settings.warmup * settings.num_train_steps),
+        model=model,
         **kwargs,
     )

@@ -2,6 +2,7 @@
 
 python -m examples.movie_sentiment                       # 90 % of the encoder pruned
 python -m examples.movie_sentiment --quick               # the same in minutes, to look around
+python -m examples.movie_sentiment --keras 2             # Hugging Face's BERT in tf_keras
 python -m examples.movie_sentiment --task glue/sst2      # tensorflow-datasets, online
 python -m examples.movie_sentiment --data_dir GLUE/SST-2 # GLUE's own TSV files
 """
@@ -17,14 +18,12 @@ import pathlib
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's remarks would tear the progress bars
 
 import tensorflow as tf
-import tf_keras as keras
-import transformers
 
 import tf_movprune
 from examples import picture
 from examples.downloads import minilm_folder
-from examples.fine_tuning import Settings, accuracy, fit, load_classifier, optimizer_for
-from examples.sentiment_data import Sentences, load_task, padded, tokenize
+from examples.fine_tuning import Bert, Settings, accuracy, bert_for, fit, optimizer_for
+from examples.sentiment_data import LENGTHS, Sentences, encoded, load_task, padded
 
 METHODS = ("dense", "movement", "magnitude")
 
@@ -47,10 +46,11 @@ def main(argv: list[str] | None = None) -> list[Result]:
     args = parse_arguments(argv)
     output = pathlib.Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
-    folder = args.model or minilm_folder(pathlib.Path(args.cache_dir))
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    folder = str(args.model or minilm_folder(pathlib.Path(args.cache_dir)))
+    bert = bert_for(args.keras)
+    encode = bert.encoder(folder, LENGTHS[-1])
     data = {
-        split: tokenize(tokenizer, texts[: args.max_examples], labels[: args.max_examples])
+        split: encoded(encode, texts[: args.max_examples], labels[: args.max_examples])
         for split, (texts, labels) in load_task(args.task, args.data_dir).items()
     }
     print(f"{', '.join(f'{len(d):,} {split}' for split, d in data.items())} sentences")
@@ -66,20 +66,22 @@ def main(argv: list[str] | None = None) -> list[Result]:
     results, matrices = [], {}
     for method in METHODS:
         print(f"\n{method}: {settings.num_train_steps} steps of {settings.batch_size} sentences")
-        result, kept = run(method, str(folder), data, settings, args.final_sparsity, output)
-        tokenizer.save_pretrained(output / method / "pretrained")
+        result, kept = run(bert, method, folder, data, settings, args.final_sparsity, output)
         results.append(result)
         matrices[method] = kept
 
     print("\n" + table(results))
     (output / "results.json").write_text(json.dumps([as_json(r) for r in results], indent=1))
     (output / "results.txt").write_text(table(results) + "\n")
-    path = picture.draw(results, matrices, output / "picture.png", args.final_sparsity)
+    path = picture.draw(
+        results, matrices, bert.MATRICES, output / "picture.png", args.final_sparsity
+    )
     print(f"\nThe picture is in {path}, the exported models beside it.")
     return results
 
 
 def run(
+    bert: Bert,
     method: str,
     folder: str,
     data: dict[str, Sentences],
@@ -88,25 +90,23 @@ def run(
     output: pathlib.Path,
 ) -> tuple[Result, dict[str, picture.Matrix]]:
     """Trains, strips and exports one model."""
-    keras.backend.clear_session()
+    bert.keras.backend.clear_session()
     recipe = tf_movprune.ShortRun(settings.num_train_steps, final_sparsity)
-    model = load_classifier(folder, settings.seed)
-    callbacks: list[keras.callbacks.Callback] = []
-    optimizer = optimizer_for(settings)
+    model = bert.load(folder, settings.seed)
+    optimizer = optimizer_for(model, settings)
     if method == "movement":
         model = recipe.prune(model)
-        optimizer = recipe.create_optimizer(settings.learning_rate)
+        optimizer = recipe.create_optimizer(settings.learning_rate, model=model)
     if method == "magnitude":
         model = dataclasses.replace(recipe, method=tf_movprune.Magnitude()).prune(model)
-    if method != "dense":
-        callbacks.append(tf_movprune.UpdatePruningStep())
-    record = fit(model, optimizer, data["train"], data["validation"], settings, callbacks)
+    callbacks = [] if method == "dense" else [tf_movprune.UpdatePruningStep()]
+    record = fit(bert, model, optimizer, data["train"], data["validation"], settings, callbacks)
 
     matrices = picture.matrices(model)
     if method != "dense":
         model = tf_movprune.strip_pruning(model)
-    model.save_pretrained(output / method / "pretrained")
-    inputs = padded(data["test"].ids[0], settings.lengths[-1])
+    bert.save(model, output / method / "pretrained", folder)
+    inputs = bert.inputs(padded(data["test"].ids[0], settings.lengths[-1]))
     saved_model = tf_movprune.export_saved_model(
         model, output / method / "saved_model", inputs=inputs
     )
@@ -120,7 +120,7 @@ def run(
     result = Result(
         method=method,
         remaining=1 - tf_movprune.summarize_sparsity(model).sparsity,
-        test_accuracy=accuracy(model, data["test"]),
+        test_accuracy=accuracy(bert, model, data["test"]),
         steps=record.steps,
         validation_accuracy=record.accuracies,
         sparsity=record.sparsities,
@@ -158,10 +158,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    parser.add_argument(
+        "--keras", choices=["3", "2"], default="3", help="3, with KerasHub, or 2: tf_keras"
+    )
     parser.add_argument("--quick", action="store_true", help="few steps of one length")
     parser.add_argument("--task", default="movie_reviews", help="or a tfds name: glue/sst2")
     parser.add_argument("--data_dir", help="folder with GLUE's train.tsv and dev.tsv")
-    parser.add_argument("--model", help="a BERT folder or hub name; MiniLM-L6 unless given")
+    parser.add_argument("--model", help="a BERT folder, preset or hub name; MiniLM-L6 unless given")
     parser.add_argument("--final_sparsity", type=float, default=0.9)
     parser.add_argument("--num_train_steps", type=int)
     parser.add_argument("--batch_size", type=int, default=32)
@@ -186,5 +189,4 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
 
 if __name__ == "__main__":
     tf.get_logger().setLevel("ERROR")
-    transformers.logging.set_verbosity_error()
     main()

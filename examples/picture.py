@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
+import re
 
 import matplotlib
 
@@ -12,15 +13,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 import tf_movprune
+from tf_movprune.shells import module_for
 
-MATRICES = {
-    "self_attention.query": "query",
-    "self_attention.key": "key",
-    "self_attention.value": "value",
-    "dense_output.dense": "attention\noutput",
-    "intermediate.dense": "intermediate",
-    "bert_output.dense": "output",
-}
 COLORS = {"dense": "#555555", "movement": "#0072b2", "magnitude": "#d55e00"}
 
 
@@ -35,27 +29,35 @@ class Matrix:
 
 def matrices(model) -> dict[str, Matrix]:
     """The pruned matrices of a model by path; none of a dense one."""
-    return {
-        path: Matrix(
-            layer.get_prunable_weights()[0].numpy(),
-            layer.kernels[0].mask.numpy(),
-            None if layer.kernels[0].scores is None else layer.kernels[0].scores.numpy(),
-        )
-        for path, layer in tf_movprune.pruned_layers(model).items()
-    }
+    kernels_of = module_for(model, "layer_tree").kernels_of
+    found = {}
+    for path, layer in tf_movprune.pruned_layers(model).items():
+        (kernel,) = kernels_of([layer])
+        mask, scores = kernel.mask.numpy(), kernel.scores
+        weights = kernel.weights().numpy().reshape(mask.shape)
+        found[path] = Matrix(weights, mask, None if scores is None else scores.numpy())
+    return found
 
 
-def draw(results, kept: dict[str, dict[str, Matrix]], path: pathlib.Path, sparsity: float):
+def draw(
+    results,
+    kept: dict[str, dict[str, Matrix]],
+    titles: dict[str, str],
+    path: pathlib.Path,
+    sparsity: float,
+) -> pathlib.Path:
+    """Draws what the matrices kept with each method, in columns by `titles` of ends of paths."""
     figure, axes = plt.subplots(2, 3, figsize=(16, 9), constrained_layout=True)
     _draw_curves(axes[0, 0], axes[0, 1], results)
     movement, magnitude = kept["movement"], kept["magnitude"]
     remaining = {p: m.mask.mean() for p, m in movement.items()}
-    _draw_grid(axes[0, 2], remaining, "movement: weights that stay, %", vmax=1.0)
+    _draw_grid(axes[0, 2], remaining, titles, "movement: weights that stay, %", vmax=1.0)
     shared = {p: (m.mask & magnitude[p].mask).sum() / m.mask.sum() for p, m in movement.items()}
-    _draw_grid(axes[1, 2], shared, "of these, magnitude keeps the same, %", vmax=1.0)
-    first = next(p for p in movement if p.endswith("intermediate.dense"))
-    _draw_scores(axes[1, 0], movement[first], f"{_short(first)}: score against weight")
-    _draw_weights(axes[1, 1], movement[first], magnitude[first], f"{_short(first)}: what stays")
+    _draw_grid(axes[1, 2], shared, titles, "of these, magnitude keeps the same, %", vmax=1.0)
+    first = next(p for p in movement if _title(p, titles) == "intermediate")
+    name = f"layer {_layer(first)}, intermediate"
+    _draw_scores(axes[1, 0], movement[first], f"{name}: score against weight")
+    _draw_weights(axes[1, 1], movement[first], magnitude[first], f"{name}: what stays")
     figure.suptitle(f"Fine-tuning and pruning to {1 - sparsity:.0%} of the encoder's weights")
     figure.savefig(path, dpi=110)
     plt.close(figure)
@@ -73,19 +75,17 @@ def _draw_curves(accuracy, sparsity, results) -> None:
         axes.legend()
 
 
-def _draw_grid(axes, values: dict[str, float], title: str, vmax: float) -> None:
+def _draw_grid(axes, values: dict[str, float], titles, title: str, vmax: float) -> None:
     layers = max(_layer(path) for path in values) + 1
-    grid = np.full([layers, len(MATRICES)], np.nan)
+    grid = np.full([layers, len(titles)], np.nan)
     for path, value in values.items():
-        for column, name in enumerate(MATRICES):
-            if path.endswith(name):
-                grid[_layer(path), column] = value
+        grid[_layer(path), list(titles.values()).index(_title(path, titles))] = value
     axes.imshow(grid, vmin=0, vmax=vmax, cmap="Blues", aspect="auto")
     for (row, column), value in np.ndenumerate(grid):
         color = "white" if value > 0.6 * vmax else "black"
         axes.text(column, row, f"{100 * value:.1f}", ha="center", va="center", color=color)
-    axes.set(title=title, ylabel="layer", yticks=range(layers), xticks=range(len(MATRICES)))
-    axes.set_xticklabels(MATRICES.values(), fontsize=8)
+    axes.set(title=title, ylabel="layer", yticks=range(layers), xticks=range(len(titles)))
+    axes.set_xticklabels(titles.values(), fontsize=8)
 
 
 def _draw_scores(axes, matrix: Matrix, title: str) -> None:
@@ -120,8 +120,9 @@ def _sample(*arrays: np.ndarray, size: int = 6000) -> list[np.ndarray]:
 
 
 def _layer(path: str) -> int:
-    return int(path.split(".layer.")[1].split(".")[0])
+    """The first number in a path: that of the layer."""
+    return int(re.search(r"\d+", path.removeprefix("bert_backbone"))[0])
 
 
-def _short(path: str) -> str:
-    return path.split("encoder.")[1]
+def _title(path: str, titles: dict[str, str]) -> str:
+    return next(title for end, title in titles.items() if path.endswith(end))

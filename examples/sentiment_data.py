@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import pathlib
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -64,15 +65,19 @@ def _columns(dataset: tf.data.Dataset) -> tuple[list[str], np.ndarray]:
     return [row["sentence"].decode() for row in rows], np.array([row["label"] for row in rows])
 
 
-def tokenize(tokenizer, texts: list[str], labels: np.ndarray) -> Sentences:
-    ids = tokenizer(texts, truncation=True, max_length=LENGTHS[-1])["input_ids"]
-    return Sentences([np.array(row, np.int32) for row in ids], np.asarray(labels, np.int32))
+def encoded(encode: Callable, texts: list[str], labels: np.ndarray) -> Sentences:
+    """Sentences by a function from texts to rows of token ids."""
+    ids = [np.array(row, np.int32) for row in encode(list(texts))]
+    return Sentences(ids, np.asarray(labels, np.int32))
 
 
 def training_batches(
     data: Sentences, batch_size: int, seed: int, lengths: tuple[int, ...] = LENGTHS
 ) -> tf.data.Dataset:
-    """Endless shuffled batches, each of sentences of like lengths, padded to one of `lengths`."""
+    """Endless shuffled batches of token ids and labels.
+
+    Each is of sentences of like lengths, padded with zeros to one of `lengths`.
+    """
 
     def generate():
         random = np.random.RandomState(seed)
@@ -90,20 +95,14 @@ def training_batches(
             pad_to_bucket_boundary=True,
             drop_remainder=True,
         )
-        .map(_model_inputs)
         .prefetch(4)
     )
 
 
-def _model_inputs(ids: tf.Tensor, labels: tf.Tensor):
-    # Padding is token 0 in BERT's vocabulary; position 0 always holds [CLS].
-    return {"input_ids": ids, "attention_mask": tf.cast(ids != 0, tf.int32)}, labels
-
-
 def evaluation_batches(data: Sentences, batch_size: int = 100):
-    """All sentences once, sorted by length, as (inputs, labels) of NumPy arrays.
+    """All sentences once, sorted by length, as (token ids, labels) of NumPy arrays.
 
-    Each batch is padded to one of `LENGTHS`.
+    Each batch is padded with zeros to one of `LENGTHS`.
     """
     order = sorted(range(len(data)), key=lambda i: len(data.ids[i]))
     for start in range(0, len(order), batch_size):
@@ -113,15 +112,11 @@ def evaluation_batches(data: Sentences, batch_size: int = 100):
         ids = np.zeros([len(rows), length], np.int32)
         for row, i in zip(ids, rows):
             row[: len(data.ids[i])] = data.ids[i]
-        yield {"input_ids": ids, "attention_mask": (ids != 0).astype(np.int32)}, data.labels[rows]
+        yield ids, data.labels[rows]
 
 
-def padded(ids: np.ndarray, length: int) -> dict[str, np.ndarray]:
-    """One sentence as the inputs of a model of a fixed length, cut if it is longer."""
+def padded(ids: np.ndarray, length: int) -> np.ndarray:
+    """One sentence as token ids [1, length], cut if it is longer."""
     row = np.zeros([1, length], np.int32)
     row[0, : len(ids)] = ids[:length]
-    return {
-        "input_ids": row,
-        "attention_mask": (np.arange(length)[None] < len(ids)).astype(np.int32),
-        "token_type_ids": np.zeros_like(row),
-    }
+    return row

@@ -44,7 +44,7 @@ def test_figure(tmp_path, monkeypatch):
 def test_models_of_other_depths_have_the_original_layers(layers, monkeypatch):
     original = models.bert_classifier("tiny", vocab_size=40)
     original.config.num_hidden_layers = 2
-    monkeypatch.setattr(accuracy, "load_classifier", lambda folder, seed: original)
+    monkeypatch.setattr(accuracy.bert, "load", lambda folder, seed: original)
     other = accuracy.classifier("", 0, layers)
     assert len(other.bert.encoder.layer) == layers
     assert other.bert.embeddings.trainable is False

@@ -9,6 +9,12 @@ from .callbacks import (
 from .callbacks import (
     UpdatePruningStep as UpdatePruningStep,
 )
+from .compaction import (
+    compact as compact,
+)
+from .compaction import (
+    load_compacted as load_compacted,
+)
 from .core.granularity import (
     BLOCKS_FLOAT32 as BLOCKS_FLOAT32,
 )
@@ -63,12 +69,6 @@ from .export.sizes import (
     size_report as size_report,
 )
 from .export.tflite import export_tflite as export_tflite
-from .keras2.compact import (
-    compact as compact,
-)
-from .keras2.compact import (
-    load_compacted as load_compacted,
-)
 from .keras2.distiller import Distiller as Distiller
 from .keras2.layer import PruneLowMovement as PruneLowMovement
 from .keras2.optimizers import (

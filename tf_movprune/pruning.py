@@ -54,15 +54,15 @@ def prune_low_movement(
         schedule.
       method: a method of choosing masks, or a mapping from patterns to methods; `HardMovement()` by
         default. Layers with equal methods, schedules and block sizes are selected together.
-      block_size: granularity of the masks: `Blocks(rows, columns)` or two integers, on kernels
-        [in, out]; `BLOCKS_FLOAT32` and `BLOCKS_INT8` are those that LiteRT runs natively. `HEADS`
-        and `NEURONS`, in tf_keras, prune attention heads and the neurons between two dense layers,
-        each with one score over all its weights and biases, in all its layers. At least one stays
-        in each layer, and `minimum_remaining` of the method if that is more. The sparsity of a
-        schedule is then the fraction of heads or neurons that go. Layers that have a part in them
-        and would not be pruned, such as the output layer, are wrapped too. A mapping from patterns
-        to these, such as `{"*.attention.*": HEADS, "*": NEURONS}`, means single weights if no
-        pattern matches.
+      block_size: granularity of the masks: `Blocks(rows, columns)` or two integers, on kernels [in,
+        out]; `BLOCKS_FLOAT32` and `BLOCKS_INT8` are those that LiteRT runs natively. `HEADS` and
+        `NEURONS` prune attention heads and the neurons between two dense layers, each with one
+        score over all its weights and biases, in all its layers. At least one stays in each layer,
+        and `minimum_remaining` of the method if that is more. The sparsity of a schedule is then
+        the fraction of heads or neurons that go. Layers that have a part in them and would not be
+        pruned, such as the output layer, are pruned with them. A mapping from patterns to these,
+        such as `{"*.attention.*": HEADS, "*": NEURONS}`, means single weights if no pattern
+        matches.
       pruning_policy: an object that chooses the layers: `PruneTransformerBlocks()`, which takes the
         decoders of Hugging Face models too, or another `PruningPolicy` as in tfmot.
       score_learning_rate_multiplier: learning rate of the scores over that of the optimizer, for

@@ -148,6 +148,10 @@ def test_saved_model(case, tmp_path):
     assert_close(found, expected, 1e-6)
     assert sorted(report.outputs) == names and sorted(report.inputs) == sorted(inputs)
     assert all(shape[0] is None for shape in report.inputs.values())
+    stored = tf.train.list_variables(str(tmp_path / "saved" / "variables" / "variables"))
+    sizes = [np.prod(shape) for name, shape in stored if name.endswith("VARIABLE_VALUE")]
+    weights = sum(weight.size for weight in arrays_of(model))
+    assert weights <= sum(sizes) < 1.1 * weights  # each once, and the seeds of dropout
 
 
 @pytest.mark.parametrize(("quantization", "atol"), [(None, 1e-5), ("int8", 0.1)])

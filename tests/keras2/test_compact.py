@@ -100,6 +100,44 @@ def test_one_neuron_stays():
     np.testing.assert_allclose(outputs_of(smaller, INPUTS), expected, rtol=0, atol=TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    ("multiple_of", "units"), [(1, [8, 9, 3]), (4, [8, 10, 3]), (5, [10, 10, 3]), (7, [12, 10, 3])]
+)
+def test_numbers_of_neurons_are_rounded_up(multiple_of, units):
+    model = sequential("sigmoid")  # sigmoid(0) is not 0
+    draw(model)
+    zero(model.get_layer("second").kernel, rows=[0, 5])
+    zero(model.get_layer("first").kernel, columns=[1, 7])
+    zero(model.get_layer("third").kernel, rows=[9])
+    expected = outputs_of(model, INPUTS)
+    if multiple_of == 7:  # more than there are
+        with pytest.warns(UserWarning, match="as multiple_of asks for"):
+            smaller = tf_movprune.compact(model, multiple_of=multiple_of)
+    else:
+        smaller = tf_movprune.compact(model, multiple_of=multiple_of)
+    assert [layer.units for layer in smaller.layers] == units
+    np.testing.assert_allclose(outputs_of(smaller, INPUTS), expected, rtol=0, atol=TOLERANCE)
+
+
+def test_what_is_kept_to_round_a_number_needs_no_other_neurons():
+    model = sequential()
+    draw(model)
+    zero(model.get_layer("second").kernel, rows=slice(4, 9), columns=slice(1, None))
+    zero(model.get_layer("third").kernel, rows=[0, 1, 2])
+    expected = outputs_of(model, INPUTS)
+    smaller = tf_movprune.compact(model, multiple_of=4)
+    assert [layer.units for layer in smaller.layers] == [8, 8, 3]
+    zeros = [np.sum(~layer.kernel.numpy().any(axis=0)) for layer in smaller.layers]
+    assert zeros == [1, 1, 0]
+    np.testing.assert_allclose(outputs_of(smaller, INPUTS), expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("multiple_of, error", [(0, ValueError), (8.0, TypeError)])
+def test_multiple_of_is_a_positive_integer(multiple_of, error):
+    with pytest.raises(error, match="multiple_of must be"):
+        tf_movprune.compact(sequential(), multiple_of=multiple_of)
+
+
 def test_without_a_bias_to_fold_into_only_what_adds_nothing_goes():
     model = sequential("sigmoid", use_bias=False)  # sigmoid(0) is not 0
     draw(model)
@@ -502,7 +540,7 @@ def test_a_pruned_model_is_stripped_first():
 def test_models_that_are_not_built_and_folders_without_a_model(tmp_path):
     with pytest.raises(ValueError, match="Call it once"):
         tf_movprune.compact(Encoder())
-    with pytest.raises(TypeError, match="tf_keras model"):
+    with pytest.raises(TypeError, match="Expected a model or layer"):
         tf_movprune.compact("model")
     with pytest.raises(ValueError, match="save_pretrained"):
         tf_movprune.load_compacted(tmp_path)

@@ -52,7 +52,6 @@ def train_with(model, callback):
 @pytest.mark.parametrize(
     "use, message",
     [
-        (tf_movprune.compact, "Sequential is a Keras 3 object"),
         (lambda model: tf_movprune.Distiller(model, model), "Sequential is a Keras 3 object"),
         (
             lambda model: train_with(model, tf_movprune.OnceSparse(keras.callbacks.Callback())),

@@ -10,6 +10,9 @@ from typing import Any
 
 import tensorflow as tf
 
+MOST_REMOVED = 64
+"""Times that a model was larger before it was compacted, at most."""
+
 
 def configuration_for(
     cls: type, description: dict[str, Any] | None, others: str, path: str | pathlib.Path

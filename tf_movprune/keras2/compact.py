@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tf_movprune.core.arguments import check_integer
+from tf_movprune.core.empty_units import KeptUnits, Matrices, Matrix, fold_empty_units
+from tf_movprune.core.granularity import Units
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, forget_compilation, keras
-from tf_movprune.keras2.empty_units import KeptUnits, Matrices, Matrix, fold_empty_units
 from tf_movprune.keras2.kernel_attributes import build_attention
 from tf_movprune.keras2.layer_tree import LayerTree
 from tf_movprune.keras2.replacement import replace_layers, unchanged
@@ -23,49 +25,21 @@ from tf_movprune.keras2.training_guard import unguard_training
 from tf_movprune.keras2.units import Heads, Neurons, find_units, heads_of
 
 
-def compact(model: keras.Model) -> keras.Model:
-    """Removes empty heads and neurons, for a smaller dense model with the same outputs.
-
-    A neuron between two dense layers is removed if nothing reads it, or if it reads nothing: then
-    it is a constant, which is added to the next bias. Attention heads are removed likewise. At
-    least one head and one neuron of each layer stay. Scattered zeros remove nothing.
-
-    Candidates are the encoder layers of Hugging Face's BERT, RoBERTa (also CamemBERT, XLM-RoBERTa),
-    ELECTRA and DistilBERT; every Keras `MultiHeadAttention`, unless a graph asks it for its
-    attention scores; and, in Sequential and Functional models, dense layers that follow each other
-    with nothing between them but dropout and activations that Keras knows, if no other part of the
-    model holds them. Attention scores that your own code asks for (`output_attentions`,
-    `return_attention_scores`), and a `head_mask`, have as many heads as remain.
-
-    Sequential and Functional models are cloned around the layers that do not change, others are
-    changed in place. A Hugging Face model gets a copy of its configuration that says what was
-    removed, as `pruned_heads` and `intermediate_sizes`. Save it with `save_pretrained` and load it
-    with `load_compacted`. Save other models with `save`, subclassed ones to a folder, and load them
-    with `tf_keras.models.load_model`.
-
-    Args:
-      model: a built model without pruning wrappers.
-
-    Returns:
-      The smaller model, of the same class and not compiled. Its outputs are equal up to rounding.
-
-    Raises:
-      TypeError: `model` is not a Keras model.
-      ValueError: the model is still pruned, or not built.
-
-    Warns if there is nothing to remove.
-    """
+def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
+    """Removes empty heads and neurons; see `tf_movprune.compact`."""
     check_stripped(model)
+    multiple_of = check_integer("multiple_of", multiple_of, example=8, minimum=1)
     if not (model.built and model.weights):
         raise ValueError(
             f"{model.name!r} has no weights. Call it once on example inputs before compacting it."
         )
-    units, weights = fold_empty_units(find_units(LayerTree(model)))
+    units, weights = fold_empty_units(find_units(LayerTree(model)), multiple_of=multiple_of)
     if all(unit.keeps_all for unit in units):
         warnings.warn(
             f"No head and no neuron of {model.name!r} is empty, and nothing was removed. Single "
-            "zeros, and blocks of them, leave all heads and neurons something to do.",
-            stacklevel=2,
+            "zeros, and blocks of them, leave all heads and neurons something to do, and as many "
+            "empty neurons stay as multiple_of asks for.",
+            stacklevel=3,
         )
         return model
     smaller = _rebuilt(model, units, weights)
@@ -92,10 +66,10 @@ def compacted(
     """
     units, weights = fold_empty_units(find_units(LayerTree(model)), rows, min_sparsity)
     removed = {}
-    for kind, cls in (("heads", Heads), ("neurons", Neurons)):
-        those = [unit for unit in units if isinstance(unit.group, cls)]
+    for kind in Units:
+        those = [unit for unit in units if unit.group.kind is kind]
         total = sum(unit.group.size for unit in those)
-        removed[kind] = (total - sum(len(unit.kept) for unit in those), total)
+        removed[kind.value] = (total - sum(len(unit.kept) for unit in those), total)
     if all(unit.keeps_all for unit in units):
         yield model, removed
         return
@@ -107,9 +81,6 @@ def load_compacted(
     path: str | os.PathLike[str], model_class: type[keras.Model] | None = None
 ) -> keras.Model:
     """Loads a compacted Hugging Face TF model from what its `save_pretrained` wrote.
-
-    `from_pretrained` would make it in full size. Other compacted models say their sizes themselves:
-    load what their `save` wrote with `tf_keras.models.load_model`.
 
     Args:
       path: folder that `save_pretrained` wrote.
@@ -138,8 +109,8 @@ def resized(model: keras.Model) -> keras.Model:
     sizes = hugging_face.remaining_sizes(model.config)
     if sizes is None:
         return model
-    units = [KeptUnits(group) for group in find_units(LayerTree(model))]
-    weights = Matrices(units)
+    groups = find_units(LayerTree(model))
+    units, weights = [KeptUnits(group) for group in groups], Matrices(groups)
     for (_, heads, neurons), (kept, size) in zip(_encoder_layers(units), sizes, strict=True):
         heads.keep(kept, weights)
         neurons.keep(np.arange(size), weights)
@@ -172,8 +143,7 @@ def _rebuilt(model: keras.Model, units: Sequence[KeptUnits], weights: Matrices) 
     replacements: dict[int, Layer] = {}
     layers = {id(layer): layer for unit in units for layer in (*unit.sources, unit.reader)}
     for key, layer in layers.items():
-        shape = tuple(layer.kernel.shape)
-        if isinstance(layer, keras.layers.Dense) and weights[key].kernel.shape != shape:
+        if isinstance(layer, keras.layers.Dense) and not weights[key].is_that_of(layer):
             replacements[key] = _smaller_dense(layer, weights[key])
     for unit in units:
         attention = unit.group

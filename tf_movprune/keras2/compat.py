@@ -160,11 +160,14 @@ def own_attributes(layer: Layer) -> list[str]:
 
 def adopt_arguments(wrapper: Layer, layer: Layer) -> None:
     """Lets a layer be called with the arguments of another layer, and with `training`."""
-    spec = CallFunctionSpec(layer._call_spec.full_argspec, wrapper._call_context_args)
+    context = getattr(wrapper, "_call_context_args", None)  # None before tf-keras 2.20
+    argspec = layer._call_spec.full_argspec
+    spec = CallFunctionSpec(argspec) if context is None else CallFunctionSpec(argspec, context)
     spec.arg_names = list(layer._call_spec.arg_names)
     spec.expects_mask_arg = layer._call_spec.expects_mask_arg
     spec.expects_training_arg = True
-    spec.expected_context_args = spec.expected_context_args | {"training"}
+    if context is not None:
+        spec.expected_context_args = spec.expected_context_args | {"training"}
     wrapper._call_spec = spec
 
 

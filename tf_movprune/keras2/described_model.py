@@ -8,13 +8,16 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune.core.described_model import check_numbers, check_size, configuration_for, useless
+from tf_movprune.core.described_model import (
+    MOST_REMOVED,
+    check_numbers,
+    check_size,
+    configuration_for,
+    useless,
+)
 from tf_movprune.keras2 import hugging_face
 from tf_movprune.keras2.compact import resized
 from tf_movprune.keras2.compat import keras
-
-_MOST_REMOVED = 64
-"""Times that a model was larger before it was compacted, at most."""
 
 
 def model_of(
@@ -42,7 +45,7 @@ def model_of(
         config = hugging_face.configuration(cls, values)
         is_compacted = hugging_face.remaining_sizes(config) is not None
         shapes = hugging_face.full_size_shapes(cls, config)
-        check_size(shapes, specs, _MOST_REMOVED if is_compacted else 1)
+        check_size(shapes, specs, MOST_REMOVED if is_compacted else 1)
         return resized(cls(config))
     except Exception as error:  # a configuration can fail anywhere in its model
         raise useless(cls, path, error) from error

@@ -7,8 +7,11 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from tf_movprune.core.empty_units import Matrix
+from tf_movprune.core.granularity import NEURONS, Units
 from tf_movprune.core.wording import counted
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import Layer, is_graph_network, keras
@@ -50,6 +53,10 @@ class Neurons:
     activations: Sequence[Callable[[tf.Tensor], tf.Tensor]]
 
     @property
+    def kind(self) -> Units:
+        return NEURONS
+
+    @property
     def size(self) -> int:
         return self.first.units
 
@@ -60,6 +67,12 @@ class Neurons:
     @property
     def reader(self) -> Layer:
         return self.second
+
+    def constants(self, sources: Sequence[Matrix]) -> np.ndarray:
+        values = tf.constant(sources[0].offsets)[None]
+        for activation in self.activations:
+            values = activation(values)
+        return sources[0].constants(values[0].numpy())
 
 
 def neurons_of(tree: LayerTree) -> dict[int, Neurons | str]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
+
+from tf_movprune.core.chosen_units import choose_units
+from tf_movprune.core.empty_units import Matrix
 from tf_movprune.core.granularity import HEADS, NEURONS, Units
 from tf_movprune.core.settings import Settings
-from tf_movprune.core.wording import listed
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, is_graph_network, keras
 from tf_movprune.keras2.kernel_attributes import Attribute
@@ -38,12 +41,20 @@ class Heads:
     attributes: Mapping[str, int] | None = None
 
     @property
+    def kind(self) -> Units:
+        return HEADS
+
+    @property
     def sources(self) -> tuple[Layer, ...]:
         return self.query, self.key, self.value
 
     @property
     def reader(self) -> Layer:
         return self.output
+
+    def constants(self, sources: Sequence[Matrix]) -> np.ndarray:
+        # The weights of each head's attention sum to one: its output is the bias of its values.
+        return sources[-1].constants()
 
 
 UnitGroup = Heads | Neurons
@@ -123,38 +134,26 @@ def share_kernels(
       ValueError: a layer has no heads or neurons that can be told apart, or the layers of a head or
         neuron have different settings.
     """
-    asked = [path for path, setting in settings.items() if isinstance(setting.block_size, Units)]
-    if not asked:
+    if not any(isinstance(setting.block_size, Units) for setting in settings.values()):
         return {}
-    paths = {id(layer): path for path, layer in ((tree.root.name, tree.root), *tree.walk())}
-    paths.update((id(layer), path) for path, layer in targets.items())
-    members: dict[str, Member] = {}
-    for group in find_units(tree, to_remove=False):
-        kind = HEADS if isinstance(group, Heads) else NEURONS
-        layers = {paths[id(layer)]: layer for layer in _wrapped_layers(group)}
-        asking = [p for p in layers if p in settings and settings[p].block_size == kind]
-        if not asking:
-            continue
+    layers = {tree.root.name: tree.root, **dict(tree.walk()), **targets}
+    paths = {id(layer): path for path, layer in layers.items()}
+    groups = [
+        (group, [paths[id(layer)] for layer in _wrapped_layers(group)])
+        for group in find_units(tree, to_remove=False)
+    ]
+    neurons = neurons_of(tree)
+
+    def obstacle(path: str, kind: Units) -> str:
+        return _obstacle(targets[path], kind, neurons)
+
+    chosen, found = choose_units(groups, settings, obstacle, _KNOWN)
+    members = {path: Member(layers[path], setting) for path, setting in found.items()}
+    for group, those in chosen:
         kernel = SharedKernel(group.size, list(_parts(group)))
-        for path, layer in layers.items():
-            setting = settings.get(path, settings[asking[0]])
-            member = members.setdefault(path, Member(layer, setting))
-            _check_equal(asking[0], settings[asking[0]], path, member.settings)
-            member.kernels.append(kernel)
-    missing = [path for path in asked if path not in members]
-    if missing:
-        raise ValueError(_not_found(tree, settings, {path: targets[path] for path in missing}))
+        for path in those:
+            members[path].kernels.append(kernel)
     return members
-
-
-def _check_equal(path: str, setting: Settings, other_path: str, other: Settings) -> None:
-    if setting.key != other.key:
-        raise ValueError(
-            f"{path} is pruned by {setting}, and {other_path} has a part in the same "
-            f"{setting.block_size}, but is pruned by {other}. Give both the same block_size, "
-            f"schedule and method; or leave {other_path} out of the schedules, to prune just the "
-            f"{setting.block_size} of which it has a part."
-        )
 
 
 def _wrapped_layers(group: UnitGroup) -> Iterator[Layer]:
@@ -180,26 +179,6 @@ _KNOWN = {
     "DistilBERT encoders, and dense layers that follow each other in a Sequential or Functional "
     "model with nothing between them but activations and dropout",
 }
-
-
-def _not_found(
-    tree: LayerTree, settings: Mapping[str, Settings], layers: Mapping[str, Layer]
-) -> str:
-    """Names the layers without heads or neurons, and what is in the way in each."""
-    neurons = neurons_of(tree)
-    sentences = []
-    for kind, known in _KNOWN.items():
-        those = {path: x for path, x in layers.items() if settings[path].block_size is kind}
-        if those:
-            named = (f"{path}, which {_obstacle(x, kind, neurons)}" for path, x in those.items())
-            sentences.append(
-                f"block_size is {kind!r} for layers that have no {kind} that can be told apart: "
-                f"{listed(named, separator='; ')}. {known}; the model must be built."
-            )
-    return (
-        f"{' '.join(sentences)} Give other layers block sizes of two integers, with a mapping of "
-        "path patterns."
-    )
 
 
 def _obstacle(layer: Layer, kind: Units, neurons: Mapping[int, Neurons | str]) -> str:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras.layers import Layer as Layer
 from keras.src.backend.common import global_state
 from keras.src.export import export_utils
 from keras.src.models import Functional
+from keras.src.models.functional import functional_like_constructor
 from keras.src.saving import object_registration
 
 from tf_movprune.core import traced_functions
@@ -54,6 +56,40 @@ def is_variable(value: Any) -> bool:
 def tensorflow_variable(variable: keras.Variable) -> tf.Variable:
     """The TensorFlow variable behind a variable, in its own precision wherever it is read."""
     return variable._value
+
+
+def resize(variable: keras.Variable, array: np.ndarray) -> None:
+    """Gives a variable a value of another shape. What computed with the old one has to be remade.
+
+    The variable stays the object that it was, in its place among the variables of its layer.
+    """
+    variable._initialize(array)
+    variable._shape = tuple(array.shape)
+
+
+def restorer(variables: Iterable[keras.Variable]) -> Callable[[], None]:
+    """A function that gives variables that were resized their present values again."""
+    before = [(variable, variable._value, variable._shape) for variable in variables]
+
+    def restore() -> None:
+        for variable, value, shape in before:
+            variable._value, variable._shape = value, shape
+
+    return restore
+
+
+class Penalty(keras.regularizers.Regularizer):
+    """A penalty on a variable, which earlier releases of Keras 3 take only as such an object.
+
+    Args:
+      function: returns the penalty, from the variable.
+    """
+
+    def __init__(self, function: Callable[[Any], tf.Tensor]):
+        self.function = function
+
+    def __call__(self, x: Any) -> tf.Tensor:
+        return self.function(x)
 
 
 # ---- layers
@@ -125,6 +161,36 @@ def graph_inputs(model: keras.Model) -> Any:
     return model.inputs[0] if isinstance(model, keras.Sequential) else model._inputs_struct
 
 
+def lists_its_layers(layer: Any) -> bool:
+    """Returns whether the configuration of a model is that of its layers and graph."""
+    if not is_graph_network(layer) or not layer.get_config.__module__.startswith("keras."):
+        return False
+    return isinstance(layer, keras.Sequential) or functional_like_constructor(type(layer))
+
+
+def graph_nodes(model: keras.Model) -> list[Any]:
+    """The nodes of the graph of a Sequential or Functional model: calls of its layers."""
+    graph = model._functional if isinstance(model, keras.Sequential) else model
+    return [node for nodes in graph._nodes_by_depth.values() for node in nodes]
+
+
+def output_operations(model: keras.Model) -> list[Any]:
+    """The layers that the outputs of a Sequential or Functional model come from."""
+    return [tensor._keras_history.operation for tensor in model.outputs]
+
+
+def set_last_dimension(tensor: Any, size: int) -> None:
+    """Changes the last dimension of a symbolic tensor."""
+    tensor._shape = (*tensor._shape[:-1], size)
+
+
+def set_built_width(layer: Layer, inputs: int) -> None:
+    """Lets a layer of one input be built for another number of features from its configuration."""
+    shapes = layer._build_shapes_dict
+    if shapes:
+        layer._build_shapes_dict = {name: (*shape[:-1], inputs) for name, shape in shapes.items()}
+
+
 def input_name(tensor: Any) -> str:
     """The name of the input layer that a symbolic input comes from."""
     return tensor._keras_history.operation.name
@@ -163,6 +229,25 @@ def lookup_layer(layer: Layer) -> Any:
     return layer if is_lookup else None
 
 
+def head_count(layer: keras.layers.MultiHeadAttention) -> int:
+    """The number of heads of an attention layer."""
+    return layer._num_heads
+
+
+def set_head_count(layer: keras.layers.MultiHeadAttention, heads: int) -> None:
+    layer._num_heads = heads
+
+
+def attention_projections(layer: keras.layers.MultiHeadAttention) -> tuple[Layer, ...]:
+    """The dense layers of query, key, value and output of a built attention layer."""
+    return layer._query_dense, layer._key_dense, layer._value_dense, layer._output_dense
+
+
+def has_gate(layer: keras.layers.MultiHeadAttention) -> bool:
+    """Returns whether the heads of an attention layer are multiplied by a gate."""
+    return bool(getattr(layer, "_use_gate", False))
+
+
 def is_quantized(layer: Layer) -> bool:
     """Returns whether a layer computes with quantized weights."""
     return getattr(layer, "quantization_mode", None) is not None
@@ -171,7 +256,10 @@ def is_quantized(layer: Layer) -> bool:
 def training_mode() -> Any:
     """The value of `training` in the call that runs at the moment; None outside of calls."""
     context = global_state.get_global_attribute("current_call_ctx")
-    return None if context is None else context.get_value("training")
+    if context is None:
+        return None
+    before_3_10 = not hasattr(context, "get_value")
+    return context.training if before_3_10 else context.get_value("training")
 
 
 def calling_layer() -> Layer | None:
@@ -182,6 +270,11 @@ def calling_layer() -> Layer | None:
         if frame.f_code is Layer.__call__.__wrapped__.__code__:
             return frame.f_locals["self"]
     return None
+
+
+def registered_class(name: str) -> type | None:
+    """The class that is registered under a name, in the scope for custom objects too."""
+    return object_registration.get_registered_object(name)
 
 
 def register_as(cls: type, name: str) -> None:
@@ -198,6 +291,17 @@ def input_specs(model: keras.Model) -> tuple[list[Any], dict[str, Any]]:
     signature = export_utils.get_input_signature(model)
     specs = keras.tree.map_structure(export_utils.make_tf_tensor_spec, signature)
     return list(specs), {}
+
+
+def store_variables_once(archive: keras.export.ExportArchive) -> None:
+    """Lets an archive store each variable of the models that it tracks once.
+
+    It would store those that its endpoints use twice, as Keras's and as TensorFlow's.
+    """
+    trackable = archive._tf_trackable
+    for name in ("variables", "trainable_variables", "non_trainable_variables"):
+        variables = [tensorflow_variable(variable) for variable in getattr(trackable, name)]
+        setattr(trackable, name, variables)
 
 
 # ---- training

@@ -12,12 +12,19 @@ import keras
 import tensorflow as tf
 
 from tf_movprune.core.described_model import (
+    MOST_REMOVED,
     check_numbers,
     check_size,
     configuration_for,
     useless,
 )
 from tf_movprune.keras3 import keras_hub
+from tf_movprune.keras3.compacted_layer import (
+    class_of,
+    full_size,
+    plain_class,
+    register_classes,
+)
 
 _KEYS = ("config", "build_config")
 
@@ -39,7 +46,7 @@ def describe(model: keras.Model) -> dict[str, Any] | None:
         return None
     if keras_hub.is_task(cls):
         config["config"]["preprocessor"] = None
-    return {"class": cls.__name__, "config": config}
+    return {"class": plain_class(cls).__name__, "config": config}
 
 
 def has_configuration(cls: Any) -> bool:
@@ -73,8 +80,10 @@ def model_of(
     try:
         check_numbers(config, specs)
         with tf.Graph().as_default():  # of which nothing runs, so that weights take no memory
-            shapes = [tuple(weight.shape) for weight in _made(cls, config).weights]
-        check_size(shapes, specs)
+            is_compacted = register_classes(config)
+            made = _made(cls, full_size(config))
+            shapes = [tuple(weight.shape) for weight in made.weights]
+        check_size(shapes, specs, MOST_REMOVED if is_compacted else 1)
         return _made(cls, config)
     except Exception as error:  # a configuration can fail anywhere in its model
         raise useless(cls, path, error) from error
@@ -82,7 +91,7 @@ def model_of(
 
 def _made(cls: type, config: Mapping[str, Any]) -> keras.Model:
     """The model of a configuration; Keras's safe mode refuses code in it."""
-    name = cls.__name__
+    cls, name = class_of(cls, config), cls.__name__
     described = {key: copy.deepcopy(config[key]) for key in _KEYS if key in config}
     described |= {"class_name": name, "registered_name": name}
     return keras.saving.deserialize_keras_object(

@@ -1,8 +1,8 @@
 """The functions of the shell for Keras 3 that exports and reports call."""
 
+from tf_movprune.keras3.compact import compacted
 from tf_movprune.keras3.described_model import describe, model_of
 from tf_movprune.keras3.inference import (
-    compacted,
     computing_in_float32,
     inference_of,
     write_saved_model,

@@ -84,26 +84,10 @@ def computing_in_float32(model: keras.Model) -> Iterator[None]:
             vars(layer).update(attributes)
 
 
-@contextlib.contextmanager
-def compacted(
-    model: keras.Model, rows: int = 1, min_sparsity: float = 0.0
-) -> Iterator[tuple[keras.Model, dict[str, tuple[int, int]]]]:
-    """Yields the model as it is: empty heads and neurons of Keras 3 models are not removed yet.
-
-    Args:
-      model: a stripped model.
-      rows: inputs of a block that must be empty together; ignored.
-      min_sparsity: fraction of empty blocks from which on blocks count; ignored.
-
-    Yields:
-      The model, and no numbers of removed heads and neurons.
-    """
-    yield model, {}
-
-
 def write_saved_model(model: keras.Model, inference: Inference, path: str) -> None:
     """Writes a SavedModel whose `serving_default` is the inference of a model."""
     archive = keras.export.ExportArchive()
     archive.track(model)
+    compat.store_variables_once(archive)
     archive.add_endpoint("serve", inference.function, input_signature=list(inference.specs))
     archive.write_out(path, verbose=False)

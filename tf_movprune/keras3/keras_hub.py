@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import importlib
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from tf_movprune.keras3.compat import Layer, all_layers
+import keras
+
+from tf_movprune.keras3.compat import Layer, all_layers, head_count
 
 
 def is_backbone(layer: Any) -> bool:
@@ -47,3 +53,113 @@ def vocabulary_size(model: Layer) -> int | None:
     """The number of token ids that a backbone in a model takes; None if it is not known."""
     sizes = (getattr(x, "vocabulary_size", None) for x in all_layers(model) if is_backbone(x))
     return next((size for size in sizes if isinstance(size, int)), None)
+
+
+def load_preset(path: str | os.PathLike[str], cls: Any) -> Any:
+    """Loads a preset as a task of a class, or the backbone in it.
+
+    The `from_preset` of tasks takes just the backbone class that a task names, and no subclass.
+    """
+    utils = importlib.import_module("keras_hub.src.utils.preset_utils")
+    loader = utils.get_preset_loader(str(path))
+    if is_task(cls):
+        return loader.load_task(cls, True, True)
+    return loader.load_backbone(loader.check_backbone_class(), True)
+
+
+# ---- how blocks are laid out
+
+_ATTENTION = {"CachedMultiHeadAttention", "WhisperCachedMultiHeadAttention"}
+# Attributes of blocks by class: the feed-forward layers, the one that reads the neurons last. Two
+# before it are multiplied, after the activation of the first.
+_PLAIN = ("_feedforward_intermediate_dense", "_feedforward_output_dense")
+_GATED = ("_feedforward_gate_dense", *_PLAIN)
+_FEED_FORWARD: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("TransformerEncoder", "TransformerDecoder"), _PLAIN),
+    **dict.fromkeys(("WhisperEncoder", "WhisperDecoder"), _PLAIN),
+    "FNetEncoder": ("_intermediate_dense", "_output_dense"),
+    "MLP": ("dense_1", "dense_2"),  # of ViT
+    **{f"{name}TransformerDecoder": _GATED for name in ("Llama", "Mistral", "Qwen3")},
+    "GemmaDecoderBlock": ("gating_ffw", "gating_ffw_2", "ffw_linear"),
+}
+
+
+class FeedForward(NamedTuple):
+    """The feed-forward layers of a block.
+
+    Attributes:
+      sources: the layer whose outputs the neurons are; or two, whose outputs are multiplied.
+      reader: the layer that reads the neurons.
+      activations: functions that are applied to the first of the sources' outputs.
+    """
+
+    sources: Sequence[Layer]
+    reader: Layer
+    activations: Sequence[Callable[[Any], Any]]
+
+
+def feed_forward(layer: Any) -> FeedForward | None:
+    """The feed-forward layers of a built block of a known kind; None for any other layer."""
+    cls = type(layer)
+    known: Any = next(filter(_is_of_keras_hub, cls.__mro__), None)
+    names = _FEED_FORWARD.get(known.__name__) if known else None
+    if names is None or cls.call is not known.call or not layer.built:
+        return None
+    *sources, reader = (getattr(layer, name, None) for name in names)
+    if len(sources) == 1:
+        activation = getattr(sources[0], "activation", None)  # ViT's MLP is not the only one
+    else:
+        activation = getattr(layer, "activation", _gelu_approximate)  # Gemma's is in its code
+    if activation is None or reader is None:
+        return None
+    return FeedForward(sources, reader, [activation])
+
+
+def _gelu_approximate(x: Any) -> Any:
+    return keras.activations.gelu(x, approximate=True)
+
+
+def is_elementwise(function: Any) -> bool:
+    """Returns whether a function is one of KerasHub's own activations."""
+    return function is _gelu_approximate or (
+        getattr(function, "__name__", "") == "gelu_approximate"
+        and function.__module__.startswith("keras_hub.")
+    )
+
+
+def is_attention(layer: Any) -> bool:
+    """Returns whether a layer is Keras's attention, or KerasHub's with a cache."""
+    cls = type(layer)
+    if cls is keras.layers.MultiHeadAttention or issubclass(cls, _FittingCache):
+        return True
+    return _is_of_keras_hub(cls) and cls.__name__ in _ATTENTION
+
+
+def fit_cache(layer: Any) -> None:
+    """Lets attention with fewer heads than its model take the cache of all heads."""
+    if type(layer) is not keras.layers.MultiHeadAttention and not isinstance(layer, _FittingCache):
+        plain: Any = type(layer)
+        layer.__class__ = _fitting_cache(plain)
+
+
+class _FittingCache:
+    """What classes of attention have that take caches of more heads than they have."""
+
+
+@functools.cache
+def _fitting_cache(plain: Any) -> Any:
+    @functools.wraps(plain.call)  # keeps the signature, which Keras reads
+    def call(self: Any, *args: Any, cache: Any = None, **kwargs: Any) -> Any:
+        if cache is None:
+            return plain.call(self, *args, **kwargs)
+        heads = head_count(self)  # the last axes are heads and their size
+        *outputs, small = plain.call(self, *args, cache=cache[..., :heads, :], **kwargs)
+        rest = keras.ops.cast(cache[..., heads:, :], small.dtype)
+        return *outputs, keras.ops.concatenate([small, rest], axis=-2)
+
+    members = {"call": call, "__module__": plain.__module__}
+    return type(plain.__name__, (_FittingCache, plain), members)
+
+
+def _is_of_keras_hub(cls: type) -> bool:
+    return cls.__module__.startswith("keras_hub.")

@@ -28,7 +28,7 @@ def walk(root: Layer, leaf: Callable[[Layer], bool] = lambda _: False) -> dict[s
     seen = {id(root)}
 
     def visit(parent: Layer, prefix: str) -> None:
-        for name, child in _children(parent):
+        for name, child in children(parent):
             if id(child) in seen:
                 continue
             seen.add(id(child))
@@ -84,7 +84,8 @@ def holders(model: Layer) -> list[Layer]:
     return [layer for layer in layers if not is_pruned(layer) and pruned_layers(layer)]
 
 
-def _children(layer: Layer) -> Iterator[tuple[str, Layer]]:
+def children(layer: Layer) -> Iterator[tuple[str, Layer]]:
+    """The layers that a layer holds, by name: those of its graph if it has one."""
     if compat.is_graph_network(layer):
         yield from ((child.name, child) for child in layer.layers)
         return

@@ -53,7 +53,7 @@ class MovementMask(keras.layers.Layer):
                 dtype="float32",
                 initializer=_start_of_scores(settings, parts),
                 autocast=False,
-                regularizer=self._penalty if method.has_penalty else None,
+                regularizer=compat.Penalty(self._penalty) if method.has_penalty else None,
             )
         self.mask = self._state("mask", shape, "bool", "ones")
         lowest = keras.initializers.Constant(-float("inf"))

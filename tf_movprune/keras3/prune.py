@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tf_movprune.core import run_checks
-from tf_movprune.core.granularity import WEIGHTS, Units
+from tf_movprune.core.granularity import WEIGHTS
 from tf_movprune.core.settings import Settings
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
@@ -18,6 +18,7 @@ from tf_movprune.keras3.pruned_layer import attach, detach, fold, is_pruned, sta
 from tf_movprune.keras3.saving import guard_saving, unguard_saving
 from tf_movprune.keras3.targets import check_holders, check_layer, choose
 from tf_movprune.keras3.training_guard import guard_training, unguard_training, warn_of_training
+from tf_movprune.keras3.unit_masks import attach_shared, share_masks
 
 
 def prune_low_movement(
@@ -39,12 +40,11 @@ def prune_low_movement(
         if pruning_policy is not None:
             raise TypeError("A single layer takes no pruning_policy: it is what is pruned.")
         _refuse_patterns("A single layer", given)
-        _attach_all({to_prune.name: (to_prune, Settings(*given))})
+        _attach_all(to_prune, {to_prune.name: to_prune}, {to_prune.name: Settings(*given)})
         return to_prune
     chosen, settings = choose(to_prune, pruning_policy, given)
-    _refuse_units(settings)
     check_holders(to_prune, chosen.values())
-    _attach_all({path: (layer, settings[path]) for path, layer in chosen.items()})
+    _attach_all(to_prune, chosen, settings)
     layers = list(pruned_layers(to_prune).values())
     for layer in layers:
         state_of(layer).usage.owner = weakref.ref(to_prune)
@@ -56,16 +56,27 @@ def prune_low_movement(
     return to_prune
 
 
-def _attach_all(layers: Mapping[str, tuple[Layer, Settings]]) -> None:
-    """Prunes layers, all or none."""
-    done: list[Layer] = []
+def _attach_all(
+    model: Layer | None, layers: Mapping[str, Layer], settings: Mapping[str, Settings]
+) -> None:
+    """Prunes layers by path, all or none, and those that share heads or neurons with them.
+
+    Args:
+      model: the model that they are in, if any.
+      layers: the layers.
+      settings: their settings.
+    """
+    masks, members = share_masks(model, layers, settings)
+    everything = {**layers, **members}
+    for path, layer in everything.items():
+        check_layer(path, layer)
     try:
-        for path, (layer, settings) in layers.items():
-            check_layer(path, layer)
-            attach(layer, settings)
-            done.append(layer)
+        for path, layer in layers.items():
+            if path not in members:
+                attach(layer, settings[path])
+        attach_shared(list(members.values()), masks)
     except BaseException:
-        for layer in done:
+        for layer in filter(is_pruned, everything.values()):
             detach(layer)
         raise
 
@@ -77,13 +88,13 @@ def _prune_list(layers: Any, policy: Any, given: tuple[Any, ...]) -> list[Layer]
         compat.check_keras_object(layer)
         _check_unpruned(layer)
     chosen = {
-        f"{i}.{layer.name}": (layer, settings)
+        f"{i}.{layer.name}": layer
         for i, layer in enumerate(layers)
         if is_prunable(layer) and (policy is None or policy.allow_pruning(layer))
     }
     if not chosen:
         raise ValueError(f"Nothing to prune in a list of {len(layers)}: no layer has kernels.")
-    _attach_all(chosen)
+    _attach_all(None, chosen, dict.fromkeys(chosen, settings))
     return list(layers)
 
 
@@ -131,12 +142,3 @@ def _refuse_patterns(what: str, given: tuple[Any, ...]) -> None:
         raise TypeError(
             f"{what} takes one PruningSchedule, method and block_size, got a mapping of patterns."
         )
-
-
-def _refuse_units(settings: Mapping[str, Settings]) -> None:
-    for path, each in settings.items():
-        if isinstance(each.block_size, Units):
-            raise NotImplementedError(
-                f"{each.block_size!r} is not supported in Keras 3 models yet ({path}). Prune "
-                "single weights or blocks there, or load the model in tf_keras."
-            )

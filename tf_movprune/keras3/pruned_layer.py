@@ -96,40 +96,62 @@ def state_of(layer: Layer) -> PruningState:
 
 
 def attach(layer: Layer, settings: Settings) -> None:
-    """Prunes a built layer in place.
+    """Prunes a built layer in place, with a mask for each of its kernels.
 
     Raises:
       ValueError: a kernel cannot be cut into blocks, or the layer has none.
     """
     places = kernel_places(layer)
-    variables = [compat.tensorflow_variable(place.variable) for place in places]
-    shapes = [tuple(variable.shape) for variable in variables]
     names = _names(layer, places)
+    parts = [Part(compat.tensorflow_variable(place.variable)) for place in places]
+    shapes = [tuple(part.weight.shape) for part in parts]
     check_blocks({f"{layer.name}.{n}": s for n, s in zip(names, shapes)}, settings.block_size)
-    state = PruningState(layer)
-    with compat.open_to_changes(layer):
-        for name, place, variable, shape in zip(names, places, variables, shapes):
-            part = Part(variable)
-            mask = MovementMask(
-                settings,
-                [part],
-                block_shape(shape, settings.block_size),
-                state.guard,
-                name=f"movement_{name}",
-                dtype=layer.dtype_policy,
-            )
-            mask.trainable = layer.trainable
-            setattr(layer, mask.name, mask)  # not in a list, which tf.train.Checkpoint does not see
-            state.masks[mask.name] = mask
-            state.places.append(MaskedPlace(place, [(mask, part)]))
-    state.usage.watch_weights(
-        [(name, variable) for name, variable in zip(names, variables)],
-        [variable for kernel in state.kernels for variable in kernel.variables],
-    )
-    vars(layer)[_STATE] = state
+    begin(layer)
+    for name, place, part, shape in zip(names, places, parts, shapes):
+        mask = add_mask(layer, name, settings, [part], block_shape(shape, settings.block_size))
+        state_of(layer).places.append(MaskedPlace(place, [(mask, part)]))
+    watch(layer)
+
+
+def begin(layer: Layer) -> None:
+    """Makes a layer a pruned one, so far without masks."""
+    vars(layer)[_STATE] = PruningState(layer)
     refuse_changes(layer)
     base: Any = type(layer)
     layer.__class__ = pruned_class(base)
+
+
+def add_mask(
+    layer: Layer, name: str, settings: Settings, parts: Sequence[Part], shape: tuple[int, ...]
+) -> MovementMask:
+    """Makes a mask that a pruned layer owns, of a shape, for parts of it and of other layers."""
+    state = state_of(layer)
+    with compat.open_to_changes(layer):
+        mask = MovementMask(
+            settings,
+            parts,
+            shape,
+            state.guard,
+            name=f"movement_{name}",
+            dtype=layer.dtype_policy,
+        )
+        mask.trainable = layer.trainable
+        setattr(layer, mask.name, mask)  # not in a list, which tf.train.Checkpoint does not see
+    state.masks[mask.name] = mask
+    return mask
+
+
+def watch(layer: Layer) -> None:
+    """Begins to watch the weights and masks of a pruned layer, which has them all by now."""
+    state = state_of(layer)
+    places = [place for place, _ in state.places]
+    state.usage.watch_weights(
+        [
+            (name, compat.tensorflow_variable(place.variable))
+            for name, place in zip(_names(layer, places), places)
+        ],
+        [variable for mask in state.masks.values() for variable in mask.record.variables],
+    )
 
 
 def detach(layer: Layer) -> None:

@@ -1,0 +1,408 @@
+"""Smaller models of Keras 3 and KerasHub with the same outputs, and their files."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras_hub_families import backbone, draw, inputs_of
+
+import tf_movprune
+from tf_movprune.core.granularity import HEADS, NEURONS
+from tf_movprune.keras3.removable_units import find_units
+
+TOLERANCE = 1e-5
+UNITS = {  # found in each block
+    **{name: {HEADS: 2, NEURONS: 2} for name in ("Bert", "Roberta", "XLMRoberta", "DistilBert")},
+    **{name: {HEADS: 2, NEURONS: 2} for name in ("Electra", "GPT2", "OPT", "ViT")},
+    "Albert": {HEADS: 1, NEURONS: 1},
+    **{name: {HEADS: 6, NEURONS: 4} for name in ("Bart", "Whisper")},
+    **{name: {HEADS: 0, NEURONS: 2} for name in ("Gemma", "Llama", "Mistral", "Qwen3", "FNet")},
+    **{name: {HEADS: 0, NEURONS: 0} for name in ("DebertaV3", "T5")},
+}
+
+
+def outputs_of(model, inputs):
+    return [np.array(output) for output in tf.nest.flatten(model(inputs))]
+
+
+def zero(layer, index, axis=0):
+    kernel = np.array(layer.kernel)
+    kernel[(slice(None),) * axis + (index,)] = 0
+    layer.kernel.assign(kernel)
+
+
+def empty_units(model, seed=0, share=0.5):
+    """Empties random units in both ways: half of them nothing reads, the others read nothing.
+
+    All heads of one layer are empty, and all neurons of one.
+    """
+    random = np.random.RandomState(seed)
+    units = find_units(model)
+    first = [next((u for u in units if u.kind == kind), None) for kind in (HEADS, NEURONS)]
+    for unit in units:
+        is_empty = unit in first
+        gone = np.flatnonzero(is_empty | (random.rand(unit.size) < share))
+        zero(unit.reader, gone[::2])
+        zero(unit.sources[-1], gone[1::2], axis=1)
+
+
+def sizes(model):
+    return [unit.size for unit in find_units(model)]
+
+
+def compacted(model):
+    """A model of which random units were removed, and what it gave before."""
+    draw(model)
+    empty_units(model)
+    inputs = inputs_of(model)
+    expected, before = outputs_of(model, inputs), sizes(model)
+    assert tf_movprune.compact(model) is model
+    after = sizes(model)
+    assert all(x <= y for x, y in zip(after, before)) and sum(after) < sum(before)
+    return model, inputs, expected
+
+
+def assert_same(model, inputs, expected, tolerance=TOLERANCE):
+    for found, value in zip(outputs_of(model, inputs), expected, strict=True):
+        np.testing.assert_allclose(found, value, rtol=0, atol=tolerance)
+
+
+def task(name, family, **kwargs):
+    model = backbone(family)
+    return getattr(keras_hub.models, name)(backbone=model, preprocessor=None, **kwargs)
+
+
+# ---- families
+
+
+@pytest.mark.filterwarnings("ignore:.*mask attached")
+@pytest.mark.parametrize("family", UNITS)
+def test_units_of_families(family):
+    model = backbone(family)
+    found = find_units(model)
+    counts = {kind: sum(unit.kind == kind for unit in found) for kind in (HEADS, NEURONS)}
+    assert counts == UNITS[family]
+    if not found:
+        with pytest.warns(UserWarning, match="nothing was removed"):
+            assert tf_movprune.compact(model) is model
+
+
+@pytest.mark.parametrize("family", [family for family, units in UNITS.items() if units[NEURONS]])
+def test_families_shrink_give_the_same_and_are_loaded(family, tmp_path):
+    model, inputs, expected = compacted(backbone(family))
+    assert_same(model, inputs, expected)
+    model.save(tmp_path / "model.keras")
+    model.save_to_preset(tmp_path / "preset")
+    exact = outputs_of(model, inputs)
+    for path in (tmp_path / "model.keras", tmp_path / "preset"):
+        loaded = tf_movprune.load_compacted(path)
+        assert isinstance(loaded, type(backbone(family)))
+        assert sizes(loaded) == sizes(model)
+        assert_same(loaded, inputs, exact, 0)
+    model.save_weights(tmp_path / "model.weights.h5")
+    loaded.set_weights([np.zeros(w.shape) for w in loaded.get_weights()])
+    loaded.load_weights(tmp_path / "model.weights.h5")
+    assert_same(loaded, inputs, exact, 0)
+
+
+def test_gates_of_which_one_side_is_empty():
+    model = backbone("Llama")
+    draw(model)
+    gate, up = find_units(model)[0].sources
+    zero(gate, [0, 1], axis=1)  # silu(0) is 0
+    zero(up, [1, 2], axis=1)
+    inputs = inputs_of(model)
+    expected = outputs_of(model, inputs)
+    tf_movprune.compact(model)
+    assert sizes(model) == [29, 32]
+    assert_same(model, inputs, expected)
+
+
+@pytest.mark.parametrize("family", ["Bert", "Llama", "ViT"])
+def test_numbers_of_neurons_are_rounded(family):
+    model = backbone(family)
+    draw(model)
+    empty_units(model)
+    inputs = inputs_of(model)
+    expected = outputs_of(model, inputs)
+    tf_movprune.compact(model, multiple_of=8)
+    neurons = [unit.size for unit in find_units(model) if unit.kind == NEURONS]
+    assert all(size % 8 == 0 for size in neurons) and min(neurons) < 32
+    assert_same(model, inputs, expected)
+
+
+def test_mixed_precision():
+    model = backbone("Bert", dtype="mixed_bfloat16")
+    model, inputs, expected = compacted(model)
+    expected = [value.astype("float32") for value in expected]
+    found = [value.astype("float32") for value in outputs_of(model, inputs)]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=0.05)
+    assert find_units(model)[2].reader.kernel.dtype == "float32"
+
+
+# ---- tasks
+
+
+@pytest.mark.parametrize("family", ["Bert", "Roberta"])
+def test_classifiers_are_saved_trained_and_exported(family, tmp_path):
+    model, inputs, expected = compacted(task(f"{family}TextClassifier", family, num_classes=3))
+    assert_same(model, inputs, expected)
+    exact = outputs_of(model, inputs)
+    model.save(tmp_path / "model.keras")
+    model.save_to_preset(tmp_path / "preset")
+    for path in (tmp_path / "model.keras", tmp_path / "preset"):
+        loaded = tf_movprune.load_compacted(path)
+        assert isinstance(loaded, getattr(keras_hub.models, f"{family}TextClassifier"))
+        assert_same(loaded, inputs, exact, 0)
+    kept = outputs_of(loaded.backbone, inputs)
+    alone = tf_movprune.load_compacted(tmp_path / "preset", keras_hub.models.Backbone)
+    assert_same(alone, inputs, kept, 0)
+
+    tf_movprune.export_saved_model(model, tmp_path / "saved", inputs=inputs)
+    report = tf_movprune.export_tflite(
+        model, tmp_path / "model.tflite", sequence_length=8, quantization=None
+    )
+    assert report.max_abs_diff < TOLERANCE
+    assert tf_movprune.summarize_sparsity(model).sparsity < 0.2
+    tf_movprune.export_compressed(model, tmp_path / "model.movprune", quantization=None)
+    cls = getattr(keras_hub.models, f"{family}TextClassifier")
+    assert_same(tf_movprune.load_compressed(tmp_path / "model.movprune", cls), inputs, exact, 0)
+    assert tf_movprune.size_report(model) is not None
+
+    before = np.array(find_units(model)[2].reader.kernel)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.fit(inputs, np.array([0, 1]), verbose=0)
+    assert np.any(np.array(find_units(model)[2].reader.kernel) != before)
+
+
+@pytest.mark.parametrize(
+    "name, family",
+    [
+        ("GPT2CausalLM", "GPT2"),
+        ("OPTCausalLM", "OPT"),
+        ("LlamaCausalLM", "Llama"),
+        ("GemmaCausalLM", "Gemma"),
+    ],
+)
+def test_generation_with_caches(name, family, tmp_path):
+    model = task(name, family)
+    draw(model, seed=4)
+    if family == "Gemma":  # or each token, by the tied embedding, is followed by itself
+        for weight in model.weights:
+            if "norm" in weight.path:
+                weight.assign(np.random.RandomState(4).standard_normal(weight.shape))
+    empty_units(model, share=0.3)
+    model.compile(sampler="greedy")
+    prompt = {"token_ids": np.array([[3, 4, 5, 0, 0, 0, 0, 0]])}
+    prompt["padding_mask"] = prompt["token_ids"] != 0
+
+    def generate(model):
+        return model.generate(prompt, stop_token_ids=None)["token_ids"]
+
+    expected = generate(model)
+    assert len(set(expected[0, 3:].tolist())) > 1
+    tf_movprune.compact(model)
+    model.compile(sampler="greedy")
+    np.testing.assert_array_equal(generate(model), expected)
+    model.save_to_preset(tmp_path)
+    loaded = tf_movprune.load_compacted(tmp_path)
+    loaded.compile(sampler="greedy")
+    np.testing.assert_array_equal(generate(loaded), expected)
+
+
+def test_generation_with_caches_of_two_attentions():
+    model = task("BartSeq2SeqLM", "Bart")
+    draw(model)
+    empty_units(model, share=0.3)
+    model.compile(sampler="greedy")
+    tokens = np.array([[3, 4, 5, 6, 7, 1, 1, 1]])
+    prompt = {"encoder_token_ids": tokens, "encoder_padding_mask": tokens != 1}
+    prompt |= {
+        "decoder_token_ids": np.array([[2, 9, 0, 0, 0, 0, 0, 0]]),
+        "decoder_padding_mask": np.arange(8)[None] < 2,
+    }
+    expected = model.generate(prompt, stop_token_ids=None)["decoder_token_ids"]
+    tf_movprune.compact(model)
+    model.compile(sampler="greedy")
+    found = model.generate(prompt, stop_token_ids=None)["decoder_token_ids"]
+    np.testing.assert_array_equal(found, expected)
+
+
+# ---- blocks in other models
+
+
+def model_of_blocks(scores=False):
+    inputs = keras.Input([6, 16])
+    encoder = keras_hub.layers.TransformerEncoder(32, 4, activation="sigmoid")
+    x = encoder(inputs, return_attention_scores=scores)
+    x = x[0] if scores else x
+    x = keras_hub.layers.TransformerDecoder(24, 2, activation="gelu")(x)
+    return keras.Model(inputs, keras.layers.Dense(2)(x))
+
+
+SEQUENCES = np.random.RandomState(0).standard_normal([2, 6, 16]).astype("float32")
+
+
+def test_blocks_in_a_functional_model_tell_their_sizes(tmp_path):
+    model = model_of_blocks()
+    draw(model)
+    empty_units(model, share=0.3)
+    expected = outputs_of(model, SEQUENCES)
+    names = [weight.path for weight in model.weights]
+    tf_movprune.compact(model)
+    assert len(sizes(model)) == 4
+    assert [weight.path for weight in model.weights] == names
+    assert_same(model, SEQUENCES, expected)
+    model.save(tmp_path / "model.keras")
+    loaded = tf_movprune.load_compacted(tmp_path / "model.keras")
+    assert sizes(loaded) == sizes(model)
+    assert_same(loaded, SEQUENCES, outputs_of(model, SEQUENCES), 0)
+    copy = keras.models.clone_model(model)
+    copy.set_weights(model.get_weights())
+    assert_same(copy, SEQUENCES, outputs_of(model, SEQUENCES), 0)
+
+    draw(loaded, seed=3)
+    empty_units(loaded, seed=4)
+    expected = outputs_of(loaded, SEQUENCES)
+    tf_movprune.compact(loaded)  # once more
+    assert sum(sizes(loaded)) < sum(sizes(model))
+    assert_same(loaded, SEQUENCES, expected)
+    loaded.save(tmp_path / "again.keras")
+    again = tf_movprune.load_compacted(tmp_path / "again.keras")
+    assert_same(again, SEQUENCES, outputs_of(loaded, SEQUENCES), 0)
+
+
+def test_blocks_whose_scores_a_graph_shows_keep_their_heads():
+    model = model_of_blocks(scores=True)
+    assert [unit.size for unit in find_units(model) if unit.kind == HEADS] == [2]
+
+
+@keras.saving.register_keras_serializable("tests")
+class Classifier(keras.Model):
+    def __init__(self, width, **kwargs):
+        super().__init__(**kwargs)
+        self.width = width
+        self.encoder = keras_hub.layers.TransformerEncoder(width, 4)
+        self.mlp = keras.Sequential(
+            [keras.layers.Dense(8, "tanh"), keras.layers.Dense(2)], name="mlp"
+        )
+
+    def build(self, shape):
+        self.encoder.build(shape)
+        self.mlp.build(shape)
+        self.built = True
+
+    def call(self, inputs):
+        return self.mlp(self.encoder(inputs))
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width}
+
+
+def test_subclassed_models_tell_their_sizes(tmp_path):
+    model = Classifier(24)
+    model(SEQUENCES)
+    draw(model)
+    empty_units(model)
+    expected = outputs_of(model, SEQUENCES)
+    tf_movprune.compact(model)
+    assert isinstance(model, Classifier)
+    assert_same(model, SEQUENCES, expected)
+    model.save(tmp_path / "model.keras")
+    loaded = tf_movprune.load_compacted(tmp_path / "model.keras")
+    assert isinstance(loaded, Classifier) and sizes(loaded) == sizes(model)
+    assert_same(loaded, SEQUENCES, outputs_of(model, SEQUENCES), 0)
+    exported = tmp_path / "model.movprune"
+    tf_movprune.export_compressed(model, exported, quantization=None)
+    loaded = tf_movprune.load_compressed(exported, Classifier)
+    assert_same(loaded, SEQUENCES, outputs_of(model, SEQUENCES), 0)
+
+
+def test_quantized_layers_and_layers_with_lora_stay():
+    model = model_of_blocks()
+    encoder, decoder = model.layers[1:3]
+    encoder._feedforward_output_dense.quantize("int8")
+    decoder._self_attention_layer._query_dense.enable_lora(2)
+    assert [(unit.kind, unit.size) for unit in find_units(model)] == [(HEADS, 4), (NEURONS, 24)]
+
+
+# ---- what goes wrong
+
+
+def test_nothing_is_changed_if_it_fails(monkeypatch):
+    model = model_of_blocks()
+    draw(model)
+    empty_units(model)
+    expected, weights, before = outputs_of(model, SEQUENCES), model.get_weights(), sizes(model)
+
+    def fail(*args):
+        raise MemoryError
+
+    monkeypatch.setattr("tf_movprune.keras3.compact.record_sizes", fail)
+    with pytest.raises(MemoryError):
+        tf_movprune.compact(model)
+    assert sizes(model) == before
+    assert_same(model, SEQUENCES, expected, 0)
+    for found, value in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(found, value)
+
+
+def test_pruned_and_unbuilt_models_are_refused():
+    model = model_of_blocks()
+    tf_movprune.prune_low_movement(model, tf_movprune.CubicSparsity(0.5, 0, 1))
+    with pytest.raises(ValueError, match="still pruned"):
+        tf_movprune.compact(model)
+    with pytest.raises(ValueError, match="has no weights"):
+        tf_movprune.compact(Classifier(8))
+
+
+def test_what_is_no_compacted_model_is_refused(tmp_path):
+    backbone("Bert").save_to_preset(tmp_path / "preset")
+    with pytest.raises(ValueError, match="not that of a compacted model"):
+        tf_movprune.load_compacted(tmp_path / "preset")
+    (tmp_path / "model.keras").write_text("no archive")
+    with pytest.raises(ValueError, match=r"is no \.keras file"):
+        tf_movprune.load_compacted(tmp_path / "model.keras")
+    model, *_ = compacted(backbone("Bert"))
+    model.save_to_preset(tmp_path / "small")
+    with pytest.raises(TypeError, match="model_class must be a class of KerasHub"):
+        tf_movprune.load_compacted(tmp_path / "small", keras.Sequential)
+
+
+_IN_A_NEW_PROCESS = """
+import sys
+import tf_movprune, keras_hub, keras
+file, preset = sys.argv[1:]
+plain = [
+    (keras.saving.load_model, file),
+    (keras_hub.models.TextClassifier.from_preset, preset),
+    (keras_hub.models.BertTextClassifier.from_preset, preset),
+    (keras_hub.models.Backbone.from_preset, preset),
+]
+for load, path in plain:
+    try:
+        load(path)
+    except (ValueError, TypeError) as error:
+        assert "Compacted" in str(error), error
+    else:
+        raise AssertionError(load)
+small = tf_movprune.load_compacted(preset)
+assert keras.saving.load_model(file).count_params() == small.count_params()  # it is known now
+assert not {"tf_keras", "tensorflow_model_optimization", "transformers"} & set(sys.modules)
+"""
+
+
+def test_another_process_needs_load_compacted(tmp_path):
+    model, *_ = compacted(task("BertTextClassifier", "Bert", num_classes=3))
+    model.save(tmp_path / "model.keras")
+    model.save_to_preset(tmp_path / "preset")
+    paths = [str(tmp_path / name) for name in ("model.keras", "preset")]
+    # With that variable, TensorFlow imports tf_keras.
+    env = {name: value for name, value in os.environ.items() if name != "TF_USE_LEGACY_KERAS"}
+    subprocess.run([sys.executable, "-c", _IN_A_NEW_PROCESS, *paths], check=True, env=env)

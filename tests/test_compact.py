@@ -1,0 +1,199 @@
+"""What `compact` promises for models of either Keras."""
+
+import numpy as np
+import pytest
+from shells import KERASES, keras_of
+
+import tf_movprune
+
+TOLERANCE = 1e-5
+X = np.random.RandomState(0).standard_normal([4, 8]).astype("float32")
+SEQUENCES = np.random.RandomState(1).standard_normal([2, 7, 8]).astype("float32")
+
+
+@pytest.fixture(params=KERASES)
+def keras(request):
+    module = keras_of(request.param)
+    module.utils.set_random_seed(0)
+    return module
+
+
+def draw(model, seed=0):
+    """Weights and biases of a size at which every one of them counts."""
+    random = np.random.RandomState(seed)
+    model.set_weights([random.normal(0, 0.3, weight.shape) for weight in model.get_weights()])
+
+
+def zero(layer, index, axis=0):
+    kernel = np.array(layer.kernel)
+    kernel[(slice(None),) * axis + (index,)] = 0
+    layer.kernel.assign(kernel)
+
+
+def outputs_of(model, inputs):
+    return np.asarray(model(inputs, training=False))
+
+
+def chain(keras, functional=False, activation="sigmoid", between=()):
+    layers = [
+        keras.layers.Dense(12, activation, name="first"),
+        *between,
+        keras.layers.Dropout(0.1),
+        keras.layers.Dense(10, "gelu", name="second"),
+        keras.layers.LeakyReLU(),
+        keras.layers.Dense(3, name="third"),
+    ]
+    if not functional:
+        return keras.Sequential([keras.Input([8]), *layers])
+    x = inputs = keras.Input([8])
+    for layer in layers:
+        x = layer(x)
+    return keras.Model(inputs, x)
+
+
+def empty_some(model):
+    """Empties 4 of 12 neurons and 1 of 10, in both ways."""
+    zero(model.get_layer("second"), [0, 5])
+    zero(model.get_layer("first"), [1, 5, 7], axis=1)
+    zero(model.get_layer("third"), [9])
+
+
+def widths(model):
+    return [layer.units for layer in model.layers if hasattr(layer, "units")]
+
+
+@pytest.mark.parametrize("functional", [False, True])
+@pytest.mark.parametrize("multiple_of, expected", [(1, [8, 9, 3]), (5, [10, 10, 3])])
+def test_neurons_go_and_outputs_stay(keras, functional, multiple_of, expected, tmp_path):
+    model = chain(keras, functional)
+    draw(model)
+    empty_some(model)
+    outputs = outputs_of(model, X)
+    smaller = tf_movprune.compact(model, multiple_of=multiple_of)
+    assert widths(smaller) == expected
+    np.testing.assert_allclose(outputs_of(smaller, X), outputs, rtol=0, atol=TOLERANCE)
+    smaller.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(outputs_of(loaded, X), outputs_of(smaller, X))
+    smaller.compile("sgd", "mse")
+    smaller.fit(X, X[:, :3], verbose=0)
+    assert tf_movprune.summarize_sparsity(smaller).sparsity < 0.2
+    assert tf_movprune.size_report(smaller) is not None
+
+
+def test_one_neuron_stays(keras):
+    model = chain(keras)
+    draw(model)
+    zero(model.get_layer("second"), slice(None))
+    outputs = outputs_of(model, X)
+    smaller = tf_movprune.compact(model)
+    assert widths(smaller) == [1, 1, 3]
+    np.testing.assert_allclose(outputs_of(smaller, X), outputs, rtol=0, atol=TOLERANCE)
+
+
+def test_neurons_that_depend_on_each_other_stay(keras):
+    for model in (
+        chain(keras, activation="softmax"),
+        chain(keras, between=[keras.layers.LayerNormalization()]),
+        chain(keras, functional=True, between=[keras.layers.Activation("softmax")]),
+    ):
+        draw(model)
+        zero(model.get_layer("second"), [0, 5])
+        with pytest.warns(UserWarning, match="nothing was removed"):
+            assert tf_movprune.compact(model) is model
+        assert widths(model) == [12, 10, 3]
+
+
+@pytest.mark.parametrize("kind", ["two readers", "an output", "used twice", "elsewhere"])
+def test_neurons_that_others_see_stay(keras, kind):
+    inputs = keras.Input([8])
+    first, second = keras.layers.Dense(8, "relu"), keras.layers.Dense(3)
+    hidden = first(inputs)
+    outputs = [second(hidden)]
+    if kind == "two readers":
+        outputs.append(keras.layers.Dense(2)(hidden))
+    elif kind == "an output":
+        outputs.append(hidden)
+    elif kind == "used twice":
+        outputs.append(keras.layers.Add()([first(hidden), inputs]))
+    else:
+        outputs.append(keras.Model(inputs, first(inputs))(inputs))
+    model = keras.Model(inputs, outputs)
+    zero(second, [0, 5])
+    with pytest.warns(UserWarning, match="nothing was removed"):
+        tf_movprune.compact(model)
+
+
+def attention_model(keras, kind, scores=False):
+    attention = keras.layers.MultiHeadAttention(4, 6, value_dim=5)
+    head = keras.layers.Dense(2)
+    if kind == "functional":
+        inputs = keras.Input([None, 8])
+        attended = attention(inputs, inputs, return_attention_scores=scores)
+        if scores:
+            return keras.Model(inputs, [head(attended[0]), attended[1]]), attention
+        return keras.Model(inputs, head(attended)), attention
+
+    class Encoder(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.attention, self.head = attention, head
+
+        def call(self, inputs):
+            return self.head(self.attention(inputs, inputs))
+
+    model = Encoder()
+    model(SEQUENCES)
+    return model, attention
+
+
+def empty_heads(attention, heads=(1, 2)):
+    """Lets one head be read by nothing, and the others read nothing."""
+    zero(attention._output_dense, heads[0])
+    zero(attention._value_dense, list(heads[1:]), axis=1)
+
+
+@pytest.mark.parametrize("kind", ["functional", "subclassed"])
+@pytest.mark.parametrize("heads", [(1, 2), (0, 1, 2, 3)])
+def test_heads_go_and_outputs_stay(keras, kind, heads):
+    model, attention = attention_model(keras, kind)
+    draw(model)
+    empty_heads(attention, heads)
+    outputs = outputs_of(model, SEQUENCES)
+    smaller = tf_movprune.compact(model, multiple_of=4)  # which is for neurons alone
+    (remaining,) = (x for x in smaller._flatten_layers() if hasattr(x, "_num_heads"))
+    assert remaining._num_heads == max(1, 4 - len(heads))
+    np.testing.assert_allclose(outputs_of(smaller, SEQUENCES), outputs, rtol=0, atol=TOLERANCE)
+
+
+def test_heads_whose_scores_a_graph_shows_stay(keras):
+    model, attention = attention_model(keras, "functional", scores=True)
+    empty_heads(attention)
+    with pytest.warns(UserWarning, match="nothing was removed"):
+        tf_movprune.compact(model)
+    assert attention._num_heads == 4
+
+
+def test_what_was_shrunk_for_a_file_is_as_it_was(keras, tmp_path):
+    model = chain(keras, functional=True)
+    draw(model)
+    empty_some(model)
+    outputs, weights = outputs_of(model, X), model.get_weights()
+    report = tf_movprune.export_tflite(model, tmp_path / "model.tflite", quantization=None)
+    assert report.max_abs_diff < TOLERANCE
+    assert widths(model) == [12, 10, 3]
+    for found, expected in zip(model.get_weights(), weights):
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(outputs_of(model, X), outputs)
+    tf_movprune.export_tflite(model, tmp_path / "full.tflite", quantization=None, shrink=False)
+    sizes = [(tmp_path / name).stat().st_size for name in ("model.tflite", "full.tflite")]
+    assert sizes[0] < sizes[1]
+
+
+@pytest.mark.parametrize("multiple_of, error", [(0, ValueError), (True, TypeError)])
+def test_multiple_of_is_a_positive_integer(keras, multiple_of, error):
+    model = chain(keras)
+    empty_some(model)
+    with pytest.raises(error, match="multiple_of must be"):
+        tf_movprune.compact(model, multiple_of=multiple_of)
+    assert widths(model) == [12, 10, 3]

@@ -1,0 +1,104 @@
+"""Physical removal of empty heads and neurons; the model or its file decides how."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import pathlib
+import sys
+import zipfile
+from typing import Any
+
+from tf_movprune.shells import module_for
+
+
+def compact(model: Any, *, multiple_of: int = 1) -> Any:
+    """Removes empty heads and neurons, for a smaller dense model with the same outputs.
+
+    A neuron between two dense layers is removed if nothing reads it, or if it reads nothing: then
+    it is a constant, which is added to the next bias. Attention heads are removed likewise. At
+    least one head and one neuron of each layer stay. Scattered zeros remove nothing.
+
+    Candidates in both Kerases are every Keras `MultiHeadAttention`, unless a graph asks it for its
+    attention scores; and, in Sequential and Functional models, dense layers that follow each other
+    with nothing between them but dropout and activations that Keras knows, if no other part of the
+    model holds them. Further ones are, in tf_keras, the encoder layers of Hugging Face's BERT,
+    RoBERTa (also CamemBERT, XLM-RoBERTa), ELECTRA and DistilBERT. In Keras 3 they are KerasHub's
+    `TransformerEncoder` and `TransformerDecoder`, with which BERT, RoBERTa, ALBERT, GPT-2, OPT,
+    BART and others are made; ViT; and the neurons, not the heads, of FNet, Gemma, Llama, Mistral
+    and Qwen3. Quantized layers stay as they are, and so do layers with LoRA. Attention scores that
+    your own code asks for (`output_attentions`, `return_attention_scores`), and a `head_mask`, have
+    as many heads as remain.
+
+    Models of Keras 3 are changed in place, and returned. Save them with `save`, or those of
+    KerasHub with `save_to_preset`. In tf_keras, Sequential and Functional models are cloned around
+    the layers that do not change, others are changed in place. A Hugging Face model gets a copy of
+    its configuration that says what was removed, as `pruned_heads` and `intermediate_sizes`. Save
+    it with `save_pretrained`, and other models with `save`, subclassed ones to a folder. Load
+    models of KerasHub and Hugging Face with `load_compacted`.
+
+    Args:
+      model: a built model without pruned layers.
+      multiple_of: number, at least 1, such as 8 for hardware that is fastest then. The neurons left
+        in each layer are a multiple of it: some empty ones stay, as zeros. Numbers of heads are not
+        rounded, nor is that of a layer that had fewer neurons.
+
+    Returns:
+      The smaller model, of the same class or, in Keras 3, a subclass that tells its sizes, and not
+      compiled. Its outputs are equal up to rounding.
+
+    Raises:
+      TypeError: `model` is not a Keras model, or `multiple_of` no integer.
+      ValueError: the model is still pruned, or not built, or `multiple_of` is less than 1.
+
+    Warns if there is nothing to remove.
+    """
+    return module_for(model, "compact").compact(model, multiple_of=multiple_of)
+
+
+def load_compacted(path: str | os.PathLike[str], model_class: Any = None) -> Any:
+    """Loads a compacted model from what its `save_pretrained`, `save_to_preset` or `save` wrote.
+
+    `from_pretrained`, `from_preset` and `load_model` would make it in full size, or refuse it.
+    Compacted models of tf_keras that are not of Hugging Face tell their sizes themselves: load what
+    their `save` wrote with `tf_keras.models.load_model`.
+
+    Args:
+      path: folder of a Hugging Face TF model or of a preset of KerasHub, or `.keras` file of
+        Keras 3.
+      model_class: class of the model, if it is not one of `transformers`, or not the one that was
+        saved as a preset.
+
+    Returns:
+      The model, as it was saved.
+
+    Raises:
+      TypeError: `model_class` is not a class of Hugging Face's or KerasHub's models.
+      ValueError: no compacted model is there, its class is not known, or its weights are not those
+        that its configuration describes.
+    """
+    shell = _shell_of(pathlib.Path(path))
+    module = importlib.import_module(f"tf_movprune.{shell}.compact")
+    return module.load_compacted(path, model_class)
+
+
+def _shell_of(path: pathlib.Path) -> str:
+    """The shell for a file or folder; if it has no configuration, the one that is in use."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            named = "metadata.json" in archive.namelist()
+            metadata = archive.read("metadata.json").decode() if named else "{}"
+        return "keras2" if _value(metadata, "keras_version").startswith("2.") else "keras3"
+    if (path / "config.json").is_file():
+        config = (path / "config.json").read_text(encoding="utf-8")
+        return "keras3" if _value(config, "registered_name") else "keras2"
+    return "keras2" if "tf_keras" in sys.modules and path.suffix != ".keras" else "keras3"
+
+
+def _value(text: str, key: str) -> str:
+    """A value in a JSON object; empty if it has none, or the text is no JSON."""
+    try:
+        return str(json.loads(text).get(key) or "")
+    except (ValueError, AttributeError):
+        return ""

@@ -1,0 +1,193 @@
+"""Heads and neurons as columns and rows of matrices, and the removal of those that do nothing.
+
+Layers are known here by their `kernel` and `bias` alone, and groups of units by a `Group`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from tf_movprune.core.granularity import NEURONS, Units
+
+
+class Matrix:
+    """The kernel of a layer as [in, out], and its bias as [out] or None: NumPy arrays."""
+
+    def __init__(self, layer: Any, inputs: int, outputs: int):
+        self.kernel = np.array(layer.kernel).reshape(inputs, outputs)
+        self.bias = None if layer.bias is None else np.array(layer.bias).reshape(-1)
+
+    @property
+    def offsets(self) -> np.ndarray:
+        """The bias, or zeros in its place."""
+        return np.zeros_like(self.kernel[0]) if self.bias is None else self.bias
+
+    def constants(self, offsets: np.ndarray | None = None) -> np.ndarray:
+        """The outputs that depend on no input, float64 [out], NaN for all others.
+
+        Args:
+          offsets: what to return of the bias, `offsets` by default.
+        """
+        values = self.offsets if offsets is None else offsets
+        return np.where(self.kernel.any(axis=0), np.nan, values.astype(np.float64))
+
+    def write(self, layer: Any) -> None:
+        layer.kernel.assign(self.kernel.reshape(layer.kernel.shape))
+        if self.bias is not None:
+            layer.bias.assign(self.bias.reshape(layer.bias.shape))
+
+    def is_that_of(self, layer: Any) -> bool:
+        """Returns whether the weights of a layer are these."""
+        pairs: list[tuple[np.ndarray, Any]] = [(self.kernel, layer.kernel)]
+        if self.bias is not None:
+            pairs.append((self.bias, layer.bias))
+        return all(
+            np.array_equal(array.ravel(), np.array(weight).ravel()) for array, weight in pairs
+        )
+
+
+class Group(Protocol):
+    """Heads or neurons: columns in the matrices of some layers, and rows in that of their reader.
+
+    Kernels are [in, *unit axes] in the sources, and [*unit axes, out] in the reader.
+    """
+
+    @property
+    def kind(self) -> Units: ...
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def sources(self) -> Sequence[Any]: ...
+
+    @property
+    def reader(self) -> Any: ...
+
+    def constants(self, sources: Sequence[Matrix]) -> np.ndarray:
+        """What the reader gets of each column if that depends on no input, NaN otherwise."""
+        ...
+
+
+class Matrices(dict[int, Matrix]):
+    """The matrices of layers, by the ids of the layers."""
+
+    def __init__(self, groups: Sequence[Group]):
+        super().__init__()
+        for group in groups:
+            for layer in group.sources:
+                width = int(np.prod(layer.kernel.shape[1:]))
+                self[id(layer)] = Matrix(layer, -1, width)
+            axes = len(group.sources[0].kernel.shape) - 1
+            height = int(np.prod(group.reader.kernel.shape[:axes]))
+            self[id(group.reader)] = Matrix(group.reader, height, -1)
+
+
+class KeptUnits:
+    """Heads or neurons of a model, and which of them are kept."""
+
+    def __init__(
+        self, group: Group, rows: int = 1, min_sparsity: float = 0.0, multiple_of: int = 1
+    ):
+        self.group: Any = group
+        self._rows, self._min_sparsity = rows, min_sparsity  # for blocks that are left whole
+        self._multiple_of = multiple_of if group.kind == NEURONS else 1
+        self.kept = np.arange(group.size)
+        self.sources, self.reader = group.sources, group.reader
+
+    @property
+    def keeps_all(self) -> bool:
+        return len(self.kept) == self.group.size
+
+    def keep(self, stay: np.ndarray, weights: Matrices) -> None:
+        """Cuts the matrices down to the units at some of the places in `kept`."""
+        for layer in self.sources:
+            matrix = weights[id(layer)]
+            matrix.kernel = self._blocks(matrix.kernel)[:, stay].reshape(len(matrix.kernel), -1)
+            if matrix.bias is not None:
+                matrix.bias = matrix.bias.reshape(len(self.kept), -1)[stay].reshape(-1)
+        matrix = weights[id(self.reader)]
+        columns = matrix.kernel.shape[1]
+        matrix.kernel = self._blocks(matrix.kernel.T)[:, stay].reshape(columns, -1).T
+        self.kept = self.kept[stay]
+
+    def fold_empty(self, weights: Matrices) -> bool:
+        """Removes the units that do nothing; the constant ones go into the reader's bias.
+
+        Returns:
+          True if there were any.
+        """
+        matrix = weights[id(self.reader)]
+        values = self.group.constants([weights[id(layer)] for layer in self.sources])
+        values = values.reshape(len(self.kept), -1)
+        is_constant = ~np.isnan(values).any(axis=1)
+        values = np.where(is_constant[:, None], values, 0)
+        rows = self._blocks(matrix.kernel.T)
+        is_read = rows.any(axis=(0, 2))
+        constants = np.einsum("ous,us->uo", rows.astype(np.float64), values)
+        can_fold = (matrix.bias is not None) | ~constants.any(axis=1)
+        stays = is_read & ~(is_constant & can_fold)
+        if not stays.any():
+            stays[0] = True
+        stays = self._in_blocks(stays, matrix.kernel)
+        padding = self._padding(stays)
+        if stays.sum() + len(padding) == len(stays):
+            return False
+        if matrix.bias is not None:
+            matrix.bias += constants[is_read & ~stays].sum(axis=0).astype(matrix.bias.dtype)
+        self._empty(padding, weights)
+        stays[padding] = True
+        self.keep(np.flatnonzero(stays), weights)
+        return True
+
+    def _in_blocks(self, stays: np.ndarray, kernel: np.ndarray) -> np.ndarray:
+        """Lets more units stay, so that whole blocks of rows go, if enough blocks are zero."""
+        if self._rows == 1 or len(kernel) % self._rows:
+            return stays
+        size = len(kernel) // len(stays)  # rows of a unit
+        group = np.arange(len(stays)) // (self._rows // math.gcd(self._rows, size))
+        in_blocks = np.isin(group, group[stays])
+        left = kernel[np.repeat(in_blocks, size)]
+        blocks = left.reshape(-1, self._rows, kernel.shape[1]).any(axis=1)
+        return in_blocks if 1 - blocks.mean() >= self._min_sparsity else stays
+
+    def _padding(self, stays: np.ndarray) -> np.ndarray:
+        """Places of units that stay empty, so that the number of all is a multiple."""
+        return np.flatnonzero(~stays)[: -stays.sum() % self._multiple_of]
+
+    def _empty(self, places: np.ndarray, weights: Matrices) -> None:
+        """Fills units with zeros, so that they need no others before them."""
+        for layer in self.sources:
+            matrix = weights[id(layer)]
+            self._blocks(matrix.kernel)[:, places] = 0
+            if matrix.bias is not None:
+                matrix.bias.reshape(len(self.kept), -1)[places] = 0
+        self._blocks(weights[id(self.reader)].kernel.T)[:, places] = 0
+
+    def _blocks(self, matrix: np.ndarray) -> np.ndarray:
+        """The entries of a matrix as [rows, units, size of a unit]."""
+        return matrix.reshape(len(matrix), len(self.kept), -1)
+
+
+def fold_empty_units(
+    groups: Sequence[Group], rows: int = 1, min_sparsity: float = 0.0, multiple_of: int = 1
+) -> tuple[list[KeptUnits], Matrices]:
+    """The heads and neurons of a model that do something, and their matrices.
+
+    Args:
+      groups: all heads and neurons.
+      rows: rows of a block. If at least `min_sparsity` of the blocks that are left in a kernel are
+        zero, only whole blocks are removed from it, so that the other blocks stay what they are.
+      min_sparsity: fraction of the blocks.
+      multiple_of: number that the neurons left in each layer are a multiple of, empty ones among
+        them, unless there are no more.
+    """
+    units = [KeptUnits(group, rows, min_sparsity, multiple_of) for group in groups]
+    weights = Matrices(groups)
+    while any([unit.fold_empty(weights) for unit in units]):
+        pass  # removed units may have been the last readers of others
+    return units, weights

@@ -1,0 +1,161 @@
+"""Physical removal of the attention heads and neurons that pruning left empty, in Keras 3."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import pathlib
+import warnings
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import keras
+
+from tf_movprune.core.arguments import check_integer
+from tf_movprune.core.empty_units import KeptUnits, Matrices, fold_empty_units
+from tf_movprune.core.granularity import HEADS, Units
+from tf_movprune.keras3 import compat, keras_hub
+from tf_movprune.keras3.compacted_layer import record_sizes, register_classes
+from tf_movprune.keras3.removable_units import find_units
+from tf_movprune.keras3.resizing import resize_attention, resize_dense, restorer
+from tf_movprune.keras3.saving import check_stripped
+from tf_movprune.keras3.training_guard import unguard_training
+
+
+def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
+    """Removes empty heads and neurons in place; see `tf_movprune.compact`."""
+    check_stripped(model)
+    multiple_of = check_integer("multiple_of", multiple_of, example=8, minimum=1)
+    if not (model.built and model.weights):
+        raise ValueError(
+            f"{model.name!r} has no weights. Call it once on example inputs before compacting it."
+        )
+    units, weights = fold_empty_units(find_units(model), multiple_of=multiple_of)
+    if all(unit.keeps_all for unit in units):
+        warnings.warn(
+            f"No head and no neuron of {model.name!r} is empty, and nothing was removed. Single "
+            "zeros, and blocks of them, leave all heads and neurons something to do, and as many "
+            "empty neurons stay as multiple_of asks for.",
+            stacklevel=3,
+        )
+        return model
+    restore = _restorer(model, units)
+    try:
+        record_sizes(model, _shrink(units, weights))
+    except BaseException:
+        restore()
+        raise
+    compat.forget_compilation(model)
+    unguard_training(model)  # nothing that could come back is left
+    return model
+
+
+@contextlib.contextmanager
+def compacted(
+    model: keras.Model, rows: int = 1, min_sparsity: float = 0.0
+) -> Iterator[tuple[keras.Model, dict[str, tuple[int, int]]]]:
+    """Compacts a model for the duration of a context.
+
+    Args:
+      model: built model without pruned layers.
+      rows: rows of a block. If at least `min_sparsity` of the blocks that are left in a kernel are
+        zero, only whole blocks are removed from it, so that the other blocks stay what they are.
+      min_sparsity: fraction of the blocks.
+
+    Yields:
+      The model, and the numbers of removed and of all `"heads"` and `"neurons"`.
+    """
+    units, weights = fold_empty_units(find_units(model), rows, min_sparsity)
+    removed = {}
+    for kind in Units:
+        those = [unit for unit in units if unit.group.kind is kind]
+        total = sum(unit.group.size for unit in those)
+        removed[kind.value] = (total - sum(len(unit.kept) for unit in those), total)
+    restore = _restorer(model, units)
+    try:
+        _shrink(units, weights)
+        yield model, removed
+    finally:
+        restore()
+
+
+def _restorer(model: keras.Model, units: Sequence[KeptUnits]) -> Callable[[], None]:
+    tensors = [tensor for unit in units for tensor in unit.group.tensors]
+    return restorer(compat.all_layers(model), tensors)
+
+
+def _shrink(units: Sequence[KeptUnits], weights: Matrices) -> set[int]:
+    """Gives layers their smaller matrices. Returns the ids of the layers."""
+    layers = {id(x): x for unit in units for x in (*unit.sources, unit.reader)}
+    shapes = {key: list(layer.kernel.shape) for key, layer in layers.items()}
+    for unit in units:
+        for layer in unit.sources:
+            shapes[id(layer)][1] = len(unit.kept)
+        shapes[id(unit.reader)][0] = len(unit.kept)
+    changed = {key for key, layer in layers.items() if not weights[key].is_that_of(layer)}
+    for key in changed:
+        layer, matrix, shape = layers[key], weights[key], shapes[key]
+        bias = matrix.bias
+        if bias is not None:
+            bias = bias.reshape(shape[len(shape) - len(layer.bias.shape) :])
+        resize_dense(layer, matrix.kernel.reshape(shape), bias)
+    for unit in units:
+        if unit.keeps_all:
+            continue
+        if unit.group.kind == HEADS:
+            resize_attention(unit.group.owner)
+        for tensor in unit.group.tensors:
+            compat.set_last_dimension(tensor, len(unit.kept))
+    return changed
+
+
+def load_compacted(
+    path: str | os.PathLike[str], model_class: type[keras.Model] | None = None
+) -> keras.Model:
+    """Loads a compacted Keras 3 model from a `.keras` file or a preset of KerasHub.
+
+    Args:
+      path: file that `save` wrote, or folder that `save_to_preset` wrote.
+      model_class: class of KerasHub whose `from_preset` loads the folder, if it is not the one that
+        was saved.
+
+    Raises:
+      TypeError: `model_class` has no `from_preset`.
+      ValueError: no compacted model is there, or a class that it is made of is not known.
+    """
+    path = pathlib.Path(path)
+    config, what = _configuration(path)
+    if "keras_hub" in json.dumps(config):
+        importlib.import_module("keras_hub")  # registers its classes
+    if not register_classes(config):
+        if path.is_dir():
+            raise ValueError(
+                f"{what} is not that of a compacted model. Load it with from_pretrained or "
+                "from_preset."
+            )
+        return keras.saving.load_model(path)  # its layers tell their sizes themselves
+    if not path.is_dir():
+        return keras.saving.load_model(path)
+    cls: Any = model_class or compat.registered_class(config[0]["registered_name"])
+    if not hasattr(cls, "from_preset"):
+        raise TypeError(f"model_class must be a class of KerasHub's models, got {model_class!r}.")
+    return keras_hub.load_preset(path, cls)
+
+
+def _configuration(path: pathlib.Path) -> tuple[list[Any], str]:
+    """The configurations in a file or folder, that of the whole model first, and their name."""
+    if path.is_dir():
+        files = [path / "task.json", path / "config.json"]
+        texts = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
+        return [json.loads(text) for text in texts], f"The configuration in {path}"
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [json.loads(archive.read("config.json"))], f"The configuration in {path}"
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is no .keras file and no folder of a model. Pass what save or save_to_preset "
+            "of a compacted Keras 3 model wrote."
+        ) from error
