@@ -664,14 +664,20 @@ def traced(keras, kind):
     class Call(keras.layers.Dense):
         call = tf.function(keras.layers.Dense.call)
 
-    layer = Call(8) if kind == "call" else Inside() if "inside" in kind else Around()
+    class Super(Call):
+        def call(self, x):
+            return super().call(x)
+
+    whole = {"call": Call, "call of super": Super}
+    layer = whole[kind](8) if kind in whole else Inside() if "inside" in kind else Around()
     model = keras.Sequential([keras.Input([8]), layer, keras.layers.Dense(3)])
     model(X), layer(X)
     return model
 
 
 @pytest.mark.parametrize(
-    "kind", ["call", "method inside", "attribute inside", "method around", "list around"]
+    "kind",
+    ["call", "call of super", "method inside", "attribute inside", "method around", "list around"],
 )
 def test_functions_that_were_traced_before_pruning(keras, kind):
     model = traced(keras, kind)

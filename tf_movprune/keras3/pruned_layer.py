@@ -23,7 +23,7 @@ from tf_movprune.core.kernel_usage import as_tensors, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel, Part
 from tf_movprune.core.saved_settings import checked_variables, save_settings
 from tf_movprune.core.settings import Settings
-from tf_movprune.core.traced_functions import untraced, untraced_functions
+from tf_movprune.core.traced_functions import untraced, untraced_functions, untraced_in_bases
 from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
@@ -212,7 +212,7 @@ def _computing(layer: Layer) -> Iterator[None]:
             # Assigning the attribute would be refused, or drop the variable from the layer's.
             for (owner, name), value in values.items():
                 vars(owner)[name] = value
-            with as_tensors(layer.name):
+            with as_tensors(layer.name), untraced_in_bases(compat.all_layers(layer)):
                 yield
         finally:
             for (owner, name), value in before.items():
