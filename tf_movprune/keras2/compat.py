@@ -95,7 +95,7 @@ def check_keras_object(
         return
     if is_keras3_object(obj):
         raise TypeError(
-            f"{type(obj).__name__} is a Keras 3 object, and this takes tf_keras only, as yet "
+            f"{type(obj).__name__} is a Keras 3 object, and what it is given to is of tf_keras "
             "(docs/keras3.md): build the model with tf_keras (`import tf_keras as keras`). For a "
             "library that uses `tf.keras`, set the environment variable TF_USE_LEGACY_KERAS=1 "
             "before TensorFlow is imported."
