@@ -93,7 +93,7 @@ def test_a_keras_3_process_imports_no_other_keras():
         """
         import os, sys
         os.environ.pop("TF_USE_LEGACY_KERAS", None)  # with it, TensorFlow imports tf_keras
-        import keras, numpy as np, tf_movprune
+        import keras, numpy as np, tensorflow as tf, tf_movprune
         environment = dict(os.environ)
         layers = [keras.layers.Dense(4), keras.layers.Dense(2)]
         recipe = tf_movprune.ShortRun(num_train_steps=10, final_sparsity=0.5)
@@ -103,13 +103,17 @@ def test_a_keras_3_process_imports_no_other_keras():
         update = tf_movprune.UpdatePruningStep()
         model.fit(x, x[:, :2], batch_size=4, verbose=0, callbacks=[update])
         result["sparsity"] = tf_movprune.summarize_sparsity(model).sparsity
-        tf_movprune.strip_pruning(model)
+        teacher = keras.Sequential([keras.Input([8]), keras.layers.Dense(2)])
+        distiller = tf_movprune.Distiller(model, teacher)
+        result["is a Distiller"] = isinstance(distiller, tf_movprune.Distiller)
+        tf_movprune.cache_teacher_logits(tf.data.Dataset.from_tensors(x), teacher)
+        tf_movprune.strip_pruning(distiller)
         others = ("tf_keras", "tensorflow_model_optimization", "transformers")
         result["loaded"] = [name for name in others if name in sys.modules]
         result["changed"] = sorted(set(os.environ.items()) ^ set(environment.items()))
         """
     )
-    assert result == {"sparsity": 0.5, "loaded": [], "changed": []}
+    assert result == {"sparsity": 0.5, "is a Distiller": True, "loaded": [], "changed": []}
 
 
 def test_another_backend_of_keras_3_is_refused_by_name():

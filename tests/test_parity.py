@@ -127,7 +127,7 @@ def train_like(folder, trace, method, jit_compile, shell):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     trained = model
     if trace["teacher"]:
-        teacher = transformers.TFBertForSequenceClassification.from_pretrained(folder / "teacher")
+        teacher, _, _ = SHELLS[shell](folder / "teacher")
         trained = tf_movprune.Distiller(
             model, teacher, trace["T"], trace["alpha_distil"], trace["alpha_ce"]
         )
@@ -203,8 +203,6 @@ def test_trains_like_the_authors_code(run, method, jit_compile, shell):
 
 def check_parity(folder, method, jit_compile, shell):
     trace = json.loads((folder / "trace.json").read_text())
-    if trace["teacher"] and shell == "keras":
-        pytest.skip("Distiller takes tf_keras models only, as yet")
     layers, step_masks, logs = train_like(folder, trace, method, jit_compile, shell)
 
     np.testing.assert_allclose(logs["loss"], trace["total_loss"], rtol=1e-5)

@@ -51,6 +51,12 @@ from .core.schedules import (
     CubicThreshold as CubicThreshold,
 )
 from .core.scores import MagnitudeScores as MagnitudeScores
+from .distillation import (
+    Distiller as Distiller,
+)
+from .distillation import (
+    cache_teacher_logits as cache_teacher_logits,
+)
 from .export.compressed import (
     CompressedReport as CompressedReport,
 )
@@ -69,13 +75,11 @@ from .export.sizes import (
     size_report as size_report,
 )
 from .export.tflite import export_tflite as export_tflite
-from .keras2.distiller import Distiller as Distiller
 from .keras2.layer import PruneLowMovement as PruneLowMovement
 from .keras2.optimizers import (
     LinearWarmupDecay as LinearWarmupDecay,
 )
 from .keras2.policies import PruneTransformerBlocks as PruneTransformerBlocks
-from .keras2.teacher_cache import cache_teacher_logits as cache_teacher_logits
 from .pruning import (
     create_optimizer as create_optimizer,
 )

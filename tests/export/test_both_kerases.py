@@ -1,5 +1,7 @@
 """What exports promise for models of either Keras."""
 
+import logging
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -325,3 +327,12 @@ def test_what_preprocessing_learned_is_loaded(keras, tmp_path):
     tf_movprune.load_compressed(tmp_path / "x", fresh)
     batch = [tf.constant(words), tf.constant(numbers, tf.float32)]
     np.testing.assert_array_equal(np.array(fresh(batch)), np.array(model(batch)))
+
+
+@pytest.mark.parametrize("export", [tf_movprune.export_tflite, tf_movprune.export_saved_model])
+def test_logging_stays_as_it_was(export, keras, tmp_path, monkeypatch):
+    root, theirs = logging.getLogger(), logging.getLogger("absl")
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(theirs, "level", logging.NOTSET)
+    export(sequential(keras), tmp_path / "model")
+    assert root.handlers == [] and theirs.level == logging.NOTSET

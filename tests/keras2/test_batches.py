@@ -21,7 +21,7 @@ from distilling import (
     reader,
 )
 
-from tf_movprune.keras2.batches import WithTeacherLogits, logits_of
+from tf_movprune.core.distillation import WithTeacherLogits, logits_of
 from tf_movprune.keras2.teacher_cache import cache_teacher_logits
 
 pytestmark = pytest.mark.usefixtures("refresh_without_xla")
@@ -194,7 +194,7 @@ def test_what_cannot_be_cached():
     ragged = tf.data.Dataset.from_tensors(tf.ragged.constant([[1.0], [1.0, 2.0]]))
     with pytest.raises(TypeError, match=r"dense tensors"):
         cache_teacher_logits(ragged, teacher)
-    with pytest.raises(ValueError, match=r"pruning wrappers"):
+    with pytest.raises(ValueError, match=r"is still pruned"):
         cache_teacher_logits(batches(X), pruned_classifier())
     with pytest.raises(TypeError, match=r"a tf_keras model as teacher, got function"):
         cache_teacher_logits(batches(X), lambda x: x)

@@ -232,7 +232,7 @@ def test_the_teacher_is_neither_tracked_nor_touched():
 
 
 def test_teachers_that_cannot_teach():
-    with pytest.raises(ValueError, match=r"teacher .* has pruning wrappers.*strip_pruning"):
+    with pytest.raises(ValueError, match=r"teacher .* is still pruned.*strip_pruning"):
         Distiller(classifier(), pruned_classifier())
     model = classifier()
     student = tf_movprune.prune_low_movement(model, schedule())
@@ -379,13 +379,13 @@ def test_alphas_are_not_negative():
         Distiller(classifier(), classifier(), alpha_distil=0, alpha_ce=0)
 
 
-def test_models_are_of_keras_2_and_built():
-    with pytest.raises(TypeError, match=r"Expected a tf_keras model as student, got str"):
+def test_models_are_of_keras_and_built():
+    with pytest.raises(TypeError, match=r"Expected a model or layer of .*tf_keras, got 'bert'"):
         Distiller("bert", classifier())
     with pytest.raises(TypeError, match=r"Expected a tf_keras model as teacher, got Dense"):
         Distiller(classifier(), layers.Dense(3))
     keras_3 = type("Model", (), {"__module__": "keras.src.models"})()
-    with pytest.raises(TypeError, match=r"Keras 3 object.*tf_keras"):
+    with pytest.raises(TypeError, match=r"student is of Keras 3, and the teacher of tf_keras"):
         Distiller(keras_3, classifier())
     unbuilt = keras.Sequential([layers.Dense(3)])
     with pytest.raises(ValueError, match=r"teacher .* is not built yet.*model\(batch\)"):

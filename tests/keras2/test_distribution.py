@@ -4,15 +4,19 @@ They need a process of their own, since devices are set up before anything else.
 one: it takes seconds to load TensorFlow.
 """
 
+import itertools
 import json
 import subprocess
 import sys
 import textwrap
 
 import pytest
+from shells import KERASES
+
+REDUCTIONS = ("sum", "sum_over_batch_size")
 
 SETUP = """
-    import json, traceback, warnings
+    import importlib, itertools, json, traceback, warnings
     import numpy as np, tensorflow as tf, tf_keras as keras
     from pytest import approx
     import tf_movprune
@@ -97,7 +101,7 @@ DISTILLATION = """
     x = np.random.RandomState(0).standard_normal([24, 8]).astype(np.float32)
     y = (x[:, 0] > 0).astype(np.int32)
 
-    def run(strategy, reduction, cached):
+    def run(keras, strategy, reduction, cached):
         keras.utils.set_random_seed(0)
         with strategy.scope():
             regularizer = keras.regularizers.L2(0.1)
@@ -108,7 +112,7 @@ DISTILLATION = """
             student.build([None, 8]), teacher.build([None, 8])
             loss = keras.losses.SparseCategoricalCrossentropy(True, reduction=reduction)
             distiller = tf_movprune.Distiller(student, None if cached else teacher)
-            distiller.compile(keras.optimizers.SGD(0.1), loss, ["accuracy"])
+            distiller.compile(keras.optimizers.SGD(0.1), loss, metrics=["accuracy"])
         data = tf.data.Dataset.from_tensor_slices((x, y)).batch(8)
         if cached:
             data = tf_movprune.cache_teacher_logits(data, teacher)
@@ -116,12 +120,13 @@ DISTILLATION = """
         return [*history.values(), *(w.flatten() for w in distiller.get_weights())]
 
     assert STRATEGIES[1].num_replicas_in_sync == 2
-    for reduction in ("sum", "sum_over_batch_size"):
-        expected = run(tf.distribute.get_strategy(), reduction, False)
+    for name, reduction in itertools.product(KERASES, REDUCTIONS):
+        module = importlib.import_module(name)
+        expected = run(module, tf.distribute.get_strategy(), reduction, False)
         for cached in (False, True):
-            for a, b in zip(expected, run(STRATEGIES[1], reduction, cached), strict=True):
+            for a, b in zip(expected, run(module, STRATEGIES[1], reduction, cached), strict=True):
                 np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-6)
-            done.append([reduction, cached])
+            done.append([name, reduction, cached])
 """
 
 CASES = [
@@ -136,7 +141,8 @@ MAIN = """
     for name, program in PROGRAMS.items():
         done, error = [], None
         try:
-            exec(program, {**globals(), "done": done})
+            with warnings.catch_warnings():
+                exec(program, {**globals(), "done": done})
         except BaseException:
             error = traceback.format_exc()
         found[name] = done, error
@@ -148,7 +154,8 @@ MAIN = """
 def found():
     """By program, the cases that are done, and the error that ended it, if any."""
     programs = {name: textwrap.dedent(program) for name, program in PROGRAMS.items()}
-    lines = [f"CASES, PROGRAMS = {CASES!r}, {programs!r}", *map(textwrap.dedent, (SETUP, MAIN))]
+    constants = dict(CASES=CASES, PROGRAMS=programs, KERASES=KERASES, REDUCTIONS=REDUCTIONS)
+    lines = [f"globals().update({constants!r})", *map(textwrap.dedent, (SETUP, MAIN))]
     run = subprocess.run(
         [sys.executable, "-c", "\n".join(lines)],
         capture_output=True,
@@ -170,4 +177,4 @@ def test_distillation_on_two_replicas(found):
     """With a task loss of either reduction, of a teacher and of its cached logits."""
     done, error = found["distillation"]
     assert error is None, error
-    assert done == [[r, c] for r in ("sum", "sum_over_batch_size") for c in (False, True)]
+    assert done == [list(case) for case in itertools.product(KERASES, REDUCTIONS, (False, True))]

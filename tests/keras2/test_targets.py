@@ -92,15 +92,6 @@ def test_nothing_to_prune():
         tf_movprune.prune_low_movement(attention, schedule())
 
 
-def test_keras_3_model():
-    """As the shell for Keras 3 prunes by itself, this is for what only tf_keras has yet."""
-    keras3 = pytest.importorskip("keras", minversion="3")
-    model = keras3.Sequential([keras3.layers.Dense(2)])
-    for function in (tf_movprune.compact, lambda x: tf_movprune.Distiller(x, x)):
-        with pytest.raises(TypeError, match=r"Keras 3.*tf_keras.*TF_USE_LEGACY_KERAS=1"):
-            function(model)
-
-
 def test_wrong_arguments():
     with pytest.raises(TypeError, match=r"method must be an object.*'movement'"):
         tf_movprune.prune_low_movement(sequential(), schedule(), "movement")

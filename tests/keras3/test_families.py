@@ -298,3 +298,15 @@ def test_a_classifier_around_a_pruned_backbone():
     stripped = tf_movprune.strip_pruning(model)
     np.testing.assert_array_equal(outputs_of(stripped, inputs), masked)
     assert not tf_movprune.pruned_layers(pruned)
+
+
+def test_weights_of_a_pruned_model_do_not_load_into_a_plain_one(tmp_path):
+    path = tmp_path / "pruned.weights.h5"
+    pruned = prune(backbone("Bert"))
+    pruned.save_weights(path)
+    with pytest.raises(ValueError, match="could not be loaded"):
+        backbone("Bert").load_weights(path)
+    other = prune(backbone("Bert"))
+    other.load_weights(path)
+    for name, value in weights_of(other).items():
+        np.testing.assert_array_equal(value, weights_of(pruned)[name])

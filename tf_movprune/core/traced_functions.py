@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import types
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -29,6 +30,22 @@ def untraced_method(layer: Any, name: str) -> Callable[..., Any]:
     return types.MethodType(untraced(inspect.getattr_static(type(layer), name)), layer)
 
 
+@contextlib.contextmanager
+def untraced_in_bases(layers: Iterable[Any]) -> Iterator[None]:
+    """A context in which `super()` finds the Python functions in place of `tf.function`s."""
+    pairs = []
+    for layer in layers:
+        cls: Any = type(layer)
+        pairs += [(function, layer) for function in _traced_in_bases(cls)]
+    for function, layer in pairs:
+        function._descriptor_cache[layer] = types.MethodType(function.python_function, layer)
+    try:
+        yield
+    finally:
+        for function, layer in pairs:
+            function._descriptor_cache.pop(layer, None)
+
+
 def forget_traces(layer: Any, containers: Iterable[Any]) -> None:
     """Makes each `tf.function` among the attributes and methods of a layer be traced anew.
 
@@ -37,8 +54,8 @@ def forget_traces(layer: Any, containers: Iterable[Any]) -> None:
       containers: values of its attributes; lists and mappings may hold functions, too.
     """
     cls: Any = type(layer)
-    for name in _traced_methods(cls):
-        inspect.getattr_static(cls, name)._descriptor_cache.pop(layer, None)
+    for function in _traced_in_bases(cls):
+        function._descriptor_cache.pop(layer, None)
     for container in containers:
         _forget_traces_in(container)
     for name, value in list(vars(layer).items()):
@@ -60,6 +77,11 @@ def _forget_traces_in(container: Any) -> None:
 def _traced_methods(cls: Any) -> tuple[str, ...]:
     defined = {name for base in cls.__mro__ for name, x in vars(base).items() if _is_traced(x)}
     return tuple(name for name in sorted(defined) if _is_traced(inspect.getattr_static(cls, name)))
+
+
+@functools.cache
+def _traced_in_bases(cls: Any) -> tuple[Any, ...]:
+    return tuple(x for base in cls.__mro__ for x in vars(base).values() if _is_traced(x))
 
 
 def _is_traced(value: Any) -> bool:

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tf_movprune.export.checks import check_path, check_verification, warn_of_constants
 from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
 from tf_movprune.export.files import check_place, replacing
+from tf_movprune.export.logs import unchanged_logging
 from tf_movprune.export.protocol import shell_of
 
 
@@ -68,7 +69,7 @@ def export_saved_model(
         inference.checked(inputs)
     example = inference.example(inputs) if verify else None
     warn_of_constants(inference)
-    with _folder(path.parent), replacing(path) as temporary:
+    with unchanged_logging(), _folder(path.parent), replacing(path) as temporary:
         shell.write_saved_model(model, inference, str(temporary))
         difference = None
         if example is not None:

@@ -18,6 +18,7 @@ from tf_movprune.export.checks import check_path, check_verification, warn_of_co
 from tf_movprune.export.conversion import check_convertible, check_runtime, convert, run_file
 from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
 from tf_movprune.export.files import check_place, replacing
+from tf_movprune.export.logs import unchanged_logging
 from tf_movprune.export.protocol import shell_of
 from tf_movprune.export.sparse_storage import (
     NATIVE_BLOCKS,
@@ -120,7 +121,7 @@ def export_tflite(
         check_runtime()
     shell = shell_of(model)
     shell.check_stripped(model)
-    with shell.computing_in_float32(model):
+    with unchanged_logging(), shell.computing_in_float32(model):
         inference = shell.inference_of(model, sequence_length, batch_size, inputs)
         check_convertible(inference)
         if inputs is not None:

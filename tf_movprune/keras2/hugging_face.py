@@ -19,12 +19,6 @@ from tf_movprune.keras2.compat import Layer, keras
 PACKAGE = "transformers."
 """Start of the names of the modules that define their classes."""
 
-IGNORED_LABEL = -100
-"""Label of tokens that have none, in token classification."""
-
-LABEL_NAMES = {"logits": "labels", "start_logits": "start_positions", "end_logits": "end_positions"}
-"""Names of the labels that a dataset has among the inputs, by output."""
-
 # The dense layers that Sanh et al. prune, in BERT and its relatives: query, key, value, attention
 # output, intermediate and output of each encoder layer. Embeddings, pooler and head stay dense.
 _ENCODER_LAYER = re.compile(
@@ -383,11 +377,3 @@ def _layers_without_weights(model: keras.Model, path: pathlib.Path) -> set[str]:
         with h5py.File(path) as file:
             names |= {name for name in file if not len(file[name].attrs.get("weight_names", ()))}
     return names
-
-
-# ---- outputs
-
-
-def is_output(outputs: Any) -> bool:
-    """Returns whether outputs are an object that Hugging Face's models return."""
-    return hasattr(outputs, "to_tuple")

@@ -10,7 +10,11 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune.core.traced_functions import untraced_functions, untraced_method
+from tf_movprune.core.traced_functions import (
+    untraced_functions,
+    untraced_in_bases,
+    untraced_method,
+)
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, keras
 
@@ -198,7 +202,8 @@ def replaced(
         # Assigning the attribute would drop the weight from those of the layer.
         for (owner, name), value in values.items():
             vars(owner)[name] = value
-        yield
+        with untraced_in_bases(layers):
+            yield
     finally:
         for (owner, name), value in before.items():
             if value is nothing:

@@ -19,6 +19,7 @@ from tf_movprune.core.granularity import WEIGHTS, Blocks, Units
 from tf_movprune.core.kernel_usage import as_tensors, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.pruning_method import PruningMethod
+from tf_movprune.core.saved_settings import checked_variables, save_settings
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.training_guard import TrainingGuard
@@ -193,6 +194,13 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
             "kernel_variables",
             refuse,
         )
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        save_settings(store, self.settings)
+
+    def load_own_variables(self, store):
+        super().load_own_variables(checked_variables(self.layer.name, store, self.settings))
 
     @property
     def settings(self) -> Settings:

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+from tf_movprune.core.distillation_checks import not_pruned_itself
 from tf_movprune.core.granularity import WEIGHTS, Units
 from tf_movprune.core.kernel_usage import check_only_holders
 from tf_movprune.core.pruning_method import PruningMethod
@@ -147,9 +148,9 @@ def _prune_list(
 def strip_pruning(model: Any) -> Any:
     """Takes the wrappers off a tf_keras model; see `tf_movprune.strip_pruning`."""
     check_keras_object(model)
-    if isinstance(model, Distiller):
-        forget_compilation(model)
-        model = model.student
+    distiller = model if isinstance(model, Distiller) else None
+    if distiller is not None:
+        model = distiller.student
     tree = LayerTree(model)
     _check_not_of_tfmot(tree)
     layers = tree.pruned_layers()
@@ -181,6 +182,8 @@ def strip_pruning(model: Any) -> Any:
                 f"{model.name!r} was stripped: save what tf_movprune.strip_pruning returned, "
                 f"{stripped.name!r}.",
             )
+    if distiller is not None:
+        forget_compilation(distiller)
     return stripped
 
 
@@ -205,10 +208,7 @@ def _check_not_of_tfmot(tree: LayerTree) -> None:
 def _check_unpruned(tree: LayerTree) -> None:
     _check_not_of_tfmot(tree)
     if isinstance(tree.root, Distiller):
-        raise ValueError(
-            "Prune the student before distilling: tf_movprune.Distiller("
-            "tf_movprune.prune_low_movement(student, ...), teacher)."
-        )
+        raise not_pruned_itself()
     if tree.pruned_layers():
         raise ValueError(
             f"{tree.root.name!r} is pruned already. Prune a model once; to start over with other "

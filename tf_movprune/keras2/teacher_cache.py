@@ -1,75 +1,15 @@
-"""A teacher's logits on a dataset, computed once before distillation."""
+"""A tf_keras teacher's logits on a dataset, computed once before distillation."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 import tensorflow as tf
 
-from tf_movprune.keras2.batches import WithTeacherLogits, logits_of, unpack
+from tf_movprune.core.teacher_cache import cached_logits
 from tf_movprune.keras2.compat import keras
 from tf_movprune.keras2.distiller import check_teacher
 
 
 def cache_teacher_logits(dataset: tf.data.Dataset, teacher: keras.Model) -> tf.data.Dataset:
-    """Runs the teacher once over a dataset and keeps both in memory for `Distiller.fit`.
-
-    Inputs become `WithTeacherLogits(inputs, teacher_logits)`, with logits in float32 by output;
-    labels and weights stay as they are. Batches and their order are those of one pass over
-    `dataset`, so shuffle afterwards: `cached.unbatch().shuffle(1000).batch(32)`. Random
-    augmentation is frozen.
-
-    Args:
-      dataset: finite dataset of batches of dense tensors: `x`, `(x, y)` or `(x, y, sample_weight)`.
-      teacher: built `tf_keras` model, run in inference mode.
-
-    Returns:
-      A dataset of the same batches, with known cardinality.
-
-    Raises:
-      TypeError: `dataset` is not a dataset of dense tensors, or `teacher` not a `tf_keras` model.
-      ValueError: the dataset is empty or infinite, or the teacher is pruned, not built, or ends in
-        a softmax or sigmoid.
-    """
+    """Runs a tf_keras teacher over a dataset; see `tf_movprune.cache_teacher_logits`."""
     check_teacher(teacher)
-    _check_dataset(dataset)
-
-    @tf.function(reduce_retracing=True)
-    def run(inputs):
-        logits = logits_of(teacher(inputs, training=False))
-        return {name: tf.cast(value, tf.float32) for name, value in logits.items()}
-
-    elements = []
-    for element in dataset:
-        x, *rest = element if type(element) is tuple else (element,)
-        x = x.inputs if isinstance(x, WithTeacherLogits) else x
-        inputs = unpack((x, *rest)).inputs
-        elements.append((WithTeacherLogits(x, run(inputs)), *rest))
-    if not elements:
-        raise ValueError("The dataset is empty.")
-    arrays = [tf.nest.map_structure(lambda t: t.numpy(), element) for element in elements]
-
-    def copies():  # TensorFlow may compute in place in the arrays it is given
-        return (tf.nest.map_structure(np.copy, element) for element in arrays)
-
-    cached = tf.data.Dataset.from_generator(
-        copies, output_signature=tf.nest.map_structure(_common_spec, *elements)
-    )
-    return cached.apply(tf.data.experimental.assert_cardinality(len(arrays)))
-
-
-def _common_spec(*tensors: tf.Tensor) -> tf.TensorSpec:
-    sizes = (set(size) for size in zip(*(tensor.shape for tensor in tensors)))
-    shape = [size.pop() if len(size) == 1 else None for size in sizes]
-    return tf.TensorSpec(shape, tensors[0].dtype)
-
-
-def _check_dataset(dataset: Any) -> None:
-    if not isinstance(dataset, tf.data.Dataset):
-        raise TypeError(f"Expected a tf.data.Dataset of batches, got {type(dataset).__name__}.")
-    specs = tf.nest.flatten(dataset.element_spec)
-    if not all(isinstance(spec, tf.TensorSpec) for spec in specs):
-        raise TypeError(f"Expected a dataset of dense tensors, got {dataset.element_spec}.")
-    if dataset.cardinality() == tf.data.INFINITE_CARDINALITY:
-        raise ValueError("The dataset is infinite: cache it before repeat().")
+    return cached_logits(dataset, teacher)

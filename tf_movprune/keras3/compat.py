@@ -92,6 +92,20 @@ class Penalty(keras.regularizers.Regularizer):
         return self.function(x)
 
 
+# ---- masks
+
+
+def keras_mask(tensor: Any) -> Any:
+    """The Keras mask that a tensor carries; None if it carries none."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def attach_keras_mask(tensor: Any, mask: Any) -> Any:
+    """Gives a tensor the mask that Keras's losses look for, and returns it."""
+    tensor._keras_mask = mask
+    return tensor
+
+
 # ---- layers
 
 
@@ -194,6 +208,12 @@ def set_built_width(layer: Layer, inputs: int) -> None:
 def input_name(tensor: Any) -> str:
     """The name of the input layer that a symbolic input comes from."""
     return tensor._keras_history.operation.name
+
+
+def output_nodes(model: keras.Model) -> list[Any]:
+    """The calls, as nodes of the graph, that the outputs of a graph of layers come from."""
+    histories = (tensor._keras_history for tensor in tf.nest.flatten(model.outputs))
+    return [h.operation._inbound_nodes[h.node_index] for h in histories]
 
 
 def output_names(model: keras.Model) -> list[str]:
@@ -354,6 +374,45 @@ def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
 def loss_of(model: keras.Model) -> Any:
     """What a model was compiled with as its loss."""
     return model._compile_loss
+
+
+def task_loss(model: keras.Model, labels: Any, logits: Any, weights: Any) -> tf.Tensor:
+    """The loss that a model was compiled with, summed over its outputs, over the replicas."""
+    return model._compile_loss(labels, logits, weights)
+
+
+def metrics_but_losses(model: keras.Model, metrics: list[Any]) -> list[Any]:
+    """The metrics of a model without those of its losses, and without ones that are not built."""
+    hidden = [model._loss_tracker, *(model._compile_loss.metrics if model._compile_loss else [])]
+    compiled = model._compile_metrics
+    if compiled is not None and not compiled.built:
+        hidden.append(compiled)
+    return [metric for metric in metrics if all(metric is not other for other in hidden)]
+
+
+def update_compiled_metrics(
+    model: keras.Model, labels: Any, logits: Any, valid: Any, weights: Any
+) -> None:
+    """Updates the metrics that a model was compiled with.
+
+    Args:
+      model: a compiled model.
+      labels: labels by output, in the structure of `logits`.
+      logits: logits by output.
+      valid: weights of `metrics` in the same structure, in which Keras knows none; or None.
+      weights: those of `weighted_metrics`, or None.
+    """
+    compiled = model._compile_metrics
+    if compiled is None:
+        return
+    if not compiled.built:
+        compiled.build(labels, logits)
+    by_kind = ((compiled._flat_metrics, valid), (compiled._flat_weighted_metrics, weights))
+    for metrics, given in by_kind:
+        flat = (compiled._flatten_y(values) for values in (labels, logits, given))
+        for metric, *arguments in zip(metrics, *flat):
+            if metric is not None:
+                metric.update_state(*arguments)
 
 
 def accumulation_steps(optimizer: keras.optimizers.Optimizer) -> int:

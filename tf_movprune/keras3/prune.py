@@ -7,10 +7,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from tf_movprune.core import run_checks
+from tf_movprune.core.distillation_checks import not_pruned_itself
 from tf_movprune.core.granularity import WEIGHTS
 from tf_movprune.core.settings import Settings
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
+from tf_movprune.keras3.distiller import Distiller
 from tf_movprune.keras3.kernel_places import is_prunable
 from tf_movprune.keras3.later_changes import allow_changes, refuse_changes
 from tf_movprune.keras3.layer_tree import holders, kernels_by_path, pruned_layers, walk
@@ -102,6 +104,9 @@ def _prune_list(layers: Any, policy: Any, given: tuple[Any, ...]) -> list[Layer]
 def strip_pruning(model: Any) -> Any:
     """Takes the pruning off a Keras 3 model in place; see `tf_movprune.strip_pruning`."""
     compat.check_keras_object(model)
+    trained = model
+    if isinstance(model, Distiller):
+        model = model.student
     layers = pruned_layers(model)
     if not layers:
         raise ValueError(
@@ -116,7 +121,9 @@ def strip_pruning(model: Any) -> Any:
         allow_changes(layer)
     for layer in layers.values():
         detach(layer)
+    unguard_training(trained)
     unguard_training(model)
+    compat.forget_compilation(trained)
     _forget_traces(model)
     warn_of_training(model)
     return model
@@ -131,6 +138,8 @@ def _forget_traces(model: Layer) -> None:
 
 
 def _check_unpruned(model: Layer) -> None:
+    if isinstance(model, Distiller):
+        raise not_pruned_itself()
     if is_pruned(model) or any(map(is_pruned, walk(model).values())):
         raise ValueError(
             f"{model.name!r} is pruned already. Prune a model once; to start over with other "

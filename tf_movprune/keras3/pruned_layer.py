@@ -21,8 +21,9 @@ from tf_movprune.core.blocks import block_shape, check_blocks
 from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.kernel_usage import as_tensors, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel, Part
+from tf_movprune.core.saved_settings import checked_variables, save_settings
 from tf_movprune.core.settings import Settings
-from tf_movprune.core.traced_functions import untraced, untraced_functions
+from tf_movprune.core.traced_functions import untraced, untraced_functions, untraced_in_bases
 from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
@@ -211,7 +212,7 @@ def _computing(layer: Layer) -> Iterator[None]:
             # Assigning the attribute would be refused, or drop the variable from the layer's.
             for (owner, name), value in values.items():
                 vars(owner)[name] = value
-            with as_tensors(layer.name):
+            with as_tensors(layer.name), untraced_in_bases(compat.all_layers(layer)):
                 yield
         finally:
             for (owner, name), value in before.items():
@@ -245,6 +246,15 @@ class PrunedLayer:
             self.__class__ = pruned
         return {"layer": plain, "pruning": serialize_settings(settings)}
 
+    def save_own_variables(self: Any, store: Any) -> None:
+        """Saves the plain layer's variables, and more, so that plain layers refuse to load them."""
+        plain_class(type(self)).save_own_variables(self, store)
+        save_settings(store, state_of(self).kernels[0].settings)
+
+    def load_own_variables(self: Any, store: Any) -> None:
+        variables = checked_variables(self.name, store, state_of(self).kernels[0].settings)
+        plain_class(type(self)).load_own_variables(self, variables)
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Layer:
         layer = keras.saving.deserialize_keras_object(config["layer"])
@@ -275,7 +285,7 @@ def pruned_class(plain: Any) -> type:
     return cls
 
 
-def plain_class(pruned: type) -> type:
+def plain_class(pruned: type) -> Any:
     """The plain class of a class of pruned layers."""
     return pruned.__bases__[1]
 

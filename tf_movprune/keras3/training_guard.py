@@ -13,7 +13,7 @@ from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.pruned_layer import state_of
 
 _MAKE = "make_train_function"
-_KNOWN = ("keras.", "keras_hub.")
+_KNOWN = ("keras.", "keras_hub.", "tf_movprune.")
 
 
 def has_known_train_step(model: keras.Model) -> bool:

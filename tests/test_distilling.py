@@ -1,0 +1,383 @@
+"""What distillation promises for models of either Keras."""
+
+import numpy as np
+import pytest
+import reference
+import tensorflow as tf
+from shells import KERASES, keras_of
+
+import tf_movprune
+from tf_movprune import Distiller, cache_teacher_logits
+
+pytestmark = pytest.mark.usefixtures("refresh_without_xla")
+
+RANDOM = np.random.RandomState(0)
+X = RANDOM.standard_normal([24, 8]).astype("float32")
+Y = RANDOM.randint(0, 3, 24).astype("int32")
+IDS = RANDOM.randint(1, 20, [24, 5]).astype("int32")
+RAMP = tf_movprune.CubicSparsity(0.75, begin_step=0, end_step=6)
+
+
+@pytest.fixture(params=KERASES)
+def keras(request):
+    module = keras_of(request.param)
+    module.utils.set_random_seed(0)
+    return module
+
+
+def classifier(keras, size=16, **kwargs):
+    hidden = keras.layers.Dense(size, "relu", name="hidden", **kwargs)
+    return keras.Sequential([keras.Input([8]), hidden, keras.layers.Dense(3)])
+
+
+def pruned_classifier(keras):
+    method = tf_movprune.HardMovement(tf_movprune.MagnitudeScores(1e-2))
+    return tf_movprune.prune_low_movement(classifier(keras), RAMP, method)
+
+
+def tagger(keras, mask_zero):
+    """Three classes for each of five tokens."""
+    inputs = keras.Input([5], dtype="int32")
+    wide = keras.initializers.RandomNormal(stddev=1.0)
+    tokens = keras.layers.Embedding(20, 6, wide, mask_zero=mask_zero)(inputs)
+    return keras.Model(inputs, keras.layers.Dense(3)(tokens))
+
+
+def reader(keras, named):
+    """Two outputs, in a dict or a list."""
+    inputs = keras.Input([8])
+    outputs = [keras.layers.Dense(4, name=name)(inputs) for name in ("start", "end")]
+    return keras.Model(inputs, dict(zip(("start", "end"), outputs)) if named else outputs)
+
+
+def compiled(student, teacher=None, optimizer="sgd", loss=None, metrics=None, **kwargs):
+    names = ("temperature", "alpha_distil", "alpha_ce")
+    distiller = Distiller(student, teacher, **{n: kwargs.pop(n) for n in names if n in kwargs})
+    distiller.compile(optimizer, loss, metrics=metrics, **kwargs)
+    return distiller
+
+
+def expected_losses(student, teacher, labels, temperature=2.0):
+    """KL and CE by example."""
+    kl = reference.distillation(np.array(teacher), np.array(student), temperature)
+    return kl, reference.cross_entropy(labels, np.array(student))
+
+
+def batches(*values, size=8):
+    return tf.data.Dataset.from_tensor_slices(values).batch(size)
+
+
+def last(history):
+    return {name: values[-1] for name, values in history.history.items()}
+
+
+def evaluate(distiller, *data, **kwargs):
+    return distiller.evaluate(*data, verbose=0, return_dict=True, **kwargs)
+
+
+# ---- losses
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_total_is_the_sum_of_its_parts(keras, jit_compile):
+    student = classifier(keras, kernel_regularizer=keras.regularizers.L2(0.1))
+    teacher = classifier(keras, 4)
+    kl, ce = expected_losses(student(X), teacher(X), Y, 3.0)
+    student(X)
+    total = 0.9 * kl.mean() + 0.2 * ce.mean() + float(student.losses[0])
+    accuracy = np.mean(np.array(student(X)).argmax(-1) == Y)
+    distiller = compiled(
+        student,
+        teacher,
+        metrics=["accuracy"],
+        temperature=3.0,
+        alpha_distil=0.9,
+        alpha_ce=0.2,
+        jit_compile=jit_compile,
+    )
+    expected = dict(loss=total, ce_loss=ce.mean(), distillation_loss=kl.mean(), accuracy=accuracy)
+    # The last batch is smaller; Keras averages over examples.
+    assert evaluate(distiller, X, Y, batch_size=10) == pytest.approx(expected, rel=1e-5)
+    logs = last(distiller.fit(X, Y, 24, verbose=0, validation_data=(X, Y)))
+    assert {name: logs[name] for name in expected} == pytest.approx(expected, rel=1e-5)
+    assert logs["val_loss"] < logs["loss"]
+
+
+def test_sample_weights_weight_cross_entropy_only(keras):
+    student, teacher = classifier(keras), classifier(keras, 4)
+    kl, ce = expected_losses(student(X), teacher(X), Y)
+    weights = RANDOM.rand(24).astype("float32")
+    results = evaluate(compiled(student, teacher), X, Y, batch_size=24, sample_weight=weights)
+    assert results["ce_loss"] == pytest.approx(np.mean(weights * ce), rel=1e-5)
+    assert results["distillation_loss"] == pytest.approx(kl.mean(), rel=1e-5)
+
+
+def test_class_weights_weight_cross_entropy_only(keras):
+    student, teacher = classifier(keras), classifier(keras, 4)
+    kl, ce = expected_losses(student(X), teacher(X), Y)
+    history = compiled(student, teacher).fit(X, Y, 24, class_weight={0: 2, 1: 0, 2: 1}, verbose=0)
+    logs = last(history)
+    assert logs["ce_loss"] == pytest.approx(np.mean(np.array([2, 0, 1])[Y] * ce), rel=1e-5)
+    assert logs["distillation_loss"] == pytest.approx(kl.mean(), rel=1e-5)
+
+
+def test_steps_per_execution_and_running_eagerly(keras):
+    runs = []
+    for options in ({}, {"steps_per_execution": 3}, {"run_eagerly": True}):
+        keras.utils.set_random_seed(0)
+        distiller = compiled(classifier(keras), classifier(keras, 4), **options)
+        runs.append(last(distiller.fit(batches(X, Y), epochs=2, verbose=0)))
+    for run in runs[1:]:
+        assert run == pytest.approx(runs[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("reduction", ["sum", "sum_over_batch_size"])
+def test_a_task_loss_of_the_users(keras, reduction):
+    student, teacher = classifier(keras), classifier(keras, 4)
+    _, ce = expected_losses(student(X), teacher(X), Y)
+    loss = keras.losses.CategoricalCrossentropy(from_logits=True, reduction=reduction)
+    distiller = compiled(student, teacher, loss=loss, metrics=["accuracy"])
+    results = evaluate(distiller, X, np.eye(3, dtype="float32")[Y], batch_size=24)
+    assert results["ce_loss"] == pytest.approx(ce.sum() if reduction == "sum" else ce.mean())
+    assert results["accuracy"] == np.mean(np.array(student(X)).argmax(-1) == Y).astype("float32")
+
+
+def test_without_labels(keras):
+    student, teacher = classifier(keras), classifier(keras, 4)
+    kl, _ = expected_losses(student(X), teacher(X), Y)
+    distiller = compiled(student, teacher, alpha_ce=0.0, alpha_distil=1.0, metrics=["accuracy"])
+    results = evaluate(distiller, X)
+    assert results["loss"] == results["distillation_loss"] == pytest.approx(kl.mean(), rel=1e-5)
+    distiller.fit(X, verbose=0)
+    with pytest.raises(ValueError, match=r"Labels are missing.*labels, start_positions.*alpha_ce"):
+        compiled(student, teacher).fit(X, verbose=0)
+
+
+@pytest.mark.parametrize("mask_zero", [False, True])
+def test_ignored_and_masked_tokens_count_for_nothing(keras, mask_zero):
+    student, teacher = tagger(keras, mask_zero), tagger(keras, mask_zero)
+    ids = np.where(RANDOM.rand(24, 5) < 0.3, 0, IDS)
+    labels = RANDOM.randint(0, 3, [24, 5])
+    labels[RANDOM.rand(24, 5) < 0.4] = -100
+    valid = labels != -100
+    if mask_zero:
+        valid &= ids != 0
+    logits = np.array(student(ids))
+    kl, ce = expected_losses(logits, teacher(ids), np.where(valid, labels, 0))
+    distiller = compiled(student, teacher, metrics=["accuracy"])
+    results = evaluate(distiller, ids, labels, batch_size=24)
+    assert results["ce_loss"] == pytest.approx(ce[valid].mean(), rel=1e-5)
+    assert results["distillation_loss"] == pytest.approx(kl[valid].mean(), rel=1e-5)
+    hits = (logits.argmax(-1) == labels)[valid]
+    assert results["accuracy"] == pytest.approx(hits.mean(), rel=1e-5)
+    weights = RANDOM.rand(24).astype("float32")
+    results = evaluate(distiller, ids, labels, batch_size=24, sample_weight=weights)
+    assert results["ce_loss"] == pytest.approx((weights[:, None] * ce)[valid].mean(), rel=1e-5)
+    nothing = distiller.fit(ids, np.full([24, 5], -100), 24, verbose=0)
+    assert set(last(nothing).values()) == {0}
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_several_outputs_are_averaged(keras, named):
+    student, teacher = reader(keras, named), reader(keras, named)
+    labels = dict(zip(("start", "end"), RANDOM.randint(0, 4, [2, 24])))
+    terms = []
+    for name, y in labels.items():
+        logits = [m.get_layer(name)(X) for m in (student, teacher)]
+        terms.append(np.mean(expected_losses(*logits, y), axis=1))
+    kl, ce = np.mean(terms, axis=0)
+    given = labels if named else list(labels.values())
+    metrics = {"start": "accuracy", "end": "accuracy"} if named else [["accuracy"], ["accuracy"]]
+    results = evaluate(compiled(student, teacher, metrics=metrics), X, given, batch_size=24)
+    losses = [results[name] for name in ("loss", "ce_loss", "distillation_loss")]
+    np.testing.assert_allclose(losses, [(kl + ce) / 2, ce, kl], rtol=1e-5)
+    assert sum("acc" in name for name in results) == 2 and len(results) == 5
+
+
+# ---- with pruning
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_prunes_while_it_distils(keras, jit_compile):
+    student, teacher = pruned_classifier(keras), classifier(keras, 4)
+    before = teacher.get_weights()
+    distiller = Distiller(student, teacher)
+    optimizer = tf_movprune.create_optimizer(1e-2, 6, 1, model=distiller)
+    distiller.compile(optimizer, jit_compile=jit_compile)
+    assert isinstance(distiller, Distiller) and isinstance(distiller, keras.Model)
+    assert list(tf_movprune.pruned_layers(distiller)) == ["student.hidden"]
+    update = tf_movprune.UpdatePruningStep()
+    logs = last(distiller.fit(batches(X, Y), epochs=2, verbose=0, callbacks=[update]))
+    assert set(logs) == {"loss", "ce_loss", "distillation_loss", "sparsity"}
+    assert logs["sparsity"] == tf_movprune.summarize_sparsity(distiller).sparsity == 0.75
+    np.testing.assert_equal(teacher.get_weights(), before)
+    expected = student.predict(X, verbose=0)
+    np.testing.assert_allclose(distiller.predict(X, verbose=0), expected, atol=1e-6)
+    plain = tf_movprune.strip_pruning(distiller)
+    assert not tf_movprune.pruned_layers(plain) and not isinstance(plain, Distiller)
+    np.testing.assert_array_equal(plain.predict(X, verbose=0), expected)
+    with pytest.raises((RuntimeError, ValueError), match="compile"):
+        distiller.fit(X, Y, verbose=0)
+
+
+def test_refuses_to_train_without_the_callback(keras):
+    with pytest.raises(RuntimeError, match="UpdatePruningStep"):
+        compiled(pruned_classifier(keras), classifier(keras, 4)).fit(X, Y, verbose=0)
+
+
+def test_what_pruning_refuses(keras):
+    distiller = Distiller(classifier(keras), classifier(keras, 4))
+    with pytest.raises(ValueError, match=r"Prune the student before distilling: .*Distiller\("):
+        tf_movprune.prune_low_movement(distiller, RAMP)
+    distiller.compile("sgd")
+    with pytest.raises(ValueError, match="no pruned layers"):
+        tf_movprune.strip_pruning(distiller)
+    distiller.fit(X, Y, verbose=0)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(keras, policy):
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        student, teacher = pruned_classifier(keras), classifier(keras, 4)
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    kl, ce = expected_losses(*(np.array(m(X), "float32") for m in (student, teacher)), Y)
+    distiller = Distiller(student, teacher)
+    optimizer = tf_movprune.create_optimizer(1e-2, 6, 1, model=distiller)
+    distiller.compile(optimizer)
+    results = evaluate(distiller, X, Y)
+    assert results["distillation_loss"] == pytest.approx(kl.mean(), rel=1e-2)
+    assert results["ce_loss"] == pytest.approx(ce.mean(), rel=1e-2)
+    update = tf_movprune.UpdatePruningStep()
+    logs = last(distiller.fit(batches(X, Y).repeat(8), verbose=0, callbacks=[update]))
+    assert logs["sparsity"] == 0.75 and np.isfinite(logs["loss"])
+    assert type(tf_movprune.strip_pruning(distiller)) is type(student)
+
+
+# ---- cached logits
+
+
+def test_cached_logits_train_as_the_teacher_does(keras):
+    teacher = classifier(keras, 4)
+    data = batches(X, Y, size=10)
+    cached = cache_teacher_logits(data, teacher)
+    assert int(cached.cardinality()) == 3
+    runs = []
+    for source, used in ((data, teacher), (cached, None), (cached, teacher)):
+        keras.utils.set_random_seed(1)
+        distiller = compiled(classifier(keras), used)
+        history = distiller.fit(source, epochs=2, verbose=0, validation_data=source).history
+        runs.append(np.array(list(history.values())))
+        np.testing.assert_allclose(
+            distiller.predict(source, verbose=0), distiller.student(X), atol=1e-6
+        )
+    np.testing.assert_allclose(runs[1], runs[0], rtol=1e-5)
+    np.testing.assert_array_equal(runs[2], runs[1])
+    with pytest.raises(ValueError, match=r"no teacher.*cache_teacher_logits returned, for valid"):
+        compiled(classifier(keras)).fit(X, Y, verbose=0)
+
+
+def test_what_cannot_be_cached(keras):
+    with pytest.raises(TypeError, match=r"Expected a tf.data.Dataset of batches, got ndarray"):
+        cache_teacher_logits(X, classifier(keras))
+    with pytest.raises(ValueError, match=r"infinite.*repeat"):
+        cache_teacher_logits(batches(X).repeat(), classifier(keras))
+    with pytest.raises(ValueError, match=r"is still pruned"):
+        cache_teacher_logits(batches(X), pruned_classifier(keras))
+    with pytest.raises(TypeError, match=r"as teacher, got Dense"):
+        cache_teacher_logits(batches(X), keras.layers.Dense(3))
+
+
+# ---- what is refused
+
+
+def test_models_that_cannot_be_distilled(keras):
+    with pytest.raises(TypeError, match=r"as teacher, got Dense"):
+        Distiller(classifier(keras), keras.layers.Dense(3))
+    unbuilt = keras.Sequential([keras.layers.Dense(3)])
+    with pytest.raises(ValueError, match=r"teacher .* is not built yet.*model\(batch\)"):
+        Distiller(classifier(keras), unbuilt)
+    with pytest.raises(ValueError, match=r"teacher .* is still pruned.*strip_pruning"):
+        Distiller(classifier(keras), pruned_classifier(keras))
+    model = classifier(keras)
+    with pytest.raises(ValueError, match=r"shares 4 weights.*hidden/kernel.*load the teacher anew"):
+        Distiller(model, model)
+    for arguments in ({"temperature": 0}, {"alpha_ce": -1.0}, {"alpha_distil": 0, "alpha_ce": 0}):
+        with pytest.raises(ValueError, match=r"temperature must|alpha_ce must|both 0"):
+            Distiller(model, classifier(keras), **arguments)
+
+
+def test_models_of_two_kerases_are_refused():
+    one, other = (classifier(keras_of(name)) for name in KERASES)
+    with pytest.raises(TypeError, match=r"student is of Keras 3, and the teacher of tf_keras"):
+        Distiller(other, one)
+    with pytest.raises(TypeError, match=r"student is of tf_keras, and the teacher of Keras 3"):
+        Distiller(one, other)
+
+
+def test_probabilities_are_no_logits(keras):
+    layers = keras.layers
+    x = keras.Input([8])
+    softmax = keras.Model(x, layers.Dense(3, "softmax")(x))
+    sigmoid = keras.Sequential([keras.Input([8]), layers.Dense(3, "sigmoid")])
+    last_layer = keras.Sequential([keras.Input([8]), layers.Dense(3), layers.Softmax()])
+    activation = keras.Model(x, layers.Activation("softmax")(layers.Dense(3)(x)))
+    nested = keras.Sequential([keras.Input([8]), layers.Dense(8), sigmoid])
+    cast = keras.Model(x, layers.Activation("linear", dtype="float32")(softmax(x)))
+    for model in (softmax, sigmoid, last_layer, activation, nested, cast):
+        with pytest.raises(ValueError, match=r"student .* gives probabilities, and logits are"):
+            Distiller(model, classifier(keras))
+    with pytest.raises(ValueError, match=r"teacher .* gives probabilities"):
+        Distiller(classifier(keras), softmax)
+    Distiller(keras.Model(x, [layers.Dense(3)(x), softmax(x)]), classifier(keras))
+
+
+def test_outputs_and_labels_that_do_not_fit(keras):
+    four = keras.Sequential([keras.Input([8]), keras.layers.Dense(4)])
+    with pytest.raises(ValueError, match=r"gives logits \(.*, 4\), the teacher logits \(.*, 3\)"):
+        compiled(four, classifier(keras)).fit(X, Y, verbose=0)
+    with pytest.raises(ValueError, match=r"Expected integer labels of shape .*, got float32"):
+        compiled(classifier(keras), classifier(keras)).fit(X, Y.astype("float32"), verbose=0)
+    two = compiled(reader(keras, named=False), reader(keras, named=False))
+    with pytest.raises(ValueError, match=r"labels for the outputs output_1, output_2, got one"):
+        two.fit(X, Y, verbose=0)
+
+
+def test_subclasses_are_made_from_the_distiller_of_a_shell():
+    with pytest.raises(TypeError, match=r"tf_movprune\.keras3\.distiller"):
+        type("Mine", (Distiller,), {})
+
+
+# ---- saving
+
+
+def test_weights_and_checkpoints_are_those_of_the_student(keras, tmp_path):
+    student, teacher = pruned_classifier(keras), classifier(keras, 4)
+    distiller = compiled(student, teacher, "adam", metrics=["accuracy"])
+    distiller.fit(batches(X, Y).repeat(2), callbacks=[tf_movprune.UpdatePruningStep()], verbose=0)
+    for name in ("weights", "trainable_weights", "variables"):
+        assert [id(w) for w in getattr(distiller, name)] == [id(w) for w in getattr(student, name)]
+    assert distiller.teacher is teacher and distiller.layers == [student]
+    expected = distiller.get_weights()
+
+    distiller.save_weights(str(tmp_path / "d.weights.h5"))
+    again = compiled(pruned_classifier(keras), classifier(keras, 7), "adam")
+    again.load_weights(str(tmp_path / "d.weights.h5"))
+    np.testing.assert_equal(again.get_weights(), expected)
+
+    path = tf.train.Checkpoint(model=distiller).save(str(tmp_path / "checkpoint"))
+    names = [name for name, _ in tf.train.list_variables(path)]
+    assert not [name for name in names if "teacher" in name or "tracker" in name]
+    again = compiled(pruned_classifier(keras), classifier(keras, 7), "adam")
+    again.optimizer.build(again.trainable_variables)
+    tf.train.Checkpoint(model=again).restore(path).assert_existing_objects_matched()
+    assert int(again.optimizer.iterations) == 6
+    np.testing.assert_equal(again.get_weights(), expected)
+
+
+def test_whole_models_are_refused(keras, tmp_path):
+    distiller = compiled(classifier(keras), classifier(keras, 4))
+    for save in (distiller.save, distiller.export, lambda p: keras.models.save_model(distiller, p)):
+        with pytest.raises(ValueError, match=r"not saved as a whole: save its student"):
+            save(str(tmp_path / "model.keras"))

@@ -1,0 +1,100 @@
+"""Checks of the models and numbers that a Distiller is given, and their messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+from tf_movprune.core.arguments import check_number
+from tf_movprune.core.distillation import LABEL_NAMES
+from tf_movprune.core.wording import counted
+
+
+def check_numbers(temperature: float, alpha_distil: float, alpha_ce: float) -> None:
+    """Raises TypeError or ValueError if a number of a Distiller is out of its range."""
+    check_number("temperature", temperature, example=2.0, above=0)
+    for name, alpha in (("alpha_distil", alpha_distil), ("alpha_ce", alpha_ce)):
+        check_number(name, alpha, example=0.5, minimum=0)
+    if alpha_distil == alpha_ce == 0:
+        raise ValueError("alpha_distil and alpha_ce are both 0: there is nothing to learn from.")
+
+
+def check_gives_logits(model: Any, role: str, ends_in_probabilities: Callable[[Any], bool]) -> None:
+    """Raises ValueError if a model is not built, or ends in a softmax or sigmoid.
+
+    Args:
+      model: a Keras model.
+      role: "student" or "teacher".
+      ends_in_probabilities: returns whether all outputs of a model come out of a softmax or
+        sigmoid.
+    """
+    if not model.built:
+        raise ValueError(
+            f"The {role} {model.name!r} is not built yet. Call it once on example inputs, for "
+            "instance model(batch)."
+        )
+    if ends_in_probabilities(model):
+        raise ValueError(
+            f"The {role} {model.name!r} gives probabilities, and logits are distilled: it ends in "
+            "a softmax or sigmoid. Leave that out, and pass compile a loss with from_logits=True, "
+            "or none."
+        )
+
+
+def check_not_pruned(teacher: Any, pruned_layers: Collection[Any]) -> None:
+    """Raises ValueError if a teacher has pruned layers."""
+    if pruned_layers:
+        raise ValueError(
+            f"The teacher {teacher.name!r} is still pruned. If it is the student, swap the two: "
+            "Distiller(student, teacher). Otherwise pass what tf_movprune.strip_pruning(teacher) "
+            "returns."
+        )
+
+
+def check_apart(student: Any, teacher: Any) -> None:
+    """Raises ValueError if a student trains weights of its teacher."""
+    fixed = {id(weight) for weight in teacher.weights}
+    # Names in Keras 3 are bare, such as "kernel"; variables there have paths besides.
+    names = ((id(w), getattr(w, "path", w.name)) for w in student.trainable_weights)
+    shared = [name for key, name in names if key in fixed]
+    if shared:
+        raise ValueError(
+            f"The teacher shares {counted(len(shared), 'weight')} with the student, such as "
+            f"{shared[0]!r}, and would change while it trains. prune_low_movement keeps the layers "
+            "of the model that it is given: load the teacher anew, or copy it before, with "
+            "keras.models.clone_model and set_weights."
+        )
+
+
+def no_teacher() -> ValueError:
+    """The error of data without a teacher's logits, where there is no teacher."""
+    return ValueError(
+        "This Distiller has no teacher, and the data carry no teacher's logits. Pass it a "
+        "teacher, or data that tf_movprune.cache_teacher_logits returned, for validation too."
+    )
+
+
+def no_labels() -> ValueError:
+    """The error of data without labels, if the cross-entropy has a weight."""
+    names = ", ".join(LABEL_NAMES.values())
+    return ValueError(
+        f"Labels are missing. Pass y, or {names} among the inputs, or set alpha_ce=0 to learn from "
+        "the teacher alone."
+    )
+
+
+def not_saved() -> ValueError:
+    """The error of saving a Distiller as a whole."""
+    return ValueError(
+        "A Distiller is not saved as a whole: save its student, "
+        "tf_movprune.strip_pruning(distiller) once it is pruned. To go on training later, use "
+        "save_weights or tf.train.Checkpoint."
+    )
+
+
+def not_pruned_itself() -> ValueError:
+    """The error of pruning a Distiller."""
+    return ValueError(
+        "Prune the student before distilling: tf_movprune.Distiller("
+        "tf_movprune.prune_low_movement(student, ...), teacher)."
+    )
