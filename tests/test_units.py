@@ -64,11 +64,17 @@ def prune(model, method=None, schedule=SCHEDULE, block_size=NEURONS, **kwargs):
     return tf_movprune.prune_low_movement(model, schedule, method, block_size=block_size, **kwargs)
 
 
-def fit(keras, model, inputs, **kwargs):
+def fit(keras, model, inputs, shuffle=True, **kwargs):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.1), loss, **kwargs)
-    callbacks = [tf_movprune.UpdatePruningStep()]
-    return model.fit(inputs, np.arange(24) % 3, batch_size=4, verbose=0, callbacks=callbacks)
+    return model.fit(
+        inputs,
+        np.arange(24) % 3,
+        batch_size=4,
+        shuffle=shuffle,
+        verbose=0,
+        callbacks=[tf_movprune.UpdatePruningStep()],
+    )
 
 
 def kept(model):
@@ -102,6 +108,28 @@ def test_scores_are_trained_once(keras):
 
 
 # ---- training and removal
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_both_shells_train_alike(kind):
+    make, block_size, inputs, _ = MODELS[kind]
+    found = []
+    for name in KERASES:
+        keras = keras_of(name)
+        model = make(keras)
+        random = np.random.RandomState(7)
+        model.set_weights([random.normal(0, 0.3, weight.shape) for weight in model.get_weights()])
+        for layer in model.layers:
+            if isinstance(layer, keras.layers.Dropout):
+                layer.rate = 0.0
+        model = prune(model, tf_movprune.HardMovement(START), block_size=block_size)
+        loss = fit(keras, model, inputs, jit_compile=False, shuffle=False).history["loss"]
+        found.append((loss, [(k.scores.numpy(), k.mask.numpy()) for k in kernels(model)]))
+    (loss, one), (other_loss, other) = found
+    np.testing.assert_allclose(loss, other_loss, rtol=1e-4)
+    for (scores, mask), (other_scores, other_mask) in zip(one, other, strict=True):
+        np.testing.assert_allclose(scores, other_scores, rtol=1e-3, atol=1e-6)
+        np.testing.assert_array_equal(mask, other_mask)
 
 
 @pytest.mark.parametrize(
