@@ -111,3 +111,9 @@ def test_snippet_on_keras_3(code, tmp_path, monkeypatch):
     loaded = namespace["keras"].models.load_model(tmp_path / "pruned.keras")
     x = namespace["x"][:4]
     np.testing.assert_array_equal(loaded(x), namespace["plain"](x))
+
+
+@pytest.mark.parametrize("code", snippets("moving_weights.md"))
+def test_snippets_that_move_weights_assert_equal_outputs(code):
+    assert "assert_allclose" in code
+    exec(code, {})
