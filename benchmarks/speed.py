@@ -30,14 +30,14 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tf_movprune
-from benchmarks import models
+from benchmarks import keras3_speed, models
 from benchmarks.measuring import Table, draw_scores, interleaved, seconds
 from examples import hugging_face_bert
 from examples.downloads import minilm_folder
 from examples.sentiment_data import LENGTHS, encoded, load_task, training_batches
 from tf_movprune.core import masks
 
-PARTS = ("step", "refresh", "memory", "scaling", "batches", "others")
+PARTS = ("step", "keras3", "refresh", "memory", "scaling", "batches", "others")
 STEPS = 10_000  # of the schedules: more than are run
 BATCH = 32
 
@@ -399,6 +399,9 @@ def main() -> int:
         measure_refreshes(table, args.shape, args.rounds)
     if "step" in args.only:
         measure_steps(table, args.shape, args.lengths, args.rounds)
+    if "keras3" in args.only:
+        in_tf_keras = {kind: trainer(args.shape, longest, kind).step for kind in ("dense", "hard")}
+        keras3_speed.measure(table, args.shape, BATCH, longest, STEPS, args.rounds, in_tf_keras)
     if "memory" in args.only:
         measure_memory(table, args.shape, longest)
     if "scaling" in args.only:

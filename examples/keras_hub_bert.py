@@ -36,15 +36,16 @@ def load(folder: str, seed: int = 0) -> keras.Model:
     for layer in model.backbone.layers:
         if "embedding" in layer.name:
             layer.trainable = False
-    return _with_exact_gelu(model)
+    return with_exact_gelu(model)
 
 
 def load_compressed(path: pathlib.Path, cls: type[keras.Model]) -> keras.Model:
     """The model in a compressed file, with the exact GELU."""
-    return _with_exact_gelu(tf_movprune.load_compressed(path, cls))
+    return with_exact_gelu(tf_movprune.load_compressed(path, cls))
 
 
-def _with_exact_gelu(model: keras.Model) -> keras.Model:
+def with_exact_gelu(model: keras.Model) -> keras.Model:
+    """The model, whose BERT computes the exact GELU from now on."""
     for layer in model.backbone.layers:
         if isinstance(layer, keras_hub.layers.TransformerEncoder):
             layer._feedforward_intermediate_dense.activation = keras.activations.gelu  # noqa: SLF001

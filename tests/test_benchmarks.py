@@ -131,6 +131,12 @@ def test_speed_of_a_tiny_model(tmp_path):
     assert (tmp_path / "speed.md").exists(), run.stderr
     assert run.returncode == 1 and "Missed:" in run.stdout, run.stderr
     table = (tmp_path / "speed.md").read_text()
-    for what in ("hard: step at 32 × 16", "local refresh", "memory of a masked weight", "tfmot"):
+    for what in (
+        "hard: step at 32 × 16",
+        "local refresh",
+        "memory of a masked weight",
+        "tfmot",
+        "Keras 3, hard: step",
+    ):
         assert what in table
     assert (tmp_path / "scaling.png").exists()

@@ -1,0 +1,115 @@
+"""Steps of a pruned KerasHub BERT beside those of a dense one, and of one in tf_keras."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import keras
+import keras_hub
+import numpy as np
+import tensorflow as tf
+
+import tf_movprune
+from benchmarks import models
+from benchmarks.measuring import Table, interleaved, seconds
+from examples.keras_hub_bert import with_exact_gelu
+
+
+def bert_classifier(shape: str) -> keras.Model:
+    """The model of `benchmarks.models.bert_classifier` in KerasHub: random, embeddings frozen."""
+    config = models.bert_config(shape)
+    keras.utils.set_random_seed(0)
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=config.vocab_size,
+        num_layers=config.num_hidden_layers,
+        num_heads=config.num_attention_heads,
+        hidden_dim=config.hidden_size,
+        intermediate_dim=config.intermediate_size,
+        max_sequence_length=config.max_position_embeddings,
+    )
+    for layer in backbone.layers:
+        if "embedding" in layer.name:
+            layer.trainable = False
+    model = keras_hub.models.BertTextClassifier(backbone, num_classes=2, preprocessor=None)
+    return with_exact_gelu(model)
+
+
+class Trainer:
+    """What `fit` does in each step: the callback, then the compiled train function."""
+
+    def __init__(self, shape: str, batch_size: int, length: int, steps: int, *, is_pruned: bool):
+        self.model = bert_classifier(shape)
+        callbacks = []
+        if is_pruned:
+            schedule = tf_movprune.CubicSparsity(0.9, begin_step=0, end_step=steps)
+            method = tf_movprune.HardMovement(tf_movprune.MagnitudeScores(1e-3))
+            tf_movprune.prune_low_movement(self.model, schedule, method)
+            callbacks.append(tf_movprune.UpdatePruningStep())
+        optimizer = tf_movprune.create_optimizer(3e-5, 2 * steps, 100, model=self.model)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        self.model.compile(optimizer, loss, jit_compile=True)
+        inputs, labels = models.random_batch(batch_size, length)
+        ids, mask = inputs["input_ids"], inputs["attention_mask"]
+        inputs = {"token_ids": ids, "padding_mask": mask, "segment_ids": tf.zeros_like(ids)}
+        dataset = tf.data.Dataset.from_tensors((inputs, labels)).cache().repeat()
+        self.callbacks = keras.callbacks.CallbackList(
+            callbacks, model=self.model, epochs=1, steps=2 * steps, verbose=0
+        )
+        self.iterator, self.steps = iter(dataset), 0
+        self.callback_seconds: list[float] = []
+
+    def step(self) -> None:
+        if not self.steps:  # compiles the refresh of masks too
+            self.callbacks.on_train_begin()
+            self.callbacks.on_epoch_begin(0)
+            self.model.make_train_function()
+        start = time.perf_counter()
+        self.callbacks.on_train_batch_begin(self.steps)
+        begun = time.perf_counter()
+        logs = self.model.train_function(self.iterator)
+        float(logs["loss"])
+        ended = time.perf_counter()
+        self.callbacks.on_train_batch_end(self.steps, logs)
+        self.callback_seconds.append(begun - start + time.perf_counter() - ended)
+        self.steps += 1
+
+
+def measure(
+    table: Table,
+    shape: str,
+    batch_size: int,
+    length: int,
+    steps: int,
+    rounds: int,
+    in_tf_keras: dict[str, Callable[[], None]],
+) -> None:
+    """Adds rows of Keras 3 to a table.
+
+    Args:
+      table: the table.
+      shape: a name in `benchmarks.models.SHAPES`.
+      batch_size, length: sentences of a batch, and their tokens.
+      steps: length of the schedule, more than are run.
+      rounds: number of measurements of which the median is taken.
+      in_tf_keras: one step of the dense and of the pruned model of tf_keras, by "dense" and "hard".
+    """
+    arguments = shape, batch_size, length, steps
+    for step in in_tf_keras.values():
+        step()  # the first program of a process pays for more than itself
+    trainers, first = {}, {}
+    for kind in ("dense", "hard"):
+        trainers[kind] = Trainer(*arguments, is_pruned=kind == "hard")
+        first[kind] = seconds(trainers[kind].step)
+    functions = {(3, kind): trainer.step for kind, trainer in trainers.items()}
+    functions.update({(2, kind): step for kind, step in in_tf_keras.items()})
+    times = interleaved(functions, rounds)
+    where = f"step at {batch_size} × {length}"
+    table.add(f"Keras 3, hard: {where} / dense step", times[3, "hard"] / times[3, "dense"], 1.04)
+    name = f"Keras 3, hard: first {where}, compilation, / dense"
+    table.add(name, first["hard"] / first["dense"], 1.3)
+    own = float(np.median(trainers["hard"].callback_seconds[1:]))
+    table.add(f"Keras 3, hard: the callback's own part of a {where}", own / times[3, "hard"], 0.02)
+    for kind in trainers:
+        name = f"Keras 3, {kind}: {where} / tf_keras step"
+        table.add(name, times[3, kind] / times[2, kind])
