@@ -693,3 +693,26 @@ def test_functions_that_were_traced_before_pruning(keras, kind):
     for weight in stripped.weights:
         weight.assign(tf.zeros(weight.shape))
     np.testing.assert_array_equal(stripped(X), np.zeros([32, 3]))
+
+
+def test_callbacks_that_wait_see_sparse_epochs_only(keras):
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_epoch_end=lambda epoch, logs: seen.append(logs["sparsity"])
+    )
+    pruned = prune(mlp(keras))
+    fit(keras, pruned, epochs=3, callbacks=[tf_movprune.OnceSparse(watch)])
+    assert seen == pytest.approx([0.75, 0.75])  # the first of three epochs is not sparse yet
+
+
+def test_summaries_are_written(keras, tmp_path):
+    pytest.importorskip("tensorboard")
+    pruned = prune(mlp(keras))
+    fit(keras, pruned, callbacks=[tf_movprune.PruningSummaries(str(tmp_path))])
+    (file,) = tmp_path.rglob("events*")
+    tags = {
+        value.tag
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+    }
+    assert any("sparsity" in tag for tag in tags), tags
