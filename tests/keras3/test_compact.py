@@ -13,7 +13,7 @@ from keras_hub_families import backbone, draw, inputs_of
 
 import tf_movprune
 from tf_movprune.core.granularity import HEADS, NEURONS
-from tf_movprune.keras3.removable_units import find_units
+from tf_movprune.keras3.units import find_units
 
 TOLERANCE = 1e-5
 UNITS = {  # found in each block

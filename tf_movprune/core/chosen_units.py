@@ -1,4 +1,4 @@
-"""Which heads and neurons of a model are pruned, by the settings of the layers they are part of."""
+"""The choice of heads and neurons to prune, by the settings of the layers they are part of."""
 
 from __future__ import annotations
 

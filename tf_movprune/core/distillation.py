@@ -116,7 +116,7 @@ def check_match(student: dict[str, tf.Tensor], teacher: dict[str, tf.Tensor]) ->
 def targets_of(
     batch: Batch, logits: dict[str, tf.Tensor], mask_of: Callable[[tf.Tensor], tf.Tensor | None]
 ) -> dict[str, Target]:
-    """What each output is compared with.
+    """Returns the labels and weights that each output is compared with.
 
     Args:
       batch: the parts of a batch.

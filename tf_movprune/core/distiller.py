@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
 import tensorflow as tf
@@ -36,15 +36,18 @@ class Step(NamedTuple):
 
 
 class DistillerSteps:
-    """What the Distillers of both shells have besides `keras.Model`.
+    """The parts of a Distiller that are the same in both shells, to be mixed into `keras.Model`.
 
-    A shell adds `__init__`, `compile`, `metrics`, `train_step`, and the methods below that raise
+    A shell adds `__init__`, `metrics`, `train_step`, and the methods below that raise
     NotImplementedError.
     """
 
+    _keras: ModuleType
+    """The module `keras` or `tf_keras`."""
+
     built: Any
-    _has_default_loss: bool
     _trackers: tuple[Any, ...]
+    distribute_strategy: Any
     get_metrics_result: Any
 
     def _set_up(
@@ -57,6 +60,17 @@ class DistillerSteps:
         self.alpha_ce = float(alpha_ce)
         self.built = True
 
+    def compile(
+        self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any
+    ) -> None:
+        self._has_default_loss = loss is None
+        if loss is None:
+            loss = self._keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        super().compile(optimizer, loss, *args, **kwargs)  # type: ignore[misc]
+        # Out of sight, as checkpoints are the student's and the optimizer's.
+        with self.distribute_strategy.scope():
+            vars(self)["_trackers"] = tuple(self._keras.metrics.Mean(name=name) for name in LOSSES)
+
     @property
     def teacher(self) -> Any:
         """The model that is imitated."""
@@ -67,10 +81,6 @@ class DistillerSteps:
         return self.student(without_logits(inputs), training=training)
 
     # ---- what a shell knows
-
-    def _unpack(self, data: Any) -> tuple[Any, Any, Any]:
-        """Inputs, labels and weights of an element of a dataset."""
-        raise NotImplementedError
 
     def _mask_of(self, tensor: tf.Tensor) -> tf.Tensor | None:
         """The Keras mask that a tensor carries."""
@@ -94,7 +104,7 @@ class DistillerSteps:
         return self.student(self._batch(data).inputs, training=False)
 
     def _batch(self, data: Any) -> Batch:
-        return batch_of(*self._unpack(as_data(data)))
+        return batch_of(*self._keras.utils.unpack_x_y_sample_weight(as_data(data)))
 
     def _teacher_logits(self, batch: Batch) -> dict[str, tf.Tensor]:
         if batch.teacher_logits is not None:
@@ -142,10 +152,6 @@ class DistillerSteps:
         if step.losses[1] is not None:
             self._update_compiled_metrics(step)
         return self.get_metrics_result()
-
-    def _keep_trackers(self, trackers: Iterable[Any]) -> None:
-        """Keeps metrics out of sight: checkpoints are the student's and the optimizer's."""
-        vars(self)["_trackers"] = tuple(trackers)
 
     # ---- saving
 

@@ -6,6 +6,7 @@ Layers are known here by their `kernel` and `bias` alone, and groups of units by
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -69,7 +70,7 @@ class Group(Protocol):
     def reader(self) -> Any: ...
 
     def constants(self, sources: Sequence[Matrix]) -> np.ndarray:
-        """What the reader gets of each column if that depends on no input, NaN otherwise."""
+        """The value of each column at the reader, or NaN if it depends on an input."""
         ...
 
 
@@ -191,3 +192,34 @@ def fold_empty_units(
     while any([unit.fold_empty(weights) for unit in units]):
         pass  # removed units may have been the last readers of others
     return units, weights
+
+
+def removed_of_each_kind(units: Sequence[KeptUnits]) -> dict[str, tuple[int, int]]:
+    """The numbers of removed and of all `"heads"` and `"neurons"`."""
+    removed = {}
+    for kind in Units:
+        those = [unit for unit in units if unit.group.kind is kind]
+        total = sum(unit.group.size for unit in those)
+        removed[kind.value] = (total - sum(len(unit.kept) for unit in those), total)
+    return removed
+
+
+# ---- checks and warnings of `compact`
+
+
+def check_has_weights(model: Any) -> None:
+    """Raises ValueError if a Keras model is not built."""
+    if not (model.built and model.weights):
+        raise ValueError(
+            f"{model.name!r} has no weights. Call it once on example inputs before compacting it."
+        )
+
+
+def warn_of_nothing_removed(name: str) -> None:
+    """Warns the caller of `tf_movprune.compact` that a model has no empty heads or neurons."""
+    warnings.warn(
+        f"No head and no neuron of {name!r} is empty, and nothing was removed. Single zeros, and "
+        "blocks of them, leave all heads and neurons something to do, and as many empty neurons "
+        "stay as multiple_of asks for.",
+        stacklevel=4,
+    )

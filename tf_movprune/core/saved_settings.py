@@ -1,4 +1,4 @@
-"""What files of weights tell about how a layer was pruned, besides its variables."""
+"""The marks in files of weights that tell how a layer was pruned, besides its variables."""
 
 from __future__ import annotations
 

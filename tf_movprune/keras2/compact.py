@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -13,8 +12,15 @@ import numpy as np
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_integer
-from tf_movprune.core.empty_units import KeptUnits, Matrices, Matrix, fold_empty_units
-from tf_movprune.core.granularity import Units
+from tf_movprune.core.empty_units import (
+    KeptUnits,
+    Matrices,
+    Matrix,
+    check_has_weights,
+    fold_empty_units,
+    removed_of_each_kind,
+    warn_of_nothing_removed,
+)
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, forget_compilation, keras
 from tf_movprune.keras2.kernel_attributes import build_attention
@@ -29,18 +35,10 @@ def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
     """Removes empty heads and neurons; see `tf_movprune.compact`."""
     check_stripped(model)
     multiple_of = check_integer("multiple_of", multiple_of, example=8, minimum=1)
-    if not (model.built and model.weights):
-        raise ValueError(
-            f"{model.name!r} has no weights. Call it once on example inputs before compacting it."
-        )
+    check_has_weights(model)
     units, weights = fold_empty_units(find_units(LayerTree(model)), multiple_of=multiple_of)
     if all(unit.keeps_all for unit in units):
-        warnings.warn(
-            f"No head and no neuron of {model.name!r} is empty, and nothing was removed. Single "
-            "zeros, and blocks of them, leave all heads and neurons something to do, and as many "
-            "empty neurons stay as multiple_of asks for.",
-            stacklevel=3,
-        )
+        warn_of_nothing_removed(model.name)
         return model
     smaller = _rebuilt(model, units, weights)
     _record(smaller, units)
@@ -65,11 +63,7 @@ def compacted(
       The smaller model, and the numbers of removed and of all `"heads"` and `"neurons"`.
     """
     units, weights = fold_empty_units(find_units(LayerTree(model)), rows, min_sparsity)
-    removed = {}
-    for kind in Units:
-        those = [unit for unit in units if unit.group.kind is kind]
-        total = sum(unit.group.size for unit in those)
-        removed[kind.value] = (total - sum(len(unit.kept) for unit in those), total)
+    removed = removed_of_each_kind(units)
     if all(unit.keeps_all for unit in units):
         yield model, removed
         return

@@ -12,7 +12,7 @@ from tf_movprune.core.distillation_checks import (
     check_not_pruned,
     check_numbers,
 )
-from tf_movprune.core.distiller import LOSSES, DistillerSteps, Step
+from tf_movprune.core.distiller import DistillerSteps, Step
 from tf_movprune.keras2.batches import ends_in_probabilities, keras_arguments
 from tf_movprune.keras2.compat import check_keras_object, keras, keras_mask
 from tf_movprune.keras2.layer_tree import pruned_layers
@@ -28,6 +28,8 @@ class Distiller(DistillerSteps, keras.Model):
       alpha_distil: weight of KL, at least 0.
       alpha_ce: weight of CE, at least 0.
     """
+
+    _keras = keras
 
     def __init__(
         self,
@@ -46,14 +48,6 @@ class Distiller(DistillerSteps, keras.Model):
         super().__init__(autocast=False, **kwargs)
         self._set_up(student, teacher, temperature, alpha_distil, alpha_ce)
 
-    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
-        self._has_default_loss = loss is None
-        if loss is None:
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        super().compile(optimizer, loss, *args, **kwargs)
-        with self.distribute_strategy.scope():
-            self._keep_trackers(keras.metrics.Mean(name=name) for name in LOSSES)
-
     @property
     def metrics(self):
         trackers = vars(self).get("_trackers", ())
@@ -68,9 +62,6 @@ class Distiller(DistillerSteps, keras.Model):
             step = self._forward(batch, teacher_logits, training=True)
         self.optimizer.minimize(step.losses[0], self.trainable_variables, tape=tape)
         return self._logs(step)
-
-    def _unpack(self, data):
-        return keras.utils.unpack_x_y_sample_weight(data)
 
     def _mask_of(self, tensor):
         return keras_mask(tensor)

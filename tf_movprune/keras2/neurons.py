@@ -5,14 +5,13 @@ from __future__ import annotations
 import collections
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tf_movprune.core.dense_chains import LayerKinds, chain_of, unbranched_paths
 from tf_movprune.core.empty_units import Matrix
 from tf_movprune.core.granularity import NEURONS, Units
-from tf_movprune.core.wording import counted
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import Layer, is_graph_network, keras
 from tf_movprune.keras2.layer_tree import LayerTree
@@ -24,17 +23,22 @@ _ELEMENTWISE = [
         *("selu", "sigmoid", "softplus", "softsign", "swish", "tanh"),
     )
 ]
-_ELEMENTWISE_LAYERS = (
-    keras.layers.ELU,
-    keras.layers.LeakyReLU,
-    keras.layers.ReLU,
-    keras.layers.ThresholdedReLU,
-)
-_NOISE_LAYERS = (
-    keras.layers.Dropout,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.SpatialDropout1D,
+_KINDS = LayerKinds(
+    dense=keras.layers.Dense,
+    activation=keras.layers.Activation,
+    elementwise=_ELEMENTWISE,
+    elementwise_layers=(
+        keras.layers.ELU,
+        keras.layers.LeakyReLU,
+        keras.layers.ReLU,
+        keras.layers.ThresholdedReLU,
+    ),
+    noise_layers=(
+        keras.layers.Dropout,
+        keras.layers.GaussianDropout,
+        keras.layers.GaussianNoise,
+        keras.layers.SpatialDropout1D,
+    ),
 )
 
 
@@ -112,16 +116,9 @@ def _in_chain(model: keras.Sequential) -> Iterator[Sequence[Layer]]:
 
 def _in_graph(model: keras.Model) -> Iterator[Sequence[Layer]]:
     """From each layer on, the layers that follow as long as each has one reader."""
-    nodes = compat.graph_nodes(model)
-    readers: dict[int, list[Any]] = collections.defaultdict(list)
-    for node in nodes:
-        for parent in node.parent_nodes:
-            readers[id(parent)].append(node)
     outputs = {id(node.layer) for node in compat.output_nodes(model)}
-    for node in nodes:
-        path = [node]
-        while len(readers[id(path[-1])]) == 1 and id(path[-1].layer) not in outputs:
-            path.extend(readers[id(path[-1])])
+    nodes = compat.graph_nodes(model)
+    for path in unbranched_paths(nodes, lambda node: id(node.layer) in outputs):
         yield [node.layer for node in path]
 
 
@@ -130,32 +127,7 @@ def _neurons(path: Sequence[Layer], uses: Mapping[int, int]) -> Neurons | str:
 
     Words for that follow the name of the layer.
     """
-    first = path[0]
-    if type(first) is not keras.layers.Dense:
-        return f"is a {type(first).__name__}"
-    if not first.built:
-        return "is not built"
-    if uses[id(first)] != 1:
-        return f"is used in {counted(uses[id(first)], 'place')}"
-    if first.activation not in _ELEMENTWISE:
-        name = getattr(first.activation, "__name__", type(first.activation).__name__)
-        return f"has the activation {name}"
-    activations = [first.activation]
-    for layer in path[1:]:
-        if _is_dense(layer, uses):
-            return Neurons(first, layer, activations)
-        if _is_elementwise(layer):
-            activations.append(layer)
-        elif type(layer) not in _NOISE_LAYERS:
-            return f"is followed by {layer.name!r} ({type(layer).__name__})"
-    return "is read by no dense layer, or by others too"
-
-
-def _is_dense(layer: Layer, uses: Mapping[int, int]) -> bool:
-    return type(layer) is keras.layers.Dense and layer.built and uses[id(layer)] == 1
-
-
-def _is_elementwise(layer: Layer) -> bool:
-    if type(layer) is keras.layers.Activation:
-        return layer.activation in _ELEMENTWISE
-    return type(layer) in _ELEMENTWISE_LAYERS
+    chain = chain_of(path, uses, _KINDS)
+    if isinstance(chain, str):
+        return chain
+    return Neurons(path[0], path[chain.length], chain.activations)

@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import pathlib
-import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,32 +14,31 @@ from typing import Any
 import keras
 
 from tf_movprune.core.arguments import check_integer
-from tf_movprune.core.empty_units import KeptUnits, Matrices, fold_empty_units
-from tf_movprune.core.granularity import HEADS, Units
+from tf_movprune.core.empty_units import (
+    KeptUnits,
+    Matrices,
+    check_has_weights,
+    fold_empty_units,
+    removed_of_each_kind,
+    warn_of_nothing_removed,
+)
+from tf_movprune.core.granularity import HEADS
 from tf_movprune.keras3 import compat, keras_hub
 from tf_movprune.keras3.compacted_layer import record_sizes, register_classes
-from tf_movprune.keras3.removable_units import find_units
 from tf_movprune.keras3.resizing import resize_attention, resize_dense, restorer
 from tf_movprune.keras3.saving import check_stripped
 from tf_movprune.keras3.training_guard import unguard_training
+from tf_movprune.keras3.units import find_units
 
 
 def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
     """Removes empty heads and neurons in place; see `tf_movprune.compact`."""
     check_stripped(model)
     multiple_of = check_integer("multiple_of", multiple_of, example=8, minimum=1)
-    if not (model.built and model.weights):
-        raise ValueError(
-            f"{model.name!r} has no weights. Call it once on example inputs before compacting it."
-        )
+    check_has_weights(model)
     units, weights = fold_empty_units(find_units(model), multiple_of=multiple_of)
     if all(unit.keeps_all for unit in units):
-        warnings.warn(
-            f"No head and no neuron of {model.name!r} is empty, and nothing was removed. Single "
-            "zeros, and blocks of them, leave all heads and neurons something to do, and as many "
-            "empty neurons stay as multiple_of asks for.",
-            stacklevel=3,
-        )
+        warn_of_nothing_removed(model.name)
         return model
     restore = _restorer(model, units)
     try:
@@ -69,11 +67,7 @@ def compacted(
       The model, and the numbers of removed and of all `"heads"` and `"neurons"`.
     """
     units, weights = fold_empty_units(find_units(model), rows, min_sparsity)
-    removed = {}
-    for kind in Units:
-        those = [unit for unit in units if unit.group.kind is kind]
-        total = sum(unit.group.size for unit in those)
-        removed[kind.value] = (total - sum(len(unit.kept) for unit in those), total)
+    removed = removed_of_each_kind(units)
     restore = _restorer(model, units)
     try:
         _shrink(units, weights)

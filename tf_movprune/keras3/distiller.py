@@ -14,7 +14,7 @@ from tf_movprune.core.distillation_checks import (
     check_not_pruned,
     check_numbers,
 )
-from tf_movprune.core.distiller import LOSSES, DistillerSteps, Step
+from tf_movprune.core.distiller import DistillerSteps, Step
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.layer_tree import pruned_layers
 from tf_movprune.keras3.training_guard import guard_training
@@ -30,6 +30,8 @@ class Distiller(DistillerSteps, keras.Model):
       alpha_distil: weight of KL, at least 0.
       alpha_ce: weight of CE, at least 0.
     """
+
+    _keras = keras
 
     def __init__(
         self,
@@ -52,14 +54,6 @@ class Distiller(DistillerSteps, keras.Model):
         if layers:
             guard_training(self, list(layers.values()))
 
-    def compile(self, optimizer="rmsprop", loss=None, *args, **kwargs):
-        self._has_default_loss = loss is None
-        if loss is None:
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        super().compile(optimizer, loss, *args, **kwargs)
-        with self.distribute_strategy.scope():
-            self._keep_trackers(keras.metrics.Mean(name=name) for name in LOSSES)
-
     @property
     def metrics(self):
         if not self.compiled:
@@ -76,9 +70,6 @@ class Distiller(DistillerSteps, keras.Model):
         gradients = tape.gradient(loss, variables)
         self.optimizer.apply_gradients(zip(gradients, variables))
         return self._logs(step)
-
-    def _unpack(self, data):
-        return keras.utils.unpack_x_y_sample_weight(data)
 
     def _mask_of(self, tensor):
         return compat.keras_mask(tensor)

@@ -17,7 +17,7 @@ from tf_movprune.keras3.kernel_places import Place
 from tf_movprune.keras3.layer_tree import walk
 from tf_movprune.keras3.movement_mask import MovementMask
 from tf_movprune.keras3.pruned_layer import MaskedPlace, add_mask, begin, state_of, watch
-from tf_movprune.keras3.removable_units import RemovableUnits, find_units, neurons_in_graphs
+from tf_movprune.keras3.units import UnitGroup, find_units, neurons_in_graphs
 
 _KNOWN = {
     HEADS: "Known are Keras's own MultiHeadAttention, and those attention layers of KerasHub that "
@@ -37,7 +37,7 @@ class SharedMask(NamedTuple):
       settings: how they are pruned.
     """
 
-    units: RemovableUnits
+    units: UnitGroup
     settings: Settings
 
 
@@ -72,7 +72,7 @@ def share_masks(
     def obstacle(path: str, kind: Units) -> str:
         return _obstacle(layers[path], kind, in_graphs)
 
-    def paths_of(units: RemovableUnits) -> list[str]:
+    def paths_of(units: UnitGroup) -> list[str]:
         return [paths[id(layer)] for layer in (*units.sources, units.reader)]
 
     with_paths = [(units, paths_of(units)) for units in groups]
@@ -81,7 +81,7 @@ def share_masks(
     return masks, {path: everything[path] for path in members}
 
 
-def _obstacle(layer: Layer, kind: Units, in_graphs: Mapping[int, RemovableUnits | str]) -> str:
+def _obstacle(layer: Layer, kind: Units, in_graphs: Mapping[int, UnitGroup | str]) -> str:
     """Why a layer has no part in heads or neurons, in words that follow its name."""
     if kind is HEADS:
         return f"is a {type(layer).__name__}, and in no attention that is known"
@@ -117,7 +117,7 @@ def attach_shared(layers: Sequence[Layer], masks: Sequence[SharedMask]) -> None:
         watch(layer)
 
 
-def _parts(units: RemovableUnits) -> Iterator[tuple[Place, Part]]:
+def _parts(units: UnitGroup) -> Iterator[tuple[Place, Part]]:
     """The weights that heads or neurons are made of, with their places."""
 
     def at(layer: Layer, name: str, axis: int) -> tuple[Place, Part]:

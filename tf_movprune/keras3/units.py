@@ -10,9 +10,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_movprune.core.dense_chains import LayerKinds, chain_of, unbranched_paths
 from tf_movprune.core.empty_units import Matrix
 from tf_movprune.core.granularity import HEADS, NEURONS, Units
-from tf_movprune.core.wording import counted
 from tf_movprune.keras3 import compat, keras_hub
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.layer_tree import children, walk
@@ -27,18 +27,23 @@ _ELEMENTWISE = [
     )
     if hasattr(module, name)
 ]
-_ELEMENTWISE_LAYERS = (keras.layers.ELU, keras.layers.LeakyReLU, keras.layers.ReLU)
-_NOISE_LAYERS = (
-    keras.layers.AlphaDropout,
-    keras.layers.Dropout,
-    keras.layers.GaussianDropout,
-    keras.layers.GaussianNoise,
-    keras.layers.SpatialDropout1D,
+_KINDS = LayerKinds(
+    dense=keras.layers.Dense,
+    activation=keras.layers.Activation,
+    elementwise=_ELEMENTWISE,
+    elementwise_layers=(keras.layers.ELU, keras.layers.LeakyReLU, keras.layers.ReLU),
+    noise_layers=(
+        keras.layers.AlphaDropout,
+        keras.layers.Dropout,
+        keras.layers.GaussianDropout,
+        keras.layers.GaussianNoise,
+        keras.layers.SpatialDropout1D,
+    ),
 )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class RemovableUnits:
+class UnitGroup:
     """Heads or neurons.
 
     Attributes:
@@ -74,7 +79,7 @@ class RemovableUnits:
         return np.where((first == 0) | (second == 0), 0, first * second)
 
 
-def find_units(model: Layer, *, to_remove: bool = True) -> list[RemovableUnits]:
+def find_units(model: Layer, *, to_remove: bool = True) -> list[UnitGroup]:
     """Finds the heads and neurons of a built model without pruned layers.
 
     Left out are the heads of attention with grouped queries or a gate, and of classes other than
@@ -92,14 +97,14 @@ def find_units(model: Layer, *, to_remove: bool = True) -> list[RemovableUnits]:
             if layer.built and not compat.has_gate(layer):
                 *sources, reader = compat.attention_projections(layer)
                 size = compat.head_count(layer)
-                found.append(RemovableUnits(HEADS, size, sources, reader, owner=layer))
+                found.append(UnitGroup(HEADS, size, sources, reader, owner=layer))
         elif (parts := keras_hub.feed_forward(layer)) is not None and parts.sources[0].built:
             *_, size = parts.sources[0].kernel.shape
             if all(map(_is_elementwise_function, parts.activations)):
                 found.append(
-                    RemovableUnits(NEURONS, size, parts.sources, parts.reader, parts.activations)
+                    UnitGroup(NEURONS, size, parts.sources, parts.reader, parts.activations)
                 )
-    found.extend(x for x in neurons_in_graphs(layers).values() if isinstance(x, RemovableUnits))
+    found.extend(x for x in neurons_in_graphs(layers).values() if isinstance(x, UnitGroup))
     if not to_remove:
         return found
     shows_scores = _layers_that_return_scores(layers)
@@ -134,7 +139,7 @@ def _layers_that_return_scores(layers: Sequence[Layer]) -> set[int]:
 # ---- dense layers that follow each other in a graph
 
 
-def neurons_in_graphs(layers: Sequence[Layer]) -> dict[int, RemovableUnits | str]:
+def neurons_in_graphs(layers: Sequence[Layer]) -> dict[int, UnitGroup | str]:
     """The neurons of each layer in a graph, or words for what is in the way, by the layer's id.
 
     Args:
@@ -162,48 +167,20 @@ def _uses(layers: Sequence[Layer]) -> Mapping[int, int]:
 
 def _paths(model: keras.Model) -> Iterator[Sequence[Any]]:
     """From each node of a graph on, the nodes that follow as long as each has one reader."""
-    nodes = compat.graph_nodes(model)
-    readers: dict[int, list[Any]] = collections.defaultdict(list)
-    for node in nodes:
-        for parent in node.parent_nodes:
-            readers[id(parent)].append(node)
     outputs = {id(operation) for operation in compat.output_operations(model)}
-    for node in nodes:
-        path = [node]
-        while len(readers[id(path[-1])]) == 1 and id(path[-1].operation) not in outputs:
-            path.extend(readers[id(path[-1])])
-        yield path
+    nodes = compat.graph_nodes(model)
+    return unbranched_paths(nodes, lambda node: id(node.operation) in outputs)
 
 
-def _neurons(path: Sequence[Any], uses: Mapping[int, int]) -> RemovableUnits | str:
+def _neurons(path: Sequence[Any], uses: Mapping[int, int]) -> UnitGroup | str:
     """The neurons of the first layer in a path, if a dense layer reads them, or why it has none.
 
     Words for that follow the name of the layer.
     """
-    first = path[0].operation
-    if type(first) is not keras.layers.Dense:
-        return f"is a {type(first).__name__}"
-    if uses[id(first)] != 1:
-        return f"is used in {counted(uses[id(first)], 'place')}"
-    if first.activation not in _ELEMENTWISE:
-        name = getattr(first.activation, "__name__", type(first.activation).__name__)
-        return f"has the activation {name}"
-    activations, tensors = [first.activation], list(path[0].output_tensors)
-    for node in path[1:]:
-        layer = node.operation
-        if _is_dense(layer, uses):
-            return RemovableUnits(
-                NEURONS, first.units, [first], layer, activations, tensors=tensors
-            )
-        if type(layer) in _ELEMENTWISE_LAYERS or (
-            type(layer) is keras.layers.Activation and layer.activation in _ELEMENTWISE
-        ):
-            activations.append(layer)
-        elif type(layer) not in _NOISE_LAYERS:
-            return f"is followed by {layer.name!r} ({type(layer).__name__})"
-        tensors.extend(node.output_tensors)
-    return "is read by no dense layer, or by others too"
-
-
-def _is_dense(layer: Any, uses: Mapping[int, int]) -> bool:
-    return type(layer) is keras.layers.Dense and layer.built and uses[id(layer)] == 1
+    layers = [node.operation for node in path]
+    chain = chain_of(layers, uses, _KINDS)
+    if isinstance(chain, str):
+        return chain
+    first, reader = layers[0], layers[chain.length]
+    tensors = [tensor for node in path[: chain.length] for tensor in node.output_tensors]
+    return UnitGroup(NEURONS, first.units, [first], reader, chain.activations, tensors=tensors)
