@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 import keras
@@ -13,7 +12,8 @@ import tensorflow as tf
 import tf_movprune
 from benchmarks import models
 from benchmarks.measuring import Table, interleaved, seconds
-from examples.keras_hub_bert import with_exact_gelu
+from benchmarks.training import Trainer
+from examples import keras_hub_bert
 
 
 def bert_classifier(shape: str) -> keras.Model:
@@ -32,47 +32,24 @@ def bert_classifier(shape: str) -> keras.Model:
         if "embedding" in layer.name:
             layer.trainable = False
     model = keras_hub.models.BertTextClassifier(backbone, num_classes=2, preprocessor=None)
-    return with_exact_gelu(model)
+    return keras_hub_bert.with_exact_gelu(model)
 
 
-class Trainer:
-    """What `fit` does in each step: the callback, then the compiled train function."""
-
-    def __init__(self, shape: str, batch_size: int, length: int, steps: int, *, is_pruned: bool):
-        self.model = bert_classifier(shape)
-        callbacks = []
-        if is_pruned:
-            schedule = tf_movprune.CubicSparsity(0.9, begin_step=0, end_step=steps)
-            method = tf_movprune.HardMovement(tf_movprune.MagnitudeScores(1e-3))
-            tf_movprune.prune_low_movement(self.model, schedule, method)
-            callbacks.append(tf_movprune.UpdatePruningStep())
-        optimizer = tf_movprune.create_optimizer(3e-5, 2 * steps, 100, model=self.model)
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        self.model.compile(optimizer, loss, jit_compile=True)
-        inputs, labels = models.random_batch(batch_size, length)
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        inputs = {"token_ids": ids, "padding_mask": mask, "segment_ids": tf.zeros_like(ids)}
-        dataset = tf.data.Dataset.from_tensors((inputs, labels)).cache().repeat()
-        self.callbacks = keras.callbacks.CallbackList(
-            callbacks, model=self.model, epochs=1, steps=2 * steps, verbose=0
-        )
-        self.iterator, self.steps = iter(dataset), 0
-        self.callback_seconds: list[float] = []
-
-    def step(self) -> None:
-        if not self.steps:  # compiles the refresh of masks too
-            self.callbacks.on_train_begin()
-            self.callbacks.on_epoch_begin(0)
-            self.model.make_train_function()
-        start = time.perf_counter()
-        self.callbacks.on_train_batch_begin(self.steps)
-        begun = time.perf_counter()
-        logs = self.model.train_function(self.iterator)
-        float(logs["loss"])
-        ended = time.perf_counter()
-        self.callbacks.on_train_batch_end(self.steps, logs)
-        self.callback_seconds.append(begun - start + time.perf_counter() - ended)
-        self.steps += 1
+def trainer(shape: str, batch_size: int, length: int, steps: int, *, is_pruned: bool) -> Trainer:
+    """Takes steps of the dense model, or of the pruned one, whose masks each step refreshes."""
+    model, callbacks = bert_classifier(shape), []
+    if is_pruned:
+        schedule = tf_movprune.CubicSparsity(0.9, begin_step=0, end_step=steps)
+        method = tf_movprune.HardMovement(tf_movprune.MagnitudeScores(1e-3))
+        tf_movprune.prune_low_movement(model, schedule, method)
+        callbacks.append(tf_movprune.UpdatePruningStep())
+    optimizer = tf_movprune.create_optimizer(3e-5, 2 * steps, 100, model=model)
+    inputs, labels = models.random_batch(batch_size, length)
+    batch = keras_hub_bert.inputs(inputs["input_ids"]), labels
+    dataset = tf.data.Dataset.from_tensors(batch).cache().repeat()
+    return Trainer(
+        keras, model, callbacks, dataset, 2 * steps, optimizer=optimizer, jit_compile=True
+    )
 
 
 def measure(
@@ -99,9 +76,9 @@ def measure(
         step()  # the first program of a process pays for more than itself
     trainers, first = {}, {}
     for kind in ("dense", "hard"):
-        trainers[kind] = Trainer(*arguments, is_pruned=kind == "hard")
+        trainers[kind] = trainer(*arguments, is_pruned=kind == "hard")
         first[kind] = seconds(trainers[kind].step)
-    functions = {(3, kind): trainer.step for kind, trainer in trainers.items()}
+    functions = {(3, kind): each.step for kind, each in trainers.items()}
     functions.update({(2, kind): step for kind, step in in_tf_keras.items()})
     times = interleaved(functions, rounds)
     where = f"step at {batch_size} × {length}"

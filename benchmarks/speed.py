@@ -32,6 +32,7 @@ import tf_keras as keras
 import tf_movprune
 from benchmarks import keras3_speed, models
 from benchmarks.measuring import Table, draw_scores, interleaved, seconds
+from benchmarks.training import Trainer
 from examples import hugging_face_bert
 from examples.downloads import minilm_folder
 from examples.sentiment_data import LENGTHS, encoded, load_task, training_batches
@@ -66,30 +67,6 @@ def prune(model: keras.Model, variant: str) -> keras.optimizers.Optimizer:
     return tf_movprune.create_optimizer(3e-5, 2 * STEPS, 100, score_optimizer=score_optimizer)
 
 
-class Trainer:
-    """What `fit` does in each step: the callback, then the compiled train function."""
-
-    def __init__(self, model: keras.Model, callbacks, dataset, **compile_arguments):
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(loss=loss, **compile_arguments)
-        self.callbacks = keras.callbacks.CallbackList(
-            callbacks, model=model, epochs=1, steps=2 * STEPS, verbose=0
-        )
-        self.model, self.iterator, self.steps = model, iter(dataset), 0
-        self.function = None
-
-    def step(self) -> None:
-        if self.function is None:  # compiles the refresh of masks too
-            self.callbacks.on_train_begin()
-            self.callbacks.on_epoch_begin(0)
-            self.function = self.model.make_train_function()
-        self.callbacks.on_train_batch_begin(self.steps)
-        logs = self.function(self.iterator)
-        float(logs["loss"])
-        self.callbacks.on_train_batch_end(self.steps, logs)
-        self.steps += 1
-
-
 def taking_turns(*batches) -> tf.data.Dataset:
     """Endless: one batch, or several, which may be of different lengths."""
     endless = [tf.data.Dataset.from_tensors(batch).cache().repeat() for batch in batches]
@@ -106,7 +83,9 @@ def trainer(shape: str, length: int | Sequence[int], variant: str, **compile_arg
     compile_arguments = {"jit_compile": True, **compile_arguments}
     lengths = [length] if isinstance(length, int) else length
     dataset = taking_turns(*(models.random_batch(BATCH, n) for n in lengths))
-    return Trainer(model, callbacks, dataset, optimizer=optimizer, **compile_arguments)
+    return Trainer(
+        keras, model, callbacks, dataset, 2 * STEPS, optimizer=optimizer, **compile_arguments
+    )
 
 
 # ---- measuring
@@ -350,7 +329,8 @@ def measure_others(table: Table, shape: str, length: int, rounds: int) -> None:
         inputs, labels = models.random_batch(BATCH, length)
         # tfmot's masks are updated under conditions with assertions, which XLA cannot compile.
         dataset = taking_turns((inputs["input_ids"], labels))
-        return Trainer(model, callbacks, dataset, optimizer=keras.optimizers.Adam(3e-5))
+        optimizer = keras.optimizers.Adam(3e-5)
+        return Trainer(keras, model, callbacks, dataset, 2 * STEPS, optimizer=optimizer)
 
     def compare(name: str, trainers: dict[str, Trainer]) -> None:
         for each in trainers.values():
