@@ -20,7 +20,7 @@ MATRICES = {
     "intermediate.dense": "intermediate",
     "bert_output.dense": "output",
 }
-"""What the paths of the matrices of a layer end with, and their titles."""
+"""Titles of the matrices of a layer, by the ends of their paths."""
 
 transformers.logging.set_verbosity_error()
 

@@ -20,7 +20,7 @@ MATRICES = {
     "_feedforward_intermediate_dense": "intermediate",
     "_feedforward_output_dense": "output",
 }
-"""What the paths of the matrices of a layer end with, and their titles."""
+"""Titles of the matrices of a layer, by the ends of their paths."""
 
 
 def load(folder: str, seed: int = 0) -> keras.Model:

@@ -1,6 +1,7 @@
 """Fixtures of all tests."""
 
 import gc
+import importlib
 import types
 
 import pytest
@@ -25,6 +26,14 @@ def refresh_without_xla(monkeypatch):
     graph_only = types.ModuleType("tensorflow")
     graph_only.__getattr__ = lambda name: function if name == "function" else getattr(tf, name)
     monkeypatch.setattr("tf_movprune.core.update_step.tf", graph_only)
+
+
+@pytest.fixture(params=("tf_keras", "keras"))
+def keras(request):
+    """Each of the two Kerases, seeded, for what the library promises for both."""
+    module = importlib.import_module(request.param)
+    module.utils.set_random_seed(0)
+    return module
 
 
 @pytest.fixture(autouse=True)

@@ -1,21 +1,14 @@
-"""What `compact` promises for models of either Keras."""
+"""Tests of `compact` on models of either Keras."""
 
 import numpy as np
 import pytest
-from shells import KERASES, keras_of
+import tensorflow as tf
 
 import tf_movprune
 
 TOLERANCE = 1e-5
 X = np.random.RandomState(0).standard_normal([4, 8]).astype("float32")
 SEQUENCES = np.random.RandomState(1).standard_normal([2, 7, 8]).astype("float32")
-
-
-@pytest.fixture(params=KERASES)
-def keras(request):
-    module = keras_of(request.param)
-    module.utils.set_random_seed(0)
-    return module
 
 
 def draw(model, seed=0):
@@ -96,6 +89,7 @@ def test_neurons_that_depend_on_each_other_stay(keras):
         chain(keras, activation="softmax"),
         chain(keras, between=[keras.layers.LayerNormalization()]),
         chain(keras, functional=True, between=[keras.layers.Activation("softmax")]),
+        chain(keras, activation=lambda x: x / (1 + tf.reduce_sum(x**2, axis=-1, keepdims=True))),
     ):
         draw(model)
         zero(model.get_layer("second"), [0, 5])
@@ -104,7 +98,9 @@ def test_neurons_that_depend_on_each_other_stay(keras):
         assert widths(model) == [12, 10, 3]
 
 
-@pytest.mark.parametrize("kind", ["two readers", "an output", "used twice", "elsewhere"])
+@pytest.mark.parametrize(
+    "kind", ["two readers", "an output", "used twice", "used on two inputs", "elsewhere"]
+)
 def test_neurons_that_others_see_stay(keras, kind):
     inputs = keras.Input([8])
     first, second = keras.layers.Dense(8, "relu"), keras.layers.Dense(3)
@@ -116,6 +112,9 @@ def test_neurons_that_others_see_stay(keras, kind):
         outputs.append(hidden)
     elif kind == "used twice":
         outputs.append(keras.layers.Add()([first(hidden), inputs]))
+    elif kind == "used on two inputs":  # each use has one reader
+        inputs = [inputs, keras.Input([8])]
+        outputs.append(keras.layers.Dense(2)(first(inputs[1])))
     else:
         outputs.append(keras.Model(inputs, first(inputs))(inputs))
     model = keras.Model(inputs, outputs)
@@ -190,7 +189,9 @@ def test_what_was_shrunk_for_a_file_is_as_it_was(keras, tmp_path):
     assert sizes[0] < sizes[1]
 
 
-@pytest.mark.parametrize("multiple_of, error", [(0, ValueError), (True, TypeError)])
+@pytest.mark.parametrize(
+    "multiple_of, error", [(0, ValueError), (True, TypeError), (8.0, TypeError)]
+)
 def test_multiple_of_is_a_positive_integer(keras, multiple_of, error):
     model = chain(keras)
     empty_some(model)

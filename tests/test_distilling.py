@@ -1,4 +1,4 @@
-"""What distillation promises for models of either Keras."""
+"""Tests of distillation on models of either Keras."""
 
 import numpy as np
 import pytest
@@ -16,13 +16,6 @@ X = RANDOM.standard_normal([24, 8]).astype("float32")
 Y = RANDOM.randint(0, 3, 24).astype("int32")
 IDS = RANDOM.randint(1, 20, [24, 5]).astype("int32")
 RAMP = tf_movprune.CubicSparsity(0.75, begin_step=0, end_step=6)
-
-
-@pytest.fixture(params=KERASES)
-def keras(request):
-    module = keras_of(request.param)
-    module.utils.set_random_seed(0)
-    return module
 
 
 def classifier(keras, size=16, **kwargs):

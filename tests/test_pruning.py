@@ -23,13 +23,6 @@ RAMP = CubicSparsity(0.75, begin_step=0, end_step=6)
 START = tf_movprune.MagnitudeScores(0.01)
 
 
-@pytest.fixture(params=KERASES)
-def keras(request):
-    module = keras_of(request.param)
-    module.utils.set_random_seed(0)
-    return module
-
-
 def mlp(keras, **kwargs):
     return keras.Sequential(
         [

@@ -1,4 +1,4 @@
-"""What pruning of whole heads and neurons promises for models of either Keras."""
+"""Tests of pruning whole heads and neurons of models of either Keras."""
 
 import numpy as np
 import pytest
@@ -16,13 +16,6 @@ SCHEDULE = tf_movprune.CubicSparsity(0.5, begin_step=0, end_step=4)
 START = tf_movprune.MagnitudeScores(0.01)
 X = np.random.RandomState(0).standard_normal([24, 6]).astype("float32")
 SEQUENCES = np.random.RandomState(1).standard_normal([24, 5, 8]).astype("float32")
-
-
-@pytest.fixture(params=KERASES)
-def keras(request):
-    module = keras_of(request.param)
-    module.utils.set_random_seed(0)
-    return module
 
 
 def draw_biases(model):

@@ -1,4 +1,4 @@
-"""What tests of heads and neurons of either Keras share."""
+"""Helpers of the tests of heads and neurons of either Keras."""
 
 import numpy as np
 import tensorflow as tf

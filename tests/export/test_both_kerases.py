@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
-from shells import KERASES, keras_of
 
 import tf_movprune
 from tf_movprune.core.named_weights import PARTS
@@ -91,13 +90,6 @@ MODELS = {  # model, inputs, names of outputs
     "subclassed": (subclassed, {"x": X}, ["hidden", "logits"]),
     "bert": (bert, TOKENS, ["logits"]),
 }
-
-
-@pytest.fixture(params=KERASES)
-def keras(request):
-    module = keras_of(request.param)
-    module.utils.set_random_seed(0)
-    return module
 
 
 @pytest.fixture(params=MODELS)

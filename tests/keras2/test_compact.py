@@ -132,12 +132,6 @@ def test_what_is_kept_to_round_a_number_needs_no_other_neurons():
     np.testing.assert_allclose(outputs_of(smaller, INPUTS), expected, rtol=0, atol=TOLERANCE)
 
 
-@pytest.mark.parametrize("multiple_of, error", [(0, ValueError), (8.0, TypeError)])
-def test_multiple_of_is_a_positive_integer(multiple_of, error):
-    with pytest.raises(error, match="multiple_of must be"):
-        tf_movprune.compact(sequential(), multiple_of=multiple_of)
-
-
 def test_without_a_bias_to_fold_into_only_what_adds_nothing_goes():
     model = sequential("sigmoid", use_bias=False)  # sigmoid(0) is not 0
     draw(model)
@@ -148,44 +142,6 @@ def test_without_a_bias_to_fold_into_only_what_adds_nothing_goes():
     smaller = tf_movprune.compact(model)
     assert [layer.units for layer in smaller.layers] == [11, 9, 3]
     np.testing.assert_allclose(outputs_of(smaller, INPUTS), expected, rtol=0, atol=TOLERANCE)
-
-
-@pytest.mark.parametrize(
-    ("activation", "between"),
-    [
-        ("softmax", ()),
-        ("linear", (keras.layers.LayerNormalization(),)),
-        ("linear", (keras.layers.Activation("softmax"),)),
-        (lambda x: x / (1 + tf.reduce_sum(x**2, axis=-1, keepdims=True)), ()),
-    ],
-)
-def test_neurons_that_depend_on_each_other_stay(activation, between):
-    model = sequential(activation, between)
-    draw(model)
-    zero(model.get_layer("second").kernel, rows=[0, 5])
-    with pytest.warns(UserWarning, match="nothing was removed"):
-        assert tf_movprune.compact(model) is model
-
-
-@pytest.mark.parametrize("kind", ["two readers", "an output", "used twice", "used on two inputs"])
-def test_neurons_that_others_see_stay(kind):
-    inputs = keras.Input([8])
-    first, second = keras.layers.Dense(8, "relu"), keras.layers.Dense(3)
-    hidden = first(inputs)
-    outputs = [second(hidden)]
-    if kind == "two readers":
-        outputs.append(keras.layers.Dense(2)(hidden))
-    elif kind == "an output":
-        outputs.append(hidden)
-    elif kind == "used twice":
-        outputs.append(keras.layers.Add()([first(hidden), inputs]))
-    else:  # each use has one reader
-        inputs = [inputs, keras.Input([8])]
-        outputs.append(keras.layers.Dense(2)(first(inputs[1])))
-    model = keras.Model(inputs, outputs)
-    zero(second.kernel, rows=[0, 5])
-    with pytest.warns(UserWarning, match="nothing was removed"):
-        tf_movprune.compact(model)
 
 
 class Holder(keras.Model):
