@@ -55,7 +55,8 @@ def prune_low_movement(
       method: a method of choosing masks, or a mapping from patterns to methods; `HardMovement()` by
         default. Layers with equal methods, schedules and block sizes are selected together.
       block_size: granularity of the masks: `Blocks(rows, columns)` or two integers, on kernels [in,
-        out]; `BLOCKS_FLOAT32` and `BLOCKS_INT8` are those that LiteRT runs natively. `HEADS` and
+        out], or on the matrix [in, out] that an `EinsumDense` layer multiplies with;
+        `BLOCKS_FLOAT32` and `BLOCKS_INT8` are those that LiteRT runs natively. `HEADS` and
         `NEURONS` prune attention heads and the neurons between two dense layers, each with one
         score over all its weights and biases, in all its layers. At least one stays in each layer,
         and `minimum_remaining` of the method if that is more. The sparsity of a schedule is then

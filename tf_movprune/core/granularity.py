@@ -15,7 +15,7 @@ class _Size(NamedTuple):
 
 
 class Blocks(_Size):
-    """Blocks of a matrix that are kept or masked as one.
+    """Blocks of a matrix that are kept or masked as one; attention's kernels count as matrices.
 
     Args:
       rows: size along the inputs of a Keras kernel [in, out], at least 1.

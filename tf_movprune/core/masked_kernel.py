@@ -13,6 +13,7 @@ import tensorflow as tf
 from tf_movprune.core.blocks import expand_blocks, expand_units
 from tf_movprune.core.counting import count_true_of_each
 from tf_movprune.core.granularity import Blocks
+from tf_movprune.core.matrix_layout import PLAIN, MatrixLayout, matrix_shape
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.settings import Settings
 
@@ -31,9 +32,33 @@ class Part(NamedTuple):
     is_bias: bool = False
     """True if the weight is masked but not counted, like the biases of heads and neurons."""
 
+    layout: MatrixLayout | None = None
+    """The matrix of the weight that blocks cover; None if they are single weights, or units."""
+
+    @classmethod
+    def in_blocks(
+        cls, weight: tf.Variable, layout: MatrixLayout | None, block_size: tuple[int, int]
+    ) -> Part:
+        """A kernel as the only part of its mask.
+
+        Args:
+          weight: the kernel.
+          layout: its matrix, if it is one.
+          block_size: rows and columns of a block.
+        """
+        is_covered_as_it_is = block_size == (1, 1) or layout == PLAIN
+        return cls(weight, layout=None if is_covered_as_it_is else layout)
+
+    @property
+    def covered_shape(self) -> tuple[int, ...]:
+        """Shape of what a mask covers in blocks."""
+        return matrix_shape(tuple(self.weight.shape), self.layout)
+
     def rows(self, size: int) -> tf.Tensor:
-        """The weight in float32: one row for each of `size` units, or the whole if in blocks."""
+        """The weight in float32: a row for each of `size` units, or the matrix of blocks."""
         weights = tf.cast(tf.convert_to_tensor(self.weight), tf.float32)
+        if self.layout is not None:
+            return self.layout.to_matrix(weights)
         if self.axis is None:
             return weights
         order = [self.axis, *(i for i in range(weights.shape.rank) if i != self.axis)]
@@ -41,6 +66,9 @@ class Part(NamedTuple):
 
     def expand(self, entries: tf.Tensor, block_size: tuple[int, int]) -> tf.Tensor:
         """Repeats the entries of a mask or of scores over the weights that they stand for."""
+        if self.layout is not None:
+            matrix = expand_blocks(entries, block_size)
+            return self.layout.to_kernel(matrix, tuple(self.weight.shape))
         if self.axis is None:
             return expand_blocks(entries, block_size)
         return expand_units(entries, tuple(self.weight.shape), self.axis)

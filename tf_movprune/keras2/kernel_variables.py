@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_movprune.core.blocks import block_shape, check_blocks
 from tf_movprune.core.masked_kernel import MaskedKernel, Part, block_size_of, joined_weights
+from tf_movprune.core.matrix_layout import MatrixLayout, einsum_layout, matrix_shape
 from tf_movprune.core.scores import SCORES_NAME, initial_scores
 from tf_movprune.core.settings import Settings
 from tf_movprune.keras2.compat import Layer, keras
@@ -34,9 +35,28 @@ class SharedKernel:
     kernel: MaskedKernel | None = None
 
 
-def shapes_by_name(path: str, weights: Sequence[tf.Variable]) -> dict[str, tuple[int, ...]]:
-    """Shapes of the kernels of a layer, by the layer's path and the kernel's name."""
-    return {f"{path}.{name}": tuple(weight.shape) for name, weight in short_names(weights)}
+def matrix_shapes(
+    path: str, layer: Layer, weights: Sequence[tf.Variable]
+) -> dict[str, tuple[int, ...]]:
+    """Shapes of kernels, or of their matrices, by the layer's path and the kernel's name.
+
+    Args:
+      path: path of the layer.
+      layer: the layer without a wrapper.
+      weights: its kernels.
+    """
+    layouts = _layouts(layer)
+    return {
+        f"{path}.{name}": matrix_shape(weight.shape.as_list(), layouts.get(id(weight)))
+        for name, weight in short_names(weights)
+    }
+
+
+def _layouts(layer: Layer) -> dict[int, MatrixLayout]:
+    """The matrices that the `EinsumDense` layers in a layer multiply with, by the kernel's id."""
+    einsums = (x for x in (layer, *layer.submodules) if isinstance(x, keras.layers.EinsumDense))
+    found = ((id(x.kernel), einsum_layout(x.equation)) for x in einsums if x.built)
+    return {key: layout for key, layout in found if layout is not None}
 
 
 def make_kernels(
@@ -60,10 +80,12 @@ def make_kernels(
     """
     if not shared_kernels:
         size = settings.block_size
-        check_blocks(shapes_by_name(layer.layer.name, weights), size)
+        check_blocks(matrix_shapes(layer.layer.name, layer.layer, weights), size)
+        layouts = _layouts(layer.layer)
+        parts = [Part.in_blocks(weight, layouts.get(id(weight)), size) for weight in weights]
         kernels = [
-            make_kernel(layer, settings, [Part(w)], block_shape(tuple(w.shape), size), w)
-            for w in weights
+            make_kernel(layer, settings, [p], block_shape(p.covered_shape, size), p.weight)
+            for p in parts
         ]
         return kernels, kernels
     kernels, made = [], []

@@ -14,7 +14,7 @@ from tf_movprune.core.settings import Settings, resolve
 from tf_movprune.keras2 import hugging_face, left_out
 from tf_movprune.keras2.compat import Layer, PruningPolicy, keras
 from tf_movprune.keras2.kernel_attributes import prunable_weights
-from tf_movprune.keras2.kernel_variables import shapes_by_name
+from tf_movprune.keras2.kernel_variables import matrix_shapes
 from tf_movprune.keras2.layer import is_prunable
 from tf_movprune.keras2.layer_tree import LayerTree, by_path, is_wrapper
 from tf_movprune.keras2.output_layers import Outputs, find_outputs
@@ -98,7 +98,7 @@ def _check_blocks(layers: Mapping[str, Layer], settings: Mapping[str, Settings])
         size = settings[path].block_size
         if isinstance(size, Blocks) and layer.weights:
             weights = [w for w in prunable_weights(layer) if isinstance(w, tf.Variable)]
-            shapes.setdefault(size, {}).update(shapes_by_name(path, weights))
+            shapes.setdefault(size, {}).update(matrix_shapes(path, layer, weights))
     for size, those in shapes.items():
         check_blocks(those, size)
 

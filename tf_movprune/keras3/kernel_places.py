@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import keras
 
+from tf_movprune.core.matrix_layout import PLAIN, MatrixLayout, einsum_layout
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 
@@ -55,6 +56,13 @@ class Place(NamedTuple):
     def short_name(self) -> str:
         """The name of the kernel as users know it."""
         return self.name.lstrip("_")
+
+    @property
+    def layout(self) -> MatrixLayout | None:
+        """The matrix that the kernel is, or that an `EinsumDense` layer multiplies with."""
+        is_einsum = isinstance(self.owner, _layers.EinsumDense) and self.short_name == "kernel"
+        layout = einsum_layout(self.owner.equation) if is_einsum else None
+        return layout or (PLAIN if len(self.variable.shape) == 2 else None)
 
 
 def is_prunable(layer: Any) -> bool:

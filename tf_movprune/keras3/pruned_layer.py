@@ -103,12 +103,15 @@ def attach(layer: Layer, settings: Settings) -> None:
     """
     places = kernel_places(layer)
     names = _names(layer, places)
-    parts = [Part(compat.tensorflow_variable(place.variable)) for place in places]
-    shapes = [tuple(part.weight.shape) for part in parts]
-    check_blocks({f"{layer.name}.{n}": s for n, s in zip(names, shapes)}, settings.block_size)
+    size: Any = settings.block_size
+    parts = [
+        Part.in_blocks(compat.tensorflow_variable(place.variable), place.layout, size)
+        for place in places
+    ]
+    check_blocks({f"{layer.name}.{n}": p.covered_shape for n, p in zip(names, parts)}, size)
     begin(layer)
-    for name, place, part, shape in zip(names, places, parts, shapes):
-        mask = add_mask(layer, name, settings, [part], block_shape(shape, settings.block_size))
+    for name, place, part in zip(names, places, parts):
+        mask = add_mask(layer, name, settings, [part], block_shape(part.covered_shape, size))
         state_of(layer).places.append(MaskedPlace(place, [(mask, part)]))
     watch(layer)
 

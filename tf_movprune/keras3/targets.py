@@ -13,6 +13,7 @@ import keras
 from tf_movprune.core.blocks import check_blocks
 from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.kernel_usage import check_only_holders
+from tf_movprune.core.matrix_layout import matrix_shape
 from tf_movprune.core.settings import Settings, resolve
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
@@ -175,7 +176,10 @@ def _check_blocks(layers: Mapping[str, Layer], settings: Mapping[str, Settings])
         size = settings[path].block_size
         if isinstance(size, Blocks):
             shapes.setdefault(size, {}).update(
-                {f"{path}.{p.short_name}": tuple(p.variable.shape) for p in kernel_places(layer)}
+                {
+                    f"{path}.{place.short_name}": matrix_shape(place.variable.shape, place.layout)
+                    for place in kernel_places(layer)
+                }
             )
     for size, those in shapes.items():
         check_blocks(those, size)
