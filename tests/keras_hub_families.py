@@ -21,6 +21,7 @@ _GROUPED = {
     "hidden_dim": 16,
     "intermediate_dim": 32,
 }
+_EXPERTS = {**_GROUPED, "num_experts": 4, "top_k": 2, "moe_intermediate_dim": 8}
 _ELECTRA = {name: size for name, size in _TEXT.items() if name != "vocabulary_size"}
 _F_NET = {name: size for name, size in _TEXT.items() if name != "num_heads"}
 _VIT = {
@@ -59,17 +60,20 @@ SIZES = {
     "OPT": _TEXT,
     "ViT": _VIT,
     "Gemma": {**_GROUPED, "head_dim": 4},
+    "Gemma3": {**_GROUPED, "head_dim": 4, "image_size": 16, "vision_encoder": None},
     "Llama": _GROUPED,
     "Mistral": _GROUPED,
+    "Phi3": _GROUPED,
+    "Qwen": _GROUPED,
     "Qwen3": {**_GROUPED, "head_dim": 4},
     "T5": _SIZES,
     "Bart": _TEXT,
     "Whisper": _WHISPER,
     "FNet": _F_NET,
     "Mixtral": {**_GROUPED, "num_experts": 2},
-    "QwenMoe": _GROUPED,
-    "Qwen3Moe": _GROUPED,
-    "GptOss": _GROUPED,
+    "QwenMoe": {**_EXPERTS, "shared_expert_intermediate_dim": 8},
+    "Qwen3Moe": {**_EXPERTS, "head_dim": 4},
+    "GptOss": {**_GROUPED, "num_experts": 4, "top_k": 2},
     "ResNet": _RESNET,
 }
 

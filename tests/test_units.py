@@ -366,6 +366,18 @@ def test_layers_without_heads_or_neurons_that_can_be_told_apart(keras, is_left_a
         prune(unbuilt)
 
 
+def test_layers_of_one_head_or_neuron_are_refused(keras, is_left_alone):
+    inputs = keras.Input([5, 8])
+    attention = keras.layers.MultiHeadAttention(1, 6, name="attention")
+    x = keras.layers.Dense(1, "relu", name="up")(attention(inputs, inputs))
+    model = keras.Model(inputs, keras.layers.Dense(8, name="down")(x))
+    names = [weight.name for weight in model.weights]
+    for kind, pattern in ((HEADS, "attention*"), (NEURONS, "up")):
+        with pytest.raises(ValueError, match=f"have one of the {kind} each.* such as {pattern}"):
+            prune(model, block_size=kind, schedule={pattern: SCHEDULE})
+    is_left_alone(model, names)
+
+
 def model_with_obstacles(keras):
     x = inputs = keras.Input([6, 4])
     shared = keras.layers.Dense(4, name="twice")

@@ -102,17 +102,9 @@ def test_banks_of_experts_are_named_and_pruned_if_they_say_so():
 
 
 @pytest.mark.filterwarnings(LEFT_OUT)
-@pytest.mark.parametrize(
-    "family, sizes",
-    [
-        ("Mixtral", {}),
-        ("QwenMoe", {"moe_intermediate_dim": 8, "shared_expert_intermediate_dim": 8}),
-        ("Qwen3Moe", {"head_dim": 4, "moe_intermediate_dim": 8}),
-        ("GptOss", {}),
-    ],
-)
-def test_routers_stay_dense(family, sizes):
-    model = backbone(family, **{"num_experts": 4, "top_k": 2, **sizes})
+@pytest.mark.parametrize("family", ["Mixtral", "QwenMoe", "Qwen3Moe", "GptOss"])
+def test_routers_stay_dense(family):
+    model = backbone(family, num_experts=4, top_k=2)
     shapes = [layer.kernel.shape for layer in tf_movprune.pruned_layers(prune(model)).values()]
     assert len(shapes) >= 8
     assert not any(shape[-1] in (1, 4) and len(shape) == 2 for shape in shapes)

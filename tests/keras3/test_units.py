@@ -1,5 +1,7 @@
 """Heads and neurons of KerasHub's models with one score over all their weights."""
 
+import inspect
+
 import keras
 import keras_hub
 import numpy as np
@@ -21,13 +23,15 @@ SIZES = {
     "Albert": [2, 32],
     "Bart": [2, 32] * 2 + [2, 2, 32] * 2,
     "FNet": [32, 32],
-    "Llama": [32, 32],
-    "Gemma": [16, 16],
+    **{family: [2, 32] * 2 for family in ("DebertaV3", "Llama", "Mistral", "Phi3", "Qwen3")},
+    "Gemma": [2, 16] * 2,
+    "Gemma3": [2, 32] * 2,
+    "T5": [2, 32] * 2 + [2, 2, 32] * 2,
 }
-SCHEDULES = {"Llama": {"*_feedforward_*": SCHEDULE}, "Gemma": {"*ffw*": SCHEDULE}}
 BLOCK_SIZES = {
     "ViT": {"*.mha.*": HEADS, "*": NEURONS},
-    **{family: NEURONS for family in ("FNet", "Llama", "Gemma")},
+    **{f: {"*attention.*": HEADS, "*": NEURONS} for f in ("Gemma", "Gemma3", "Phi3", "T5")},
+    "FNet": NEURONS,
 }
 
 
@@ -35,9 +39,8 @@ def pruned(family, model=None, method=None):
     if model is None:
         model = backbone(family)
         draw(model)
-    schedule = SCHEDULES.get(family, SCHEDULE)
     block_size = BLOCK_SIZES.get(family, ATTENTION)
-    return tf_movprune.prune_low_movement(model, schedule, method, block_size=block_size)
+    return tf_movprune.prune_low_movement(model, SCHEDULE, method, block_size=block_size)
 
 
 @pytest.mark.parametrize("family", SIZES)
@@ -59,7 +62,7 @@ def test_pruning_stripping_and_compacting(family):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["Bert", "Bart", "Llama"])
+@pytest.mark.parametrize("family", ["Bert", "Bart", "Llama", "Gemma", "DebertaV3", "T5"])
 def test_movement_is_the_sum_over_all_weights_of_a_unit(family):
     model = backbone(family, dropout=0.0)
     draw(model)
@@ -85,16 +88,68 @@ def test_a_classifier_is_trained():
     np.testing.assert_array_equal(outputs_of(tf_movprune.strip_pruning(model), inputs), masked)
 
 
+def test_a_group_is_a_key_and_value_head_with_the_query_heads_that_share_it():
+    model = backbone("Llama")
+    draw(model)
+    block = model.get_layer("transformer_layer_0")._self_attention_layer
+    query, key, value, output = (
+        np.array(getattr(block, f"_{name}_dense").kernel)
+        for name in ("query", "key", "value", "output")
+    )
+    assert query.shape == (16, 4, 4) and key.shape == value.shape == (16, 2, 4)
+    tf_movprune.prune_low_movement(
+        model, {"transformer_layer_0.*attention*": SCHEDULE}, block_size=HEADS
+    )
+    (kernel,) = kernels(model)
+    refresh(model, 4)
+    kernel.mask.assign([True, False])
+    tf_movprune.strip_pruning(model)
+    query[:, 2:], key[:, 1], value[:, 1], output[2:] = 0, 0, 0, 0
+    expected = {"query": query, "key": key, "value": value, "output": output}
+    for name, weights in expected.items():
+        np.testing.assert_array_equal(getattr(block, f"_{name}_dense").kernel, weights)
+
+
+def test_groups_in_a_functional_model(tmp_path):
+    inputs = keras.Input([5, 8])
+    attention = keras.layers.GroupQueryAttention(3, 8, 4, name="attention")
+    model = keras.Model(inputs, keras.layers.Dense(3)(attention(inputs, inputs)))
+    draw(model)
+    tf_movprune.prune_low_movement(
+        model, {"attention*": SCHEDULE}, tf_movprune.Magnitude(), block_size=HEADS
+    )
+    (kernel,) = kernels(model)
+    assert kernel.size == 4 and len(kernel.parts) == 4 + 3  # with biases
+    refresh(model, 4)
+    x = np.random.RandomState(0).standard_normal([2, 5, 8]).astype("float32")
+    (masked,) = outputs_of(model, x)
+    smaller = tf_movprune.compact(tf_movprune.strip_pruning(model))
+    assert (attention.num_query_heads, attention.num_key_value_heads) == (4, 2)
+    smaller.save(tmp_path / "model.keras")
+    for found in (smaller, keras.saving.load_model(tmp_path / "model.keras")):
+        np.testing.assert_allclose(outputs_of(found, x)[0], masked, rtol=0, atol=1e-5)
+
+
+def gated():
+    if "use_gate" not in inspect.signature(keras.layers.GroupQueryAttention).parameters:
+        pytest.skip(f"keras {keras.__version__} has no gates.")
+    attention = keras.layers.GroupQueryAttention(4, 4, 2, use_gate=True, name="attention")
+    inputs = keras.Input([5, 8])
+    return keras.Model(inputs, attention(inputs, inputs))
+
+
 @pytest.mark.parametrize(
-    "family, part", [("Llama", "_query_dense"), ("Gemma", "query_dense"), ("DebertaV3", "_query")]
+    "make, message",
+    [
+        (lambda: backbone("GptOss"), "in a GptOssAttention, which is no attention that is known"),
+        (gated, "in a GroupedQueryAttention, whose heads have a gate"),
+    ],
 )
-def test_attention_of_other_kinds_is_refused_by_name(family, part):
-    model = backbone(family)
+def test_attention_of_other_kinds_is_refused_by_name(make, message):
+    model = make()
     names = [weight.path for weight in model.weights]
-    with pytest.raises(ValueError, match=f"{part}.*, and in no attention that is known.* Known"):
-        tf_movprune.prune_low_movement(
-            model, SCHEDULE, block_size={"*attention*": HEADS, "*": NEURONS}
-        )
+    with pytest.raises(ValueError, match=f"is a EinsumDense {message}.* Known"):
+        tf_movprune.prune_low_movement(model, {"*attention*": SCHEDULE}, block_size=HEADS)
     assert not tf_movprune.pruned_layers(model)
     assert [weight.path for weight in model.weights] == names
 

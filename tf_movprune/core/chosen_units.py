@@ -14,6 +14,9 @@ class _Group(Protocol):
     @property
     def kind(self) -> Units: ...
 
+    @property
+    def size(self) -> int: ...
+
 
 _AnyGroup = TypeVar("_AnyGroup", bound=_Group)
 
@@ -38,8 +41,8 @@ def choose_units(
       layers, by path. Layers without settings have those of the layers that they share units with.
 
     Raises:
-      ValueError: a layer has no heads or neurons that can be told apart, or the layers of a head or
-        neuron have different settings.
+      ValueError: a layer has no heads or neurons that can be told apart, the layers of a head or
+        neuron have different settings, or none can go, as each is the only one of its layer.
     """
     chosen = []
     members: dict[str, Settings] = {}
@@ -58,6 +61,14 @@ def choose_units(
     }
     if missing:
         raise ValueError(_not_found(missing, obstacle, known))
+    for kind in (HEADS, NEURONS):
+        those = [(group.size, paths[0]) for group, paths in chosen if group.kind is kind]
+        if those and max(those)[0] == 1:
+            raise ValueError(
+                f"block_size is {kind!r} for layers that have one of the {kind} each, which stays, "
+                f"such as {those[0][1]}. Heads that share keys and values count as one. Give these "
+                "layers another block_size, or leave them out, with a mapping of path patterns."
+            )
     return chosen, members
 
 

@@ -13,13 +13,17 @@ from typing import Any, Protocol
 import numpy as np
 
 from tf_movprune.core.granularity import NEURONS, Units
+from tf_movprune.core.matrix_layout import layout_of
 
 
 class Matrix:
     """The kernel of a layer as [in, out], and its bias as [out] or None: NumPy arrays."""
 
-    def __init__(self, layer: Any, inputs: int, outputs: int):
-        self.kernel = np.array(layer.kernel).reshape(inputs, outputs)
+    def __init__(self, layer: Any):
+        self._axes = layout_of(layer).axes
+        kernel = np.array(layer.kernel)
+        shape = layout_of(layer).shape(kernel.shape)
+        self.kernel = np.ascontiguousarray(kernel.transpose(self._axes).reshape(shape))
         self.bias = None if layer.bias is None else np.array(layer.bias).reshape(-1)
 
     @property
@@ -36,25 +40,29 @@ class Matrix:
         values = self.offsets if offsets is None else offsets
         return np.where(self.kernel.any(axis=0), np.nan, values.astype(np.float64))
 
+    def to_kernel(self, shape: Sequence[int]) -> np.ndarray:
+        """The kernel, whose axes have some lengths."""
+        in_order = self.kernel.reshape([shape[axis] for axis in self._axes])
+        return in_order.transpose(np.argsort(self._axes))
+
     def write(self, layer: Any) -> None:
-        layer.kernel.assign(self.kernel.reshape(layer.kernel.shape))
+        layer.kernel.assign(self.to_kernel(layer.kernel.shape))
         if self.bias is not None:
             layer.bias.assign(self.bias.reshape(layer.bias.shape))
 
     def is_that_of(self, layer: Any) -> bool:
         """Returns whether the weights of a layer are these."""
-        pairs: list[tuple[np.ndarray, Any]] = [(self.kernel, layer.kernel)]
-        if self.bias is not None:
-            pairs.append((self.bias, layer.bias))
-        return all(
-            np.array_equal(array.ravel(), np.array(weight).ravel()) for array, weight in pairs
-        )
+        other = Matrix(layer)
+        same_kernel = np.array_equal(self.kernel, other.kernel)
+        if self.bias is None or other.bias is None:
+            return same_kernel
+        return same_kernel and np.array_equal(self.bias, other.bias)
 
 
 class Group(Protocol):
     """Heads or neurons: columns in the matrices of some layers, and rows in that of their reader.
 
-    Kernels are [in, *unit axes] in the sources, and [*unit axes, out] in the reader.
+    Unit follows unit in the columns and in the rows, of which each unit has equally many.
     """
 
     @property
@@ -80,12 +88,8 @@ class Matrices(dict[int, Matrix]):
     def __init__(self, groups: Sequence[Group]):
         super().__init__()
         for group in groups:
-            for layer in group.sources:
-                width = int(np.prod(layer.kernel.shape[1:]))
-                self[id(layer)] = Matrix(layer, -1, width)
-            axes = len(group.sources[0].kernel.shape) - 1
-            height = int(np.prod(group.reader.kernel.shape[:axes]))
-            self[id(group.reader)] = Matrix(group.reader, height, -1)
+            for layer in (*group.sources, group.reader):
+                self[id(layer)] = Matrix(layer)
 
 
 class KeptUnits:

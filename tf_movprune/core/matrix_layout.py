@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -46,6 +46,19 @@ PLAIN = MatrixLayout((0,), (1,))
 def matrix_shape(shape: Sequence[int], layout: MatrixLayout | None) -> tuple[int, ...]:
     """The shape of the matrix of a kernel; that of the kernel if it has no layout."""
     return tuple(shape) if layout is None else layout.shape(shape)
+
+
+def layout_of(layer: Any) -> MatrixLayout:
+    """The layout of the kernel of a dense layer, of an `EinsumDense` one by its equation.
+
+    Raises:
+      ValueError: the kernel is several matrices.
+    """
+    equation = getattr(layer, "equation", None)
+    layout = PLAIN if equation is None else einsum_layout(equation)
+    if layout is None:
+        raise ValueError(f"The kernel of {layer.name!r} ({equation}) is several matrices.")
+    return layout
 
 
 def einsum_layout(equation: str) -> MatrixLayout | None:

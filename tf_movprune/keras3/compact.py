@@ -7,6 +7,7 @@ import importlib
 import json
 import os
 import pathlib
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -23,9 +24,11 @@ from tf_movprune.core.empty_units import (
     warn_of_nothing_removed,
 )
 from tf_movprune.core.granularity import HEADS
+from tf_movprune.core.wording import listed
 from tf_movprune.keras3 import compat, keras_hub
+from tf_movprune.keras3.attention import can_lose_heads, fit_attention
 from tf_movprune.keras3.compacted_layer import record_sizes, register_classes
-from tf_movprune.keras3.resizing import resize_attention, resize_dense, restorer
+from tf_movprune.keras3.resizing import resize_dense, restorer
 from tf_movprune.keras3.saving import check_stripped
 from tf_movprune.keras3.training_guard import unguard_training
 from tf_movprune.keras3.units import find_units
@@ -37,6 +40,7 @@ def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
     multiple_of = check_integer("multiple_of", multiple_of, example=8, minimum=1)
     check_has_weights(model)
     units, weights = fold_empty_units(find_units(model), multiple_of=multiple_of)
+    _warn_of_heads_that_stay(model)
     if all(unit.keeps_all for unit in units):
         warn_of_nothing_removed(model.name)
         return model
@@ -76,6 +80,23 @@ def compacted(
         restore()
 
 
+def _warn_of_heads_that_stay(model: keras.Model) -> None:
+    """Warns of empty heads in attention layers that cannot lose any."""
+    groups = [
+        group
+        for group in find_units(model, to_remove=False)
+        if group.owner is not None and not can_lose_heads(group.owner)
+    ]
+    units, _ = fold_empty_units(groups)
+    paths = [unit.group.owner.path for unit in units if not unit.keeps_all]
+    if paths:
+        warnings.warn(
+            f"The empty heads of {listed(paths)} stay: these layers compute the position bias of "
+            "all heads, which the layers after them take.",
+            stacklevel=4,
+        )
+
+
 def _restorer(model: keras.Model, units: Sequence[KeptUnits]) -> Callable[[], None]:
     tensors = [tensor for unit in units for tensor in unit.group.tensors]
     return restorer(compat.all_layers(model), tensors)
@@ -86,21 +107,20 @@ def _shrink(units: Sequence[KeptUnits], weights: Matrices) -> set[int]:
     layers = {id(x): x for unit in units for x in (*unit.sources, unit.reader)}
     shapes = {key: list(layer.kernel.shape) for key, layer in layers.items()}
     for unit in units:
-        for layer in unit.sources:
-            shapes[id(layer)][1] = len(unit.kept)
-        shapes[id(unit.reader)][0] = len(unit.kept)
+        for layer, axis in unit.group.axes:
+            shapes[id(layer)][axis] = shapes[id(layer)][axis] // unit.group.size * len(unit.kept)
     changed = {key for key, layer in layers.items() if not weights[key].is_that_of(layer)}
     for key in changed:
         layer, matrix, shape = layers[key], weights[key], shapes[key]
         bias = matrix.bias
         if bias is not None:
             bias = bias.reshape(shape[len(shape) - len(layer.bias.shape) :])
-        resize_dense(layer, matrix.kernel.reshape(shape), bias)
+        resize_dense(layer, matrix.to_kernel(shape), bias)
     for unit in units:
         if unit.keeps_all:
             continue
         if unit.group.kind == HEADS:
-            resize_attention(unit.group.owner)
+            fit_attention(unit.group.owner, unit.kept.tolist())
         for tensor in unit.group.tensors:
             compat.set_last_dimension(tensor, len(unit.kept))
     return changed

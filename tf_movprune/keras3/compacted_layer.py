@@ -14,14 +14,20 @@ from typing import Any
 import keras
 
 from tf_movprune.keras3 import compat, keras_hub
+from tf_movprune.keras3.attention import kept_heads
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.layer_tree import walk
-from tf_movprune.keras3.resizing import apply_shapes, dense_layers
+from tf_movprune.keras3.resizing import apply_shapes, attention_layers, dense_layers
 
 _SHAPES = "_movement_shapes"
 _RECORD = "compacted"  # name of a configuration's entry
 _PACKAGE = "tf_movprune"
-_TELL_SIZES = (keras.layers.Dense, keras.layers.EinsumDense, keras.layers.MultiHeadAttention)
+_TELL_SIZES = (
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.GroupQueryAttention,
+    keras.layers.MultiHeadAttention,
+)
 
 
 class CompactedLayer:
@@ -35,6 +41,11 @@ class CompactedLayer:
             "registered_name": keras.saving.get_registered_name(plain),
             "built_with": self.get_build_config(),  # presets drop what is named build_config
             "kernel_shapes": [[place, shape] for place, shape in vars(self)[_SHAPES].items()],
+            "kept_heads": [
+                [place, kept]
+                for place, layer in enumerate(attention_layers(_own_layers(self)))
+                if (kept := kept_heads(layer)) is not None
+            ],
         }
         return {**plain.get_config(self), _RECORD: record}
 
@@ -54,7 +65,7 @@ class CompactedLayer:
                 "build(), or a get_build_config() and build_from_config()."
             )
         shapes = dict(record["kernel_shapes"])
-        apply_shapes(layers, shapes)
+        apply_shapes(layers, shapes, dict(record.get("kept_heads", [])))
         _become_compacted(layer, shapes)
         return layer
 
@@ -140,7 +151,8 @@ def full_size(config: Any) -> Any:
     """A configuration as it was before anything was removed."""
     if isinstance(config, Mapping):
         return {
-            key: [] if key == "kernel_shapes" else full_size(value) for key, value in config.items()
+            key: [] if key in ("kernel_shapes", "kept_heads") else full_size(value)
+            for key, value in config.items()
         }
     return [full_size(value) for value in config] if isinstance(config, list) else config
 

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -249,23 +249,39 @@ def lookup_layer(layer: Layer) -> Any:
     return layer if is_lookup else None
 
 
-def head_count(layer: keras.layers.MultiHeadAttention) -> int:
-    """The number of heads of an attention layer."""
-    return layer._num_heads
+class AttentionNames(NamedTuple):
+    """The names of the attributes of an attention layer.
+
+    Attributes:
+      projections: the dense layers of query, key, value and output.
+      heads: the number of query heads.
+      groups: the number of key and value heads; None if it is the same.
+      head_size: the columns of a head in the key, if its kernel has no axis of heads.
+      widths: sizes that are proportional to the number of heads, and that its call reads.
+      takes_bias: whether it is called with a `position_bias` of all heads.
+    """
+
+    projections: tuple[str, str, str, str]
+    heads: str
+    groups: str | None = None
+    head_size: str | None = None
+    widths: tuple[str, ...] = ()
+    takes_bias: bool = False
 
 
-def set_head_count(layer: keras.layers.MultiHeadAttention, heads: int) -> None:
-    layer._num_heads = heads
+def attention_names(cls: type) -> AttentionNames | None:
+    """The names of the attributes of Keras's own attention layers; None for other classes."""
+    parts = ("_query_dense", "_key_dense", "_value_dense", "_output_dense")
+    if cls is keras.layers.MultiHeadAttention:
+        return AttentionNames(parts, "_num_heads")
+    if cls is keras.layers.GroupQueryAttention:
+        return AttentionNames(parts, "num_query_heads", "num_key_value_heads")
+    return None
 
 
-def attention_projections(layer: keras.layers.MultiHeadAttention) -> tuple[Layer, ...]:
-    """The dense layers of query, key, value and output of a built attention layer."""
-    return layer._query_dense, layer._key_dense, layer._value_dense, layer._output_dense
-
-
-def has_gate(layer: keras.layers.MultiHeadAttention) -> bool:
+def has_gate(layer: Layer) -> bool:
     """Returns whether the heads of an attention layer are multiplied by a gate."""
-    return bool(getattr(layer, "_use_gate", False))
+    return any(getattr(layer, name, False) for name in ("_use_gate", "use_gate"))
 
 
 def is_quantized(layer: Layer) -> bool:

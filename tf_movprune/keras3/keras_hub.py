@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
 import os
 from collections.abc import Callable, Sequence
@@ -10,7 +9,7 @@ from typing import Any, NamedTuple
 
 import keras
 
-from tf_movprune.keras3.compat import Layer, all_layers, head_count
+from tf_movprune.keras3.compat import AttentionNames, Layer, all_layers
 
 
 def is_backbone(layer: Any) -> bool:
@@ -69,18 +68,46 @@ def load_preset(path: str | os.PathLike[str], cls: Any) -> Any:
 
 # ---- how blocks are laid out
 
-_ATTENTION = {"CachedMultiHeadAttention", "WhisperCachedMultiHeadAttention"}
+_PARTS = ("query_dense", "key_dense", "value_dense", "output_dense")
+_HIDDEN_PARTS = ("_query_dense", "_key_dense", "_value_dense", "_output_dense")
+_HEADS, _GROUPS = "num_query_heads", "num_key_value_heads"
+_GROUPED = AttentionNames(_HIDDEN_PARTS, _HEADS, _GROUPS)
+_ATTENTION = {
+    "CachedMultiHeadAttention": AttentionNames(_HIDDEN_PARTS, "_num_heads"),
+    "WhisperCachedMultiHeadAttention": AttentionNames(_HIDDEN_PARTS, "_num_heads"),
+    **{f"{name}Attention": _GROUPED for name in ("Llama", "Qwen", "Qwen3", "Qwen3Moe")},
+    "CachedMistralAttention": AttentionNames(_HIDDEN_PARTS, f"_{_HEADS}", f"_{_GROUPS}"),
+    "QwenMoeAttention": AttentionNames((*_PARTS[:3], "_output_dense"), _HEADS, _GROUPS),
+    "CachedMixtralAttention": AttentionNames(_PARTS, _HEADS, _GROUPS),
+    "Phi3Attention": AttentionNames(_PARTS, _HEADS, _GROUPS),
+    # The scale of Gemma's scores may come from its width, as hidden_dim // num_query_heads.
+    "CachedGemmaAttention": AttentionNames(_PARTS, _HEADS, _GROUPS, widths=("hidden_dim",)),
+    "CachedGemma3Attention": AttentionNames(_PARTS, _HEADS, _GROUPS, widths=("hidden_dim",)),
+    "DisentangledSelfAttention": AttentionNames(_HIDDEN_PARTS, "num_heads", widths=("hidden_dim",)),
+    "T5MultiHeadAttention": AttentionNames(
+        ("query_projector", "key_projector", "value_projector", "output_projector"),
+        "num_heads",
+        head_size="key_value_dim",
+        widths=("inner_dim",),
+        takes_bias=True,
+    ),
+}
 # Attributes of blocks by class: the feed-forward layers, the one that reads the neurons last. Two
 # before it are multiplied, after the activation of the first.
 _PLAIN = ("_feedforward_intermediate_dense", "_feedforward_output_dense")
 _GATED = ("_feedforward_gate_dense", *_PLAIN)
+_GEMMA = ("gating_ffw", "gating_ffw_2", "ffw_linear")
+_T5 = ("input_projector", "gate_projector", "output_projector")
 _FEED_FORWARD: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("TransformerEncoder", "TransformerDecoder"), _PLAIN),
     **dict.fromkeys(("WhisperEncoder", "WhisperDecoder"), _PLAIN),
     "FNetEncoder": ("_intermediate_dense", "_output_dense"),
     "MLP": ("dense_1", "dense_2"),  # of ViT
-    **{f"{name}TransformerDecoder": _GATED for name in ("Llama", "Mistral", "Qwen3")},
-    "GemmaDecoderBlock": ("gating_ffw", "gating_ffw_2", "ffw_linear"),
+    "DisentangledAttentionEncoder": _PLAIN,
+    "T5TransformerLayer": _T5,
+    **{f"{name}TransformerDecoder": _GATED for name in ("Llama", "Mistral", "Qwen", "Qwen3")},
+    "Phi3Decoder": tuple(name.lstrip("_") for name in _GATED),
+    **{f"{name}DecoderBlock": _GEMMA for name in ("Gemma", "Gemma3")},
 }
 
 
@@ -105,8 +132,10 @@ def feed_forward(layer: Any) -> FeedForward | None:
     names = _FEED_FORWARD.get(known.__name__) if known else None
     if names is None or cls.call is not known.call or not layer.built:
         return None
+    if names is _T5 and not layer.use_gated_activation:
+        names = _T5[0], _T5[2]
     *sources, reader = (getattr(layer, name, None) for name in names)
-    if len(sources) == 1:
+    if len(sources) == 1 or names is _T5:
         activation = getattr(sources[0], "activation", None)  # ViT's MLP is not the only one
     else:
         activation = getattr(layer, "activation", _gelu_approximate)  # Gemma's is in its code
@@ -127,38 +156,9 @@ def is_elementwise(function: Any) -> bool:
     )
 
 
-def is_attention(layer: Any) -> bool:
-    """Returns whether a layer is Keras's attention, or KerasHub's with a cache."""
-    cls = type(layer)
-    if cls is keras.layers.MultiHeadAttention or issubclass(cls, _FittingCache):
-        return True
-    return _is_of_keras_hub(cls) and cls.__name__ in _ATTENTION
-
-
-def fit_cache(layer: Any) -> None:
-    """Lets attention with fewer heads than its model take the cache of all heads."""
-    if type(layer) is not keras.layers.MultiHeadAttention and not isinstance(layer, _FittingCache):
-        plain: Any = type(layer)
-        layer.__class__ = _fitting_cache(plain)
-
-
-class _FittingCache:
-    """What classes of attention have that take caches of more heads than they have."""
-
-
-@functools.cache
-def _fitting_cache(plain: Any) -> Any:
-    @functools.wraps(plain.call)  # keeps the signature, which Keras reads
-    def call(self: Any, *args: Any, cache: Any = None, **kwargs: Any) -> Any:
-        if cache is None:
-            return plain.call(self, *args, **kwargs)
-        heads = head_count(self)  # the last axes are heads and their size
-        *outputs, small = plain.call(self, *args, cache=cache[..., :heads, :], **kwargs)
-        rest = keras.ops.cast(cache[..., heads:, :], small.dtype)
-        return *outputs, keras.ops.concatenate([small, rest], axis=-2)
-
-    members = {"call": call, "__module__": plain.__module__}
-    return type(plain.__name__, (_FittingCache, plain), members)
+def attention_names(cls: type) -> AttentionNames | None:
+    """The names of the attributes of KerasHub's attention layers; None for other classes."""
+    return _ATTENTION.get(cls.__name__) if _is_of_keras_hub(cls) else None
 
 
 def _is_of_keras_hub(cls: type) -> bool:

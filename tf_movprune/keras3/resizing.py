@@ -8,7 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_movprune.keras3 import compat, keras_hub
+from tf_movprune.keras3 import compat
+from tf_movprune.keras3.attention import (
+    fit_attention,
+    group_count,
+    groups_in_kernels,
+    has_known_heads,
+)
 from tf_movprune.keras3.compat import Layer
 
 _DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
@@ -50,26 +56,32 @@ def resize_dense(layer: Any, kernel: np.ndarray, bias: np.ndarray | None) -> Non
     )
 
 
-def resize_attention(layer: Any) -> None:
-    """Gives an attention layer as many heads as its resized query has."""
-    compat.set_head_count(layer, compat.attention_projections(layer)[0].kernel.shape[1])
-    keras_hub.fit_cache(layer)
-
-
 def dense_layers(layers: Iterable[Layer]) -> list[Any]:
     """The built dense layers among some layers."""
     return [layer for layer in layers if isinstance(layer, _DENSE) and layer.built]
 
 
-def apply_shapes(layers: Sequence[Layer], shapes: Mapping[int, Sequence[int]]) -> None:
+def attention_layers(layers: Iterable[Layer]) -> list[Any]:
+    """The built attention layers of known heads among some layers."""
+    return [layer for layer in layers if has_known_heads(layer)]
+
+
+def apply_shapes(
+    layers: Sequence[Layer],
+    shapes: Mapping[int, Sequence[int]],
+    kept_heads: Mapping[int, Sequence[int]],
+) -> None:
     """Gives dense layers kernels of given shapes; their weights are zeros thereafter.
 
     Args:
       layers: layers, and the attention layers that they are part of.
       shapes: shapes by the places of dense layers among all dense layers.
+      kept_heads: which heads are left, if that matters, by the places of attention layers among
+        all of these.
 
     Raises:
-      ValueError: a shape is not one that a dense layer there could be cut to.
+      ValueError: a shape is not one that a dense layer there could be cut to, or the heads are not
+        those of the layer.
     """
     dense = dense_layers(layers)
     for place, shape in shapes.items():
@@ -82,11 +94,17 @@ def apply_shapes(layers: Sequence[Layer], shapes: Mapping[int, Sequence[int]]) -
             layer = dense[place]
             bias = None if layer.bias is None else np.zeros(_bias_shape(layer, shape))
             resize_dense(layer, np.zeros(shape), bias)
-    for layer in layers:
-        if keras_hub.is_attention(layer):
-            heads = compat.attention_projections(layer)[0].kernel.shape[1]
-            if heads != compat.head_count(layer):
-                resize_attention(layer)
+    for place, layer in enumerate(attention_layers(layers)):
+        groups = groups_in_kernels(layer)
+        if groups == group_count(layer):
+            continue
+        kept = kept_heads.get(place, range(groups))
+        if len(kept) != groups or any(head not in range(group_count(layer)) for head in kept):
+            raise ValueError(
+                f"Its attention layer number {place} has kernels of {groups} heads out of "
+                f"{group_count(layer)}, which cannot be those at the places {list(kept)}."
+            )
+        fit_attention(layer, kept)
 
 
 def _bias_shape(layer: Any, shape: Sequence[int]) -> Sequence[int]:

@@ -12,18 +12,21 @@ from tf_movprune.core.granularity import HEADS, NEURONS, Units
 from tf_movprune.core.masked_kernel import Part
 from tf_movprune.core.settings import Settings
 from tf_movprune.keras3 import compat
+from tf_movprune.keras3.attention import names_of
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.kernel_places import Place
-from tf_movprune.keras3.layer_tree import walk
+from tf_movprune.keras3.layer_tree import children, walk
 from tf_movprune.keras3.movement_mask import MovementMask
 from tf_movprune.keras3.pruned_layer import MaskedPlace, add_mask, begin, state_of, watch
 from tf_movprune.keras3.units import UnitGroup, find_units, neurons_in_graphs
 
 _KNOWN = {
-    HEADS: "Known are Keras's own MultiHeadAttention, and those attention layers of KerasHub that "
-    "compute like it, in which no heads share keys and values",
+    HEADS: "Known are Keras's own MultiHeadAttention and GroupQueryAttention without a gate, and "
+    "the attention of KerasHub's TransformerEncoder and TransformerDecoder, and of the blocks of "
+    "DeBERTaV3, Gemma, Llama, Mistral, Mixtral, Phi3, Qwen, T5, ViT and Whisper",
     NEURONS: "Known are the feed-forward layers of KerasHub's TransformerEncoder and "
-    "TransformerDecoder, and of the blocks of ViT, FNet, Gemma, Llama, Mistral and Qwen3, and "
+    "TransformerDecoder, and of the blocks of DeBERTaV3, FNet, Gemma, Llama, Mistral, Phi3, Qwen, "
+    "T5, ViT and Whisper, and "
     "dense layers that follow each other in a Sequential or Functional model with nothing between "
     "them but activations and dropout",
 }
@@ -68,9 +71,13 @@ def share_masks(
     everything = {**inside, **layers}
     paths = {id(layer): path for path, layer in everything.items()}
     in_graphs = {} if model is None else neurons_in_graphs([model, *inside.values()])
+    holders = {id(child): holder for holder in inside.values() for _, child in children(holder)}
 
     def obstacle(path: str, kind: Units) -> str:
-        return _obstacle(layers[path], kind, in_graphs)
+        layer = layers[path]
+        if kind is HEADS:
+            return _obstacle_to_heads(layer, holders.get(id(layer)))
+        return _obstacle_to_neurons(layer, in_graphs)
 
     def paths_of(units: UnitGroup) -> list[str]:
         return [paths[id(layer)] for layer in (*units.sources, units.reader)]
@@ -81,10 +88,16 @@ def share_masks(
     return masks, {path: everything[path] for path in members}
 
 
-def _obstacle(layer: Layer, kind: Units, in_graphs: Mapping[int, UnitGroup | str]) -> str:
-    """Why a layer has no part in heads or neurons, in words that follow its name."""
-    if kind is HEADS:
+def _obstacle_to_heads(layer: Layer, holder: Layer | None) -> str:
+    """Why a layer, which another one may hold, has no heads, in words that follow its name."""
+    if holder is None:
         return f"is a {type(layer).__name__}, and in no attention that is known"
+    which = "whose heads have a gate" if names_of(holder) else "which is no attention that is known"
+    return f"is a {type(layer).__name__} in a {type(holder).__name__}, {which}"
+
+
+def _obstacle_to_neurons(layer: Layer, in_graphs: Mapping[int, UnitGroup | str]) -> str:
+    """Why a layer has no neurons, in words that follow its name."""
     if not isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense)):
         return f"is a {type(layer).__name__}"
     found = in_graphs.get(id(layer))
@@ -125,8 +138,7 @@ def _parts(units: UnitGroup) -> Iterator[tuple[Place, Part]]:
         weight = compat.tensorflow_variable(place.variable)
         return place, Part(weight, axis, is_bias=name == "bias")
 
-    for layer in units.sources:
-        yield at(layer, "_kernel", 1)
-        if layer.bias is not None:
+    for layer, axis in units.axes:
+        yield at(layer, "_kernel", axis)
+        if layer is not units.reader and layer.bias is not None:
             yield at(layer, "bias", 0)
-    yield at(units.reader, "_kernel", 0)

@@ -13,7 +13,8 @@ import numpy as np
 from tf_movprune.core.dense_chains import LayerKinds, chain_of, unbranched_paths
 from tf_movprune.core.empty_units import Matrix
 from tf_movprune.core.granularity import HEADS, NEURONS, Units
-from tf_movprune.keras3 import compat, keras_hub
+from tf_movprune.core.matrix_layout import layout_of
+from tf_movprune.keras3 import attention, compat, keras_hub
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.layer_tree import children, walk
 
@@ -48,7 +49,7 @@ class UnitGroup:
 
     Attributes:
       kind: `HEADS` or `NEURONS`.
-      size: their number.
+      size: their number; of heads that share keys and values, the number of groups.
       sources: layers whose outputs they are: query, key and value of heads; one layer of neurons,
         or two whose outputs are multiplied, the one with the activation first.
       reader: the one layer that reads them.
@@ -65,10 +66,19 @@ class UnitGroup:
     owner: Layer | None = None
     tensors: Sequence[Any] = ()
 
+    @property
+    def axes(self) -> list[tuple[Layer, int]]:
+        """The layers, each with the axis of its kernel along which unit follows unit."""
+        found = [(layer, layout_of(layer).columns[0]) for layer in self.sources]
+        return [*found, (self.reader, layout_of(self.reader).rows[0])]
+
     def constants(self, sources: Sequence[Matrix]) -> np.ndarray:
         if self.kind == HEADS:
             # The weights of each head's attention sum to one: its output is the bias of its values.
-            return sources[-1].constants()
+            values = sources[-1].constants()
+            _, columns = layout_of(self.sources[-1]).shape(self.sources[-1].kernel.shape)
+            repeats = attention.query_heads_of_group(self.owner)
+            return np.repeat(values.reshape(-1, 1, columns // self.size), repeats, axis=1).ravel()
         values = keras.ops.convert_to_tensor(sources[0].offsets)[None]
         for activation in self.activations:
             values = activation(values)
@@ -82,8 +92,8 @@ class UnitGroup:
 def find_units(model: Layer, *, to_remove: bool = True) -> list[UnitGroup]:
     """Finds the heads and neurons of a built model without pruned layers.
 
-    Left out are the heads of attention with grouped queries or a gate, and of classes other than
-    those of Keras and KerasHub.
+    Left out are the heads of attention with a gate, and of classes other than those of Keras and
+    KerasHub that `attention` knows.
 
     Args:
       model: a model or layer.
@@ -93,11 +103,10 @@ def find_units(model: Layer, *, to_remove: bool = True) -> list[UnitGroup]:
     layers = [model, *walk(model).values()]
     found = []
     for layer in layers:
-        if keras_hub.is_attention(layer):
-            if layer.built and not compat.has_gate(layer):
-                *sources, reader = compat.attention_projections(layer)
-                size = compat.head_count(layer)
-                found.append(UnitGroup(HEADS, size, sources, reader, owner=layer))
+        if attention.has_known_heads(layer):
+            *sources, reader = attention.projections(layer)
+            size = attention.group_count(layer)
+            found.append(UnitGroup(HEADS, size, sources, reader, owner=layer))
         elif (parts := keras_hub.feed_forward(layer)) is not None and parts.sources[0].built:
             *_, size = parts.sources[0].kernel.shape
             if all(map(_is_elementwise_function, parts.activations)):
@@ -112,6 +121,7 @@ def find_units(model: Layer, *, to_remove: bool = True) -> list[UnitGroup]:
         unit
         for unit in found
         if id(unit.owner) not in shows_scores
+        and (unit.owner is None or attention.can_lose_heads(unit.owner))
         and not any(map(_is_special, (*unit.sources, unit.reader)))
     ]
 
