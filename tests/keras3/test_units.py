@@ -110,6 +110,23 @@ def test_a_group_is_a_key_and_value_head_with_the_query_heads_that_share_it():
         np.testing.assert_array_equal(getattr(block, f"_{name}_dense").kernel, weights)
 
 
+def test_generation_with_groups_is_unchanged_by_stripping_and_removal():
+    model = keras_hub.models.MistralCausalLM(backbone=backbone("Mistral"), preprocessor=None)
+    draw(model, seed=4)
+    pruned("Mistral", model, tf_movprune.Magnitude())
+    refresh(model, 4)
+    prompt = {"token_ids": np.array([[3, 4, 5, 0, 0, 0]]), "padding_mask": np.ones([1, 6], bool)}
+    prompt["padding_mask"][:, 3:] = False
+    found = []
+    for change in (lambda x: x, tf_movprune.strip_pruning, tf_movprune.compact):
+        change(model)
+        model.compile(sampler="greedy")
+        found.append(model.generate(prompt, stop_token_ids=None)["token_ids"])
+    assert len(set(found[0][0, 3:].tolist())) > 1
+    np.testing.assert_array_equal(found[1], found[0])
+    np.testing.assert_array_equal(found[2], found[0])
+
+
 def test_groups_in_a_functional_model(tmp_path):
     inputs = keras.Input([5, 8])
     attention = keras.layers.GroupQueryAttention(3, 8, 4, name="attention")
