@@ -26,10 +26,11 @@ def compact(model: Any, *, multiple_of: int = 1) -> Any:
     model holds them. Further ones are, in tf_keras, the encoder layers of Hugging Face's BERT,
     RoBERTa (also CamemBERT, XLM-RoBERTa), ELECTRA and DistilBERT. In Keras 3 they are KerasHub's
     `TransformerEncoder` and `TransformerDecoder`, with which BERT, RoBERTa, ALBERT, GPT-2, OPT,
-    BART and others are made; ViT; and the neurons, not the heads, of FNet, Gemma, Llama, Mistral
-    and Qwen3. Quantized layers stay as they are, and so do layers with LoRA. Attention scores that
-    your own code asks for (`output_attentions`, `return_attention_scores`), and a `head_mask`, have
-    as many heads as remain.
+    BART and others are made; ViT, DeBERTaV3, Gemma, Llama, Mistral, Phi3, Qwen and T5; the neurons
+    of FNet, and the heads of Mixtral and Keras's `GroupQueryAttention`. Heads that share keys and
+    values go together, as one group. Quantized layers stay as they are, and so do layers with LoRA.
+    Attention scores that your own code asks for (`output_attentions`, `return_attention_scores`),
+    and a `head_mask`, have as many heads as remain.
 
     Models of Keras 3 are changed in place, and returned. Save them with `save`, or those of
     KerasHub with `save_to_preset`. In tf_keras, Sequential and Functional models are cloned around
@@ -52,7 +53,7 @@ def compact(model: Any, *, multiple_of: int = 1) -> Any:
       TypeError: `model` is not a Keras model, or `multiple_of` no integer.
       ValueError: the model is still pruned, or not built, or `multiple_of` is less than 1.
 
-    Warns if there is nothing to remove.
+    Warns if there is nothing to remove, and of empty heads of T5 that have to stay.
     """
     return module_for(model, "compact").compact(model, multiple_of=multiple_of)
 

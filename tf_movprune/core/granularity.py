@@ -47,7 +47,10 @@ class Units(enum.Enum):
 
 
 HEADS = Units.HEADS
-"""Attention heads: each is kept or masked as one, with one score over all its weights."""
+"""Attention heads: each is kept or masked as one, with one score over all its weights.
+
+Query heads that share a key and a value head are one with it.
+"""
 
 NEURONS = Units.NEURONS
 """Neurons between two dense layers: each is kept or masked as one, with one score."""
