@@ -612,3 +612,10 @@ def test_is_saving(tmp_path):
     assert not any(seen)
     model.save(tmp_path / "model", save_format="tf")
     assert seen[-1] and not compat.is_saving()
+
+
+def test_formats_of_files():
+    formats = ["keras", "h5", "h5", "tf"]
+    paths = ["a.keras", "a.h5", "a.hdf5", "a"]
+    assert [compat.save_format_of(path, None) for path in paths] == formats
+    assert compat.save_format_of("a.keras", "tf") == "tf"

@@ -53,6 +53,7 @@ from tf_keras.src.engine.base_layer_utils import call_context
 from tf_keras.src.engine.functional import Functional
 from tf_keras.src.layers.preprocessing.index_lookup import VocabWeightHandler
 from tf_keras.src.models.cloning import _insert_ancillary_layers
+from tf_keras.src.saving import saving_api
 from tf_keras.src.saving.legacy.saved_model import save_impl
 from tf_keras.src.saving.legacy.saved_model.utils import in_tf_saved_model_scope
 from tf_keras.src.utils.layer_utils import CallFunctionSpec
@@ -106,6 +107,11 @@ def check_keras_object(
 def is_keras3_object(obj: Any) -> bool:
     """Returns whether the class of an object, or one above it, is of Keras 3."""
     return any(base.__module__.split(".")[0] == "keras" for base in type(obj).__mro__)
+
+
+def save_format_of(path: Any, save_format: str | None) -> str:
+    """The format in which `save` writes a model: `"keras"`, `"h5"` or `"tf"`."""
+    return saving_api.get_save_format(path, save_format)
 
 
 def is_saving() -> bool:

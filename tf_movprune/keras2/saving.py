@@ -7,7 +7,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.nested import named_leaves
 from tf_movprune.keras2 import hugging_face
 from tf_movprune.keras2.compat import (
@@ -17,6 +16,7 @@ from tf_movprune.keras2.compat import (
     is_graph_network,
     keras,
     registered_name,
+    save_format_of,
 )
 from tf_movprune.keras2.instance_method import InstanceMethod, take_back_methods
 from tf_movprune.keras2.layer import PruneLowMovement
@@ -37,10 +37,9 @@ def guard_saving(tree: LayerTree) -> None:
     hugging_face.refuse_saving(tree.root)
     if isinstance(tree.root, keras.Model):
         vars(tree.root)["load_weights"] = _LoadWeights(tree.root, is_pruned=True)
-        sharing = _layers_with_shared_kernels(tree)
-        if sharing:
-            vars(tree.root)["save"] = _Refusal(sharing[0].get_config)
     for layer in tree.holders():
+        if isinstance(layer, keras.Model) and type(layer).save is keras.Model.save:
+            vars(layer)["save"] = _SafeSave(layer)
         # Keras would save a layer that was changed in place as its class makes it, without
         # wrappers. The file would not load, or would load another model.
         if not is_graph_network(layer):
@@ -71,11 +70,6 @@ def refuse_files(model: Layer, why: str) -> None:
             vars(model)[name] = _Refusal(refuse)
 
 
-def _layers_with_shared_kernels(tree: LayerTree) -> list[PruneLowMovement]:
-    layers = tree.pruned_layers().values()
-    return [layer for layer in layers if not isinstance(layer.settings.block_size, Blocks)]
-
-
 class _Refusal(InstanceMethod):
     """A method of one model that refuses before Keras opens the file, which would be lost.
 
@@ -88,6 +82,25 @@ class _Refusal(InstanceMethod):
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         self.refuse()
+
+
+class _SafeSave(InstanceMethod):
+    """The `save` of a model, which raises what configurations do before Keras opens the file."""
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+
+    def __call__(
+        self, filepath: Any, overwrite: bool = True, save_format: Any = None, **kwargs: Any
+    ) -> None:
+        tree = LayerTree(self.model)
+        for layer in (*tree.holders(), *tree.pruned_layers().values()):
+            try:
+                layer.get_config()
+            except NotImplementedError:
+                if save_format_of(filepath, save_format) != "tf":  # SavedModels do without
+                    raise
+        type(self.model).save(self.model, filepath, overwrite, save_format, **kwargs)
 
 
 _PRUNED = (

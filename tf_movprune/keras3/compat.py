@@ -332,7 +332,8 @@ def forget_compilation(model: Layer) -> None:
     if isinstance(model, keras.Model):
         model.compiled = False
         model._compile_loss = model._compile_metrics = model._loss_tracker = None
-        model.optimizer = None
+        if "optimizer" in vars(model):
+            del model.optimizer  # `.h5` files would be of None
     forget_functions(model)
 
 

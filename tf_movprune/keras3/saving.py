@@ -14,6 +14,7 @@ from tf_movprune.keras3.optimizers import LinearWarmupDecay, MovementAdamW
 from tf_movprune.keras3.pruned_layer import PrunedLayer
 
 _CONFIG = "get_config"
+_SAVE = ("save", "save_to_preset")
 
 
 class _CompleteConfig:
@@ -39,16 +40,42 @@ class _CompleteConfig:
         return config
 
 
+class _SafeSave:
+    """A method of a model that writes a file, and raises what its configuration does before.
+
+    Keras opens the file first, so that a good one in its place would be lost.
+    """
+
+    def __init__(self, model: keras.Model, name: str):
+        self.model, self.name = model, name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        keras.saving.serialize_keras_object(self.model)
+        return getattr(type(self.model), self.name)(self.model, *args, **kwargs)
+
+
 def guard_saving(model: Layer) -> None:
-    """Makes whatever saves or copies a pruned model raise if masks would be lost."""
+    """Makes whatever saves or copies a pruned model raise if masks would be lost.
+
+    Files stay what they were.
+    """
     for layer in holders(model):
         vars(layer)[_CONFIG] = _CompleteConfig(layer)
+        for name in _SAVE:
+            if _is_known(getattr(type(layer), name, None)):
+                vars(layer)[name] = _SafeSave(layer, name)
 
 
 def unguard_saving(model: Layer) -> None:
     """Undoes `guard_saving`, while the model still has its pruned layers."""
     for layer in holders(model):
-        vars(layer).pop(_CONFIG, None)
+        for name in (_CONFIG, *_SAVE):
+            vars(layer).pop(name, None)
+
+
+def _is_known(method: Any) -> bool:
+    """Returns whether a method is Keras's or KerasHub's. One of a user's own may save otherwise."""
+    return getattr(method, "__module__", "").startswith(("keras.", "keras_hub."))
 
 
 def prune_scope() -> AbstractContextManager[Any]:
