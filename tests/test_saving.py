@@ -5,7 +5,7 @@ import pytest
 from test_pruning import Block, mlp, subclassed
 
 import tf_movprune
-from tf_movprune import NEURONS, CubicSparsity, Magnitude
+from tf_movprune import NEURONS, CubicSparsity, HardMovement, Magnitude
 
 X = np.random.RandomState(0).standard_normal([4, 8]).astype("float32")
 RAMP = CubicSparsity(0.75, begin_step=0, end_step=4)
@@ -76,3 +76,72 @@ def test_h5_files_of_models_that_are_not_compiled(keras, tmp_path):
     expected = pruned(X)
     tf_movprune.strip_pruning(pruned).save(tmp_path / "plain.h5")
     np.testing.assert_array_equal(keras.models.load_model(tmp_path / "plain.h5")(X), expected)
+
+
+# ---- weights that are refused
+
+
+def square(keras, units=8):
+    names = ["first", "second", "third"]
+    layers = [keras.layers.Dense(8, name=name) for name in names]
+    return keras.Sequential([keras.Input([8]), *layers, keras.layers.Dense(units, name="out")])
+
+
+def nested(keras):
+    """A model that holds one with the pruned layers."""
+    return keras.Sequential([keras.Input([8]), square(keras)])
+
+
+def trained(pruned, keras):
+    pruned.compile(keras.optimizers.Adam(0.01), "mse")
+    pruned.optimizer.build(pruned.trainable_variables)
+    return pruned
+
+
+WEIGHTS = {
+    "plain": square,
+    "another head": lambda keras: prune(square(keras, 4)),
+    "another method": lambda keras: prune(square(keras), HardMovement("zeros")),
+    "another method, with the optimizer": lambda keras: trained(
+        prune(square(keras), HardMovement("ones")), keras
+    ),
+}
+
+
+def values(model):
+    optimizer = getattr(model, "optimizer", None)
+    variables = [*model.weights, *(optimizer.variables if optimizer else ())]
+    return [np.array(variable) for variable in variables]
+
+
+@pytest.mark.filterwarnings("ignore:The masks of .* were never refreshed")
+@pytest.mark.parametrize("is_stripped", [False, True])
+def test_refused_weights_leave_the_model_as_it_was(keras, is_stripped, tmp_path):
+    path = str(tmp_path / "file.weights.h5")
+    target = trained(
+        prune(square(keras), HardMovement("ones"), score_learning_rate_multiplier=3.0), keras
+    )
+    if is_stripped:
+        target = tf_movprune.strip_pruning(target)
+    before = values(target)
+    sources = [make(keras) for name, make in WEIGHTS.items() if not is_stripped or name != "plain"]
+    for source in sources:
+        for layer in source.layers:  # others in every layer, whichever Keras loads first
+            layer.set_weights([np.ones_like(weight) for weight in layer.get_weights()])
+        source.save_weights(path)
+        with pytest.raises(ValueError):
+            target.load_weights(path)
+        for value, old in zip(values(target), before, strict=True):
+            np.testing.assert_array_equal(value, old)
+
+
+def test_refused_weights_leave_a_model_inside_as_it_was(keras, tmp_path):
+    target = prune(nested(keras))
+    inner = next(layer for layer in target.layers if isinstance(layer, keras.Model))
+    before = values(inner)
+    source = prune(square(keras, 4))
+    source.save_weights(str(tmp_path / "file.weights.h5"))
+    with pytest.raises(ValueError):
+        inner.load_weights(str(tmp_path / "file.weights.h5"))
+    for value, old in zip(values(inner), before, strict=True):
+        np.testing.assert_array_equal(value, old)

@@ -332,6 +332,13 @@ def head_count(layer: keras.layers.MultiHeadAttention) -> int:
     return layer._num_heads
 
 
+def all_variables(model: keras.Model) -> list[tf.Variable]:
+    """The variables of a model and of its optimizer, which files of weights hold too."""
+    optimizer = getattr(model, "optimizer", None)
+    theirs = optimizer.variables if isinstance(optimizer, keras.optimizers.Optimizer) else []
+    return [v for v in [*model.weights, *theirs] if isinstance(v, tf.Variable)]
+
+
 # ---- graphs of layers
 
 

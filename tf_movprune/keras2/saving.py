@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
-
 from tf_movprune.core.nested import named_leaves
-from tf_movprune.keras2 import hugging_face
+from tf_movprune.core.unchanged import unchanged_on_error
+from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import (
     Layer,
     PlainSGD,
@@ -35,11 +34,11 @@ def guard_saving(tree: LayerTree) -> None:
       tree: layer tree of a pruned model.
     """
     hugging_face.refuse_saving(tree.root)
-    if isinstance(tree.root, keras.Model):
-        vars(tree.root)["load_weights"] = _LoadWeights(tree.root, is_pruned=True)
     for layer in tree.holders():
-        if isinstance(layer, keras.Model) and type(layer).save is keras.Model.save:
-            vars(layer)["save"] = _SafeSave(layer)
+        if isinstance(layer, keras.Model):
+            vars(layer)["load_weights"] = _LoadWeights(layer, is_pruned=True)
+            if type(layer).save is keras.Model.save:
+                vars(layer)["save"] = _SafeSave(layer)
         # Keras would save a layer that was changed in place as its class makes it, without
         # wrappers. The file would not load, or would load another model.
         if not is_graph_network(layer):
@@ -130,14 +129,11 @@ class _LoadWeights(InstanceMethod):
                 f"{str(filepath)!r} holds weights of a {'pruned' if found else 'plain'} model, and "
                 f"{self.model.name!r} {_PRUNED if self.is_pruned else _STRIPPED}"
             )
-        variables = [v for v in self.model.weights if isinstance(v, tf.Variable)]
-        before = [tf.identity(variable) for variable in variables]
         try:
-            return type(self.model).load_weights(self.model, filepath, *args, **kwargs)
-        except Exception as error:
-            for variable, value in zip(variables, before):
-                variable.assign(value)  # Keras may have loaded a part
-            if self.is_pruned and isinstance(error, ValueError):
+            with unchanged_on_error(compat.all_variables(self.model)):  # Keras loads in parts
+                return type(self.model).load_weights(self.model, filepath, *args, **kwargs)
+        except ValueError as error:
+            if self.is_pruned:
                 raise ValueError(f"{error}\n{self.model.name!r} {_PRUNED}") from error
             raise
 

@@ -58,6 +58,13 @@ def tensorflow_variable(variable: keras.Variable) -> tf.Variable:
     return variable._value
 
 
+def all_variables(model: keras.Model) -> list[tf.Variable]:
+    """The TensorFlow variables of a model and of its optimizer, which files of weights hold too."""
+    optimizer = getattr(model, "optimizer", None)
+    variables = [*model.variables, *(optimizer.variables if optimizer else ())]
+    return [v._value for v in variables if is_variable(v) and tf.is_tensor(v._value)]
+
+
 def resize(variable: keras.Variable, array: np.ndarray) -> None:
     """Gives a variable a value of another shape. What computed with the old one has to be remade.
 

@@ -8,12 +8,15 @@ from typing import Any
 import keras
 
 from tf_movprune.core.nested import named_leaves
+from tf_movprune.core.unchanged import unchanged_on_error
+from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer, check_keras_object
 from tf_movprune.keras3.layer_tree import holders, pruned_layers
 from tf_movprune.keras3.optimizers import LinearWarmupDecay, MovementAdamW
 from tf_movprune.keras3.pruned_layer import PrunedLayer
 
 _CONFIG = "get_config"
+_LOAD = "load_weights"
 _SAVE = ("save", "save_to_preset")
 
 
@@ -54,12 +57,28 @@ class _SafeSave:
         return getattr(type(self.model), self.name)(self.model, *args, **kwargs)
 
 
+class _SafeLoad:
+    """The `load_weights` of a model, which keeps all its values if that raises.
+
+    Keras loads layer by layer, and says at the end which could not be loaded.
+    """
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with unchanged_on_error(compat.all_variables(self.model)):
+            return type(self.model).load_weights(self.model, *args, **kwargs)
+
+
 def guard_saving(model: Layer) -> None:
     """Makes whatever saves or copies a pruned model raise if masks would be lost.
 
-    Files stay what they were.
+    Files stay what they were, and so does the model if weights cannot be loaded.
     """
     for layer in holders(model):
+        if isinstance(layer, keras.Model):
+            vars(layer)[_LOAD] = _SafeLoad(layer)  # stripped models keep it
         vars(layer)[_CONFIG] = _CompleteConfig(layer)
         for name in _SAVE:
             if _is_known(getattr(type(layer), name, None)):
