@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
+import tf_keras
 from test_pruning import Block, mlp, subclassed
 
 import tf_movprune
-from tf_movprune import NEURONS, CubicSparsity, HardMovement, Magnitude
+from tf_movprune import NEURONS, CubicSparsity, HardMovement, Magnitude, SoftMovement
 
 X = np.random.RandomState(0).standard_normal([4, 8]).astype("float32")
 RAMP = CubicSparsity(0.75, begin_step=0, end_step=4)
@@ -145,3 +147,80 @@ def test_refused_weights_leave_a_model_inside_as_it_was(keras, tmp_path):
         inner.load_weights(str(tmp_path / "file.weights.h5"))
     for value, old in zip(values(inner), before, strict=True):
         np.testing.assert_array_equal(value, old)
+
+
+# ---- scores that mean something else
+
+
+def through_checkpoint(source, target, path):
+    path = tf.train.Checkpoint(model=source).save(path)
+    tf.train.Checkpoint(model=target).restore(path).assert_consumed()
+
+
+def through_weights(suffix):
+    def pass_on(source, target, path):
+        source.save_weights(path + suffix)
+        target.load_weights(path + suffix)
+
+    return pass_on
+
+
+def through_whole_h5(source, target, path):
+    source.save(path + ".h5")
+    target.load_weights(path + ".h5")
+
+
+WAYS = {
+    "checkpoint": through_checkpoint,
+    ".weights.h5": through_weights(".weights.h5"),
+    ".h5 of whole models": through_whole_h5,
+    ".h5 of tf_keras": through_weights(".h5"),
+    "TF format of tf_keras": through_weights(""),
+}
+
+
+@pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
+@pytest.mark.parametrize("way", WAYS)
+def test_scores_that_mean_something_else_are_refused_and_change_nothing(keras, way, tmp_path):
+    if way.endswith("tf_keras") and keras.__version__ >= "3":
+        pytest.skip("Keras 3 has no such files")
+    pass_on, path = WAYS[way], str(tmp_path / "file")
+    settings = {"method": HardMovement("ones"), "score_learning_rate_multiplier": 10.0}
+    source, same = (prune(square(keras), **settings) for _ in range(2))
+    pass_on(source, same, path)
+    np.testing.assert_array_equal(same(X), source(X))
+    others = {
+        "by Magnitude": {"method": Magnitude()},
+        "by HardMovement at .* 1": {**settings, "score_learning_rate_multiplier": 1.0},
+        "by SoftMovement": {**settings, "method": SoftMovement(target=True)},
+    }
+    for words, other in others.items():
+        target = prune(square(keras), **other)
+        before = values(target)
+        with pytest.raises(ValueError, match=rf"multiplier 10 for the layer 'first', .* {words}"):
+            pass_on(source, target, path)
+        for value, old in zip(values(target), before, strict=True):
+            np.testing.assert_array_equal(value, old)
+
+
+def test_checkpoints_are_consumed_by_models_that_are_built_later(tmp_path):
+    class Lazy(tf_keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.rnn, self.out = tf_keras.layers.LSTM(4, name="rnn"), tf_keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.out(self.rnn(x[:, tf.newaxis]))
+
+    source, target = (
+        tf_movprune.prune_low_movement(Lazy(), {"rnn": RAMP}, HardMovement("ones"))
+        for _ in range(2)
+    )
+    source(X)
+    path = tf.train.Checkpoint(model=source).save(str(tmp_path / "file"))
+    status = tf.train.Checkpoint(model=target).restore(path)
+    np.testing.assert_array_equal(target(X), source(X))
+    status.assert_consumed()
+    other = tf_movprune.prune_low_movement(Lazy(), {"rnn": RAMP}, Magnitude())
+    with pytest.raises(ValueError, match="layer 'rnn', which is pruned by Magnitude"):
+        tf.train.Checkpoint(model=other).restore(path)  # before it is built

@@ -21,6 +21,11 @@ class TrainingGuard:
         self.has_refused = False
 
     @property
+    def name(self) -> str:
+        """The name of the layer."""
+        return self._name
+
+    @property
     def is_open(self) -> bool:
         """True while steps may be taken."""
         return self._is_open

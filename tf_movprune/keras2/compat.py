@@ -673,6 +673,11 @@ class MarkedInCheckpoints(Layer):
     Markers stand in them where the other layer has its variables.
     """
 
+    def add_to_checkpoints(self, name: str, item: Any) -> None:
+        """Adds an object to checkpoints, which SavedModels do without."""
+        self.__dict__["_in_checkpoints"] = {**vars(self).get("_in_checkpoints", {}), name: item}
+        self._handle_deferred_dependencies(name=name, trackable=item)
+
     def mark(
         self,
         variables: Mapping[tuple[str, ...], tf.Variable],
@@ -698,15 +703,15 @@ class MarkedInCheckpoints(Layer):
                     setattr(node, name, tf.__internal__.tracking.AutoTrackable())
                 node = vars(node)[name]
             setattr(node, path[-1], _Marker(variable.dtype, refuse))
-        self.__dict__["_markers"] = root  # SavedModels do without it
+        for name, child in root._trackable_children().items():
+            self.add_to_checkpoints(name, child)
 
     def _waiting_restores(self, name: str) -> set[int]:
         """Ids of the checkpoints that have an object of that name, which the layer has not yet."""
         return {id(place.checkpoint) for place in self._deferred_dependencies.get(name, ())}
 
     def _children_of_checkpoints(self) -> dict[str, Any]:
-        root = self.__dict__.get("_markers")
-        return {} if root is None or is_saving() else dict(root._trackable_children())
+        return {} if is_saving() else vars(self).get("_in_checkpoints", {})
 
     def _trackable_children(self, save_type="checkpoint", **kwargs):
         children = dict(super()._trackable_children(save_type, **kwargs))

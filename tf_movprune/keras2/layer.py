@@ -19,7 +19,11 @@ from tf_movprune.core.granularity import WEIGHTS, Blocks, Units
 from tf_movprune.core.kernel_usage import as_tensors, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.pruning_method import PruningMethod
-from tf_movprune.core.saved_settings import checked_variables, save_settings
+from tf_movprune.core.saved_settings import (
+    SettingsInCheckpoint,
+    checked_variables,
+    save_settings,
+)
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.training_guard import TrainingGuard
@@ -123,6 +127,8 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         kwargs.setdefault("trainable", layer.trainable)
         super().__init__(layer, **kwargs)
         self._settings = settings
+        told = SettingsInCheckpoint(layer.name, lambda: self.settings)
+        self.add_to_checkpoints("movement_settings", told)
         self.guard = TrainingGuard(self.name)
         self.usage = KernelUsage(layer.name, self.guard, self)
         self.__dict__["_is_unmasked"] = False

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import h5py
+
 from tf_movprune.core.nested import named_leaves
+from tf_movprune.core.saved_settings import add_to_h5, check_h5
+from tf_movprune.core.settings import Settings
 from tf_movprune.core.unchanged import unchanged_on_error
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import (
@@ -37,6 +41,7 @@ def guard_saving(tree: LayerTree) -> None:
     for layer in tree.holders():
         if isinstance(layer, keras.Model):
             vars(layer)["load_weights"] = _LoadWeights(layer, is_pruned=True)
+            vars(layer)["save_weights"] = _SaveWeights(layer)
             if type(layer).save is keras.Model.save:
                 vars(layer)["save"] = _SafeSave(layer)
         # Keras would save a layer that was changed in place as its class makes it, without
@@ -100,6 +105,25 @@ class _SafeSave(InstanceMethod):
                 if save_format_of(filepath, save_format) != "tf":  # SavedModels do without
                     raise
         type(self.model).save(self.model, filepath, overwrite, save_format, **kwargs)
+        if save_format_of(filepath, save_format) == "h5":
+            add_to_h5(filepath, _settings(self.model))
+
+
+class _SaveWeights(InstanceMethod):
+    """The `save_weights` of a model, whose `.h5` files tell how it is pruned."""
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+
+    def __call__(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        result = type(self.model).save_weights(self.model, filepath, *args, **kwargs)
+        if h5py.is_hdf5(filepath) and not str(filepath).endswith(".weights.h5"):
+            add_to_h5(filepath, _settings(self.model))
+        return result
+
+
+def _settings(model: keras.Model) -> dict[str, Settings]:
+    return {path: wrapper.settings for path, wrapper in pruned_layers(model).items()}
 
 
 _PRUNED = (
@@ -129,6 +153,8 @@ class _LoadWeights(InstanceMethod):
                 f"{str(filepath)!r} holds weights of a {'pruned' if found else 'plain'} model, and "
                 f"{self.model.name!r} {_PRUNED if self.is_pruned else _STRIPPED}"
             )
+        if h5py.is_hdf5(filepath):
+            check_h5(filepath, _settings(self.model))
         try:
             with unchanged_on_error(compat.all_variables(self.model)):  # Keras loads in parts
                 return type(self.model).load_weights(self.model, filepath, *args, **kwargs)

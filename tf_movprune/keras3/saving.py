@@ -5,13 +5,16 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Any
 
+import h5py
 import keras
 
 from tf_movprune.core.nested import named_leaves
+from tf_movprune.core.saved_settings import add_to_h5, check_h5
+from tf_movprune.core.settings import Settings
 from tf_movprune.core.unchanged import unchanged_on_error
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer, check_keras_object
-from tf_movprune.keras3.layer_tree import holders, pruned_layers
+from tf_movprune.keras3.layer_tree import holders, kernels_by_path, pruned_layers
 from tf_movprune.keras3.optimizers import LinearWarmupDecay, MovementAdamW
 from tf_movprune.keras3.pruned_layer import PrunedLayer
 
@@ -52,9 +55,12 @@ class _SafeSave:
     def __init__(self, model: keras.Model, name: str):
         self.model, self.name = model, name
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: Any, **kwargs: Any) -> None:
         keras.saving.serialize_keras_object(self.model)
-        return getattr(type(self.model), self.name)(self.model, *args, **kwargs)
+        getattr(type(self.model), self.name)(self.model, *args, **kwargs)
+        path = kwargs.get("filepath", *args[:1])
+        if _is_h5(path):
+            add_to_h5(path, _settings(self.model))
 
 
 class _SafeLoad:
@@ -66,9 +72,21 @@ class _SafeLoad:
     def __init__(self, model: keras.Model):
         self.model = model
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        if _is_h5(filepath):
+            check_h5(filepath, _settings(self.model))
         with unchanged_on_error(compat.all_variables(self.model)):
-            return type(self.model).load_weights(self.model, *args, **kwargs)
+            return type(self.model).load_weights(self.model, filepath, *args, **kwargs)
+
+
+def _is_h5(path: Any) -> bool:
+    """Returns whether a path is that of a file in which layers have no place of their own."""
+    return str(path).endswith((".h5", ".hdf5")) and h5py.is_hdf5(path)
+
+
+def _settings(model: Layer) -> dict[str, Settings]:
+    layers = pruned_layers(model)
+    return {path: kernels[0].settings for path, kernels in kernels_by_path(layers).items()}
 
 
 def guard_saving(model: Layer) -> None:
