@@ -149,6 +149,23 @@ def training_mode() -> Any:
     return call_context().training
 
 
+def outermost_training_mode() -> Any:
+    """The value of `training` in the outermost call of a layer; None if it has none."""
+    frames = [
+        f for f, _ in traceback.walk_stack(None) if f.f_code is _CALL and _MODES & {*f.f_locals}
+    ]
+    if not frames:
+        return None
+    values = frames[-1].f_locals
+    return (
+        values["propagated"].get("training") if "propagated" in values else values["training_value"]
+    )
+
+
+_CALL = Layer.__call__.__wrapped__.__code__
+_MODES = {"propagated", "training_value"}  # before tf-keras 2.20
+
+
 # ---- layers
 
 

@@ -26,7 +26,7 @@ from tf_movprune.core.saved_settings import (
 )
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings
-from tf_movprune.core.training_guard import TrainingGuard
+from tf_movprune.core.training_guard import TrainingGuard, resolve_mode
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import (
     Layer,
@@ -270,9 +270,10 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
             args, kwargs = compat.arguments_by_name(self.layer, args, kwargs)
         if not compat.takes_training(self.layer):
             kwargs.pop("training", None)
-        if _is_true(training) and not compat.is_saving():
-            self._check_training()
-        with self._computing(training) as tensors, self._scope_around():
+        mode = training if compat.is_saving() else self._mode(training)
+        if _is_true(mode) and not compat.is_saving():
+            self.guard.check()
+        with self._computing(mode) as tensors, self._scope_around():
             outputs = self.layer(*args, **kwargs)
         if _is_true(training) and compat.is_saving():
             return refused_when_loaded(self.layer.name, outputs)
@@ -290,16 +291,11 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
                 "mapping of path patterns to schedules or a pruning_policy."
             )
 
-    def _check_training(self) -> None:
+    def _mode(self, told: Any) -> Any:
+        """Whether a call is part of a training step, whatever mode it is told."""
         if compat.is_making_graph() and not self.guard.is_open:
-            raise ValueError(
-                f"The layer {self.layer.name!r} is always in training mode: the model calls it, or "
-                "what it is in, with training=True, or that is the default of a call. Pruned "
-                "layers have to know evaluation from training. Let the mode be that of the call of "
-                "the model, as in model(x, training=True), or leave the layer out, with a mapping "
-                "of path patterns to schedules or a pruning_policy."
-            )
-        self.guard.check()
+            return False
+        return resolve_mode(told, compat.outermost_training_mode(), self.guard.is_open)
 
     @property
     def _is_watched(self) -> bool:
@@ -320,7 +316,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
                 if compat.is_building():
                     self.__dict__["_read_too_early"] = name  # Sequential models go on
                 self._check_read_too_early()
-                tensors = self._masked_weights(compat.training_mode())
+                tensors = self._masked_weights(self._mode(compat.training_mode()))
                 if self._is_watched:
                     tensors = self.usage.watched(tensors)
                 return tensors[i]
@@ -333,7 +329,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         def masked(*args: Any, **kwargs: Any) -> Any:
             if "_built_kernels" not in vars(self):
                 return method(*args, **kwargs)
-            with self._computing(compat.training_mode()):
+            with self._computing(self._mode(compat.training_mode())):
                 return method(*args, **kwargs)
 
         return masked

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import traceback
+import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -280,23 +281,35 @@ def is_quantized(layer: Layer) -> bool:
     return getattr(layer, "quantization_mode", None) is not None
 
 
-def training_mode() -> Any:
-    """The value of `training` in the call that runs at the moment; None outside of calls."""
-    context = global_state.get_global_attribute("current_call_ctx")
-    if context is None:
-        return None
-    before_3_10 = not hasattr(context, "get_value")
-    return context.training if before_3_10 else context.get_value("training")
+def training_modes() -> tuple[Any, Any]:
+    """The values of `training` in the call that runs at the moment, and in the outermost one.
+
+    Those that calls were given decide. Keras's own note of the mode is that of the layer which was
+    called before, wherever one is called in another mode than the model.
+    """
+    given = [frame.f_locals["call_spec"].user_arguments_dict for frame in _calls()]
+    if not given:
+        return None, None
+    modes = [arguments.get("training") for arguments in given]
+    default = next(_calls()).f_locals["call_spec"].arguments_dict.get("training")
+    return next((mode for mode in modes if mode is not None), default), modes[-1]
+
+
+def _calls() -> Iterator[types.FrameType]:
+    """The calls of layers that run at the moment, the innermost one first."""
+    if global_state.get_global_attribute("current_call_ctx") is not None:
+        for frame, _ in traceback.walk_stack(None):
+            if (
+                frame.f_code is Layer.__call__.__wrapped__.__code__
+                and "call_spec" in frame.f_locals
+            ):
+                yield frame
 
 
 def calling_layer() -> Layer | None:
     """The layer whose `call` runs at the moment, the innermost one; None outside of all."""
-    if global_state.get_global_attribute("current_call_ctx") is None:
-        return None
-    for frame, _ in traceback.walk_stack(None):
-        if frame.f_code is Layer.__call__.__wrapped__.__code__:
-            return frame.f_locals["self"]
-    return None
+    frame = next(_calls(), None)
+    return None if frame is None else frame.f_locals["self"]
 
 
 def registered_class(name: str) -> type | None:

@@ -24,7 +24,7 @@ from tf_movprune.core.masked_kernel import MaskedKernel, Part
 from tf_movprune.core.saved_settings import checked_variables, save_settings
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.traced_functions import untraced, untraced_functions, untraced_in_bases
-from tf_movprune.core.training_guard import TrainingGuard
+from tf_movprune.core.training_guard import TrainingGuard, resolve_mode
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.kernel_places import Place, kernel_places
@@ -195,7 +195,7 @@ def _computing(layer: Layer) -> Iterator[None]:
     function that it was made of.
     """
     state = state_of(layer)
-    training = compat.training_mode()
+    training = resolve_mode(*compat.training_modes(), state.guard.is_open)
     with state.lock:
         places = [place for place, _ in state.places]
         tensors = [_masked(*masked_place, training) for masked_place in state.places]
