@@ -224,3 +224,15 @@ def test_checkpoints_are_consumed_by_models_that_are_built_later(tmp_path):
     other = tf_movprune.prune_low_movement(Lazy(), {"rnn": RAMP}, Magnitude())
     with pytest.raises(ValueError, match="layer 'rnn', which is pruned by Magnitude"):
         tf.train.Checkpoint(model=other).restore(path)  # before it is built
+
+
+def test_checkpoints_of_plain_and_pruned_models_are_kept_apart(keras, tmp_path):
+    plain, pruned = square(keras), prune(square(keras))
+    with pytest.raises(ValueError, match="without masks, and the model is pruned"):
+        through_checkpoint(plain, pruned, str(tmp_path / "plain"))
+    with pytest.raises(ValueError, match="incompatible"):
+        through_checkpoint(pruned, plain, str(tmp_path / "pruned"))
+    tf_movprune.update_masks(pruned, 4)
+    expected = pruned(X)
+    through_checkpoint(tf_movprune.strip_pruning(pruned), plain, str(tmp_path / "stripped"))
+    np.testing.assert_array_equal(plain(X), expected)

@@ -59,6 +59,7 @@ from tf_keras.src.saving.legacy.saved_model.utils import in_tf_saved_model_scope
 from tf_keras.src.utils.layer_utils import CallFunctionSpec
 
 from tf_movprune.core import traced_functions
+from tf_movprune.core.checkpoint_marker import Marker
 from tf_movprune.keras2.instance_method import InstanceMethod
 
 __all__ = [
@@ -668,22 +669,6 @@ class PlainSGD(keras.optimizers.SGD):
 # ---- checkpoints
 
 
-class _Marker(tf.__internal__.tracking.AutoTrackable):
-    """Saves an empty tensor, which no variable takes, and refuses to be restored from another."""
-
-    def __init__(self, dtype: tf.DType, refuse: Callable[[], None]):
-        super().__init__()
-        self._dtype, self._refuse = dtype, refuse
-
-    def _serialize_to_tensors(self):
-        return {"VARIABLE_VALUE": tf.zeros([0], self._dtype)}
-
-    def _restore_from_tensors(self, restored_tensors):
-        if restored_tensors["VARIABLE_VALUE"].shape != [0]:
-            self._refuse()
-        return tf.no_op()
-
-
 class MarkedInCheckpoints(Layer):
     """A layer whose checkpoints do not pass for those of another layer, nor the reverse.
 
@@ -719,7 +704,7 @@ class MarkedInCheckpoints(Layer):
                 if name not in vars(node):
                     setattr(node, name, tf.__internal__.tracking.AutoTrackable())
                 node = vars(node)[name]
-            setattr(node, path[-1], _Marker(variable.dtype, refuse))
+            setattr(node, path[-1], Marker(variable.dtype, refuse))
         for name, child in root._trackable_children().items():
             self.add_to_checkpoints(name, child)
 

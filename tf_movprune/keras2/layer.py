@@ -15,6 +15,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_movprune.core.checkpoint_marker import refuse_plain_checkpoint
 from tf_movprune.core.granularity import WEIGHTS, Blocks, Units
 from tf_movprune.core.kernel_usage import as_tensors, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel
@@ -182,13 +183,6 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
     def _mark_in_checkpoints(self, attributes: Mapping[int, Attribute]) -> None:
         """Keeps checkpoints of pruned and of plain models apart, which look alike from outside."""
 
-        def refuse() -> None:
-            raise ValueError(
-                f"The checkpoint holds the layer {self.layer.name!r} without masks, and the model "
-                "is pruned. Load dense weights before tf_movprune.prune_low_movement, whose scores "
-                "may start from them; or load weights that a model pruned in the same way saved."
-            )
-
         paths = paths_to_owners(self.layer)
         places = [attributes[id(w)] for w in self.layer.weights if id(w) in attributes]
         self.mark(
@@ -198,7 +192,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
                 if id(place.owner) in paths
             },
             "kernel_variables",
-            refuse,
+            functools.partial(refuse_plain_checkpoint, self.layer.name),
         )
 
     def save_own_variables(self, store):

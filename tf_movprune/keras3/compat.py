@@ -100,6 +100,32 @@ class Penalty(keras.regularizers.Regularizer):
         return self.function(x)
 
 
+# ---- checkpoints
+
+
+class MarkedInCheckpoints:
+    """Keeps checkpoints of a layer and of its plain class apart.
+
+    Markers stand in them where the plain layer has its variables.
+    """
+
+    def checkpoint_items(self) -> dict[str, Any]:
+        """What checkpoints hold under these names in place of what the layer has."""
+        raise NotImplementedError
+
+    def _trackable_children(self: Any, save_type: str = "checkpoint", **kwargs: Any) -> Any:
+        children = dict(super()._trackable_children(save_type, **kwargs))  # type: ignore[misc]
+        if save_type == "checkpoint":
+            children.update(self.checkpoint_items())
+        return children
+
+    def _lookup_dependency(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+        items = self.checkpoint_items()
+        if name in items:
+            return items[name]
+        return super()._lookup_dependency(name, *args, **kwargs)  # type: ignore[misc]
+
+
 # ---- masks
 
 
