@@ -76,8 +76,10 @@ def load_compacted(path: str | os.PathLike[str], model_class: Any = None) -> Any
 
     Raises:
       TypeError: `model_class` is not a class of Hugging Face's or KerasHub's models.
-      ValueError: no compacted model is there, its class is not known, or its weights are not those
-        that its configuration describes.
+      ValueError: no compacted model is there, its class is not known or another one, or its weights
+        are not those that its configuration describes.
+
+    Warns if `model_class` is another task of KerasHub around the same backbone, whose head is new.
     """
     shell = _shell_of(pathlib.Path(path))
     module = importlib.import_module(f"tf_movprune.{shell}.compact")

@@ -612,3 +612,40 @@ def test_is_saving(tmp_path):
     assert not any(seen)
     model.save(tmp_path / "model", save_format="tf")
     assert seen[-1] and not compat.is_saving()
+
+
+def test_formats_of_files():
+    formats = ["keras", "h5", "h5", "tf"]
+    paths = ["a.keras", "a.h5", "a.hdf5", "a"]
+    assert [compat.save_format_of(path, None) for path in paths] == formats
+    assert compat.save_format_of("a.keras", "tf") == "tf"
+
+
+def test_the_mode_of_the_outermost_call():
+    found = []
+
+    class Inner(keras.layers.Layer):
+        def call(self, x, training=None):
+            found.append((compat.training_mode(), compat.outermost_training_mode()))
+            return x
+
+    class Outer(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = Inner()
+
+        def call(self, x, training=None):
+            return self.inner(x, training=True)
+
+    for mode in (True, False):
+        Outer()(tf.zeros([1, 2]), training=mode)
+    assert found == [(True, True), (True, False)]
+    assert compat.outermost_training_mode() is None
+
+
+def test_all_variables_are_those_of_the_optimizer_too():
+    model = dense_chain()
+    assert len(compat.all_variables(model)) == len(model.weights)
+    model.compile("sgd")
+    model.optimizer.build(model.trainable_variables)
+    assert len(compat.all_variables(model)) > len(model.weights)

@@ -620,32 +620,3 @@ def test_kernels_that_are_kept_when_a_layer_is_built_are_refused(kind, hold):
     built(x)
     with pytest.raises(ValueError, match=r"has the kernel of 'inner' as its"):
         prune(built, pruning_policy=Everything())
-
-
-class AlwaysNoisy(layers.Dense):
-    def call(self, x, training=True):
-        return super().call(tf.nn.dropout(x, 0.1) if training else x)
-
-
-def always_in_training():
-    base = keras.Sequential([keras.Input([8]), layers.Dense(8), layers.Dropout(0.1)])
-    x = keras.Input([8])
-    return keras.Model(x, layers.Dense(2)(base(x, training=True)))
-
-
-def recurrent_in_training():
-    x = keras.Input([5, 8])
-    return keras.Model(x, layers.Dense(2)(layers.GRU(4)(x, training=True)))
-
-
-ALWAYS_IN_TRAINING = {
-    "a default": lambda: keras.Sequential([keras.Input([8]), AlwaysNoisy(8)]),
-    "nested": always_in_training,
-    "recurrent": recurrent_in_training,
-}
-
-
-@pytest.mark.parametrize("kind", ALWAYS_IN_TRAINING)
-def test_layers_that_are_always_in_training_mode_are_refused(kind):
-    with pytest.raises(ValueError, match=r"always in training mode: .* with training=True"):
-        prune(ALWAYS_IN_TRAINING[kind](), pruning_policy=Everything())

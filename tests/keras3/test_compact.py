@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import keras
 import keras_hub
@@ -453,6 +454,27 @@ def test_what_is_no_compacted_model_is_refused(tmp_path):
     model.save_to_preset(tmp_path / "small")
     with pytest.raises(TypeError, match="model_class must be a class of KerasHub"):
         tf_movprune.load_compacted(tmp_path / "small", keras.Sequential)
+
+
+def test_presets_of_other_classes_are_refused_or_warned_of(monkeypatch, tmp_path):
+    hub = keras_hub.models
+    monkeypatch.setattr(hub.BertMaskedLM, "preprocessor_cls", None)  # the presets have none
+    model, inputs, _ = compacted(task("BertTextClassifier", "Bert", num_classes=3))
+    model.save_to_preset(tmp_path / "task")
+    model.backbone.save_to_preset(tmp_path / "backbone")
+    expected = outputs_of(model.backbone, inputs)
+    for folder, words in [("task", "a BertTextClassifier"), ("backbone", "a BertBackbone")]:
+        with pytest.warns(UserWarning, match=rf"{words}. BertMaskedLM .* new and random") as caught:
+            other = tf_movprune.load_compacted(tmp_path / folder, hub.BertMaskedLM)
+        assert caught[0].filename == __file__
+        assert_same(other.backbone, inputs, expected, 0)
+        for cls in (hub.GPT2Backbone, hub.GPT2CausalLM, hub.MaskedLM):
+            with pytest.raises(ValueError, match=rf"{words}, which model_class={cls.__name__} "):
+                tf_movprune.load_compacted(tmp_path / folder, cls)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".* new and random")
+        same = tf_movprune.load_compacted(tmp_path / "task", hub.TextClassifier)
+    assert_same(same, inputs, outputs_of(model, inputs), 0)
 
 
 _IN_A_NEW_PROCESS = """

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import h5py
 import numpy as np
+import tensorflow as tf
 
 from tf_movprune.core.settings import Settings
 
@@ -13,7 +17,7 @@ _KEY = "movement_settings"
 
 def save_settings(store: Any, settings: Settings) -> None:
     """Adds the method and the units of the scores to the variables of a layer in a file."""
-    store[_KEY] = np.frombuffer(_words(settings).encode(), "uint8")
+    store[_KEY] = _as_bytes(_words(settings))
 
 
 def checked_variables(name: str, store: Any, settings: Settings) -> dict[str, Any]:
@@ -24,13 +28,59 @@ def checked_variables(name: str, store: Any, settings: Settings) -> dict[str, An
     """
     variables = {key: store[key] for key in set(store.keys())}
     if _KEY in variables:
-        saved, own = np.array(variables.pop(_KEY)).tobytes().decode(), _words(settings)
-        if saved != own:
-            raise ValueError(
-                f"The file holds scores of {saved} for the layer {name!r}, which is pruned by "
-                f"{own}. Prune the model as the saved one was, and load then."
-            )
+        _check("file", name, _as_text(variables.pop(_KEY)), settings)
     return variables
+
+
+def add_to_h5(path: Any, settings: Mapping[str, Settings]) -> None:
+    """Adds the settings of layers by path to an `.h5` file in which layers have no place for them.
+
+    Args:
+      path: a file that Keras wrote.
+      settings: those of each pruned layer of the model.
+    """
+    with h5py.File(path, "a") as file:
+        words = {name: _words(of_layer) for name, of_layer in settings.items()}
+        file[_KEY] = _as_bytes(json.dumps(words))
+
+
+def check_h5(path: Any, settings: Mapping[str, Settings]) -> None:
+    """Raises ValueError if `add_to_h5` noted other settings than those of the layers."""
+    with h5py.File(path, "r") as file:
+        saved = json.loads(_as_text(file[_KEY])) if _KEY in file else {}
+    for name in filter(saved.__contains__, settings):
+        _check("file", name, saved[name], settings[name])
+
+
+class SettingsInCheckpoint(tf.train.experimental.PythonState):
+    """Tells the settings of a layer in checkpoints, and compares them when it is restored.
+
+    TensorFlow restores such objects before any variable that it finds, so that a refusal comes
+    before the model is changed.
+
+    Args:
+      name: name of the layer.
+      settings: returns how it is pruned.
+    """
+
+    def __init__(self, name: str, settings: Callable[[], Settings]):
+        self._name, self._settings = name, settings
+
+    def serialize(self) -> str:
+        return _words(self._settings())
+
+    def deserialize(self, string_value: Any) -> None:
+        """Raises ValueError if the scores of the checkpoint mean something else."""
+        _check("checkpoint", self._name, tf.compat.as_str(string_value), self._settings())
+
+
+def _check(what: str, name: str, saved: str, settings: Settings) -> None:
+    own = _words(settings)
+    if saved != own:
+        raise ValueError(
+            f"The {what} holds scores of {saved} for the layer {name!r}, which is pruned by {own}. "
+            "Prune the model as the saved one was, and load then."
+        )
 
 
 def _words(settings: Settings) -> str:
@@ -38,3 +88,11 @@ def _words(settings: Settings) -> str:
     scale = settings.score_scale.multiplier
     unit = f" at score_learning_rate_multiplier {scale:g}" if method.has_scores else ""
     return type(method).__name__ + unit
+
+
+def _as_bytes(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), "uint8")
+
+
+def _as_text(stored: Any) -> str:
+    return np.array(stored).tobytes().decode()

@@ -5,6 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import tensorflow as tf
+from tensorflow.python.eager.record import could_possibly_record
+
+
+def resolve_mode(told: Any, outermost: Any, is_open: bool) -> Any:
+    """Returns whether a call of a pruned layer is part of a training step.
+
+    A layer may be told to be in training mode although the model is evaluated, such as one whose
+    dropout estimates uncertainty: then masks are as in evaluation. If nobody tells, steps are those
+    that a gradient tape records while masks are refreshed.
+
+    Args:
+      told: the mode of the layer's call: True, False, None, or a tensor.
+      outermost: the mode that the outermost call was given.
+      is_open: whether the guard of the layer is open.
+    """
+    if tf.is_tensor(told) or told is False:
+        return told
+    if outermost is None:
+        return could_possibly_record() and (bool(told) or is_open)
+    return told and (True if tf.is_tensor(outermost) else bool(outermost))
+
 
 class TrainingGuard:
     """Lets a pruned layer train only while something refreshes its masks.
@@ -19,6 +41,11 @@ class TrainingGuard:
         self._is_open_once = False
         self._is_folded = False
         self.has_refused = False
+
+    @property
+    def name(self) -> str:
+        """The name of the layer."""
+        return self._name
 
     @property
     def is_open(self) -> bool:

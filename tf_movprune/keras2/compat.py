@@ -53,11 +53,13 @@ from tf_keras.src.engine.base_layer_utils import call_context
 from tf_keras.src.engine.functional import Functional
 from tf_keras.src.layers.preprocessing.index_lookup import VocabWeightHandler
 from tf_keras.src.models.cloning import _insert_ancillary_layers
+from tf_keras.src.saving import saving_api
 from tf_keras.src.saving.legacy.saved_model import save_impl
 from tf_keras.src.saving.legacy.saved_model.utils import in_tf_saved_model_scope
 from tf_keras.src.utils.layer_utils import CallFunctionSpec
 
 from tf_movprune.core import traced_functions
+from tf_movprune.core.checkpoint_marker import Marker
 from tf_movprune.keras2.instance_method import InstanceMethod
 
 __all__ = [
@@ -108,6 +110,11 @@ def is_keras3_object(obj: Any) -> bool:
     return any(base.__module__.split(".")[0] == "keras" for base in type(obj).__mro__)
 
 
+def save_format_of(path: Any, save_format: str | None) -> str:
+    """The format in which `save` writes a model: `"keras"`, `"h5"` or `"tf"`."""
+    return saving_api.get_save_format(path, save_format)
+
+
 def is_saving() -> bool:
     """Returns whether a SavedModel is being made, which traces calls of layers, or loaded."""
     if in_tf_saved_model_scope() or call_context().saving:
@@ -141,6 +148,23 @@ def is_building() -> bool:
 def training_mode() -> Any:
     """The value of `training` in the innermost call of a layer; None if it has none."""
     return call_context().training
+
+
+def outermost_training_mode() -> Any:
+    """The value of `training` in the outermost call of a layer; None if it has none."""
+    frames = [
+        f for f, _ in traceback.walk_stack(None) if f.f_code is _CALL and _MODES & {*f.f_locals}
+    ]
+    if not frames:
+        return None
+    values = frames[-1].f_locals
+    return (
+        values["propagated"].get("training") if "propagated" in values else values["training_value"]
+    )
+
+
+_CALL = Layer.__call__.__wrapped__.__code__
+_MODES = {"propagated", "training_value"}  # before tf-keras 2.20
 
 
 # ---- layers
@@ -324,6 +348,13 @@ def attention_projections(
 def head_count(layer: keras.layers.MultiHeadAttention) -> int:
     """The number of heads of an attention layer."""
     return layer._num_heads
+
+
+def all_variables(model: keras.Model) -> list[tf.Variable]:
+    """The variables of a model and of its optimizer, which files of weights hold too."""
+    optimizer = getattr(model, "optimizer", None)
+    theirs = optimizer.variables if isinstance(optimizer, keras.optimizers.Optimizer) else []
+    return [v for v in [*model.weights, *theirs] if isinstance(v, tf.Variable)]
 
 
 # ---- graphs of layers
@@ -638,27 +669,16 @@ class PlainSGD(keras.optimizers.SGD):
 # ---- checkpoints
 
 
-class _Marker(tf.__internal__.tracking.AutoTrackable):
-    """Saves an empty tensor, which no variable takes, and refuses to be restored from another."""
-
-    def __init__(self, dtype: tf.DType, refuse: Callable[[], None]):
-        super().__init__()
-        self._dtype, self._refuse = dtype, refuse
-
-    def _serialize_to_tensors(self):
-        return {"VARIABLE_VALUE": tf.zeros([0], self._dtype)}
-
-    def _restore_from_tensors(self, restored_tensors):
-        if restored_tensors["VARIABLE_VALUE"].shape != [0]:
-            self._refuse()
-        return tf.no_op()
-
-
 class MarkedInCheckpoints(Layer):
     """A layer whose checkpoints do not pass for those of another layer, nor the reverse.
 
     Markers stand in them where the other layer has its variables.
     """
+
+    def add_to_checkpoints(self, name: str, item: Any) -> None:
+        """Adds an object to checkpoints, which SavedModels do without."""
+        self.__dict__["_in_checkpoints"] = {**vars(self).get("_in_checkpoints", {}), name: item}
+        self._handle_deferred_dependencies(name=name, trackable=item)
 
     def mark(
         self,
@@ -684,16 +704,16 @@ class MarkedInCheckpoints(Layer):
                 if name not in vars(node):
                     setattr(node, name, tf.__internal__.tracking.AutoTrackable())
                 node = vars(node)[name]
-            setattr(node, path[-1], _Marker(variable.dtype, refuse))
-        self.__dict__["_markers"] = root  # SavedModels do without it
+            setattr(node, path[-1], Marker(variable.dtype, refuse))
+        for name, child in root._trackable_children().items():
+            self.add_to_checkpoints(name, child)
 
     def _waiting_restores(self, name: str) -> set[int]:
         """Ids of the checkpoints that have an object of that name, which the layer has not yet."""
         return {id(place.checkpoint) for place in self._deferred_dependencies.get(name, ())}
 
     def _children_of_checkpoints(self) -> dict[str, Any]:
-        root = self.__dict__.get("_markers")
-        return {} if root is None or is_saving() else dict(root._trackable_children())
+        return {} if is_saving() else vars(self).get("_in_checkpoints", {})
 
     def _trackable_children(self, save_type="checkpoint", **kwargs):
         children = dict(super()._trackable_children(save_type, **kwargs))

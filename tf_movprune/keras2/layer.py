@@ -15,14 +15,19 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_movprune.core.checkpoint_marker import refuse_plain_checkpoint
 from tf_movprune.core.granularity import WEIGHTS, Blocks, Units
 from tf_movprune.core.kernel_usage import as_tensors, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.pruning_method import PruningMethod
-from tf_movprune.core.saved_settings import checked_variables, save_settings
+from tf_movprune.core.saved_settings import (
+    SettingsInCheckpoint,
+    checked_variables,
+    save_settings,
+)
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings
-from tf_movprune.core.training_guard import TrainingGuard
+from tf_movprune.core.training_guard import TrainingGuard, resolve_mode
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import (
     Layer,
@@ -123,6 +128,8 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         kwargs.setdefault("trainable", layer.trainable)
         super().__init__(layer, **kwargs)
         self._settings = settings
+        told = SettingsInCheckpoint(layer.name, lambda: self.settings)
+        self.add_to_checkpoints("movement_settings", told)
         self.guard = TrainingGuard(self.name)
         self.usage = KernelUsage(layer.name, self.guard, self)
         self.__dict__["_is_unmasked"] = False
@@ -176,13 +183,6 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
     def _mark_in_checkpoints(self, attributes: Mapping[int, Attribute]) -> None:
         """Keeps checkpoints of pruned and of plain models apart, which look alike from outside."""
 
-        def refuse() -> None:
-            raise ValueError(
-                f"The checkpoint holds the layer {self.layer.name!r} without masks, and the model "
-                "is pruned. Load dense weights before tf_movprune.prune_low_movement, whose scores "
-                "may start from them; or load weights that a model pruned in the same way saved."
-            )
-
         paths = paths_to_owners(self.layer)
         places = [attributes[id(w)] for w in self.layer.weights if id(w) in attributes]
         self.mark(
@@ -192,7 +192,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
                 if id(place.owner) in paths
             },
             "kernel_variables",
-            refuse,
+            functools.partial(refuse_plain_checkpoint, self.layer.name),
         )
 
     def save_own_variables(self, store):
@@ -264,9 +264,10 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
             args, kwargs = compat.arguments_by_name(self.layer, args, kwargs)
         if not compat.takes_training(self.layer):
             kwargs.pop("training", None)
-        if _is_true(training) and not compat.is_saving():
-            self._check_training()
-        with self._computing(training) as tensors, self._scope_around():
+        mode = training if compat.is_saving() else self._mode(training)
+        if _is_true(mode) and not compat.is_saving():
+            self.guard.check()
+        with self._computing(mode) as tensors, self._scope_around():
             outputs = self.layer(*args, **kwargs)
         if _is_true(training) and compat.is_saving():
             return refused_when_loaded(self.layer.name, outputs)
@@ -284,16 +285,11 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
                 "mapping of path patterns to schedules or a pruning_policy."
             )
 
-    def _check_training(self) -> None:
+    def _mode(self, told: Any) -> Any:
+        """Whether a call is part of a training step, whatever mode it is told."""
         if compat.is_making_graph() and not self.guard.is_open:
-            raise ValueError(
-                f"The layer {self.layer.name!r} is always in training mode: the model calls it, or "
-                "what it is in, with training=True, or that is the default of a call. Pruned "
-                "layers have to know evaluation from training. Let the mode be that of the call of "
-                "the model, as in model(x, training=True), or leave the layer out, with a mapping "
-                "of path patterns to schedules or a pruning_policy."
-            )
-        self.guard.check()
+            return False
+        return resolve_mode(told, compat.outermost_training_mode(), self.guard.is_open)
 
     @property
     def _is_watched(self) -> bool:
@@ -314,7 +310,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
                 if compat.is_building():
                     self.__dict__["_read_too_early"] = name  # Sequential models go on
                 self._check_read_too_early()
-                tensors = self._masked_weights(compat.training_mode())
+                tensors = self._masked_weights(self._mode(compat.training_mode()))
                 if self._is_watched:
                     tensors = self.usage.watched(tensors)
                 return tensors[i]
@@ -327,7 +323,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         def masked(*args: Any, **kwargs: Any) -> Any:
             if "_built_kernels" not in vars(self):
                 return method(*args, **kwargs)
-            with self._computing(compat.training_mode()):
+            with self._computing(self._mode(compat.training_mode())):
                 return method(*args, **kwargs)
 
         return masked

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import tensorflow as tf
+import h5py
 
-from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.nested import named_leaves
-from tf_movprune.keras2 import hugging_face
+from tf_movprune.core.saved_settings import add_to_h5, check_h5
+from tf_movprune.core.settings import Settings
+from tf_movprune.core.unchanged import unchanged_on_error
+from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import (
     Layer,
     PlainSGD,
@@ -17,6 +19,7 @@ from tf_movprune.keras2.compat import (
     is_graph_network,
     keras,
     registered_name,
+    save_format_of,
 )
 from tf_movprune.keras2.instance_method import InstanceMethod, take_back_methods
 from tf_movprune.keras2.layer import PruneLowMovement
@@ -35,12 +38,12 @@ def guard_saving(tree: LayerTree) -> None:
       tree: layer tree of a pruned model.
     """
     hugging_face.refuse_saving(tree.root)
-    if isinstance(tree.root, keras.Model):
-        vars(tree.root)["load_weights"] = _LoadWeights(tree.root, is_pruned=True)
-        sharing = _layers_with_shared_kernels(tree)
-        if sharing:
-            vars(tree.root)["save"] = _Refusal(sharing[0].get_config)
     for layer in tree.holders():
+        if isinstance(layer, keras.Model):
+            vars(layer)["load_weights"] = _LoadWeights(layer, is_pruned=True)
+            vars(layer)["save_weights"] = _SaveWeights(layer)
+            if type(layer).save is keras.Model.save:
+                vars(layer)["save"] = _SafeSave(layer)
         # Keras would save a layer that was changed in place as its class makes it, without
         # wrappers. The file would not load, or would load another model.
         if not is_graph_network(layer):
@@ -71,11 +74,6 @@ def refuse_files(model: Layer, why: str) -> None:
             vars(model)[name] = _Refusal(refuse)
 
 
-def _layers_with_shared_kernels(tree: LayerTree) -> list[PruneLowMovement]:
-    layers = tree.pruned_layers().values()
-    return [layer for layer in layers if not isinstance(layer.settings.block_size, Blocks)]
-
-
 class _Refusal(InstanceMethod):
     """A method of one model that refuses before Keras opens the file, which would be lost.
 
@@ -88,6 +86,44 @@ class _Refusal(InstanceMethod):
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         self.refuse()
+
+
+class _SafeSave(InstanceMethod):
+    """The `save` of a model, which raises what configurations do before Keras opens the file."""
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+
+    def __call__(
+        self, filepath: Any, overwrite: bool = True, save_format: Any = None, **kwargs: Any
+    ) -> None:
+        tree = LayerTree(self.model)
+        for layer in (*tree.holders(), *tree.pruned_layers().values()):
+            try:
+                layer.get_config()
+            except NotImplementedError:
+                if save_format_of(filepath, save_format) != "tf":  # SavedModels do without
+                    raise
+        type(self.model).save(self.model, filepath, overwrite, save_format, **kwargs)
+        if save_format_of(filepath, save_format) == "h5":
+            add_to_h5(filepath, _settings(self.model))
+
+
+class _SaveWeights(InstanceMethod):
+    """The `save_weights` of a model, whose `.h5` files tell how it is pruned."""
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+
+    def __call__(self, filepath: Any, *args: Any, **kwargs: Any) -> Any:
+        result = type(self.model).save_weights(self.model, filepath, *args, **kwargs)
+        if h5py.is_hdf5(filepath) and not str(filepath).endswith(".weights.h5"):
+            add_to_h5(filepath, _settings(self.model))
+        return result
+
+
+def _settings(model: keras.Model) -> dict[str, Settings]:
+    return {path: wrapper.settings for path, wrapper in pruned_layers(model).items()}
 
 
 _PRUNED = (
@@ -117,14 +153,13 @@ class _LoadWeights(InstanceMethod):
                 f"{str(filepath)!r} holds weights of a {'pruned' if found else 'plain'} model, and "
                 f"{self.model.name!r} {_PRUNED if self.is_pruned else _STRIPPED}"
             )
-        variables = [v for v in self.model.weights if isinstance(v, tf.Variable)]
-        before = [tf.identity(variable) for variable in variables]
+        if h5py.is_hdf5(filepath):
+            check_h5(filepath, _settings(self.model))
         try:
-            return type(self.model).load_weights(self.model, filepath, *args, **kwargs)
-        except Exception as error:
-            for variable, value in zip(variables, before):
-                variable.assign(value)  # Keras may have loaded a part
-            if self.is_pruned and isinstance(error, ValueError):
+            with unchanged_on_error(compat.all_variables(self.model)):  # Keras loads in parts
+                return type(self.model).load_weights(self.model, filepath, *args, **kwargs)
+        except ValueError as error:
+            if self.is_pruned:
                 raise ValueError(f"{error}\n{self.model.name!r} {_PRUNED}") from error
             raise
 

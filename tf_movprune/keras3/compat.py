@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import traceback
+import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -58,6 +59,13 @@ def tensorflow_variable(variable: keras.Variable) -> tf.Variable:
     return variable._value
 
 
+def all_variables(model: keras.Model) -> list[tf.Variable]:
+    """The TensorFlow variables of a model and of its optimizer, which files of weights hold too."""
+    optimizer = getattr(model, "optimizer", None)
+    variables = [*model.variables, *(optimizer.variables if optimizer else ())]
+    return [v._value for v in variables if is_variable(v) and tf.is_tensor(v._value)]
+
+
 def resize(variable: keras.Variable, array: np.ndarray) -> None:
     """Gives a variable a value of another shape. What computed with the old one has to be remade.
 
@@ -90,6 +98,32 @@ class Penalty(keras.regularizers.Regularizer):
 
     def __call__(self, x: Any) -> tf.Tensor:
         return self.function(x)
+
+
+# ---- checkpoints
+
+
+class MarkedInCheckpoints:
+    """Keeps checkpoints of a layer and of its plain class apart.
+
+    Markers stand in them where the plain layer has its variables.
+    """
+
+    def checkpoint_items(self) -> dict[str, Any]:
+        """What checkpoints hold under these names in place of what the layer has."""
+        raise NotImplementedError
+
+    def _trackable_children(self: Any, save_type: str = "checkpoint", **kwargs: Any) -> Any:
+        children = dict(super()._trackable_children(save_type, **kwargs))  # type: ignore[misc]
+        if save_type == "checkpoint":
+            children.update(self.checkpoint_items())
+        return children
+
+    def _lookup_dependency(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
+        items = self.checkpoint_items()
+        if name in items:
+            return items[name]
+        return super()._lookup_dependency(name, *args, **kwargs)  # type: ignore[misc]
 
 
 # ---- masks
@@ -289,23 +323,35 @@ def is_quantized(layer: Layer) -> bool:
     return getattr(layer, "quantization_mode", None) is not None
 
 
-def training_mode() -> Any:
-    """The value of `training` in the call that runs at the moment; None outside of calls."""
-    context = global_state.get_global_attribute("current_call_ctx")
-    if context is None:
-        return None
-    before_3_10 = not hasattr(context, "get_value")
-    return context.training if before_3_10 else context.get_value("training")
+def training_modes() -> tuple[Any, Any]:
+    """The values of `training` in the call that runs at the moment, and in the outermost one.
+
+    Those that calls were given decide. Keras's own note of the mode is that of the layer which was
+    called before, wherever one is called in another mode than the model.
+    """
+    given = [frame.f_locals["call_spec"].user_arguments_dict for frame in _calls()]
+    if not given:
+        return None, None
+    modes = [arguments.get("training") for arguments in given]
+    default = next(_calls()).f_locals["call_spec"].arguments_dict.get("training")
+    return next((mode for mode in modes if mode is not None), default), modes[-1]
+
+
+def _calls() -> Iterator[types.FrameType]:
+    """The calls of layers that run at the moment, the innermost one first."""
+    if global_state.get_global_attribute("current_call_ctx") is not None:
+        for frame, _ in traceback.walk_stack(None):
+            if (
+                frame.f_code is Layer.__call__.__wrapped__.__code__
+                and "call_spec" in frame.f_locals
+            ):
+                yield frame
 
 
 def calling_layer() -> Layer | None:
     """The layer whose `call` runs at the moment, the innermost one; None outside of all."""
-    if global_state.get_global_attribute("current_call_ctx") is None:
-        return None
-    for frame, _ in traceback.walk_stack(None):
-        if frame.f_code is Layer.__call__.__wrapped__.__code__:
-            return frame.f_locals["self"]
-    return None
+    frame = next(_calls(), None)
+    return None if frame is None else frame.f_locals["self"]
 
 
 def registered_class(name: str) -> type | None:
@@ -348,7 +394,8 @@ def forget_compilation(model: Layer) -> None:
     if isinstance(model, keras.Model):
         model.compiled = False
         model._compile_loss = model._compile_metrics = model._loss_tracker = None
-        model.optimizer = None
+        if "optimizer" in vars(model):
+            del model.optimizer  # `.h5` files would be of None
     forget_functions(model)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -58,12 +59,49 @@ def load_preset(path: str | os.PathLike[str], cls: Any) -> Any:
     """Loads a preset as a task of a class, or the backbone in it.
 
     The `from_preset` of tasks takes just the backbone class that a task names, and no subclass.
+
+    Warns of a task whose head is not in the preset, but new.
+
+    Raises:
+      ValueError: the preset is not of that class, nor its backbone one for such a task.
     """
     utils = importlib.import_module("keras_hub.src.utils.preset_utils")
     loader = utils.get_preset_loader(str(path))
-    if is_task(cls):
-        return loader.load_task(cls, True, True)
-    return loader.load_backbone(loader.check_backbone_class(), True)
+    backbone = loader.check_backbone_class()
+    saved = _class_in(utils, path, utils.TASK_CONFIG_FILE) or backbone
+    if not is_task(cls):
+        if not issubclass(backbone, cls):
+            raise _of_another_class(path, saved, cls)
+        return loader.load_backbone(backbone, True)
+    if not issubclass(saved, cls):
+        if cls.backbone_cls is None or not issubclass(backbone, cls.backbone_cls):
+            raise _of_another_class(path, saved, cls)
+        warnings.warn(
+            f"{path} holds a {_name(saved)}. {cls.__name__} has its backbone, and all other "
+            "weights are new and random: train it, or load the model without model_class.",
+            stacklevel=4,
+        )
+    return loader.load_task(cls, True, True)
+
+
+def _class_in(utils: Any, path: str | os.PathLike[str], name: str) -> type | None:
+    """The class that a configuration of a preset names; None if it has no such file."""
+    if not os.path.isfile(os.path.join(path, name)):
+        return None
+    return utils.check_config_class(utils.load_json(str(path), name))
+
+
+def _name(cls: type) -> str:
+    """The name of the public class that a class of compacted models stands for."""
+    known: type = next(filter(_is_of_keras_hub, cls.__mro__), cls)
+    return known.__name__
+
+
+def _of_another_class(path: str | os.PathLike[str], saved: type, cls: type) -> ValueError:
+    return ValueError(
+        f"{path} holds a {_name(saved)}, which model_class={cls.__name__} does not load. Pass the "
+        "class that was saved, or none."
+    )
 
 
 # ---- how blocks are laid out

@@ -21,4 +21,4 @@ class KernelUsage(kernel_usage.KernelUsage):
         return compat.calling_layer()
 
     def training_mode(self) -> Any:
-        return compat.training_mode()
+        return compat.training_modes()[0]

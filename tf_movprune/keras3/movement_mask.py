@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tf_movprune.core.masked_kernel import MaskedKernel, Part, block_size_of, joined_weights
+from tf_movprune.core.saved_settings import SettingsInCheckpoint
 from tf_movprune.core.scores import SCORES_NAME, initial_scores
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.training_guard import TrainingGuard
@@ -65,6 +66,7 @@ class MovementMask(keras.layers.Layer):
             if hasattr(self, name)
         }
         self.record = MaskedKernel(settings, list(parts), **variables)
+        self.settings = SettingsInCheckpoint(guard.name, lambda: self.record.settings)
         self.built = True
 
     def _state(self, name: str, shape: Any, dtype: str, initializer: Any) -> keras.Variable:

@@ -18,13 +18,14 @@ import keras
 import tensorflow as tf
 
 from tf_movprune.core.blocks import block_shape, check_blocks
+from tf_movprune.core.checkpoint_marker import Marker, refuse_plain_checkpoint
 from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.kernel_usage import as_tensors, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel, Part
 from tf_movprune.core.saved_settings import checked_variables, save_settings
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.traced_functions import untraced, untraced_functions, untraced_in_bases
-from tf_movprune.core.training_guard import TrainingGuard
+from tf_movprune.core.training_guard import TrainingGuard, resolve_mode
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.kernel_places import Place, kernel_places
@@ -51,6 +52,7 @@ class PruningState:
       usage: notes of what training computes with.
       places: its masked kernels.
       masks: the names of the attributes that hold the masks which it owns, and these.
+      checkpoint_items: markers in checkpoints, and the kernels in whose place they stand.
     """
 
     def __init__(self, layer: Layer):
@@ -58,6 +60,7 @@ class PruningState:
         self.usage = KernelUsage(layer.name, self.guard, layer)
         self.places: list[MaskedPlace] = []
         self.masks: dict[str, MovementMask] = {}
+        self.checkpoint_items: dict[str, Any] = {}
         self.lock = threading.RLock()  # threads take turns, since they share the attributes
 
     @property
@@ -148,6 +151,12 @@ def watch(layer: Layer) -> None:
     """Begins to watch the weights and masks of a pruned layer, which has them all by now."""
     state = state_of(layer)
     places = [place for place, _ in state.places]
+    for place in places:
+        if place.owner is layer:
+            dtype = compat.tensorflow_variable(place.variable).dtype
+            marker = Marker(dtype, functools.partial(refuse_plain_checkpoint, layer.name))
+            names = {place.name: marker, f"masked{place.name}": place.variable}
+            state.checkpoint_items.update(names)
     state.usage.watch_weights(
         [
             (name, compat.tensorflow_variable(place.variable))
@@ -198,7 +207,7 @@ def _computing(layer: Layer) -> Iterator[None]:
     function that it was made of.
     """
     state = state_of(layer)
-    training = compat.training_mode()
+    training = resolve_mode(*compat.training_modes(), state.guard.is_open)
     with state.lock:
         places = [place for place, _ in state.places]
         tensors = [_masked(*masked_place, training) for masked_place in state.places]
@@ -226,11 +235,14 @@ def _computing(layer: Layer) -> Iterator[None]:
 
 
 @keras.saving.register_keras_serializable("tf_movprune")
-class PrunedLayer:
+class PrunedLayer(compat.MarkedInCheckpoints):
     """What the classes of pruned layers have besides their plain class.
 
     Files of whole models name this class for all of them.
     """
+
+    def checkpoint_items(self: Any) -> dict[str, Any]:
+        return state_of(self).checkpoint_items
 
     def get_config(self: Any) -> dict[str, Any]:
         settings = state_of(self).kernels[0].settings
