@@ -24,7 +24,7 @@ test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
 test-all: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 3600 \
+	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 3600 --xla-refresh \
 	    --cov --cov-report=term --cov-fail-under=95 $(ARGS)
 
 test-oldest:  # the shell for Keras 3 with the oldest releases that setup.py allows

@@ -12,12 +12,29 @@ pytest.register_assert_rewrite("runs", "saved")
 gc.set_threshold(100_000, 50, 1000)
 
 
-@pytest.fixture
-def refresh_without_xla(monkeypatch):
-    """For tests of something else: lets the callback refresh masks in a graph.
+def pytest_addoption(parser):
+    parser.addoption(
+        "--xla-refresh",
+        action="store_true",
+        help="let XLA compile the refresh of masks in every test, as it does in training",
+    )
 
-    XLA compiles the refresh of a model for most of the time that a short `fit` takes.
+
+@pytest.fixture(autouse=True)
+def refresh_without_xla(request, monkeypatch):
+    """Lets the callback refresh masks in a graph, in tests of something else.
+
+    XLA compiles the refresh of a tiny model for longer than the rest of a `fit` takes, and the
+    masks are the same to the bit. It does so in tests marked `xla_refresh`, in tests whose
+    parameter `jit_compile` is true, and in all with `--xla-refresh`.
     """
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    if (
+        request.config.getoption("--xla-refresh")
+        or request.node.get_closest_marker("xla_refresh")
+        or parameters.get("jit_compile")
+    ):
+        return
     import tensorflow as tf
 
     def function(*args, jit_compile=None, **kwargs):

@@ -156,3 +156,8 @@ def inputs_of(model, batch=2, length=8):
     if isinstance(model.input, dict):
         return {name: make(name, spec) for name, spec in model.input.items()}
     return make("", model.input)
+
+
+def quick(*some, of):
+    """All families as parameters of a test, with those that are not `some` marked as slow."""
+    return [pytest.param(x, marks=() if x in some else pytest.mark.slow) for x in of]

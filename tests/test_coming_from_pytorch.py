@@ -21,7 +21,7 @@ def model():
     return keras_hub.models.BertTextClassifier(backbone, 3, preprocessor=None)
 
 
-@pytest.mark.usefixtures("refresh_without_xla")
+@pytest.mark.slow
 def test_the_run_on_mnli(model):
     code, _ = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
     for published, short in FEWER_STEPS.items():

@@ -3,14 +3,11 @@
 import pathlib
 import re
 
-import pytest
-
 import tf_movprune
 
 PAGE = pathlib.Path(__file__).parents[1] / "docs" / "coming_from_tfmot.md"
 
 
-@pytest.mark.usefixtures("refresh_without_xla")
 def test_snippets():
     snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
     magnitude, movement, every_layer, one_layer, loop = snippets

@@ -9,8 +9,6 @@ from shells import KERASES, keras_of
 import tf_movprune
 from tf_movprune import Distiller, cache_teacher_logits
 
-pytestmark = pytest.mark.usefixtures("refresh_without_xla")
-
 RANDOM = np.random.RandomState(0)
 X = RANDOM.standard_normal([24, 8]).astype("float32")
 Y = RANDOM.randint(0, 3, 24).astype("int32")
@@ -191,7 +189,8 @@ def test_several_outputs_are_averaged(keras, named):
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-def test_prunes_while_it_distils(keras, jit_compile):
+def test_prunes_while_it_distils(keras, jit_compile, tmp_path):
+    pytest.importorskip("tensorboard")
     student, teacher = pruned_classifier(keras), classifier(keras, 4)
     before = teacher.get_weights()
     distiller = Distiller(student, teacher)
@@ -199,8 +198,9 @@ def test_prunes_while_it_distils(keras, jit_compile):
     distiller.compile(optimizer, jit_compile=jit_compile)
     assert isinstance(distiller, Distiller) and isinstance(distiller, keras.Model)
     assert list(tf_movprune.pruned_layers(distiller)) == ["student.hidden"]
-    update = tf_movprune.UpdatePruningStep()
-    logs = last(distiller.fit(batches(X, Y), epochs=2, verbose=0, callbacks=[update]))
+    callbacks = [tf_movprune.UpdatePruningStep(), tf_movprune.PruningSummaries(str(tmp_path))]
+    logs = last(distiller.fit(batches(X, Y), epochs=2, verbose=0, callbacks=callbacks))
+    assert list((tmp_path / "pruning").iterdir())
     assert set(logs) == {"loss", "ce_loss", "distillation_loss", "sparsity"}
     assert logs["sparsity"] == tf_movprune.summarize_sparsity(distiller).sparsity == 0.75
     np.testing.assert_equal(teacher.get_weights(), before)
@@ -318,7 +318,9 @@ def test_probabilities_are_no_logits(keras):
     activation = keras.Model(x, layers.Activation("softmax")(layers.Dense(3)(x)))
     nested = keras.Sequential([keras.Input([8]), layers.Dense(8), sigmoid])
     cast = keras.Model(x, layers.Activation("linear", dtype="float32")(softmax(x)))
-    for model in (softmax, sigmoid, last_layer, activation, nested, cast):
+    hidden = keras.Sequential([keras.Input([8]), layers.Dense(8), layers.Dense(3, "softmax")])
+    pruned = tf_movprune.prune_low_movement(hidden, RAMP, block_size=tf_movprune.NEURONS)
+    for model in (softmax, sigmoid, last_layer, activation, nested, cast, pruned):
         with pytest.raises(ValueError, match=r"student .* gives probabilities, and logits are"):
             Distiller(model, classifier(keras))
     with pytest.raises(ValueError, match=r"teacher .* gives probabilities"):

@@ -15,16 +15,21 @@ transformers = pytest.importorskip("transformers")
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 
 
-def snippets(page):
+def snippets(page, quick=None):
+    """The snippets of a page; if sections are named as `quick`, those of the others are slow."""
     sections = re.split(r"^## ", (DOCS / page).read_text(encoding="utf-8"), flags=re.MULTILINE)
     return [
-        pytest.param(code, id=f"{section.splitlines()[0]} {i}")
+        pytest.param(
+            code,
+            id=f"{section.splitlines()[0]} {i}",
+            marks=() if quick is None or section.splitlines()[0] in quick else pytest.mark.slow,
+        )
         for section in sections
         for i, code in enumerate(re.findall(r"```python\n(.*?)```", section, re.DOTALL))
     ]
 
 
-SNIPPETS = snippets("methods.md")
+SNIPPETS = snippets("methods.md", quick=("Hard movement", "Distillation"))
 
 
 def bert():
@@ -46,7 +51,6 @@ def test_every_method_has_its_snippet():
         assert f"tf_movprune.{name}(" in code
 
 
-@pytest.mark.usefixtures("refresh_without_xla")
 @pytest.mark.parametrize("code", SNIPPETS)
 def test_snippet(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -75,7 +79,6 @@ def test_snippet(code, tmp_path, monkeypatch):
         assert float(sum(namespace["model"].losses)) > 0
 
 
-@pytest.mark.usefixtures("refresh_without_xla")
 @pytest.mark.parametrize("code", snippets("which_layers.md"))
 def test_snippet_on_layers(code, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

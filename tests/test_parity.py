@@ -161,42 +161,53 @@ def train_like(folder, trace, method, jit_compile, shell):
     return layers, record.masks, history.history
 
 
-@pytest.fixture(autouse=True)
-def refresh_like_the_step(request, jit_compile):
-    """XLA compiles the refresh where it compiles the step; test_trajectory.py has all methods."""
-    if not jit_compile:
-        request.getfixturevalue("refresh_without_xla")
-
-
 HARD, MAGNITUDE = tf_movprune.HardMovement(), tf_movprune.Magnitude()
-OWN_RUNS = [
-    ("hard", HARD, True),
-    ("hard_global", tf_movprune.HardMovement(scope="global"), False),
-    ("hard_distilled", HARD, False),
-    ("soft", tf_movprune.SoftMovement(final_lambda=150.0), True),
-    ("magnitude", MAGNITUDE, False),
-]
-AUTHORS_RUNS = [
-    pytest.param(run, method, jit_compile, marks=pytest.mark.slow if jit_compile else ())
-    for run, method in [
-        ("hard_topk", HARD),
-        ("hard_topk_distilled", HARD),
-        ("magnitude", MAGNITUDE),
-        ("soft_l1", tf_movprune.SoftMovement(final_lambda=1000.0)),
-    ]
-    for jit_compile in (False, True)
-]
+OWN_METHODS = {
+    "hard": HARD,
+    "hard_global": tf_movprune.HardMovement(scope="global"),
+    "hard_distilled": HARD,
+    "soft": tf_movprune.SoftMovement(final_lambda=150.0),
+    "magnitude": MAGNITUDE,
+}
+AUTHORS_METHODS = {
+    "hard_topk": HARD,
+    "hard_topk_distilled": HARD,
+    "magnitude": MAGNITUDE,
+    "soft_l1": tf_movprune.SoftMovement(final_lambda=1000.0),
+}
 
 
-@pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("run, method, jit_compile", OWN_RUNS)
+def runs(methods, quick):
+    """All methods by all shells with and without XLA; those that are not `quick` are slow."""
+    for run, method in methods.items():
+        for shell in SHELLS:
+            for jit_compile in (False, True):
+                is_quick = (shell, jit_compile) in quick.get(run, quick["others"])
+                marks = () if is_quick else pytest.mark.slow
+                yield pytest.param(run, method, jit_compile, shell, marks=marks)
+
+
+OWN_RUNS = runs(
+    OWN_METHODS,
+    {
+        "hard": [("keras", True), ("tf_keras", False)],
+        "hard_global": [("keras", False)],
+        "others": [("keras", False), ("tf_keras", False)],
+    },
+)
+AUTHORS_RUNS = runs(
+    AUTHORS_METHODS,
+    {"hard_topk": [("keras", False), ("tf_keras", False)], "others": [("keras", False)]},
+)
+
+
+@pytest.mark.parametrize("run, method, jit_compile, shell", OWN_RUNS)
 def test_trains_like_an_independent_implementation(run, method, jit_compile, shell):
     check_parity(OWN / run, method, jit_compile, shell)
 
 
 @pytest.mark.skipif(not AUTHORS.is_dir(), reason=f"no traces of the authors' code at {AUTHORS}")
-@pytest.mark.parametrize("shell", SHELLS)
-@pytest.mark.parametrize("run, method, jit_compile", AUTHORS_RUNS)
+@pytest.mark.parametrize("run, method, jit_compile, shell", AUTHORS_RUNS)
 def test_trains_like_the_authors_code(run, method, jit_compile, shell):
     check_parity(AUTHORS / run, method, jit_compile, shell)
 

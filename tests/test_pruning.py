@@ -130,6 +130,7 @@ def prune(model, schedule=RAMP, method=None, **kwargs):
 # ---- what is pruned, and what comes back
 
 
+@pytest.mark.xla_refresh
 @pytest.mark.parametrize("kind", MODELS)
 def test_training_ends_at_the_sparsity_and_stripping_changes_nothing(keras, kind):
     make, paths = MODELS[kind]

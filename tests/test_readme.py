@@ -14,7 +14,6 @@ README = pathlib.Path(__file__).parents[1] / "README.md"
 SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
 
 
-@pytest.mark.usefixtures("refresh_without_xla")
 def test_pretrained_example(tmp_path, monkeypatch, capsys):
     for name in ("transformers", "keras_hub", "tensorflow_datasets", "ai_edge_litert"):
         pytest.importorskip(name)
@@ -54,7 +53,6 @@ def test_tf_keras_example(tmp_path, monkeypatch, capsys):
     assert "dense.kernel" in printed and "model.tflite" in printed
 
 
-@pytest.mark.usefixtures("refresh_without_xla")
 def test_bert_example(tmp_path, monkeypatch):
     transformers = pytest.importorskip("transformers")
     monkeypatch.chdir(tmp_path)
@@ -80,7 +78,6 @@ def test_bert_example(tmp_path, monkeypatch):
     assert tf_movprune.summarize_sparsity(loaded).sparsity == pytest.approx(0.9, abs=0.01)
 
 
-@pytest.mark.usefixtures("refresh_without_xla")
 def test_tfmot_schedule_of_the_comparison():
     from tensorflow_model_optimization.python.core.sparsity.keras import pruning_schedule
 

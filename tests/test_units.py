@@ -10,8 +10,6 @@ from wrapped import Everything
 import tf_movprune
 from tf_movprune import HEADS, NEURONS
 
-pytestmark = pytest.mark.usefixtures("refresh_without_xla")
-
 SCHEDULE = tf_movprune.CubicSparsity(0.5, begin_step=0, end_step=4)
 START = tf_movprune.MagnitudeScores(0.01)
 X = np.random.RandomState(0).standard_normal([24, 6]).astype("float32")

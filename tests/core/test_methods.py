@@ -13,9 +13,6 @@ from wrapped import mask_of, scores_of, threshold_of, wrappers
 
 import tf_movprune
 
-pytestmark = pytest.mark.usefixtures("refresh_without_xla")
-
-
 # ---- in training
 
 
@@ -58,6 +55,7 @@ def assert_same_after_stripping(model):
     np.testing.assert_array_equal(tf_movprune.strip_pruning(model)(x).numpy(), before)
 
 
+@pytest.mark.xla_refresh
 def test_global_selection_in_training():
     model = pruned(SPARSITY, tf_movprune.HardMovement(scope="global"), seed=3)
     history = train(model, jit_compile=True)
@@ -195,6 +193,7 @@ def test_soft_movement_reaches_its_target_in_a_convolutional_regression():
     assert np.std([mask_of(layer).mean() for layer in wrappers(model)]) > 0.01
 
 
+@pytest.mark.xla_refresh
 def test_l0_closes_gates():
     model = pruned(None, tf_movprune.L0(20.0), score_learning_rate_multiplier=30.0)
     first = wrappers(model)[0]

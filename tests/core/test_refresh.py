@@ -167,7 +167,6 @@ def masks_over_time(schedule, steps=12):
         (tfmot.ConstantSparsity(0.75, 0, frequency=1), None),
     ],
 )
-@pytest.mark.usefixtures("refresh_without_xla")
 def test_a_schedule_that_is_over_fixes_its_masks(schedule, last):
     seen = masks_over_time(schedule)
     assert Ramp.of(schedule).last_step == last

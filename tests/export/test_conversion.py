@@ -44,7 +44,10 @@ RECURRENT = {
 }
 
 
-@pytest.mark.parametrize("kind", RECURRENT)
+@pytest.mark.parametrize(
+    "kind",
+    ["lstm", *(pytest.param(k, marks=pytest.mark.slow) for k in RECURRENT if k != "lstm")],
+)
 def test_recurrent_layers_need_a_fixed_batch(kind, tmp_path, capfd):
     model = model_of(RECURRENT[kind](5, name="memory"), keras.layers.Dense(2), shape=(None, 4))
     options = {"quantization": None, "sequence_length": 6}

@@ -244,6 +244,7 @@ def test_a_sequence_length_where_no_axis_is_open(make, export, tmp_path):
         assert shape == (1, 6, 4)
 
 
+@pytest.mark.slow
 def test_positions_of_roberta_begin_after_the_padding(tmp_path):
     config = transformers.RobertaConfig(
         vocab_size=99,

@@ -187,6 +187,7 @@ def test_a_file_has_a_signature_whatever_keras_can_trace(tmp_path):
     assert Interpreter(model_path=str(tmp_path / "x")).get_signature_list()
 
 
+@pytest.mark.slow
 def test_an_encoder_of_hugging_face(tmp_path):
     transformers = pytest.importorskip("transformers")
     config = transformers.BertConfig(

@@ -7,7 +7,6 @@ import tf_keras as keras
 from distilling import (
     IDS,
     RANDOM,
-    STRUCTURES,
     TASKS,
     X,
     Y,
@@ -24,13 +23,13 @@ from distilling import (
 from tf_movprune.core.distillation import WithTeacherLogits, logits_of
 from tf_movprune.keras2.teacher_cache import cache_teacher_logits
 
-pytestmark = pytest.mark.usefixtures("refresh_without_xla")
-
-
 layers = keras.layers
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+@pytest.mark.parametrize(
+    "structure",
+    ["hugging_face", *(pytest.param(s, marks=pytest.mark.slow) for s in ("tuple", "list", "dict"))],
+)
 def test_several_outputs_are_averaged(structure):
     student, teacher = reader(structure), reader(structure)
     labels = RANDOM.randint(0, 4, [2, 24])
@@ -71,6 +70,7 @@ def test_a_teacher_may_return_another_structure():
     np.testing.assert_allclose(compiled(student, named).evaluate(X, Y, verbose=0), expected)
 
 
+@pytest.mark.slow
 def test_hugging_face_tuples():
     student, teacher = bert("SequenceClassification"), bert("SequenceClassification", 1)
     expected = compiled(student, teacher).evaluate(IDS, Y % 2, verbose=0)
@@ -124,16 +124,15 @@ def test_caching_keeps_batches_and_their_order(elements):
     assert teacher.calls == 3
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_cached_logits_train_as_the_teacher_does(jit_compile):
+def test_cached_logits_train_as_the_teacher_does():
     teacher = counting_teacher()
     data = batches(X, Y)
     cached = cache_teacher_logits(data, teacher)
     runs = []
     sources = [(data, teacher.inner), (cached, None), (cached, teacher)]
-    for source, used in sources[:2] if jit_compile else sources:
+    for source, used in sources:
         keras.utils.set_random_seed(1)
-        distiller = compiled(classifier(), used, jit_compile=jit_compile)
+        distiller = compiled(classifier(), used)
         history = distiller.fit(source, epochs=2, verbose=0, validation_data=source).history
         runs.append(np.array([*history.values(), distiller.evaluate(source, verbose=0)[:2]]))
         np.testing.assert_allclose(
@@ -166,6 +165,7 @@ def test_cached_data_may_be_batched_again():
     np.testing.assert_allclose(distiller.evaluate(again, verbose=0), expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_caching_data_without_labels_beside_the_inputs():
     student, teacher = bert("QuestionAnswering"), bert("QuestionAnswering", 1)
     labels = TASKS["QuestionAnswering"]

@@ -126,6 +126,7 @@ def test_schedules_by_layer():
 # ---- execution
 
 
+@pytest.mark.xla_refresh
 def test_steps_per_execution_under_xla():
     schedule = cubic(begin_step=0, end_step=20)
     model = compiled(schedule, steps_per_execution=4, jit_compile=True)
@@ -158,7 +159,6 @@ def test_end_step_that_steps_per_execution_jumps_over():
     assert recorder.kept == [[FIRST, SECOND], kept_at(schedule, 4), [16, 8]]
 
 
-@pytest.mark.usefixtures("refresh_without_xla")
 def test_refreshing_is_compiled_once():
     model = compiled(cubic(), steps_per_execution=3)
     update = tf_movprune.UpdatePruningStep()
@@ -175,7 +175,6 @@ def test_refreshing_is_compiled_once():
     assert recorder.steps[0] == 0 and recorder.kept[-1] == [16, 8]
 
 
-@pytest.mark.usefixtures("refresh_without_xla")
 def test_another_schedule_is_compiled_anew():
     model = compiled(cubic())
     update = tf_movprune.UpdatePruningStep()
@@ -188,6 +187,7 @@ def test_another_schedule_is_compiled_anew():
     assert recorder.kept[-1] == [FIRST // 8, SECOND // 8]
 
 
+@pytest.mark.xla_refresh
 def test_refreshing_is_compiled_before_the_first_batch():
     """Keras warns of callbacks that take longer than a batch."""
     model = compiled(cubic(), jit_compile=True)
@@ -279,7 +279,6 @@ def test_steps_of_every_integer_type(make):
 # ---- evaluation
 
 
-@pytest.mark.usefixtures("refresh_without_xla")
 def test_evaluation_outside_of_training_changes_no_mask():
     model = compiled(cubic())
     update = tf_movprune.UpdatePruningStep()

@@ -8,9 +8,6 @@ from modes import precision
 
 import tf_movprune
 
-pytestmark = pytest.mark.usefixtures("refresh_without_xla")
-
-
 TOLERANCE = 1e-5
 
 

@@ -9,9 +9,6 @@ from tensorflow_model_optimization.python.core.sparsity.keras.pruning_schedule i
 
 import tf_movprune
 
-pytestmark = pytest.mark.usefixtures("refresh_without_xla")
-
-
 EPOCHS, STEPS = 6, 5
 
 

@@ -10,9 +10,6 @@ import tf_keras as keras
 import tf_movprune
 from tf_movprune.keras2.optimizers import LinearWarmupDecay, MovementAdamW
 
-pytestmark = pytest.mark.usefixtures("refresh_without_xla")
-
-
 BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
 
 
@@ -566,7 +563,6 @@ def test_averages_of_scores_with_an_optimizer_of_their_own_are_refused():
         type(optimizer).from_config(config)
 
 
-@pytest.mark.usefixtures("refresh_without_xla")
 def test_averages_without_one_work():
     model = tf_movprune.prune_low_movement(
         keras.Sequential([keras.layers.Dense(8, input_shape=[8]), keras.layers.Dense(2)]),

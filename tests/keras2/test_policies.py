@@ -56,7 +56,6 @@ def test_blocks_are_masked_and_stripped(family):
     assert tf_movprune.summarize_sparsity(plain).as_dict()["remaining"] == report.remaining
 
 
-@pytest.mark.usefixtures("refresh_without_xla")
 @pytest.mark.parametrize("family", ["GPT2", "XLNet"])
 def test_raw_kernels_are_trained(family):
     model = make(family)

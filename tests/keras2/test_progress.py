@@ -9,8 +9,6 @@ from runs import STEPS, compiled, cubic, data, fit, kept, kept_at
 
 import tf_movprune
 
-pytestmark = pytest.mark.usefixtures("refresh_without_xla")
-
 
 def last_shown(text, epochs):
     """The last sparsity on the progress bar of each epoch."""

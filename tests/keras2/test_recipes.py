@@ -11,8 +11,6 @@ from wrapped import mask_of
 
 import tf_movprune
 
-pytestmark = pytest.mark.usefixtures("refresh_without_xla")
-
 
 def test_short_run():
     recipe = tf_movprune.ShortRun(num_train_steps=1500, final_sparsity=0.8)

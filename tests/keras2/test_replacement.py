@@ -17,8 +17,6 @@ X = np.random.RandomState(0).standard_normal([16, 8]).astype("float32")
 Y = np.random.RandomState(1).randint(0, 3, 16)
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-pytestmark = pytest.mark.usefixtures("refresh_without_xla")
-
 
 def train(pruned, loss=LOSS):
     pruned.compile(keras.optimizers.SGD(0.1), loss)

@@ -17,10 +17,7 @@ from saved import (
 
 import tf_movprune
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file"),
-    pytest.mark.usefixtures("refresh_without_xla"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 
 
 def test_trained_model_serves_its_masks(tmp_path):
@@ -124,7 +121,7 @@ def resumed_from_file(name):
     [resumed_from_checkpoint, resumed_from_file("half.keras"), resumed_from_file("half.h5")],
     ids=["checkpoint", "keras", "h5"],
 )
-@pytest.mark.parametrize("scores", SCORE_OPTIMIZERS)
+@pytest.mark.parametrize("scores", ["sgd", pytest.param("adam", marks=pytest.mark.slow)])
 def test_resumed_training_is_exact(scores, resume, tmp_path):
     _, expected = trained_straight(scores)
     model, half = trained_halfway(scores)

@@ -24,8 +24,6 @@ from wrapped import wrappers
 
 import tf_movprune
 
-pytestmark = pytest.mark.usefixtures("refresh_without_xla")
-
 
 def test_schedule_that_is_longer_than_the_run():
     model = compiled(cubic(begin_step=2, end_step=1800))

@@ -32,10 +32,7 @@ from wrapped import Everything, wrappers
 
 import tf_movprune
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file"),
-    pytest.mark.usefixtures("refresh_without_xla"),
-]
+pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 
 ROOT = pathlib.Path(__file__).parents[2]
 

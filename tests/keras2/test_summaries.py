@@ -23,8 +23,6 @@ from wrapped import threshold_of, wrappers
 
 import tf_movprune
 
-pytestmark = pytest.mark.usefixtures("refresh_without_xla")
-
 
 @pytest.fixture
 def tensorboard(monkeypatch):

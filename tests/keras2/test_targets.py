@@ -172,7 +172,6 @@ def text_classifier():
     )
 
 
-@pytest.mark.usefixtures("refresh_without_xla")
 def test_an_embedding_goes_all_the_way(tmp_path):
     ramp = tf_movprune.CubicSparsity(0.9, begin_step=0, end_step=3)
     sizes = {}

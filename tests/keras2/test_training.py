@@ -20,9 +20,6 @@ from wrapped import mask_of, wrappers
 
 import tf_movprune
 
-pytestmark = pytest.mark.usefixtures("refresh_without_xla")
-
-
 # ---- calls of fit
 
 
@@ -70,7 +67,10 @@ class CountsTraces(keras.layers.Layer):
         return inputs
 
 
-@pytest.mark.parametrize("distil, jit_compile", [(False, False), (False, True), (True, True)])
+@pytest.mark.parametrize(
+    "distil, jit_compile",
+    [(False, False), (False, True), pytest.param(True, True, marks=pytest.mark.slow)],
+)
 def test_the_train_step_is_traced_once(distil, jit_compile):
     """TensorFlow traces twice where the first time makes variables, as optimizers do."""
     counter = CountsTraces()
@@ -294,8 +294,10 @@ def masks_of_training(policy, jit_compile):
     return [mask_of(layer) for layer in layers]
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize(
+    "policy", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.slow)]
+)
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_half_precision_keeps_the_masks_of_float32(policy, jit_compile):
     of_both = (masks_of_training(name, jit_compile) for name in ("float32", policy))
     for full, half in zip(*of_both):

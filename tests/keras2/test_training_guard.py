@@ -10,8 +10,6 @@ from runs import compiled, cubic, data, dense_model, sparsity
 
 import tf_movprune
 
-pytestmark = pytest.mark.usefixtures("refresh_without_xla")
-
 NOTHING = r"'prune_low_movement_first' is being trained, but nothing refreshes its masks\. Add"
 
 

@@ -17,6 +17,9 @@ SCHEDULE = {"final_sparsity": 0.75, "begin_step": 4, "end_step": 16}
 OPTIMIZER = {"learning_rate": 0.05, "weight_decay": 0.1, "clipnorm": 0.6}
 
 
+pytestmark = pytest.mark.xla_refresh
+
+
 class EveryDense(tfmot.sparsity.keras.PruningPolicy):
     """Also the output layer, which is left dense by default."""
 
@@ -154,7 +157,7 @@ def assert_tells_apart(trajectory):
     assert [mask.sum() for mask in trajectory.final_masks] == [128 // 4, 48 // 4]
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_hard_movement_follows_the_reference(jit_compile):
     trajectory = expected(np.zeros_like, score_rate=5.0)
     assert_tells_apart(trajectory)
@@ -181,7 +184,7 @@ def test_scores_under_plain_gradient_descent_follow_the_reference(score_rate):
     assert_follows(*recorded, trajectory)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_soft_movement_follows_the_reference(jit_compile):
     span = {name: SCHEDULE[name] for name in ("begin_step", "end_step")}
     final_lambda, rate = 30.0, 10.0

@@ -10,9 +10,6 @@ from unit_masks import assert_movement_is_summed, draw_scores, outputs_of
 import tf_movprune
 from tf_movprune import HEADS, NEURONS
 
-pytestmark = pytest.mark.usefixtures("refresh_without_xla")
-
-
 SCHEDULE = tf_movprune.CubicSparsity(0.5, begin_step=0, end_step=4)
 TOKENS = {
     "input_ids": tf.constant([[5, 9, 3, 7, 2], [8, 2, 4, 1, 1]]),
@@ -87,7 +84,9 @@ def test_one_score_to_a_head_and_to_a_neuron():
     assert [w.shape[0] for w in scores] == [4, 24, 4, 24]  # each once
 
 
-@pytest.mark.parametrize("off", [(), (1,), (0, 3)])
+@pytest.mark.parametrize(
+    "off", [(1,), *(pytest.param(x, marks=pytest.mark.slow) for x in [(), (0, 3)])]
+)
 def test_movement_is_the_sum_over_all_weights_of_a_unit(off):
     model = bert(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     tf_movprune.prune_low_movement(model, SCHEDULE, block_size=BY_PART)
@@ -134,7 +133,10 @@ def test_where_a_global_threshold_empties_a_layer_its_best_head_stays():
 
 @pytest.mark.parametrize(
     ("method", "jit_compile"),
-    [pytest.param("hard", True, marks=pytest.mark.slow), ("soft", False)],
+    [
+        pytest.param("hard", True, marks=pytest.mark.slow),
+        pytest.param("soft", False, marks=pytest.mark.slow),
+    ],
 )
 def test_training_and_removal(method, jit_compile, tmp_path):
     methods = {
@@ -168,7 +170,14 @@ def test_training_and_removal(method, jit_compile, tmp_path):
     np.testing.assert_array_equal(outputs_of(loaded, TOKENS), outputs_of(plain, TOKENS))
 
 
-@pytest.mark.parametrize("make", [distilbert, lambda: bert("Roberta"), lambda: bert("Electra")])
+@pytest.mark.parametrize(
+    "make",
+    [
+        distilbert,
+        pytest.param(lambda: bert("Roberta"), marks=pytest.mark.slow),
+        pytest.param(lambda: bert("Electra"), marks=pytest.mark.slow),
+    ],
+)
 def test_other_encoders(make):
     model = make()
     tf_movprune.prune_low_movement(model, SCHEDULE, block_size=BY_PART)
@@ -204,8 +213,6 @@ def test_whole_models_are_refused(name, tmp_path):
     with pytest.raises(ValueError, match=r"shares masks of neurons .* save_weights"):
         model.get_config()
     assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    tf_movprune.update_masks(model, 4)
-    tf_movprune.strip_pruning(model).save(tmp_path / name)
 
 
 # ---- errors

@@ -10,7 +10,7 @@ import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras_hub_families import backbone, draw, inputs_of
+from keras_hub_families import backbone, draw, inputs_of, quick
 
 import tf_movprune
 from tf_movprune.core.granularity import HEADS, NEURONS
@@ -104,7 +104,13 @@ def test_units_of_families(family):
 
 
 @pytest.mark.parametrize(
-    "family", [family for family, units in UNITS.items() if any(units.values())]
+    "family",
+    quick(
+        "Bert",
+        "GPT2",
+        "Llama",
+        of=[family for family, units in UNITS.items() if any(units.values())],
+    ),
 )
 def test_families_shrink_give_the_same_and_are_loaded(family, tmp_path):
     model, inputs, expected = compacted(backbone(family))
@@ -222,7 +228,7 @@ def test_mixed_precision():
 # ---- tasks
 
 
-@pytest.mark.parametrize("family", ["Bert", "Roberta"])
+@pytest.mark.parametrize("family", ["Bert", pytest.param("Roberta", marks=pytest.mark.slow)])
 def test_classifiers_are_saved_trained_and_exported(family, tmp_path):
     model, inputs, expected = compacted(task(f"{family}TextClassifier", family, num_classes=3))
     assert_same(model, inputs, expected)
@@ -296,7 +302,7 @@ def test_generation_with_caches(name, family, tmp_path):
     np.testing.assert_array_equal(generate(loaded), expected)
 
 
-@pytest.mark.parametrize("family", ["Bart", "T5"])
+@pytest.mark.parametrize("family", quick("Bart", of=["Bart", "T5"]))
 def test_generation_with_caches_of_two_attentions(family):
     model = task(f"{family}Seq2SeqLM", family)
     draw(model)

@@ -23,8 +23,8 @@ def classifier(seed=0, **kwargs):
     return keras_hub.models.BertTextClassifier(backbone, num_classes=2, **kwargs)
 
 
-@pytest.mark.parametrize("cached", [False, True])
-def test_a_task_learns_from_another(cached, refresh_without_xla):
+@pytest.mark.parametrize("cached", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_a_task_learns_from_another(cached):
     student, teacher = classifier(), classifier(1)
     tf_movprune.prune_low_movement(
         student,

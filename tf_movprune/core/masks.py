@@ -89,6 +89,10 @@ def _select_each(rows: list[tf.Tensor], counts: tf.Tensor) -> tuple[tf.Tensor, t
     Each row stays in the cache of a CPU, and the compiler sees a single program.
     """
 
+    if len(rows) == 1:
+        masks, thresholds = _select([rows], counts)
+        return tf.stack(masks), thresholds
+
     def select(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         one = tf.switch_case(i, [lambda row=row: tf.identity(row) for row in rows])
         masks, thresholds = _select([[one]], tf.reshape(counts[i], [1]))
