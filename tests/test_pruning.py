@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from accumulating import accumulating_sgd
 from shells import (
     KERASES,
     gradients,
@@ -306,6 +307,16 @@ def test_steps_per_execution_and_a_second_fit(keras):
     for _ in range(2):
         pruned.fit(X, Y, batch_size=8, verbose=0, callbacks=[update])
     assert sparsities(pruned) == [0.75, 0.75]
+
+
+def test_schedules_count_steps_that_take_several_batches(keras):
+    """Not the batches of them."""
+    pruned = prune(mlp(keras))
+    with pytest.raises(ValueError, match=r"ends at step 6, but this run has 4 steps \(4 × 2, 2 ba"):
+        fit(keras, pruned, accumulating_sgd(keras, 2))
+    history = fit(keras, pruned, accumulating_sgd(keras, 2), epochs=3, steps_per_execution=2)
+    expected = [kernels(pruned)[0].settings.ramp.value_at(step) for step in (2, 4, 6)]
+    assert history.history["sparsity"] == pytest.approx(expected, abs=0.01)
 
 
 # ---- refusals
