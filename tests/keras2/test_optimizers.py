@@ -117,7 +117,7 @@ def test_rate_at_the_corners():
 
 def test_optimizer_follows_the_rate_from_its_own_iterations():
     optimizer = tf_movprune.create_optimizer(0.5, num_train_steps=6, num_warmup_steps=2)
-    variable = tf.Variable([1.0], name="head/kernel")
+    variable = tf.Variable([[1.0]], name="head/kernel")
     rates = []
     for _ in range(8):
         optimizer.apply_gradients([(tf.constant([1.0]), variable)])
@@ -161,7 +161,7 @@ def test_betas_and_epsilon():
 
     # Gradients so small that Keras's own epsilon of 1e-7 would move the weight less than half as
     # far.
-    variable = tf.Variable([1.0], name="head/kernel")
+    variable = tf.Variable([[1.0]], name="head/kernel")
     steps = [[np.array([1e-6], "float32")]] * 3
     expected = reference_adamw([np.ones(1)], steps, lambda step: linear(step, 1e-3, 10, 0))[0]
     other = reference_adamw([np.ones(1)], steps, lambda s: linear(s, 1e-3, 10, 0), epsilon=1e-7)[0]
@@ -269,13 +269,13 @@ def test_nothing_decays_by_default():
 
 
 def test_decay_follows_the_schedule():
-    variable = tf.Variable([1.0], name="head/kernel")
+    variable = tf.Variable([[1.0]], name="head/kernel")
     optimizer = tf_movprune.create_optimizer(0.5, 4, 2, weight_decay=0.4)
     expected = 1.0
     for step in range(5):
-        optimizer.apply_gradients([(tf.zeros(1), variable)])
+        optimizer.apply_gradients([(tf.zeros([1, 1]), variable)])
         expected *= 1 - 0.4 * linear(step, 0.5, 4, 2)
-        np.testing.assert_allclose(variable.numpy(), [expected], rtol=1e-6)
+        np.testing.assert_allclose(variable.numpy(), [[expected]], rtol=1e-6)
     assert expected < 0.7
 
 

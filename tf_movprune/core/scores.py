@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_movprune.core.arguments import check_number
 from tf_movprune.core.blocks import mean_blocks
+from tf_movprune.core.variable_names import last_name
 
 MOVEMENT_PER_MAGNITUDE = 1e-3
 """The first score of an average weight over the peak rate of the scores, in short runs: so much
@@ -22,7 +23,7 @@ SCORES_NAME = "movement_scores"
 
 def is_scores(variable: tf.Variable) -> bool:
     """Returns whether a variable holds movement scores."""
-    return variable.name.split(":")[0].split("/")[-1] == SCORES_NAME
+    return last_name(variable.name) == SCORES_NAME
 
 
 @dataclasses.dataclass(frozen=True)

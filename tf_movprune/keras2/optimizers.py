@@ -6,7 +6,7 @@ import numbers
 from typing import Any
 
 from tf_movprune.core.arguments import check_number
-from tf_movprune.core.learning_rate import NO_DECAY, check_warmup, linear_warmup_decay
+from tf_movprune.core.learning_rate import check_warmup, decays, linear_warmup_decay
 from tf_movprune.core.scores import is_scores
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import OpenAdamW, PlainSGD, keras, register
@@ -46,7 +46,7 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 @register
 class MovementAdamW(OpenAdamW):
-    """AdamW that leaves scores, biases and normalisations undecayed.
+    """AdamW that leaves scores, biases, normalisations and other vectors undecayed.
 
     Args:
       score_optimizer: Keras optimizer for the scores, which then have no slots here. It takes no
@@ -65,7 +65,6 @@ class MovementAdamW(OpenAdamW):
                 "cannot be averaged. Leave out score_optimizer, or use_ema."
             )
         self.score_optimizer = score_optimizer
-        self.exclude_from_weight_decay(var_names=NO_DECAY)
 
     def build(self, var_list):
         if self.score_optimizer is not None:
@@ -86,7 +85,7 @@ class MovementAdamW(OpenAdamW):
             variable.assign(weight)
 
     def decays(self, variable):
-        return self.weight_decay > 0
+        return self.weight_decay > 0 and decays(variable.name, len(variable.shape))
 
     def apply_clipped(self, grads_and_vars, apply):
         if self.score_optimizer is not None:

@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_number
-from tf_movprune.core.learning_rate import NO_DECAY, check_warmup, linear_warmup_decay
+from tf_movprune.core.learning_rate import check_warmup, decays, linear_warmup_decay
 from tf_movprune.core.scores import is_scores
 from tf_movprune.keras3 import compat
 
@@ -46,7 +46,7 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable("tf_movprune")
 class MovementAdamW(keras.optimizers.AdamW):
-    """AdamW that leaves scores, biases and normalisations undecayed.
+    """AdamW that leaves scores, biases, normalisations and other vectors undecayed.
 
     Args:
       score_optimizer: Keras optimizer for the scores, which then have no slots here. It takes no
@@ -59,11 +59,18 @@ class MovementAdamW(keras.optimizers.AdamW):
         self.score_optimizer = score_optimizer
         if score_optimizer is not None:
             compat.count_together(score_optimizer, self)
-        self.exclude_from_weight_decay(var_names=NO_DECAY)
+        self._excluded: tuple[list[Any], list[str]] = [], []
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        super().exclude_from_weight_decay(var_list, var_names)
+        self._excluded = list(var_list or []), list(var_names or [])
 
     def build(self, variables):
         if self.built:
             return
+        theirs, names = self._excluded
+        undecayed = [v for v in variables if not decays(v.name, len(v.shape))]
+        super().exclude_from_weight_decay([*theirs, *undecayed], names)
         super().build(variables)
         if self.score_optimizer is not None:
             self.score_optimizer.build([v for v in variables if is_scores(v)])
