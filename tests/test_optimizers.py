@@ -1,6 +1,7 @@
 """What `create_optimizer` promises for models of either Keras."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 import tf_movprune
@@ -42,3 +43,54 @@ def test_users_exclude_more_from_decay(keras):
     optimizer.apply_gradients([(tf.zeros(v.shape), v) for v in model.trainable_variables])
     changed = [not np.array_equal(a, b) for a, b in zip(before, model.get_weights())]
     assert changed == [False, False, True, False]
+
+
+OWN_SETTINGS = {
+    "clipnorm": 1.0,
+    "global_clipnorm": 2.0,
+    "clipvalue": 0.5,
+    "weight_decay": 0.1,
+    "use_ema": True,
+    "gradient_accumulation_steps": 2,
+    "loss_scale_factor": 8.0,
+}
+
+
+@pytest.mark.parametrize("name", OWN_SETTINGS)
+def test_settings_of_a_score_optimizer_that_take_no_part(keras, name):
+    value = OWN_SETTINGS[name]
+    try:
+        sgd = keras.optimizers.SGD(1.0, **{name: value})
+    except TypeError:
+        pytest.skip("tf_keras has no such setting")
+    with pytest.raises(ValueError, match=rf"must not set {name}, got {value}"):
+        tf_movprune.create_optimizer(1e-3, 10, 0, score_optimizer=sgd)
+
+
+def test_rates_of_a_score_optimizer_that_are_no_numbers(keras):
+    sgd = keras.optimizers.SGD(keras.optimizers.schedules.CosineDecay(1.0, 10))
+    with pytest.raises(ValueError, match=r"number as its learning rate, got .* warm-up and decay"):
+        tf_movprune.create_optimizer(1e-3, 10, 0, score_optimizer=sgd)
+
+
+def test_a_score_optimizer_around_another(keras):
+    module = getattr(keras.mixed_precision, "LossScaleOptimizer", None)
+    wrap = module or keras.optimizers.LossScaleOptimizer
+    with pytest.raises(ValueError, match=r"must not wrap another .* around what create_optimizer"):
+        tf_movprune.create_optimizer(1e-3, 10, 0, score_optimizer=wrap(keras.optimizers.SGD(1.0)))
+
+
+def test_averages_of_scores_with_an_optimizer_of_their_own(keras):
+    optimizer = tf_movprune.create_optimizer(1e-3, 10, 0, score_optimizer=keras.optimizers.SGD(1.0))
+    with pytest.raises(ValueError, match="use_ema averages all variables"):
+        type(optimizer).from_config({**optimizer.get_config(), "use_ema": True})
+
+
+def test_rates_of_the_paper_would_fall_with_each_batch(keras):
+    """Only optimizers of Keras 3 can accumulate gradients; their rates count batches."""
+    if keras.__name__ == "tf_keras":
+        pytest.skip("tf_keras accumulates no gradients")
+    optimizer = tf_movprune.create_optimizer(1e-3, 10, 0, model=keras.layers.Dense(2))
+    optimizer.gradient_accumulation_steps = 2
+    with pytest.raises(ValueError, match=r"step for each batch.* keras\.optimizers\.AdamW"):
+        optimizer.build([keras.Variable([[1.0]])])
