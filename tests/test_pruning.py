@@ -271,6 +271,45 @@ def test_layers_and_lists(keras):
     assert np.count_nonzero(first.kernel) == 8
 
 
+def test_a_layer_that_is_listed_twice_is_pruned_once(keras):
+    dense, plain = keras.layers.Dense(4, name="dense"), keras.layers.Dropout(0.1)
+    dense.build([None, 8])
+    pruned = prune([dense, plain, dense])
+    assert pruned[0] is pruned[2] and pruned[1] is plain
+    assert refresh(pruned[0], 6) == 0.75
+    assert [name for name, _ in weights_by_name(pruned[0])].count("movement_scores") == 1
+
+
+def test_a_list_is_pruned_in_whole_or_not_at_all(keras):
+    dense, bad = keras.layers.Dense(4, name="dense"), keras.layers.Dense(3, name="odd")
+    for layer in (dense, bad):
+        layer.build([None, 8])
+    with pytest.raises(ValueError, match="odd") as held:  # with all that was made before it
+        prune([dense, bad], block_size=(4, 4))
+    assert [name for name, _ in weights_by_name(dense)] == ["kernel", "bias"]
+    prune(dense)
+    del held
+
+
+@pytest.mark.parametrize("kind", ["model", "layer"])
+def test_lists_of_what_holds_prunable_layers_are_refused(keras, kind):
+    dense = keras.layers.Dense(4, name="dense")
+    dense.build([None, 8])
+    other = mlp(keras) if kind == "model" else Block(keras, name="block")
+    inside = "first, second, out" if kind == "model" else r"up, down\.0"
+    with pytest.raises(ValueError, match=rf"{other.name}' .* inside it: {inside}\. Give it to"):
+        prune([dense, other])
+    assert not tf_movprune.pruned_layers(dense)
+
+
+@pytest.mark.parametrize("policy", ["all", Magnitude, object()])
+@pytest.mark.parametrize("is_list", [False, True])
+def test_what_is_no_policy_is_refused(keras, policy, is_list):
+    model = mlp(keras)
+    with pytest.raises(TypeError, match=r"pruning_policy must be an object .* got"):
+        prune(model.layers if is_list else model, pruning_policy=policy)
+
+
 def test_recurrent_layers_by_pattern(keras):
     model = keras.Sequential(
         [
