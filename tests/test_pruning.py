@@ -310,6 +310,27 @@ def test_what_is_no_policy_is_refused(keras, policy, is_list):
         prune(model.layers if is_list else model, pruning_policy=policy)
 
 
+KNOWN_MODES = {"tensor": tf.constant(True), "NumPy": np.True_}
+
+
+@pytest.mark.parametrize("kind", KNOWN_MODES)
+def test_the_guard_knows_training_in_any_form(keras, kind):
+    pruned = prune(mlp(keras))
+    with pytest.raises(RuntimeError, match="nothing refreshes its masks"):
+        pruned(X, training=KNOWN_MODES[kind])
+    pruned(X, training=tf.constant(False))
+
+
+def test_a_mode_that_a_graph_decides(keras):
+    dense = keras.layers.Dense(4)
+    dense.build([None, 8])
+    pruned = tf_movprune.prune_low_movement(dense, None, L0())
+    call = tf.function(lambda x, training: pruned(x, training=training))
+    plain = np.array(pruned(X))
+    np.testing.assert_allclose(call(X, tf.constant(False)), plain, rtol=1e-6)
+    assert np.any(np.abs(call(X, tf.constant(True)) - plain) > 1e-3)
+
+
 def test_recurrent_layers_by_pattern(keras):
     model = keras.Sequential(
         [

@@ -5,6 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import tensorflow as tf
+
+
+def mode_of(training: Any) -> Any:
+    """The `training` of a call as True or False; a tensor, if its value is not known yet."""
+    if not tf.is_tensor(training):
+        return bool(training)
+    value = tf.get_static_value(tf.convert_to_tensor(training))
+    return training if value is None else bool(value)
+
 
 class TrainingGuard:
     """Lets a pruned layer train only while something refreshes its masks.

@@ -22,7 +22,7 @@ from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.saved_settings import checked_variables, save_settings
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings
-from tf_movprune.core.training_guard import TrainingGuard
+from tf_movprune.core.training_guard import TrainingGuard, mode_of
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import (
     Layer,
@@ -453,7 +453,7 @@ def is_prunable(layer: Any) -> bool:
 
 
 def _is_true(training: Any) -> bool:
-    return not tf.is_tensor(training) and bool(training)
+    return mode_of(training) is True
 
 
 def _check_layer(layer: Any) -> None:
