@@ -769,6 +769,24 @@ def test_callbacks_that_wait_see_sparse_epochs_only(keras):
     assert seen == pytest.approx([0.75, 0.75])  # the first of three epochs is not sparse yet
 
 
+def test_callbacks_wait_in_loops_without_epochs(keras):
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(batch)
+    )
+    pruned = prune(mlp(keras), CubicSparsity(0.75, begin_step=0, end_step=1))
+    pruned.compile(keras.optimizers.SGD(0.1), "mse")
+    once = tf_movprune.OnceSparse(watch)
+    once.set_model(pruned)
+    for step in (0, 1):
+        pruned.optimizer.iterations.assign(step)
+        refresh(pruned, step)
+        once.on_train_begin()
+        once.on_train_batch_begin(step)
+        once.on_train_batch_end(step)
+    assert seen == [1]
+
+
 def test_summaries_are_written(keras, tmp_path):
     pytest.importorskip("tensorboard")
     pruned = prune(mlp(keras))
