@@ -45,9 +45,19 @@ def test_steps_that_are_no_integers(step):
         check_step(step)
 
 
-@pytest.mark.parametrize("step", [-1, np.int64(-1), np.array(-1)])
+@pytest.mark.parametrize(
+    "step", [-1, np.int64(-1), np.array(-1), tf.constant(-1), tf.Variable(-1)], ids=repr
+)
 def test_steps_below_zero(step):
     with pytest.raises(ValueError, match="step must be at least 0, got -1"):
+        check_step(step)
+
+
+@pytest.mark.parametrize(
+    "step", [np.array([1, 2]), tf.constant([1]), tf.Variable([1, 2])], ids=repr
+)
+def test_steps_of_several_numbers(step):
+    with pytest.raises(ValueError, match=r"step must be a single integer, got one of shape \("):
         check_step(step)
 
 

@@ -22,7 +22,7 @@ def check_step(step: Any) -> None:
 
     Raises:
       TypeError: `step` is not an integer.
-      ValueError: `step` is negative, where its value is known.
+      ValueError: `step` is no scalar, or negative, if its value is known.
     """
     dtype = getattr(step, "dtype", type(step))
     is_integer = dtype is int or (dtype is not type(step) and tf.as_dtype(dtype).is_integer)
@@ -31,7 +31,14 @@ def check_step(step: Any) -> None:
             "step must be an integer, the number of optimizer steps taken so far, got "
             f"{step!r}. Pass model.optimizer.iterations, or count the steps of your own loop."
         )
-    if isinstance(step, int | np.integer | np.ndarray) and step < 0:
+    shape = tuple(getattr(step, "shape", ()))
+    if shape != ():
+        raise ValueError(f"step must be a single integer, got one of shape {shape}.")
+    is_known = isinstance(step, int | np.integer | np.ndarray)
+    if not is_known and tf.is_tensor(step):
+        step = tf.get_static_value(tf.convert_to_tensor(step))
+        is_known = step is not None
+    if is_known and step < 0:
         raise ValueError(f"step must be at least 0, got {step}.")
 
 
