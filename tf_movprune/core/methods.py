@@ -40,7 +40,7 @@ class _TopK(PruningMethod):
         if self.minimum_remaining is None:
             minimums = [1] * len(sizes)
         else:
-            minimums = [int(self.minimum_remaining * size) for size in sizes]
+            minimums = [masks.minimum_count(size, self.minimum_remaining) for size in sizes]
         if self.scope == "global":
             count = masks.kept_count(sum(sizes), value)
             chosen, threshold = masks.global_topk_masks(importances, count, minimums)
