@@ -46,7 +46,7 @@ def attentive(keras, heads=4, size=8):
     return keras.Model(inputs, keras.layers.Dense(3, name="output")(x))
 
 
-def test_attention_is_trained_in_blocks(keras, refresh_without_xla):
+def test_attention_is_trained_in_blocks(keras):
     start = tf_movprune.HardMovement(tf_movprune.MagnitudeScores(0.01))
     model = in_blocks(attentive(keras), (4, 1), start)
     shapes = [tuple(kernel.mask.shape) for kernel in kernels(model)]

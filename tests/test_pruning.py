@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from accumulating import accumulating_sgd
 from shells import (
     KERASES,
     gradients,
@@ -271,6 +272,66 @@ def test_layers_and_lists(keras):
     assert np.count_nonzero(first.kernel) == 8
 
 
+def test_a_layer_that_is_listed_twice_is_pruned_once(keras):
+    dense, plain = keras.layers.Dense(4, name="dense"), keras.layers.Dropout(0.1)
+    dense.build([None, 8])
+    pruned = prune([dense, plain, dense])
+    assert pruned[0] is pruned[2] and pruned[1] is plain
+    assert refresh(pruned[0], 6) == 0.75
+    assert [name for name, _ in weights_by_name(pruned[0])].count("movement_scores") == 1
+
+
+def test_a_list_is_pruned_in_whole_or_not_at_all(keras):
+    dense, bad = keras.layers.Dense(4, name="dense"), keras.layers.Dense(3, name="odd")
+    for layer in (dense, bad):
+        layer.build([None, 8])
+    with pytest.raises(ValueError, match="odd") as held:  # with all that was made before it
+        prune([dense, bad], block_size=(4, 4))
+    assert [name for name, _ in weights_by_name(dense)] == ["kernel", "bias"]
+    prune(dense)
+    del held
+
+
+@pytest.mark.parametrize("kind", ["model", "layer"])
+def test_lists_of_what_holds_prunable_layers_are_refused(keras, kind):
+    dense = keras.layers.Dense(4, name="dense")
+    dense.build([None, 8])
+    other = mlp(keras) if kind == "model" else Block(keras, name="block")
+    inside = "first, second, out" if kind == "model" else r"up, down\.0"
+    with pytest.raises(ValueError, match=rf"{other.name}' .* inside it: {inside}\. Give it to"):
+        prune([dense, other])
+    assert not tf_movprune.pruned_layers(dense)
+
+
+@pytest.mark.parametrize("policy", ["all", Magnitude, object()])
+@pytest.mark.parametrize("is_list", [False, True])
+def test_what_is_no_policy_is_refused(keras, policy, is_list):
+    model = mlp(keras)
+    with pytest.raises(TypeError, match=r"pruning_policy must be an object .* got"):
+        prune(model.layers if is_list else model, pruning_policy=policy)
+
+
+KNOWN_MODES = {"tensor": tf.constant(True), "NumPy": np.True_}
+
+
+@pytest.mark.parametrize("kind", KNOWN_MODES)
+def test_the_guard_knows_training_in_any_form(keras, kind):
+    pruned = prune(mlp(keras))
+    with pytest.raises(RuntimeError, match="nothing refreshes its masks"):
+        pruned(X, training=KNOWN_MODES[kind])
+    pruned(X, training=tf.constant(False))
+
+
+def test_a_mode_that_a_graph_decides(keras):
+    dense = keras.layers.Dense(4)
+    dense.build([None, 8])
+    pruned = tf_movprune.prune_low_movement(dense, None, L0())
+    call = tf.function(lambda x, training: pruned(x, training=training))
+    plain = np.array(pruned(X))
+    np.testing.assert_allclose(call(X, tf.constant(False)), plain, rtol=1e-6)
+    assert np.any(np.abs(call(X, tf.constant(True)) - plain) > 1e-3)
+
+
 def test_recurrent_layers_by_pattern(keras):
     model = keras.Sequential(
         [
@@ -307,6 +368,16 @@ def test_steps_per_execution_and_a_second_fit(keras):
     for _ in range(2):
         pruned.fit(X, Y, batch_size=8, verbose=0, callbacks=[update])
     assert sparsities(pruned) == [0.75, 0.75]
+
+
+def test_schedules_count_steps_that_take_several_batches(keras):
+    """Not the batches of them."""
+    pruned = prune(mlp(keras))
+    with pytest.raises(ValueError, match=r"ends at step 6, but this run has 4 steps \(4 × 2, 2 ba"):
+        fit(keras, pruned, accumulating_sgd(keras, 2))
+    history = fit(keras, pruned, accumulating_sgd(keras, 2), epochs=3, steps_per_execution=2)
+    expected = [kernels(pruned)[0].settings.ramp.value_at(step) for step in (2, 4, 6)]
+    assert history.history["sparsity"] == pytest.approx(expected, abs=0.01)
 
 
 # ---- refusals
@@ -697,6 +768,24 @@ def test_callbacks_that_wait_see_sparse_epochs_only(keras):
     pruned = prune(mlp(keras))
     fit(keras, pruned, epochs=3, callbacks=[tf_movprune.OnceSparse(watch)])
     assert seen == pytest.approx([0.75, 0.75])  # the first of three epochs is not sparse yet
+
+
+def test_callbacks_wait_in_loops_without_epochs(keras):
+    seen = []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(batch)
+    )
+    pruned = prune(mlp(keras), CubicSparsity(0.75, begin_step=0, end_step=1))
+    pruned.compile(keras.optimizers.SGD(0.1), "mse")
+    once = tf_movprune.OnceSparse(watch)
+    once.set_model(pruned)
+    for step in (0, 1):
+        pruned.optimizer.iterations.assign(step)
+        refresh(pruned, step)
+        once.on_train_begin()
+        once.on_train_batch_begin(step)
+        once.on_train_batch_end(step)
+    assert seen == [1]
 
 
 def test_summaries_are_written(keras, tmp_path):

@@ -63,7 +63,6 @@ def pruned_by_gates(model):
     return tf_movprune.prune_low_movement(model, None, L0())
 
 
-@pytest.mark.usefixtures("refresh_without_xla")
 @pytest.mark.parametrize("kind", MODELS)
 def test_layers_that_are_always_in_training_mode(keras, kind):
     start = tf_movprune.MagnitudeScores(0.01)

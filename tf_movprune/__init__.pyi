@@ -76,9 +76,6 @@ from .export.sizes import (
 )
 from .export.tflite import export_tflite as export_tflite
 from .keras2.layer import PruneLowMovement as PruneLowMovement
-from .keras2.optimizers import (
-    LinearWarmupDecay as LinearWarmupDecay,
-)
 from .keras2.policies import PruneTransformerBlocks as PruneTransformerBlocks
 from .pruning import (
     create_optimizer as create_optimizer,

@@ -63,10 +63,10 @@ class UpdatePruningStep(_OfEitherKeras):
     """Refreshes the masks before each training step, as their schedules say.
 
     It is a callback of `fit` of either Keras. The step is the optimizer's `iterations`, so that
-    training goes on where a restored optimizer left off. With `steps_per_execution` above 1, masks
-    are refreshed once per execution. After training, and after an early stop, they are refreshed a
-    last time from the final scores. Overall `sparsity` appears in the progress bar and in
-    `History`.
+    training goes on where a restored optimizer left off; one that accumulates gradients takes one
+    step for several batches. With `steps_per_execution` above 1, masks are refreshed once per
+    execution. After training, and after an early stop, they are refreshed a last time from the
+    final scores. Overall `sparsity` appears in the progress bar and in `History`.
 
     Put it first in the list of callbacks, so that those that save or log see its effect. Callbacks
     that restore earlier weights, such as `EarlyStopping(restore_best_weights=True)`, restore their

@@ -190,9 +190,9 @@ def create_optimizer(
 ) -> Any:
     """Creates the paper's optimizer: AdamW with linear warm-up and decay, and one clip over all.
 
-    The betas are 0.9 and 0.999, epsilon is 1e-8. Scores, biases and normalisations do not decay.
-    Scores learn at `score_learning_rate_multiplier` times the rate of the weights; see
-    `prune_low_movement`.
+    The betas are 0.9 and 0.999, epsilon is 1e-8. Scores, biases, normalisations and other vectors
+    do not decay. Scores learn at `score_learning_rate_multiplier` times the rate of the weights;
+    see `prune_low_movement`.
 
     Args:
       learning_rate: peak rate of the weights, greater than 0.

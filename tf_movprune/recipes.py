@@ -98,15 +98,23 @@ class ShortRun:
             pruning_policy=pruning_policy,
         )
 
-    def create_optimizer(self, learning_rate: float, *, model: Any = None, **kwargs: Any) -> Any:
+    def create_optimizer(
+        self,
+        learning_rate: float,
+        weight_decay: float = 0.0,
+        clipnorm: float | None = 1.0,
+        *,
+        model: Any = None,
+    ) -> Any:
         """Creates AdamW for the weights, SGD for the scores, and warm-up over a tenth of the run.
 
         It expects the method's own `score_learning_rate_multiplier`, which `prune` uses.
 
         Args:
           learning_rate: peak rate of the weights.
+          weight_decay: decoupled weight decay; see `create_optimizer`.
+          clipnorm: global norm of all gradients together; see `create_optimizer`.
           model: the model to train, whose Keras decides; see `create_optimizer`.
-          **kwargs: arguments of `create_optimizer`.
         """
         scale = ScoreScale(self.method.score_learning_rate_multiplier)
         score_rate = self._score_start / MOVEMENT_PER_MAGNITUDE
@@ -116,6 +124,7 @@ class ShortRun:
             learning_rate,
             self.num_train_steps,
             self.num_train_steps // 10,
+            weight_decay,
+            clipnorm,
             score_optimizer=module.plain_gradient_descent(scale.rate_for(score_rate)),
-            **kwargs,
         )

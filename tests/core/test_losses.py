@@ -58,3 +58,24 @@ def test_loss_at_its_edges(mode):
     half = tf.constant([[0.0, 1e4, 6e4]], tf.float16)
     assert loss(half, half[:, ::-1], 2.0).dtype == tf.float32
     assert np.isfinite(loss(half, half[:, ::-1], 2.0))
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, float("inf")])
+def test_temperatures_out_of_range(temperature):
+    with pytest.raises(ValueError, match="temperature must be "):
+        distillation_loss(tf.zeros([2, 3]), tf.zeros([2, 3]), temperature)
+
+
+@pytest.mark.parametrize(
+    "student, valid, name",
+    [
+        ([1, 3], None, "student_logits"),
+        ([4, 1], None, "student_logits"),
+        ([4, 3], [1], "valid"),
+        ([4, 3], [4, 1], "valid"),
+    ],
+)
+def test_shapes_are_not_broadcast(student, valid, name):
+    valid = None if valid is None else tf.ones(valid, tf.bool)
+    with pytest.raises(ValueError, match=rf"{name} must have shape \(4,.* got "):
+        distillation_loss(tf.zeros([4, 3]), tf.zeros(student), 2.0, valid)

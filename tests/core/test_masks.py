@@ -16,6 +16,17 @@ from tf_movprune.core import masks
 properties = hypothesis.settings(max_examples=40, deadline=None, derandomize=True, database=None)
 
 
+# ---- counts
+
+
+@pytest.mark.parametrize(
+    "size, fraction, expected",
+    [(100, 0.29, 29), (100, 0.299, 29), (1000, 0.0, 0), (10**9, 0.57, 570_000_000)],
+)
+def test_minimum_count(size, fraction, expected):
+    assert masks.minimum_count(size, fraction) == expected
+
+
 # ---- kept_count
 
 

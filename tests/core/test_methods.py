@@ -1,5 +1,7 @@
 """Methods: what they select, what they add to the loss, and how they train through `fit`."""
 
+import functools
+
 import numpy as np
 import pytest
 import reference
@@ -83,6 +85,13 @@ def test_local_minimum():
     model = pruned(SPARSITY, tf_movprune.HardMovement(minimum_remaining=0.4))
     tf_movprune.update_masks(model, 18)
     assert [int(np.sum(mask_of(layer))) for layer in wrappers(model)] == [115, 153]
+
+
+@pytest.mark.parametrize(
+    "start", ["ones", {"class_name": "Ones", "config": {}}, keras.initializers.Ones, np.float32(1)]
+)
+def test_ways_to_give_the_first_scores(start):
+    tf_movprune.HardMovement(start)
 
 
 def test_different_block_sizes_are_not_compared():
@@ -411,6 +420,7 @@ def test_schedule_is_needed_but_for_l0():
         (lambda: tf_movprune.SoftMovement(-1.0), r"final_lambda must be at least 0, got -1\.0"),
         (lambda: tf_movprune.SoftMovement(1.0, minimum_remaining=-0.1), r"minimum_remaining"),
         (lambda: tf_movprune.L0(float("nan")), r"final_lambda must be at least 0, got nan"),
+        (lambda: tf_movprune.HardMovement(float("nan")), r"score_initializer must be finite"),
         (lambda: tf_movprune.L0(seed=-1), r"seed must be at least 0, got -1"),
         (lambda: tf_movprune.CubicThreshold(0.0, 0, 5), r"final_threshold must be greater than 0"),
         (
@@ -435,6 +445,12 @@ def test_arguments_out_of_range(make, message):
         (lambda: tf_movprune.CubicThreshold(0.1), r"begin_step must be an integer .*, got None"),
         (lambda: tf_movprune.SoftMovement("400"), r"final_lambda must be a number such as 100\.0"),
         (lambda: tf_movprune.HardMovement(minimum_remaining="x"), r"minimum_remaining must be a"),
+        (lambda: tf_movprune.SoftMovement(target="no"), r"target must be True or False, got 'no'"),
+        *(
+            (functools.partial(cls, score_initializer=value), r"score_initializer must be a number")
+            for cls in (tf_movprune.HardMovement, tf_movprune.SoftMovement, tf_movprune.L0)
+            for value in (None, True, [0.1], tf_movprune.MagnitudeScores)
+        ),
         (lambda: tf_movprune.L0(seed=True), r"seed must be an integer such as 0, got True"),
         (lambda: tf_movprune.MagnitudeScores("x"), r"scale must be a number such as 1\.0, got 'x'"),
     ],

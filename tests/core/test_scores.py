@@ -1,5 +1,7 @@
 """First values of scores, and the scale on which a variable holds them."""
 
+import types
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,7 +9,7 @@ import tf_keras as keras
 from modes import MODES, every_mode
 
 import tf_movprune
-from tf_movprune.core.scores import ScoreScale, initial_scores
+from tf_movprune.core.scores import ScoreScale, initial_scores, is_scores
 
 KERNEL = np.random.RandomState(0).standard_normal([4, 6]).astype(np.float32)
 
@@ -15,6 +17,13 @@ KERNEL = np.random.RandomState(0).standard_normal([4, 6]).astype(np.float32)
 def start(initializer, shape=(4, 6), block_size=(1, 1)):
     kernel = tf.constant(KERNEL)
     return initial_scores(initializer, shape, lambda: kernel, block_size, keras.initializers.get)
+
+
+@pytest.mark.parametrize("suffix", ["", ":0", "/replica_1:0"])
+def test_scores_are_known_by_their_name(suffix):
+    names = ["kernel/movement_scores", "movement_scores", "movement_scores/mask", "my_scores"]
+    variables = [types.SimpleNamespace(name=name + suffix) for name in names]
+    assert list(map(is_scores, variables)) == [True, True, False, False]
 
 
 @pytest.mark.parametrize("multiplier", [1.0, 1e-2 / 3e-5])

@@ -156,6 +156,11 @@ def test_what_is_named_needs_a_schedule_and_a_method():
         resolve(PATHS, {"c.out": CUBIC, "*": CUBIC}, methods, (1, 1), left_out=LEFT_OUT)
 
 
+def test_one_of_two_patterns_for_the_same_layers_decides_nothing():
+    with pytest.raises(ValueError, match=r"'a\.\*' in x decides .* same layers\. Leave one"):
+        by_path(["a.key", "a.query", "b"], {"a.[kq]*": 1, "a.*": 2, "b": 3}, "x")
+
+
 def test_patterns_that_decide_nothing_are_refused():
     for patterns in ({"*": 1, "a.key": 2}, {"a.*": 1, "b.*": 3, "a.q*": 2}):
         with pytest.raises(ValueError, match=r"'a\.\w+\*?' in x decides nothing: .* Put it first"):

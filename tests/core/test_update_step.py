@@ -45,9 +45,19 @@ def test_steps_that_are_no_integers(step):
         check_step(step)
 
 
-@pytest.mark.parametrize("step", [-1, np.int64(-1), np.array(-1)])
+@pytest.mark.parametrize(
+    "step", [-1, np.int64(-1), np.array(-1), tf.constant(-1), tf.Variable(-1)], ids=repr
+)
 def test_steps_below_zero(step):
     with pytest.raises(ValueError, match="step must be at least 0, got -1"):
+        check_step(step)
+
+
+@pytest.mark.parametrize(
+    "step", [np.array([1, 2]), tf.constant([1]), tf.Variable([1, 2])], ids=repr
+)
+def test_steps_of_several_numbers(step):
+    with pytest.raises(ValueError, match=r"step must be a single integer, got one of shape \("):
         check_step(step)
 
 
@@ -84,12 +94,13 @@ def test_steps_in_a_graph():
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
 def test_a_compiled_refresh_follows_the_optimizer(jit_compile, dtype):
+    """The steps of one that counts batches, two for each step."""
     kernels = [matrix(8, 4, schedule=tf_movprune.CubicSparsity(0.75, 2, 4, frequency=2))]
     iterations = tf.Variable(0, dtype=dtype)
-    refresh = compiled_refresh(kernels, iterations, jit_compile=jit_compile)
+    refresh = compiled_refresh(kernels, lambda: iterations // 2, jit_compile=jit_compile)
     no, unknown, seen = tf.constant(False), tf.constant(0.125), []
     for step in range(6):
-        iterations.assign(step)
+        iterations.assign(2 * step + 1)
         seen.append(float(refresh(unknown, 1, no)))
     assert seen == [0.125, 0.125, 0.0, 0.125, 0.75, 0.125]  # at steps 2 and 4
     kernels[0].mask.assign(tf.ones_like(kernels[0].mask))
@@ -182,6 +193,13 @@ def test_runs_and_their_lengths():
     assert run_of_epochs(5, 6, 2) == (5, 17, "this run has 12 steps (6 × 2)")
     assert run_of_epochs(5, 6, 2, 4) == (5, 13, "this run has 8 steps (6 × 2 - 4 done before)")
     assert run_of_epochs(0, 1, 1).description == "this run has 1 step (1 × 1)"
+
+
+@pytest.mark.parametrize("start, end", [(0, 3), (5, 9)])  # later ones may begin within a step
+def test_runs_that_take_a_step_for_several_batches(start, end):
+    run = run_of_epochs(start, 5, 2, 3, accumulated=2)
+    length = f"{end - start} steps (5 × 2 - 3 done before, 2 batches for each step)"
+    assert run == (start, end, f"this run has {length}")
 
 
 def test_a_run_that_stops_early():

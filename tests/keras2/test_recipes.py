@@ -17,8 +17,11 @@ def test_short_run():
     schedule = recipe.schedule
     assert (schedule.begin_step, schedule.end_step, schedule.final_sparsity) == (150, 1050, 0.8)
     assert recipe.method == tf_movprune.HardMovement(tf_movprune.MagnitudeScores(1e-3))
-    optimizer = recipe.create_optimizer(8e-5, weight_decay=0.01)
-    assert optimizer.weight_decay == 0.01
+    optimizer = recipe.create_optimizer(8e-5, weight_decay=0.01, clipnorm=None)
+    assert optimizer.weight_decay == 0.01 and optimizer.global_clipnorm is None
+    for name in ("num_warmup_steps", "score_optimizer"):
+        with pytest.raises(TypeError, match=f"unexpected keyword argument '{name}'"):
+            recipe.create_optimizer(8e-5, **{name: 1})
     rate = optimizer.score_optimizer._learning_rate
     assert isinstance(optimizer.score_optimizer, keras.optimizers.SGD)
     assert float(rate(150)) == 1.0 and float(rate(1500)) == 0.0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from accumulating import Accumulating
 from runs import compiled, cubic, data, dense_model, sparsity
 
 import tf_movprune
@@ -98,35 +99,6 @@ def test_an_optimizer_that_never_steps_is_an_error(steps, batches):
     assert int(model.own_optimizers[0].iterations) == batches
 
 
-class Accumulating(keras.optimizers.SGD):
-    """Takes a step with the gradients of several batches, as optimizers of Keras 3 can."""
-
-    def __init__(self, steps, declares=True):
-        super().__init__(0.01)
-        self.steps, self.batches = steps, tf.Variable(0, trainable=False)
-        self.sums = []
-        if declares:
-            self.gradient_accumulation_steps = steps
-
-    def build(self, var_list):
-        super().build(var_list)
-        self.sums = self.sums or [self.add_variable_from_reference(v, "sum") for v in var_list]
-
-    def apply_gradients(self, grads_and_vars, **kwargs):
-        gradients, variables = zip(*grads_and_vars)
-        for total, gradient in zip(self.sums, gradients):
-            total.assign_add(gradient)
-        self.batches.assign_add(1)
-
-        def take_step():
-            super(Accumulating, self).apply_gradients(list(zip(self.sums, variables)))
-            for total in self.sums:
-                total.assign(tf.zeros_like(total))
-            return True
-
-        tf.cond(self.batches % self.steps == 0, take_step, lambda: False)
-
-
 def scaled(optimizer):
     return keras.mixed_precision.LossScaleOptimizer(optimizer, dynamic=False, initial_scale=8)
 
@@ -142,7 +114,7 @@ def accumulating(steps, declares=True, wrap=lambda optimizer: optimizer):
 @pytest.mark.parametrize("wrap", [lambda optimizer: optimizer, scaled], ids=["plain", "scaled"])
 def test_an_optimizer_that_says_over_how_many_batches_it_accumulates(wrap, steps, size, epochs):
     model = accumulating(steps, wrap=wrap)
-    callbacks = [tf_movprune.UpdatePruningStep(num_train_steps=size * epochs // steps)]
+    callbacks = [tf_movprune.UpdatePruningStep()]
     model.fit(data(size), epochs=epochs, verbose=0, callbacks=callbacks)
     assert int(model.optimizer.iterations) == 2 and sparsity(model) == 0.75
 

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tensorflow.python.eager.record import could_possibly_record
 
 from tf_movprune.core.training_guard import TrainingGuard
+from tf_movprune.core.variable_names import last_name
 
 _CUSTOM_GRADIENT = "tensorflow.python.ops.custom_gradient"
 _BACKWARD = ("tensorflow.python.eager.backprop", _CUSTOM_GRADIENT)
@@ -91,7 +92,7 @@ class KernelUsage(abc.ABC):
           others: scores and masks, which code may take for weights of the layer.
         """
         self._names = [name for name, _ in weights]
-        named = [(v.name.split(":")[0].split("/")[-1], v) for v in others]
+        named = [(last_name(v.name), v) for v in others]
         for name, variable in [*weights, *named]:
             read = functools.partial(self._check_read, name)
             self._unwatch.append(watch_reads(variable, read))

@@ -6,10 +6,22 @@ import tensorflow as tf
 
 from tf_movprune.core.arguments import check_integer, check_number
 from tf_movprune.core.scores import SCORES_NAME
+from tf_movprune.core.variable_names import last_name
 
-NO_DECAY = [rf"(^|/)({SCORES_NAME}|bias|gamma|beta)(:\d+)?$"]
-"""Patterns to search for in the names of variables, which then do not decay: scores, biases, and
-normalisations, which have gamma and beta."""
+_NO_DECAY = frozenset({SCORES_NAME, "bias", "gamma", "beta", "scale"})
+
+
+def decays(name: str, rank: int) -> bool:
+    """Returns whether weight decay takes in a variable: all but scores, biases and normalisations.
+
+    Normalisations are vectors under various names, such as `weight` in T5, unless they span
+    several axes. Biases of attention have two axes.
+
+    Args:
+      name: name of the variable.
+      rank: number of its axes.
+    """
+    return rank > 1 and last_name(name) not in _NO_DECAY
 
 
 def check_warmup(

@@ -33,6 +33,14 @@ def kept_count(size: int | Sequence[int], sparsity: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(tf.cast(kept, tf.int64), 0, sizes)
 
 
+def minimum_count(size: int, fraction: float) -> int:
+    """The least number of weights that a fraction asks for, rounded down.
+
+    It has the guard of `kept_count`: 0.29 of 100 are 29, although the product is a little less.
+    """
+    return int(fraction * size + min(2 * size * float(np.finfo(np.float64).eps), 0.01))
+
+
 def topk_mask(scores: tf.Tensor, count: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Marks exactly the `count` highest scores: `topk_masks` of one tensor.
 

@@ -8,10 +8,17 @@ from typing import Any, ClassVar
 import tensorflow as tf
 
 from tf_movprune.core import masks
-from tf_movprune.core.arguments import check_choice, check_fraction, check_integer, check_number
+from tf_movprune.core.arguments import (
+    check_boolean,
+    check_choice,
+    check_fraction,
+    check_integer,
+    check_number,
+)
 from tf_movprune.core.blocks import mean_blocks
 from tf_movprune.core.hard_concrete import GATE_THRESHOLD, hard_concrete_gate, open_gate_probability
 from tf_movprune.core.pruning_method import PruningMethod
+from tf_movprune.core.scores import check_initializer
 from tf_movprune.core.straight_through import apply_mask, straight_through
 
 
@@ -22,6 +29,8 @@ class _TopK(PruningMethod):
     minimum_remaining: float | None
 
     def __post_init__(self) -> None:
+        if self.has_scores:
+            check_initializer(self.score_initializer)
         check_choice("scope", self.scope, ("local", "global"))
         if self.minimum_remaining is not None:
             check_fraction("minimum_remaining", self.minimum_remaining)
@@ -31,7 +40,7 @@ class _TopK(PruningMethod):
         if self.minimum_remaining is None:
             minimums = [1] * len(sizes)
         else:
-            minimums = [int(self.minimum_remaining * size) for size in sizes]
+            minimums = [masks.minimum_count(size, self.minimum_remaining) for size in sizes]
         if self.scope == "global":
             count = masks.kept_count(sum(sizes), value)
             chosen, threshold = masks.global_topk_masks(importances, count, minimums)
@@ -145,6 +154,8 @@ class SoftMovement(PruningMethod):
     def __post_init__(self) -> None:
         check_number("final_lambda", self.final_lambda, example=100.0, minimum=0)
         check_fraction("minimum_remaining", self.minimum_remaining)
+        check_boolean("target", self.target)
+        check_initializer(self.score_initializer)
 
     @property
     def schedule_value(self) -> str:
@@ -208,6 +219,7 @@ class L0(PruningMethod):
     def __post_init__(self) -> None:
         check_number("final_lambda", self.final_lambda, example=100.0, minimum=0)
         check_integer("seed", self.seed, example=0, minimum=0)
+        check_initializer(self.score_initializer)
 
     @property
     def schedule_value(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import numpy as np
 import tensorflow as tf
 
+from tf_movprune.core.variable_names import plain_name
 from tf_movprune.core.vocabulary import Vocabulary
 
 PARTS = ("embeddings", "layers", "other")
@@ -42,7 +43,7 @@ def unique_names(names: Iterable[str]) -> list[str]:
     """The names of variables without `:0`, with `#1`, `#2`, ... after those that repeat others."""
     found: dict[str, None] = {}
     for given in names:
-        name = base = given.removesuffix(":0")
+        name = base = plain_name(given)
         count = 0
         while name in found:
             count += 1

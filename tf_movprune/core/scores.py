@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_number
 from tf_movprune.core.blocks import mean_blocks
+from tf_movprune.core.variable_names import last_name
 
 MOVEMENT_PER_MAGNITUDE = 1e-3
 """The first score of an average weight over the peak rate of the scores, in short runs: so much
@@ -22,7 +23,7 @@ SCORES_NAME = "movement_scores"
 
 def is_scores(variable: tf.Variable) -> bool:
     """Returns whether a variable holds movement scores."""
-    return variable.name.split(":")[0].split("/")[-1] == SCORES_NAME
+    return last_name(variable.name) == SCORES_NAME
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +89,26 @@ class MagnitudeScores:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> MagnitudeScores:
         return cls(**config)
+
+
+def check_initializer(value: Any) -> None:
+    """Checks a `score_initializer`; whether Keras knows a name is seen when layers are pruned.
+
+    Raises:
+      TypeError: it is no number, initializer of Keras, name of one, or object with `from_kernel`.
+      ValueError: it is a number that is not finite.
+    """
+    is_class = isinstance(value, type) and hasattr(value, "from_kernel")
+    if not is_class and callable(getattr(value, "from_kernel", value)):
+        return
+    if isinstance(value, str | Mapping):
+        return
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise TypeError(
+            "score_initializer must be a number, a Keras initializer or its name, or an object "
+            f"such as tf_movprune.MagnitudeScores(0.001), got {value!r}."
+        )
+    check_number("score_initializer", value, example=0.0)
 
 
 def initial_scores(

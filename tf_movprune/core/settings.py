@@ -240,7 +240,7 @@ def by_path(
     Raises:
       TypeError: a pattern is not a string.
       ValueError: the mapping is empty, or a pattern matches nothing, or it comes after another that
-        matches all that it matches and more.
+        matches all that it matches.
     """
     paths = list(paths)
     if not isinstance(value, Mapping):
@@ -257,10 +257,12 @@ def by_path(
     seen: dict[str, set[str]] = {}
     for pattern, matched in matches.items():
         for earlier, others in seen.items():
-            if others > set(matched):
+            if others >= set(matched):
+                both = others == set(matched)
                 raise ValueError(
                     f"The pattern {pattern!r} in {name} decides nothing: {earlier!r} comes before "
-                    "it and matches the same layers and more. Put it first."
+                    "it and matches the same layers"
+                    + (". Leave one of them out." if both else " and more. Put it first.")
                 )
         seen[pattern] = set(matched)
     chosen: dict[str, Any] = {}

@@ -9,6 +9,14 @@ import tensorflow as tf
 from tensorflow.python.eager.record import could_possibly_record
 
 
+def mode_of(training: Any) -> Any:
+    """The `training` of a call as True or False; a tensor, if its value is not known yet."""
+    if not tf.is_tensor(training):
+        return bool(training)
+    value = tf.get_static_value(tf.convert_to_tensor(training))
+    return training if value is None else bool(value)
+
+
 def resolve_mode(told: Any, outermost: Any, is_open: bool) -> Any:
     """Returns whether a call of a pruned layer is part of a training step.
 
@@ -17,15 +25,21 @@ def resolve_mode(told: Any, outermost: Any, is_open: bool) -> Any:
     that a gradient tape records while masks are refreshed.
 
     Args:
-      told: the mode of the layer's call: True, False, None, or a tensor.
+      told: the mode of the layer's call: a bool of any kind, a tensor, or None.
       outermost: the mode that the outermost call was given.
       is_open: whether the guard of the layer is open.
+
+    Returns:
+      True or False; a bool tensor, if its value is not known yet.
     """
-    if tf.is_tensor(told) or told is False:
-        return told
+    if told is not None:
+        told = mode_of(told)
+        if tf.is_tensor(told) or not told:
+            return told
     if outermost is None:
         return could_possibly_record() and (bool(told) or is_open)
-    return told and (True if tf.is_tensor(outermost) else bool(outermost))
+    outermost = mode_of(outermost)
+    return bool(told) and (tf.is_tensor(outermost) or outermost)
 
 
 class TrainingGuard:

@@ -22,7 +22,7 @@ def check_step(step: Any) -> None:
 
     Raises:
       TypeError: `step` is not an integer.
-      ValueError: `step` is negative, where its value is known.
+      ValueError: `step` is no scalar, or negative, if its value is known.
     """
     dtype = getattr(step, "dtype", type(step))
     is_integer = dtype is int or (dtype is not type(step) and tf.as_dtype(dtype).is_integer)
@@ -31,19 +31,27 @@ def check_step(step: Any) -> None:
             "step must be an integer, the number of optimizer steps taken so far, got "
             f"{step!r}. Pass model.optimizer.iterations, or count the steps of your own loop."
         )
-    if isinstance(step, int | np.integer | np.ndarray) and step < 0:
+    shape = tuple(getattr(step, "shape", ()))
+    if shape != ():
+        raise ValueError(f"step must be a single integer, got one of shape {shape}.")
+    is_known = isinstance(step, int | np.integer | np.ndarray)
+    if not is_known and tf.is_tensor(step):
+        step = tf.get_static_value(tf.convert_to_tensor(step))
+        is_known = step is not None
+    if is_known and step < 0:
         raise ValueError(f"step must be at least 0, got {step}.")
 
 
 def compiled_refresh(
-    kernels: Sequence[MaskedKernel], iterations: Any, *, jit_compile: bool
+    kernels: Sequence[MaskedKernel], iterations: Callable[[], Any], *, jit_compile: bool
 ) -> Callable[[tf.Tensor, int, tf.Tensor], tf.Tensor]:
     """A `tf.function` that refreshes the masks which are due.
 
     Args:
       kernels: masked kernels, each once.
-      iterations: integer scalar variable of TensorFlow or Keras: the number of optimizer steps
-        taken so far.
+      iterations: function that returns the number of optimizer steps taken so far, an integer
+        scalar. It is called inside of the `tf.function`, as optimizers may compute it from a
+        count of batches.
       jit_compile: whether XLA compiles the function; it fuses each pass of a selection.
 
     Returns:
@@ -53,7 +61,7 @@ def compiled_refresh(
 
     @tf.function(jit_compile=jit_compile, autograph=False)
     def refresh(sparsity, window, force):
-        step = tf.cast(iterations + 0, tf.int64)
+        step = tf.cast(tf.convert_to_tensor(iterations()), tf.int64)
         refreshed = refresh_masks(kernels, step, window=window, force=force)
         return tf.cond(refreshed, lambda: overall_sparsity(kernels), lambda: sparsity)
 
@@ -126,7 +134,9 @@ def run_of_steps(start: int, num_train_steps: int) -> Run:
     return Run(start, num_train_steps, f"num_train_steps is {num_train_steps}")
 
 
-def run_of_epochs(start: int, steps: int, epochs: int, steps_done: int = 0) -> Run:
+def run_of_epochs(
+    start: int, steps: int, epochs: int, steps_done: int = 0, *, accumulated: int = 1
+) -> Run:
     """The run of one call of `fit`.
 
     Args:
@@ -134,9 +144,13 @@ def run_of_epochs(start: int, steps: int, epochs: int, steps_done: int = 0) -> R
       steps: batches of an epoch.
       epochs: epochs to come, with the one that begins.
       steps_done: batches of that one which were taken before.
+      accumulated: batches over which the optimizer sums gradients for each step. A run that is
+        not the first may begin with batches of the last step, which is why it may take one more.
     """
-    length = epochs * steps - steps_done
+    length, rest = divmod(epochs * steps - steps_done, accumulated)
+    length += bool(start and rest)
     parts = f"{steps} × {epochs}" + (f" - {steps_done} done before" if steps_done else "")
+    parts += f", {accumulated} batches for each step" if accumulated > 1 else ""
     return Run(start, start + length, f"this run has {counted(length, 'step')} ({parts})")
 
 

@@ -68,6 +68,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
             run_checks.check_loss(self.model, self._layers)
         core_checks.check_scores(self._scores, self._step())
         self._is_training, self._window = False, 1
+        self._accumulated = compat.accumulation_steps(self.model.optimizer)
         self._sparsity = overall_sparsity(self._kernels)
         self._hide_marker()
         self._progress_marker = _ProgressMarker(name="sparsity")
@@ -87,9 +88,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._is_training = True
         self._is_used = False
         optimizer = self.model.optimizer
-        self._step_check = StepCheck(
-            self._step(), compat.accumulation_steps(optimizer), compat.loss_scale(optimizer)
-        )
+        self._step_check = StepCheck(self._step(), self._accumulated, compat.loss_scale(optimizer))
         self._first_scores = core_checks.sums_of_scores(self._scores)
         _build_optimizer(self.model)
         guard_training(self.model, list(self._layers.values()))
@@ -99,11 +98,11 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def _compile_refresh(self):
         # XLA cannot compile mirrored variables.
         is_alone = self.model.distribute_strategy.num_replicas_in_sync == 1
-        iterations = self.model.optimizer.iterations
-        return compiled_refresh(self._kernels, iterations, jit_compile=is_alone)
+        optimizer = self.model.optimizer
+        return compiled_refresh(self._kernels, lambda: optimizer.iterations, jit_compile=is_alone)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._window = compat.steps_per_execution(self.model)
+        self._window = -(-compat.steps_per_execution(self.model) // self._accumulated)
         if not self._is_training:
             self._begin_training(epoch)
         # Keras's progress bar averages a value over the epoch unless one of the model's metrics has
@@ -188,7 +187,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
             run = run_of_steps(start, self.num_train_steps)
         elif steps:
             done = compat.batches_done(self.model, steps, epoch)
-            run = run_of_epochs(start, steps, params["epochs"] - epoch, done)
+            run = run_of_epochs(
+                start, steps, params["epochs"] - epoch, done, accumulated=self._accumulated
+            )
         if run is not None:
             run_checks.warn_if_rate_ends(self.model.optimizer, run)
         for group in groups(self._kernels):

@@ -21,6 +21,7 @@ from tf_movprune.core.empty_units import (
     removed_of_each_kind,
     warn_of_nothing_removed,
 )
+from tf_movprune.core.variable_names import plain_name
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, forget_compilation, keras
 from tf_movprune.keras2.kernel_attributes import build_attention
@@ -181,5 +182,5 @@ def _smaller_attention(
 
 def _scope_of(variable: tf.Variable, levels: int) -> contextlib.AbstractContextManager[Any]:
     """The name scope a number of levels above a variable."""
-    scope = "/".join(variable.name.split("/")[:-levels])
+    scope = "/".join(plain_name(variable.name).split("/")[:-levels])
     return tf.name_scope(scope + "/") if scope else contextlib.nullcontext()

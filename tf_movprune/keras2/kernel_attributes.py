@@ -15,6 +15,7 @@ from tf_movprune.core.traced_functions import (
     untraced_in_bases,
     untraced_method,
 )
+from tf_movprune.core.variable_names import plain_name
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, keras
 
@@ -103,7 +104,7 @@ def short_names(weights: Sequence[tf.Variable]) -> list[tuple[str, tf.Variable]]
     A single one is `kernel`, those of attention are `query.kernel` and so on. Equal names are
     numbered.
     """
-    parts = [weight.name.split(":")[0].split("/") for weight in weights]
+    parts = [plain_name(weight.name).split("/") for weight in weights]
     for length in range(1, max(map(len, parts), default=0) + 1):
         names = [".".join(part[-length:]) for part in parts]
         if len(set(names)) == len(names):

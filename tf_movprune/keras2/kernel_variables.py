@@ -14,6 +14,7 @@ from tf_movprune.core.masked_kernel import MaskedKernel, Part, block_size_of, jo
 from tf_movprune.core.matrix_layout import MatrixLayout, einsum_layout, matrix_shape
 from tf_movprune.core.scores import SCORES_NAME, initial_scores
 from tf_movprune.core.settings import Settings
+from tf_movprune.core.variable_names import plain_name
 from tf_movprune.keras2.compat import Layer, keras
 from tf_movprune.keras2.kernel_attributes import Attribute, short_names
 
@@ -137,7 +138,7 @@ def make_kernel(
     def state(name: str, shape: Any, dtype: tf.DType, initializer: Any = "zeros") -> tf.Variable:
         return add(name, shape, dtype, initializer, trainable=False)
 
-    with tf.name_scope(f"{weight.name.split(':')[0]}/"):
+    with tf.name_scope(f"{plain_name(weight.name)}/"):
         scores = None
         if method.has_scores:
             start = _start_of_scores(settings, parts, math.prod(shape))

@@ -27,7 +27,7 @@ from tf_movprune.core.saved_settings import (
 )
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings
-from tf_movprune.core.training_guard import TrainingGuard, resolve_mode
+from tf_movprune.core.training_guard import TrainingGuard, mode_of, resolve_mode
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import (
     Layer,
@@ -449,7 +449,7 @@ def is_prunable(layer: Any) -> bool:
 
 
 def _is_true(training: Any) -> bool:
-    return not tf.is_tensor(training) and bool(training)
+    return mode_of(training) is True
 
 
 def _check_layer(layer: Any) -> None:

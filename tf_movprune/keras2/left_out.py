@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_movprune.core.variable_names import last_name
 from tf_movprune.core.wording import counted
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer
@@ -83,7 +84,7 @@ def unheld_matrices(tree: LayerTree, outputs: Outputs) -> dict[str, tf.Variable]
     found = {}
     for weight in weights:
         path, holder = holders.get(id(weight), ("", tree.root))
-        name = weight.name.split(":")[0].split("/")[-1]
+        name = last_name(weight.name)
         if hugging_face.is_of_transformers(tree.root):
             is_kernel = hugging_face.is_kernel(path, name)
         else:

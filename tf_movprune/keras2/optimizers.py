@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numbers
 from typing import Any
 
 from tf_movprune.core.arguments import check_number
-from tf_movprune.core.learning_rate import NO_DECAY, check_warmup, linear_warmup_decay
+from tf_movprune.core.learning_rate import check_warmup, decays, linear_warmup_decay
+from tf_movprune.core.score_optimizers import check_no_average, check_settings
 from tf_movprune.core.scores import is_scores
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import OpenAdamW, PlainSGD, keras, register
@@ -46,7 +46,7 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 @register
 class MovementAdamW(OpenAdamW):
-    """AdamW that leaves scores, biases and normalisations undecayed.
+    """AdamW that leaves scores, biases, normalisations and other vectors undecayed.
 
     Args:
       score_optimizer: Keras optimizer for the scores, which then have no slots here. It takes no
@@ -59,13 +59,9 @@ class MovementAdamW(OpenAdamW):
 
     def __init__(self, *args, score_optimizer=None, name="MovementAdamW", **kwargs):
         super().__init__(*args, name=name, **kwargs)
-        if score_optimizer is not None and self.use_ema:
-            raise ValueError(
-                "use_ema averages all variables, and scores that have an optimizer of their own "
-                "cannot be averaged. Leave out score_optimizer, or use_ema."
-            )
+        if score_optimizer is not None:
+            check_no_average(self.use_ema)
         self.score_optimizer = score_optimizer
-        self.exclude_from_weight_decay(var_names=NO_DECAY)
 
     def build(self, var_list):
         if self.score_optimizer is not None:
@@ -86,7 +82,7 @@ class MovementAdamW(OpenAdamW):
             variable.assign(weight)
 
     def decays(self, variable):
-        return self.weight_decay > 0
+        return self.weight_decay > 0 and decays(variable.name, len(variable.shape))
 
     def apply_clipped(self, grads_and_vars, apply):
         if self.score_optimizer is not None:
@@ -153,17 +149,6 @@ def _with_rate(optimizer: keras.optimizers.Optimizer, scheduled: Any) -> keras.o
             f"got {optimizer!r}."
         )
     config = optimizer.get_config()
-    if not isinstance(config.get("learning_rate"), numbers.Real):
-        raise ValueError(
-            "score_optimizer must have a number as its learning rate: it follows the warm-up and "
-            "decay of the weights' rate."
-        )
-    for name in ("weight_decay", "clipnorm", "global_clipnorm", "clipvalue", "use_ema"):
-        if config.get(name):
-            raise ValueError(
-                f"score_optimizer must not set {name}, got {config[name]}: scores are not decayed, "
-                "and clipped together with the weights. Set it on create_optimizer, or to None."
-            )
-    config["learning_rate"] = scheduled(config["learning_rate"])
+    config["learning_rate"] = scheduled(check_settings(config))
     is_plain = type(optimizer) is keras.optimizers.SGD and not config["momentum"]
     return (PlainSGD if is_plain else type(optimizer)).from_config(config)

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping
 from typing import Any
 
+from tf_movprune.core.choice_checks import check_listed, check_policy
 from tf_movprune.core.distillation_checks import not_pruned_itself
 from tf_movprune.core.granularity import WEIGHTS, Units
 from tf_movprune.core.kernel_usage import check_only_holders
@@ -28,7 +29,7 @@ from tf_movprune.keras2.other_keras import refuse_keras3
 from tf_movprune.keras2.replacement import replace_layers, undone_on_error
 from tf_movprune.keras2.same_outputs import Example
 from tf_movprune.keras2.saving import guard_loading, guard_saving, refuse_files, unguard
-from tf_movprune.keras2.targets import check_policy, choose
+from tf_movprune.keras2.targets import choose
 from tf_movprune.keras2.training_guard import (
     guard_training,
     warn_of_training,
@@ -130,13 +131,22 @@ def _prune_list(
 ) -> list[Layer]:
     for layer in layers:
         check_keras_object(layer)
-        _check_not_of_tfmot(LayerTree(layer))
-    pruned = [
-        _wrap(LayerTree(layer), {layer.name: layer}, {layer.name: settings})[id(layer)]
-        if is_prunable(layer) and (policy is None or policy.allow_pruning(layer))
-        else layer
+        tree = LayerTree(layer)
+        _check_not_of_tfmot(tree)
+        if not is_prunable(layer):
+            check_listed(layer, [path for path, inside in tree.walk() if is_prunable(inside)])
+    chosen = {
+        id(layer): layer
         for layer in layers
-    ]
+        if is_prunable(layer) and (policy is None or policy.allow_pruning(layer))
+    }
+    wrappers: dict[int, PruneLowMovement] = {}
+    with contextlib.ExitStack() as if_it_fails:
+        for layer in chosen.values():
+            wrappers |= _wrap(LayerTree(layer), {layer.name: layer}, {layer.name: settings})
+            if_it_fails.callback(wrappers[id(layer)].let_go)
+        if_it_fails.pop_all()
+    pruned = [wrappers.get(id(layer), layer) for layer in layers]
     if not any(map(is_wrapper, pruned)):
         raise ValueError(
             f"Nothing to prune in a list of {counted(len(pruned), 'layer')}: none has prunable "

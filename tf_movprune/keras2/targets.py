@@ -20,21 +20,6 @@ from tf_movprune.keras2.layer_tree import LayerTree, by_path, is_wrapper
 from tf_movprune.keras2.output_layers import Outputs, find_outputs
 
 
-def check_policy(policy: Any) -> None:
-    """Raises TypeError if `policy` is neither None nor an object with the methods of a policy."""
-    methods = ("allow_pruning", "ensure_model_supports_pruning")
-    if policy is None or (
-        not isinstance(policy, type)
-        and all(callable(getattr(policy, name, None)) for name in methods)
-    ):
-        return
-    received = f"the class {policy.__name__}" if isinstance(policy, type) else repr(policy)
-    raise TypeError(
-        "pruning_policy must be an object such as tf_movprune.PruneTransformerBlocks(), or another "
-        f"PruningPolicy with {' and '.join(methods)}, got {received}."
-    )
-
-
 def choose(
     tree: LayerTree, policy: PruningPolicy | None, given: tuple[Any, Any, Any, Any]
 ) -> tuple[dict[str, Layer], dict[str, Settings]]:

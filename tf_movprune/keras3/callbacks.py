@@ -62,6 +62,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
             optimizer_checks.check_loss(self.model, self._kernels)
         run_checks.check_scores(self._scores, self._step())
         self._is_training = False
+        self._accumulated = compat.accumulation_steps(self.model.optimizer)
         self._sparsity = overall_sparsity(self._kernels)
         keys = [kernel.settings.key for kernel in self._kernels]
         compile_for = (self.model.optimizer, self._kernels, keys)
@@ -77,7 +78,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._is_training, self._is_used = True, False
         optimizer = self.model.optimizer
         # Keras counts no step that overflows, so that its scale need not be looked at.
-        self._step_check = StepCheck(self._step(), compat.accumulation_steps(optimizer), None)
+        self._step_check = StepCheck(self._step(), self._accumulated, None)
         self._first_scores = run_checks.sums_of_scores(self._scores)
         if has_known_train_step(self.model) and not optimizer.built:
             optimizer.build(self.model.trainable_variables)
@@ -88,8 +89,8 @@ class UpdatePruningStep(keras.callbacks.Callback):
     def _compile_refresh(self) -> Any:
         strategy = self.model.distribute_strategy  # XLA cannot compile mirrored variables
         is_alone = strategy is None or strategy.num_replicas_in_sync == 1
-        iterations = compat.inner_optimizer(self.model.optimizer).iterations
-        return compiled_refresh(self._kernels, iterations, jit_compile=is_alone)
+        optimizer = compat.inner_optimizer(self.model.optimizer)
+        return compiled_refresh(self._kernels, lambda: optimizer.iterations, jit_compile=is_alone)
 
     def on_epoch_begin(self, epoch, logs=None):
         if not self._is_training:
@@ -155,7 +156,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         return step_of(self.model)
 
     def _refresh(self, force: bool = False) -> None:
-        window = int(self.model.steps_per_execution)
+        window = -(-int(self.model.steps_per_execution) // self._accumulated)
         self._sparsity = self._compiled_refresh(self._sparsity, window, tf.constant(force))
 
     def _check_schedules(self, epoch: int) -> None:
@@ -165,7 +166,9 @@ class UpdatePruningStep(keras.callbacks.Callback):
         if self.num_train_steps is not None:
             run = run_of_steps(start, self.num_train_steps)
         elif steps:
-            run = run_of_epochs(start, steps, params["epochs"] - epoch)
+            run = run_of_epochs(
+                start, steps, params["epochs"] - epoch, accumulated=self._accumulated
+            )
         if run is not None:
             optimizer_checks.warn_if_rate_ends(self.model.optimizer, run)
         for group in groups(self._kernels):

@@ -480,7 +480,7 @@ def update_compiled_metrics(
 
 def accumulation_steps(optimizer: keras.optimizers.Optimizer) -> int:
     """The number of batches over which an optimizer sums gradients, at least 1."""
-    return getattr(inner_optimizer(optimizer), "gradient_accumulation_steps", None) or 1
+    return int(getattr(inner_optimizer(optimizer), "gradient_accumulation_steps", None) or 1)
 
 
 def scales_loss(optimizer: keras.optimizers.Optimizer) -> bool:

@@ -12,7 +12,7 @@ from tf_movprune.core.masked_kernel import MaskedKernel, Part, block_size_of, jo
 from tf_movprune.core.saved_settings import SettingsInCheckpoint
 from tf_movprune.core.scores import SCORES_NAME, initial_scores
 from tf_movprune.core.settings import Settings
-from tf_movprune.core.training_guard import TrainingGuard
+from tf_movprune.core.training_guard import TrainingGuard, mode_of
 from tf_movprune.keras3 import compat
 
 
@@ -91,9 +91,16 @@ class MovementMask(keras.layers.Layer):
 
     def masked(self, part: Part, kernel: tf.Tensor, training: Any) -> tf.Tensor:
         """The tensor to compute with in place of a part, as `MaskedKernel.masked`."""
-        if training and not tf.is_tensor(training):
+        training = mode_of(training)
+        if training is True:
             self._guard.check()
-        return self.record.masked(part, kernel, training=bool(training))
+        if self.record.noise_seed is not None and tf.is_tensor(training):
+            return tf.cond(
+                tf.cast(training, tf.bool),
+                lambda: self.record.masked(part, kernel, training=True),
+                lambda: self.record.masked(part, kernel, training=False),
+            )
+        return self.record.masked(part, kernel, training=training is True)
 
 
 def _start_of_scores(settings: Settings, parts: Sequence[Part]) -> Any:

@@ -35,6 +35,7 @@ class OnceSparse(keras.callbacks.Callback):
         self._kernels = kernels_of(built_layers(self.model).values())
         self._was_sparse = False
         check_schedules_end(self._kernels)
+        self._is_sparse = self._reached_target()  # a loop of one's own may have no epochs
         self.callback.on_train_begin(logs)
 
     def on_epoch_begin(self, epoch, logs=None):

@@ -54,8 +54,15 @@ def check_loss(model: keras.Model, kernels: Sequence[MaskedKernel]) -> None:
 
 
 def warn_if_rate_ends(optimizer: keras.optimizers.Optimizer, run: Run) -> None:
-    """Warns of an optimizer whose learning rate is 0 before a run is over, or long after it."""
+    """Warns of an optimizer whose learning rate is 0 before a run is over, or long after it.
+
+    Keras's schedules of the rate count batches, also if an optimizer takes a step for several.
+    """
     rate = compat.learning_rate_of(compat.inner_optimizer(optimizer))
+    batches = compat.accumulation_steps(optimizer)
+    if batches > 1:
+        length = f"this run has {(run.end - run.start) * batches} batches, which the rate counts"
+        run = Run(run.start * batches, run.end * batches, length)
     if isinstance(rate, LinearWarmupDecay):
         run_checks.warn_if_rate_ends(rate, run)
 

@@ -8,7 +8,8 @@ import keras
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_number
-from tf_movprune.core.learning_rate import NO_DECAY, check_warmup, linear_warmup_decay
+from tf_movprune.core.learning_rate import check_warmup, decays, linear_warmup_decay
+from tf_movprune.core.score_optimizers import check_no_average, check_settings
 from tf_movprune.core.scores import is_scores
 from tf_movprune.keras3 import compat
 
@@ -46,24 +47,43 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
 
 @keras.saving.register_keras_serializable("tf_movprune")
 class MovementAdamW(keras.optimizers.AdamW):
-    """AdamW that leaves scores, biases and normalisations undecayed.
+    """AdamW that leaves scores, biases, normalisations and other vectors undecayed.
 
     Args:
       score_optimizer: Keras optimizer for the scores, which then have no slots here. It takes no
         part in clipping: `global_clipnorm` spans all gradients. It counts steps with this one.
       **kwargs: arguments of `AdamW`.
+
+    Raises:
+      ValueError: `use_ema` is true and there is a `score_optimizer`; or, when it is built, it is to
+        accumulate gradients.
     """
 
     def __init__(self, *args, score_optimizer=None, name="MovementAdamW", **kwargs):
         super().__init__(*args, name=name, **kwargs)
         self.score_optimizer = score_optimizer
         if score_optimizer is not None:
+            check_no_average(self.use_ema)
             compat.count_together(score_optimizer, self)
-        self.exclude_from_weight_decay(var_names=NO_DECAY)
+        self._excluded: tuple[list[Any], list[str]] = [], []
+
+    def exclude_from_weight_decay(self, var_list=None, var_names=None):
+        super().exclude_from_weight_decay(var_list, var_names)
+        self._excluded = list(var_list or []), list(var_names or [])
 
     def build(self, variables):
         if self.built:
             return
+        if self.gradient_accumulation_steps:
+            raise ValueError(
+                "The optimizer of create_optimizer takes a step for each batch, got "
+                f"gradient_accumulation_steps={self.gradient_accumulation_steps}: its rate would "
+                "fall with each batch. Use larger batches, or an optimizer of Keras, such as "
+                "keras.optimizers.AdamW(..., gradient_accumulation_steps=...)."
+            )
+        theirs, names = self._excluded
+        undecayed = [v for v in variables if not decays(v.name, len(v.shape))]
+        super().exclude_from_weight_decay([*theirs, *undecayed], names)
         super().build(variables)
         if self.score_optimizer is not None:
             self.score_optimizer.build([v for v in variables if is_scores(v)])
@@ -149,16 +169,5 @@ def _with_rate(optimizer: Any, scheduled: Any) -> keras.optimizers.Optimizer:
             f"{optimizer!r}."
         )
     config = optimizer.get_config()
-    for name in ("clipnorm", "clipvalue", "global_clipnorm", "weight_decay", "use_ema"):
-        if config.get(name):
-            raise ValueError(
-                f"score_optimizer has {name}={config[name]!r}, which takes no part in training "
-                "here. Leave it out; create_optimizer clips all gradients together."
-            )
-    rate = config["learning_rate"]
-    if not isinstance(rate, (int, float)):
-        raise ValueError(
-            "The learning rate of score_optimizer must be a number, which follows the schedule of "
-            f"create_optimizer, got {rate!r}."
-        )
-    return type(optimizer).from_config({**config, "learning_rate": scheduled(float(rate))})
+    config["learning_rate"] = scheduled(check_settings(config))
+    return type(optimizer).from_config(config)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tf_movprune.core import run_checks
+from tf_movprune.core.choice_checks import check_listed, check_policy
 from tf_movprune.core.distillation_checks import not_pruned_itself
 from tf_movprune.core.granularity import WEIGHTS
 from tf_movprune.core.settings import Settings
@@ -33,6 +34,7 @@ def prune_low_movement(
     score_learning_rate_multiplier: float | None = None,
 ) -> Any:
     """Prunes a Keras 3 model or layer in place; see `tf_movprune.prune_low_movement`."""
+    check_policy(pruning_policy)
     given = (pruning_schedule, method, block_size, score_learning_rate_multiplier)
     if isinstance(to_prune, (list, tuple)):
         return _prune_list(to_prune, pruning_policy, given)
@@ -90,9 +92,12 @@ def _prune_list(layers: Any, policy: Any, given: tuple[Any, ...]) -> list[Layer]
     for layer in layers:
         compat.check_keras_object(layer)
         _check_unpruned(layer)
+        if not is_prunable(layer):
+            inside = walk(layer)
+            check_listed(layer, [path for path in inside if is_prunable(inside[path])])
     chosen = {
         f"{i}.{layer.name}": layer
-        for i, layer in enumerate(layers)
+        for i, layer in enumerate({id(layer): layer for layer in layers}.values())
         if is_prunable(layer) and (policy is None or policy.allow_pruning(layer))
     }
     if not chosen:

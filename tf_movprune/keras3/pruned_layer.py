@@ -121,10 +121,10 @@ def attach(layer: Layer, settings: Settings) -> None:
 
 def begin(layer: Layer) -> None:
     """Makes a layer a pruned one, so far without masks."""
-    vars(layer)[_STATE] = PruningState(layer)
-    refuse_changes(layer)
     base: Any = type(layer)
     layer.__class__ = pruned_class(base)
+    vars(layer)[_STATE] = PruningState(layer)
+    refuse_changes(layer)
 
 
 def add_mask(

@@ -129,13 +129,45 @@ DISTILLATION = """
             done.append([name, reduction, cached])
 """
 
+OPTIMIZER = """
+    def replicas_after(keras):
+        keras.utils.set_random_seed(0)
+        with STRATEGIES[1].scope():
+            layers = [
+                keras.Input([8]),
+                keras.layers.Dense(8, name="first", bias_initializer="ones"),
+                keras.layers.LayerNormalization(),
+                keras.layers.Dense(3),
+            ]
+            pruned = tf_movprune.prune_low_movement(
+                keras.Sequential(layers),
+                {"first": tf_movprune.CubicSparsity(0.75, begin_step=0, end_step=2)},
+                tf_movprune.HardMovement(tf_movprune.MagnitudeScores(0.001)),
+            )
+            sgd = keras.optimizers.SGD(1.0)
+            optimizer = tf_movprune.create_optimizer(0.1, 4, 0, 0.5, score_optimizer=sgd)
+            pruned.compile(optimizer, "mse")
+        x = np.random.RandomState(0).standard_normal([16, 8]).astype("float32")
+        callbacks = [tf_movprune.UpdatePruningStep()]
+        pruned.fit(x, x[:, :3], batch_size=4, verbose=0, callbacks=callbacks)
+        variables = [getattr(v, "_value", v) for v in pruned.trainable_variables]
+        return {v.name: [np.array(each) for each in v.values] for v in variables}
+
+    for name in KERASES:
+        found = replicas_after(importlib.import_module(name))
+        assert len(found) == 7, list(found)
+        for variable, (first, second) in found.items():
+            assert np.array_equal(first, second), variable
+        done.append(name)
+"""
+
 CASES = [
     *((name, 2, False) for name in ("hard", "global", "soft", "magnitude", "L0", "neurons")),
     *(("hard", 2, True), ("hard", 1, False), ("L0", 1, True)),
 ]
 
 
-PROGRAMS = {"pruning": PRUNING, "distillation": DISTILLATION}
+PROGRAMS = {"optimizer": OPTIMIZER, "pruning": PRUNING, "distillation": DISTILLATION}
 MAIN = """
     found = {}
     for name, program in PROGRAMS.items():
@@ -171,6 +203,12 @@ def test_training_updates_calls_and_stripping(found):
     done, error = found["pruning"]
     assert error is None, error
     assert done == [list(case) for case in CASES]
+
+
+def test_the_papers_optimizer_keeps_replicas_equal(found):
+    done, error = found["optimizer"]
+    assert error is None, error
+    assert done == list(KERASES)
 
 
 def test_distillation_on_two_replicas(found):
