@@ -565,6 +565,32 @@ def test_a_kernel_under_two_names_is_masked_once_and_under_both(keras, returned)
     np.testing.assert_array_equal(tf_movprune.strip_pruning(pruned)(X), masked)
 
 
+CALLS = {"call": lambda layer, x: layer.call(x), "itself": lambda layer, x: layer(x)}
+
+
+@pytest.mark.parametrize("how", CALLS)
+def test_a_layer_that_calls_itself_is_masked_once(keras, how):
+    def compute(layer, x):
+        return CALLS[how](layer, x[:, None])[:, 0] if len(x.shape) == 2 else tf.matmul(x, layer.w)
+
+    plain, calls_itself = around(keras, Own(keras)), around(keras, Own(keras, compute=compute))
+    calls_itself.set_weights(plain.get_weights())
+    found = []
+    for model in map(prune, (plain, calls_itself)):
+        refresh(model, 6)
+        grads = gradients(model, lambda model: tf.reduce_sum(model(X, training=True) ** 2))
+        found.append(grads[id(kernels(model)[0].scores)])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-6)
+    assert np.all(found[1])
+    model = tf_movprune.prune_low_movement(
+        around(keras, Own(keras, compute=compute)), method=L0(final_lambda=0.0)
+    )
+    kernels(model)[0].scores.assign(np.linspace(-3, 3, 64).reshape(8, 8))
+    refresh(model, 6)
+    gated = np.array(model(X))
+    np.testing.assert_allclose(tf_movprune.strip_pruning(model)(X), gated, rtol=1e-5, atol=1e-6)
+
+
 def test_a_kernel_that_another_layer_holds_is_refused(keras):
     dense = keras.layers.Dense(8, name="dense")
     dense.build([None, 8])

@@ -37,10 +37,22 @@ _STATE = "_movement_state"
 
 
 class MaskedPlace(NamedTuple):
-    """A place of a kernel, and the masks that decide on it, each with its part."""
+    """A place of a kernel, the masks that decide on it, each with its part, and the kernel.
+
+    The place has a masked tensor while its layer computes, and the layer may call itself then.
+    """
 
     place: Place
     masked_by: Sequence[tuple[MovementMask, Part]]
+    variable: keras.Variable
+
+    def masked(self, training: Any) -> tf.Tensor:
+        """The tensor to compute with in place of the kernel."""
+        with own_reads():
+            tensor = tf.convert_to_tensor(self.variable)
+            for mask, part in self.masked_by:
+                tensor = mask.masked(part, tensor, training)
+        return tensor
 
 
 class PruningState:
@@ -75,12 +87,12 @@ def check_run(layer: Layer, trained: Collection[int]) -> None:
       trained: ids of the TensorFlow variables that are trained.
     """
     state = state_of(layer)
-    names = _names(layer, [place for place, _ in state.places])
+    names = _names(layer, [masked.place for masked in state.places])
     learned = [
         name
-        for name, (place, masked_by) in zip(names, state.places)
-        if id(compat.tensorflow_variable(place.variable)) in trained
-        and all(mask.record.method.has_scores for mask, _ in masked_by)
+        for name, masked in zip(names, state.places)
+        if id(compat.tensorflow_variable(masked.variable)) in trained
+        and all(mask.record.method.has_scores for mask, _ in masked.masked_by)
     ]
     state.usage.check_run(learned)
 
@@ -109,7 +121,7 @@ def attach(layer: Layer, settings: Settings) -> None:
     begin(layer)
     for name, place, part, shape in zip(names, places, parts, shapes):
         mask = add_mask(layer, name, settings, [part], block_shape(shape, settings.block_size))
-        state_of(layer).places.append(MaskedPlace(place, [(mask, part)]))
+        state_of(layer).places.append(MaskedPlace(place, [(mask, part)], place.variable))
     watch(layer)
 
 
@@ -144,11 +156,11 @@ def add_mask(
 def watch(layer: Layer) -> None:
     """Begins to watch the weights and masks of a pruned layer, which has them all by now."""
     state = state_of(layer)
-    places = [place for place, _ in state.places]
+    names = _names(layer, [masked.place for masked in state.places])
     state.usage.watch_weights(
         [
-            (name, compat.tensorflow_variable(place.variable))
-            for name, place in zip(_names(layer, places), places)
+            (name, compat.tensorflow_variable(masked.variable))
+            for name, masked in zip(names, state.places)
         ],
         [variable for mask in state.masks.values() for variable in mask.record.variables],
     )
@@ -166,25 +178,10 @@ def detach(layer: Layer) -> None:
     layer.__class__ = plain_class(type(layer))
 
 
-def masked_weights(layer: Layer) -> list[tuple[Place, tf.Tensor]]:
-    """The places of the kernels of a pruned layer, and what it computes with in evaluation."""
-    return [
-        (place, _masked(place, masked_by, False)) for place, masked_by in state_of(layer).places
-    ]
-
-
 def fold(layer: Layer) -> None:
     """Writes the masked kernels of a pruned layer into its weights."""
-    for place, tensor in masked_weights(layer):
-        place.variable.assign(tensor)
-
-
-def _masked(place: Place, masked_by: Sequence[tuple[MovementMask, Part]], training: Any) -> Any:
-    with own_reads():
-        tensor = tf.convert_to_tensor(place.variable)
-        for mask, part in masked_by:
-            tensor = mask.masked(part, tensor, training)
-    return tensor
+    for masked in state_of(layer).places:
+        masked.variable.assign(masked.masked(False))
 
 
 @contextmanager
@@ -197,13 +194,12 @@ def _computing(layer: Layer) -> Iterator[None]:
     state = state_of(layer)
     training = compat.training_mode()
     with state.lock:
-        places = [place for place, _ in state.places]
-        tensors = [_masked(*masked_place, training) for masked_place in state.places]
+        tensors = [masked.masked(training) for masked in state.places]
         if state.guard.is_open:
             tensors = state.usage.watched(tensors)
         values: dict[tuple[Layer, str], Any] = {}
-        for place, tensor in zip(places, tensors):
-            values.update(dict.fromkeys(place.attributes, tensor))
+        for masked, tensor in zip(state.places, tensors):
+            values.update(dict.fromkeys(masked.place.attributes, tensor))
         for owner in compat.all_layers(layer):
             functions = untraced_functions(owner)
             values.update({(owner, name): function for name, function in functions.items()})
