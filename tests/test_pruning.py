@@ -328,6 +328,52 @@ def test_training_without_the_callback_is_refused(keras):
         pruned.train_on_batch(X, Y)
 
 
+def without_a_mode(keras, layer):
+    """A model whose call takes no `training`, around a layer, with one that does in front."""
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.drop, self.layer = keras.layers.Dropout(0.0), layer
+
+        def call(self, x):
+            return self.layer(self.drop(x))
+
+    model = Net()
+    model(X)
+    return model
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_training_without_a_mode_draws_noise_and_needs_the_callback(keras, run_eagerly):
+    inner = tf_movprune.prune_low_movement(mlp(keras), method=L0(final_lambda=0.0))
+    model = without_a_mode(keras, inner)  # which was not pruned itself
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.0), loss, run_eagerly=run_eagerly)
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+        model.fit(X, Y, verbose=0)
+    callbacks = [tf_movprune.UpdatePruningStep()]
+    losses = model.fit(X, Y, batch_size=32, epochs=3, verbose=0, callbacks=callbacks).history
+    assert len(set(losses["loss"])) == 3  # the weights stand still
+    without_noise = [model.evaluate(X, Y, verbose=0) for _ in range(2)]
+    assert without_noise[0] == without_noise[1]
+
+
+@pytest.mark.parametrize("mode", [None, False])
+def test_a_loop_of_ones_own_without_a_mode_draws_noise_where_gradients_are_taken(mode):
+    keras = keras_of("keras")
+    model = without_a_mode(keras, keras.layers.Dense(8))
+    tf_movprune.prune_low_movement(model, {"layer": None}, L0(final_lambda=0.0))
+    evaluated = np.array(model(X))
+    with tf.GradientTape():
+        assert np.array_equal(model(X), evaluated)  # no steps are taken yet
+    refresh(model, 0)
+    with tf.GradientTape():
+        is_without_noise = np.array_equal(model(X, training=mode), evaluated)
+    assert is_without_noise == (mode is False)
+    np.testing.assert_array_equal(model(X), evaluated)
+
+
 def test_mistakes_are_named_before_training(keras):
     with pytest.raises(ValueError, match="pruned already"):
         prune(prune(mlp(keras)))

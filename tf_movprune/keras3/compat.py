@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import traceback
+import types
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -286,10 +287,43 @@ def calling_layer() -> Layer | None:
     """The layer whose `call` runs at the moment, the innermost one; None outside of all."""
     if global_state.get_global_attribute("current_call_ctx") is None:
         return None
+    return next((frame.f_locals["self"] for frame in _calls_of_layers()), None)
+
+
+def _calls_of_layers() -> Iterator[types.FrameType]:
+    """The calls of layers that led here, from the innermost one outwards."""
     for frame, _ in traceback.walk_stack(None):
         if frame.f_code is Layer.__call__.__wrapped__.__code__:
-            return frame.f_locals["self"]
-    return None
+            yield frame
+
+
+def is_mode_given() -> bool:
+    """Returns whether users' code passes `training` to a layer whose call runs at the moment.
+
+    A model whose `call` has no argument `training` gets none in `fit`. Layers inside it follow the
+    defaults of each other's calls, which Keras's own layers hand on.
+    """
+
+    def is_passed_on(frame: types.FrameType) -> bool:
+        callers = (caller.f_globals["__name__"] for caller, _ in traceback.walk_stack(frame.f_back))
+        return next(n for n in callers if n != _FILTER).startswith(("keras.", "keras_hub."))
+
+    return any(
+        frame.f_locals["call_spec"].user_arguments_dict.get("training") is not None
+        and not is_passed_on(frame)
+        for frame in _calls_of_layers()
+    )
+
+
+_FILTER = "keras.src.utils.traceback_utils"
+
+
+def is_in_train_step() -> bool:
+    """Returns whether the `train_step` of a model runs, or is traced, at the moment."""
+    return any(
+        frame.f_code.co_name == "train_step" and isinstance(frame.f_locals.get("self"), keras.Model)
+        for frame, _ in traceback.walk_stack(None)
+    )
 
 
 def registered_class(name: str) -> type | None:

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
+from tensorflow.python.eager.record import could_possibly_record
 
 from tf_movprune.core.blocks import block_shape, check_blocks
 from tf_movprune.core.granularity import Blocks
@@ -184,6 +185,19 @@ def fold(layer: Layer) -> None:
         masked.variable.assign(masked.masked(False))
 
 
+def _training_mode(guard: TrainingGuard) -> Any:
+    """The value of `training` in the call that runs.
+
+    Keras passes none to a model whose `call` has no such argument. A call from which gradients are
+    taken is in training mode then, if it is in the train step of a model, or steps are taken.
+    """
+    training = compat.training_mode()
+    is_known = tf.is_tensor(training) or training or not could_possibly_record()
+    if is_known or compat.is_mode_given():
+        return training
+    return guard.is_open or compat.is_in_train_step()
+
+
 @contextmanager
 def _computing(layer: Layer) -> Iterator[None]:
     """A context in which a pruned layer finds masked tensors in place of its kernels.
@@ -192,7 +206,7 @@ def _computing(layer: Layer) -> Iterator[None]:
     function that it was made of.
     """
     state = state_of(layer)
-    training = compat.training_mode()
+    training = _training_mode(state.guard)
     with state.lock:
         tensors = [masked.masked(training) for masked in state.places]
         if state.guard.is_open:
