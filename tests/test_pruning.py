@@ -328,7 +328,7 @@ def test_training_without_the_callback_is_refused(keras):
         pruned.train_on_batch(X, Y)
 
 
-def without_a_mode(keras, layer):
+def without_a_mode(keras, layer, is_recomputed=False):
     """A model whose call takes no `training`, around a layer, with one that does in front."""
 
     class Net(keras.Model):
@@ -337,19 +337,20 @@ def without_a_mode(keras, layer):
             self.drop, self.layer = keras.layers.Dropout(0.0), layer
 
         def call(self, x):
-            return self.layer(self.drop(x))
+            layer = tf.recompute_grad(self.layer.call) if is_recomputed else self.layer
+            return layer(self.drop(x))
 
     model = Net()
     model(X)
     return model
 
 
-@pytest.mark.parametrize("run_eagerly", [False, True])
-def test_training_without_a_mode_draws_noise_and_needs_the_callback(keras, run_eagerly):
+@pytest.mark.parametrize("how", ["in a graph", "eagerly", "recomputed"])
+def test_training_without_a_mode_draws_noise_and_needs_the_callback(keras, how):
     inner = tf_movprune.prune_low_movement(mlp(keras), method=L0(final_lambda=0.0))
-    model = without_a_mode(keras, inner)  # which was not pruned itself
+    model = without_a_mode(keras, inner, how == "recomputed")  # which was not pruned itself
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(keras.optimizers.SGD(0.0), loss, run_eagerly=run_eagerly)
+    model.compile(keras.optimizers.SGD(0.0), loss, run_eagerly=how == "eagerly")
     with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
         model.fit(X, Y, verbose=0)
     callbacks = [tf_movprune.UpdatePruningStep()]
@@ -357,6 +358,30 @@ def test_training_without_a_mode_draws_noise_and_needs_the_callback(keras, run_e
     assert len(set(losses["loss"])) == 3  # the weights stand still
     without_noise = [model.evaluate(X, Y, verbose=0) for _ in range(2)]
     assert without_noise[0] == without_noise[1]
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_recomputed_gradients_are_those_of_the_same_noise(keras, mode):
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden = keras.layers.Dense(8)
+            self.is_recomputed = False
+
+        def call(self, x, training=False):
+            hidden = tf.recompute_grad(self.hidden) if self.is_recomputed else self.hidden
+            return hidden(x)
+
+    model = Net()
+    model(X)
+    model = prune(model, {"hidden": None}, L0(final_lambda=0.0))
+    refresh(model, 0)
+    score = kernels(model)[0].scores
+    found = []
+    for model.is_recomputed in (False, True):
+        grads = gradients(model, lambda model: tf.reduce_sum(model(X, training=mode) ** 2))
+        found.append(grads[id(score)])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
 
 
 @pytest.mark.parametrize("mode", [None, False])

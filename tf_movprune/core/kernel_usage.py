@@ -19,6 +19,11 @@ from tf_movprune.core.training_guard import TrainingGuard
 
 _CUSTOM_GRADIENT = "tensorflow.python.ops.custom_gradient"
 _BACKWARD = ("tensorflow.python.eager.backprop", _CUSTOM_GRADIENT)
+_GRADIENTS = {
+    ("tensorflow.python.eager.backprop", "gradient"),
+    ("tensorflow.python.ops.gradients_util", "_GradientsHelper"),
+}
+_RECOMPUTED = (_CUSTOM_GRADIENT, "inner")  # in tf.recompute_grad, which records nothing at first
 
 
 class _OwnReads(threading.local):  # replicas call layers in threads
@@ -51,6 +56,7 @@ class KernelUsage(abc.ABC):
         self._guard = guard
         self.owner = weakref.ref(owner)
         self.was_called = False
+        self._last_mode: Any = None
         self._sum_at_update: float | None = None
         self._names: list[str] = []
         self._reached: set[str] = set()
@@ -70,6 +76,20 @@ class KernelUsage(abc.ABC):
     @abc.abstractmethod
     def training_mode(self) -> Any:
         """The value of `training` in that call."""
+
+    def mode_of_call(self, training: Any) -> Any:
+        """The value of `training` for a call of the layer.
+
+        A gradient that computes the layer anew, as `tf.recompute_grad` does, calls it in no mode:
+        it has to draw the noise of the last call.
+
+        Args:
+          training: the value that Keras knows.
+        """
+        if not _GRADIENTS.isdisjoint(_callers()):
+            return self._last_mode
+        self._last_mode = None if tf.is_tensor(training) else training
+        return training
 
     def forget(self) -> None:
         """Forgets calls and gradients, before the training step is traced anew."""
@@ -237,6 +257,11 @@ def own_reads() -> Iterator[None]:
         yield
     finally:
         _own.depth -= 1
+
+
+def is_recomputed() -> bool:
+    """Returns whether no tape records what is computed, and a gradient computes it anew."""
+    return not could_possibly_record() and _RECOMPUTED in _callers()
 
 
 def _is_calling(layer: Any) -> bool:

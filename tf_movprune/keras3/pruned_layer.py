@@ -20,7 +20,7 @@ from tensorflow.python.eager.record import could_possibly_record
 
 from tf_movprune.core.blocks import block_shape, check_blocks
 from tf_movprune.core.granularity import Blocks
-from tf_movprune.core.kernel_usage import as_tensors, own_reads
+from tf_movprune.core.kernel_usage import as_tensors, is_recomputed, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel, Part
 from tf_movprune.core.saved_settings import checked_variables, save_settings
 from tf_movprune.core.settings import Settings
@@ -185,17 +185,20 @@ def fold(layer: Layer) -> None:
         masked.variable.assign(masked.masked(False))
 
 
-def _training_mode(guard: TrainingGuard) -> Any:
+def _training_mode(state: PruningState) -> Any:
     """The value of `training` in the call that runs.
 
     Keras passes none to a model whose `call` has no such argument. A call from which gradients are
     taken is in training mode then, if it is in the train step of a model, or steps are taken.
     """
     training = compat.training_mode()
-    is_known = tf.is_tensor(training) or training or not could_possibly_record()
-    if is_known or compat.is_mode_given():
-        return training
-    return guard.is_open or compat.is_in_train_step()
+    if not tf.is_tensor(training) and not training and not compat.is_mode_given():
+        if could_possibly_record():
+            training = state.guard.is_open or compat.is_in_train_step()
+        elif is_recomputed():
+            training = compat.is_in_train_step()
+    has_noise = any(kernel.method.has_noise for kernel in state.kernels)
+    return state.usage.mode_of_call(training) if has_noise else training
 
 
 @contextmanager
@@ -206,7 +209,7 @@ def _computing(layer: Layer) -> Iterator[None]:
     function that it was made of.
     """
     state = state_of(layer)
-    training = _training_mode(state.guard)
+    training = _training_mode(state)
     with state.lock:
         tensors = [masked.masked(training) for masked in state.places]
         if state.guard.is_open:
