@@ -663,7 +663,7 @@ def test_a_layer_that_calls_itself_is_masked_once(keras, how):
 
 
 def test_a_kernel_that_another_layer_holds_is_refused(keras):
-    dense = keras.layers.Dense(8, name="dense")
+    dense = keras.layers.Dense(8, name="source")
     dense.build([None, 8])
 
     class Tied(keras.layers.Layer):
@@ -681,9 +681,59 @@ def test_a_kernel_that_another_layer_holds_is_refused(keras):
     for other in (Tied(), twin):
         model = around(keras, dense, other)
         before = weights_by_name(model)
-        with pytest.raises(ValueError, match=rf"'{other.name}' .* has the kernel of 'dense' as"):
+        with pytest.raises(
+            ValueError, match=rf"'{other.name}' .* has the kernel of 'source' .*as its"
+        ):
             prune(model)
         assert len(weights_by_name(model)) == len(before) and not tf_movprune.pruned_layers(model)
+
+
+def with_one_kernel(keras, kind):
+    """Two layers that compute with one kernel, and would both be pruned."""
+    if kind == "cell":
+        cell = keras.layers.GRUCell(8)
+        layers = [keras.layers.RNN(cell, return_sequences=True) for _ in range(2)]
+        for layer in layers:
+            layer(np.zeros([2, 5, 8], np.float32))
+        return layers
+    dense = keras.layers.Dense(8, name="dense")
+    dense.build([None, 8])
+
+    class Around(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="around")
+            self.dense = dense
+            self.built = True
+
+        def call(self, x):
+            return self.dense(x)
+
+        def get_prunable_weights(self):
+            return [dense.kernel]
+
+    return [dense, Around()]
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+@pytest.mark.parametrize("kind", ["cell", "layer inside"])
+def test_two_pruned_layers_with_one_kernel_are_refused(keras, kind, is_list):
+    for layers in (with_one_kernel(keras, kind), with_one_kernel(keras, kind)[::-1]):
+
+        class Net(keras.Model):
+            def __init__(self, layers):
+                super().__init__()
+                self.first, self.second = layers
+
+            def call(self, x):
+                return self.second(self.first(x))
+
+        model = Net(layers)
+        model(np.zeros([2, 5, 8], np.float32))
+        with pytest.raises(ValueError, match=r"has the kernel of .* leave both out"):
+            prune(
+                layers if is_list else model, RAMP if is_list else {"first": RAMP, "second": RAMP}
+            )
+        assert not tf_movprune.pruned_layers(model)
 
 
 ASSIGNMENTS = {
