@@ -400,6 +400,77 @@ def test_training_without_the_callback_is_refused(keras):
         pruned.train_on_batch(X, Y)
 
 
+def without_a_mode(keras, layer, is_recomputed=False):
+    """A model whose call takes no `training`, around a layer, with one that does in front."""
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.drop, self.layer = keras.layers.Dropout(0.0), layer
+
+        def call(self, x):
+            layer = tf.recompute_grad(self.layer.call) if is_recomputed else self.layer
+            return layer(self.drop(x))
+
+    model = Net()
+    model(X)
+    return model
+
+
+@pytest.mark.parametrize("how", ["in a graph", "eagerly", "recomputed"])
+def test_training_without_a_mode_draws_noise_and_needs_the_callback(keras, how):
+    inner = tf_movprune.prune_low_movement(mlp(keras), method=L0(final_lambda=0.0))
+    model = without_a_mode(keras, inner, how == "recomputed")  # which was not pruned itself
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.0), loss, run_eagerly=how == "eagerly")
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+        model.fit(X, Y, verbose=0)
+    callbacks = [tf_movprune.UpdatePruningStep()]
+    losses = model.fit(X, Y, batch_size=32, epochs=3, verbose=0, callbacks=callbacks).history
+    assert len(set(losses["loss"])) == 3  # the weights stand still
+    without_noise = [model.evaluate(X, Y, verbose=0) for _ in range(2)]
+    assert without_noise[0] == without_noise[1]
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_recomputed_gradients_are_those_of_the_same_noise(keras, mode):
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden = keras.layers.Dense(8)
+            self.is_recomputed = False
+
+        def call(self, x, training=False):
+            hidden = tf.recompute_grad(self.hidden) if self.is_recomputed else self.hidden
+            return hidden(x)
+
+    model = Net()
+    model(X)
+    model = prune(model, {"hidden": None}, L0(final_lambda=0.0))
+    refresh(model, 0)
+    score = kernels(model)[0].scores
+    found = []
+    for model.is_recomputed in (False, True):
+        grads = gradients(model, lambda model: tf.reduce_sum(model(X, training=mode) ** 2))
+        found.append(grads[id(score)])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("mode", [None, False])
+def test_a_loop_of_ones_own_without_a_mode_draws_noise_where_gradients_are_taken(mode):
+    keras = keras_of("keras")
+    model = without_a_mode(keras, keras.layers.Dense(8))
+    tf_movprune.prune_low_movement(model, {"layer": None}, L0(final_lambda=0.0))
+    evaluated = np.array(model(X))
+    with tf.GradientTape():
+        assert np.array_equal(model(X), evaluated)  # no steps are taken yet
+    refresh(model, 0)
+    with tf.GradientTape():
+        is_without_noise = np.array_equal(model(X, training=mode), evaluated)
+    assert is_without_noise == (mode is False)
+    np.testing.assert_array_equal(model(X), evaluated)
+
+
 def test_mistakes_are_named_before_training(keras):
     with pytest.raises(ValueError, match="pruned already"):
         prune(prune(mlp(keras)))
@@ -637,8 +708,34 @@ def test_a_kernel_under_two_names_is_masked_once_and_under_both(keras, returned)
     np.testing.assert_array_equal(tf_movprune.strip_pruning(pruned)(X), masked)
 
 
+CALLS = {"call": lambda layer, x: layer.call(x), "itself": lambda layer, x: layer(x)}
+
+
+@pytest.mark.parametrize("how", CALLS)
+def test_a_layer_that_calls_itself_is_masked_once(keras, how):
+    def compute(layer, x):
+        return CALLS[how](layer, x[:, None])[:, 0] if len(x.shape) == 2 else tf.matmul(x, layer.w)
+
+    plain, calls_itself = around(keras, Own(keras)), around(keras, Own(keras, compute=compute))
+    calls_itself.set_weights(plain.get_weights())
+    found = []
+    for model in map(prune, (plain, calls_itself)):
+        refresh(model, 6)
+        grads = gradients(model, lambda model: tf.reduce_sum(model(X, training=True) ** 2))
+        found.append(grads[id(kernels(model)[0].scores)])
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-4, atol=1e-6)
+    assert np.all(found[1])
+    model = tf_movprune.prune_low_movement(
+        around(keras, Own(keras, compute=compute)), method=L0(final_lambda=0.0)
+    )
+    kernels(model)[0].scores.assign(np.linspace(-3, 3, 64).reshape(8, 8))
+    refresh(model, 6)
+    gated = np.array(model(X))
+    np.testing.assert_allclose(tf_movprune.strip_pruning(model)(X), gated, rtol=1e-5, atol=1e-6)
+
+
 def test_a_kernel_that_another_layer_holds_is_refused(keras):
-    dense = keras.layers.Dense(8, name="dense")
+    dense = keras.layers.Dense(8, name="source")
     dense.build([None, 8])
 
     class Tied(keras.layers.Layer):
@@ -656,9 +753,59 @@ def test_a_kernel_that_another_layer_holds_is_refused(keras):
     for other in (Tied(), twin):
         model = around(keras, dense, other)
         before = weights_by_name(model)
-        with pytest.raises(ValueError, match=rf"'{other.name}' .* has the kernel of 'dense' as"):
+        with pytest.raises(
+            ValueError, match=rf"'{other.name}' .* has the kernel of 'source' .*as its"
+        ):
             prune(model)
         assert len(weights_by_name(model)) == len(before) and not tf_movprune.pruned_layers(model)
+
+
+def with_one_kernel(keras, kind):
+    """Two layers that compute with one kernel, and would both be pruned."""
+    if kind == "cell":
+        cell = keras.layers.GRUCell(8)
+        layers = [keras.layers.RNN(cell, return_sequences=True) for _ in range(2)]
+        for layer in layers:
+            layer(np.zeros([2, 5, 8], np.float32))
+        return layers
+    dense = keras.layers.Dense(8, name="dense")
+    dense.build([None, 8])
+
+    class Around(keras.layers.Layer):
+        def __init__(self):
+            super().__init__(name="around")
+            self.dense = dense
+            self.built = True
+
+        def call(self, x):
+            return self.dense(x)
+
+        def get_prunable_weights(self):
+            return [dense.kernel]
+
+    return [dense, Around()]
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+@pytest.mark.parametrize("kind", ["cell", "layer inside"])
+def test_two_pruned_layers_with_one_kernel_are_refused(keras, kind, is_list):
+    for layers in (with_one_kernel(keras, kind), with_one_kernel(keras, kind)[::-1]):
+
+        class Net(keras.Model):
+            def __init__(self, layers):
+                super().__init__()
+                self.first, self.second = layers
+
+            def call(self, x):
+                return self.second(self.first(x))
+
+        model = Net(layers)
+        model(np.zeros([2, 5, 8], np.float32))
+        with pytest.raises(ValueError, match=r"has the kernel of .* leave both out"):
+            prune(
+                layers if is_list else model, RAMP if is_list else {"first": RAMP, "second": RAMP}
+            )
+        assert not tf_movprune.pruned_layers(model)
 
 
 ASSIGNMENTS = {

@@ -20,6 +20,11 @@ from tf_movprune.core.variable_names import last_name
 
 _CUSTOM_GRADIENT = "tensorflow.python.ops.custom_gradient"
 _BACKWARD = ("tensorflow.python.eager.backprop", _CUSTOM_GRADIENT)
+_GRADIENTS = {
+    ("tensorflow.python.eager.backprop", "gradient"),
+    ("tensorflow.python.ops.gradients_util", "_GradientsHelper"),
+}
+_RECOMPUTED = (_CUSTOM_GRADIENT, "inner")  # in tf.recompute_grad, which records nothing at first
 
 
 class _OwnReads(threading.local):  # replicas call layers in threads
@@ -52,6 +57,7 @@ class KernelUsage(abc.ABC):
         self._guard = guard
         self.owner = weakref.ref(owner)
         self.was_called = False
+        self._last_mode: Any = None
         self._sum_at_update: float | None = None
         self._names: list[str] = []
         self._reached: set[str] = set()
@@ -71,6 +77,20 @@ class KernelUsage(abc.ABC):
     @abc.abstractmethod
     def training_mode(self) -> Any:
         """The value of `training` in that call."""
+
+    def mode_of_call(self, training: Any) -> Any:
+        """The value of `training` for a call of the layer.
+
+        A gradient that computes the layer anew, as `tf.recompute_grad` does, calls it in no mode:
+        it has to draw the noise of the last call.
+
+        Args:
+          training: the value that Keras knows.
+        """
+        if not _GRADIENTS.isdisjoint(_callers()):
+            return self._last_mode
+        self._last_mode = None if tf.is_tensor(training) else training
+        return training
 
     def forget(self) -> None:
         """Forgets calls and gradients, before the training step is traced anew."""
@@ -175,37 +195,6 @@ class KernelUsage(abc.ABC):
         )
 
 
-def check_only_holders(
-    kernels: Iterable[tuple[Any, Iterable[Any], Iterable[Any]]],
-    attributes: Iterable[tuple[Any, str, Any]],
-) -> None:
-    """Raises ValueError if another layer has a kernel among its attributes.
-
-    Nothing would mask it there, or the masks of both layers would.
-
-    Args:
-      kernels: a layer that is pruned, the layers inside it, and its kernels, for each such layer.
-      attributes: layers of the model with the names and values of their attributes.
-    """
-    holders: dict[int, Any] = {}
-    owners: dict[int, Any] = {}
-    for target, inside, weights in kernels:
-        for layer in inside:
-            holders.setdefault(id(layer), target)
-        holders[id(target)] = target
-        for weight in weights:
-            owners.setdefault(id(weight), target)
-    for layer, name, value in attributes:
-        target = owners.get(id(value))
-        if target is not None and holders.get(id(layer)) is not target:
-            raise ValueError(
-                f"{layer.name!r} ({type(layer).__name__}) has the kernel of {target.name!r} as "
-                f"its {name!r}, so that one mask would not decide on it. Let it hold the layer "
-                f"{target.name!r} and read its kernel, or leave {target.name!r} out, with a "
-                "mapping of path patterns to schedules or a pruning_policy."
-            )
-
-
 _MISSING = re.compile(r"Tensor' object has no attribute '(\w+)'")
 
 
@@ -238,6 +227,11 @@ def own_reads() -> Iterator[None]:
         yield
     finally:
         _own.depth -= 1
+
+
+def is_recomputed() -> bool:
+    """Returns whether no tape records what is computed, and a gradient computes it anew."""
+    return not could_possibly_record() and _RECOMPUTED in _callers()
 
 
 def _is_calling(layer: Any) -> bool:

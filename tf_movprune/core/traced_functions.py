@@ -36,7 +36,11 @@ def untraced_in_bases(layers: Iterable[Any]) -> Iterator[None]:
     pairs = []
     for layer in layers:
         cls: Any = type(layer)
-        pairs += [(function, layer) for function in _traced_in_bases(cls)]
+        pairs += [
+            (function, layer)
+            for function in _traced_in_bases(cls)
+            if not isinstance(function._descriptor_cache.get(layer), types.MethodType)
+        ]
     for function, layer in pairs:
         function._descriptor_cache[layer] = types.MethodType(function.python_function, layer)
     try:

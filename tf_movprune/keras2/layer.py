@@ -352,18 +352,24 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
             self.__dict__["_is_unmasked"] = False
 
     def _masked_weights(self, training: Any = False) -> list[tf.Tensor]:
-        if self.settings.method.has_noise and tf.is_tensor(training):
+        if not self.settings.method.has_noise:
+            return self._masked_weights_for(False)
+        training = self.usage.mode_of_call(training)
+        if tf.is_tensor(training):
             return tf.cond(
                 tf.cast(training, tf.bool),
-                lambda: self._masked_weights(True),
-                lambda: self._masked_weights(False),
+                lambda: self._masked_weights_for(True),
+                lambda: self._masked_weights_for(False),
             )
+        return self._masked_weights_for(bool(training))
+
+    def _masked_weights_for(self, training: bool) -> list[tf.Tensor]:
         tensors = []
         for attribute, masked_by in self._masked_attributes:
             with own_reads():
                 tensor = tf.convert_to_tensor(attribute.weight)
                 for kernel, part in () if self._is_unmasked else masked_by:
-                    tensor = kernel.masked(part, tensor, training=_is_true(training))
+                    tensor = kernel.masked(part, tensor, training=training)
             tensors.append(tensor)
         return tensors
 

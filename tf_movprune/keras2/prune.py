@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tf_movprune.core.choice_checks import check_listed, check_policy
 from tf_movprune.core.distillation_checks import not_pruned_itself
 from tf_movprune.core.granularity import WEIGHTS, Units
-from tf_movprune.core.kernel_usage import check_only_holders
+from tf_movprune.core.kernel_holders import check_only_holders
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.run_checks import warn_if_behind
 from tf_movprune.core.schedules import PruningSchedule
@@ -24,7 +24,7 @@ from tf_movprune.keras2.compat import (
 )
 from tf_movprune.keras2.distiller import Distiller
 from tf_movprune.keras2.layer import PruneLowMovement, is_prunable
-from tf_movprune.keras2.layer_tree import LayerTree, is_wrapper
+from tf_movprune.keras2.layer_tree import LayerTree
 from tf_movprune.keras2.other_keras import refuse_keras3
 from tf_movprune.keras2.replacement import replace_layers, undone_on_error
 from tf_movprune.keras2.same_outputs import Example
@@ -71,7 +71,7 @@ def prune_low_movement(
         wrappers = _wrap(tree, targets, settings)
         for wrapper in wrappers.values():
             if_it_fails.callback(wrapper.let_go)
-        _check_only_holders(tree, wrappers)
+        _check_only_holders([tree], wrappers.values())
         pruned = replace_layers(to_prune, wrappers, for_a_while=True)
         after = LayerTree(pruned)
         _forget_traces(after)
@@ -111,15 +111,16 @@ def _wrap(
     }
 
 
-def _check_only_holders(tree: LayerTree, wrappers: Mapping[int, PruneLowMovement]) -> None:
-    """Raises ValueError if another layer has a kernel among its attributes."""
+def _check_only_holders(trees: Sequence[LayerTree], wrappers: Iterable[PruneLowMovement]) -> None:
+    """Raises ValueError if another layer has a kernel, as its own or among its attributes."""
     check_only_holders(
         [
             (w.layer, w.layer.submodules, w.get_prunable_weights() if w.built else [])
-            for w in wrappers.values()
+            for w in wrappers
         ],
         (
             (layer, name, vars(layer)[name])
+            for tree in trees
             for layer in tree.layers()
             for name in compat.own_attributes(layer)
         ),
@@ -140,19 +141,20 @@ def _prune_list(
         for layer in layers
         if is_prunable(layer) and (policy is None or policy.allow_pruning(layer))
     }
-    wrappers: dict[int, PruneLowMovement] = {}
-    with contextlib.ExitStack() as if_it_fails:
-        for layer in chosen.values():
-            wrappers |= _wrap(LayerTree(layer), {layer.name: layer}, {layer.name: settings})
-            if_it_fails.callback(wrappers[id(layer)].let_go)
-        if_it_fails.pop_all()
-    pruned = [wrappers.get(id(layer), layer) for layer in layers]
-    if not any(map(is_wrapper, pruned)):
+    if not chosen:
         raise ValueError(
-            f"Nothing to prune in a list of {counted(len(pruned), 'layer')}: none has prunable "
+            f"Nothing to prune in a list of {counted(len(layers), 'layer')}: none has prunable "
             "weights."
         )
-    return pruned
+    trees = [LayerTree(layer) for layer in chosen.values()]
+    with contextlib.ExitStack() as if_it_fails:
+        wrappers: dict[int, PruneLowMovement] = {}
+        for tree, layer in zip(trees, chosen.values()):
+            wrappers.update(_wrap(tree, {layer.name: layer}, {layer.name: settings}))
+            if_it_fails.callback(wrappers[id(layer)].let_go)
+        _check_only_holders(trees, wrappers.values())
+        if_it_fails.pop_all()
+    return [wrappers.get(id(layer), layer) for layer in layers]
 
 
 def strip_pruning(model: Any) -> Any:

@@ -327,14 +327,27 @@ def training_modes() -> tuple[Any, Any]:
     """The values of `training` in the call that runs at the moment, and in the outermost one.
 
     Those that calls were given decide. Keras's own note of the mode is that of the layer which was
-    called before, wherever one is called in another mode than the model.
+    called before, wherever one is called in another mode than the model. If the outermost call was
+    given none, what Keras's own layers hand on are the defaults of their calls, and tell nothing;
+    but a call may have True as the default of its own.
     """
-    given = [frame.f_locals["call_spec"].user_arguments_dict for frame in _calls()]
-    if not given:
+    calls = list(_calls())
+    if not calls:
         return None, None
-    modes = [arguments.get("training") for arguments in given]
-    default = next(_calls()).f_locals["call_spec"].arguments_dict.get("training")
-    return next((mode for mode in modes if mode is not None), default), modes[-1]
+    given = [frame.f_locals["call_spec"].user_arguments_dict.get("training") for frame in calls]
+    outermost = given[-1]
+    if outermost is None:
+        given = [mode for mode, frame in zip(given, calls) if not _is_from_keras(frame)]
+    default = calls[0].f_locals["call_spec"].arguments_dict.get("training")
+    told = next((mode for mode in given if mode is not None), None)
+    return default if told is None and default is True else told, outermost
+
+
+def _is_from_keras(call: types.FrameType) -> bool:
+    """Returns whether code of Keras or KerasHub made a call of a layer."""
+    names = (frame.f_globals["__name__"] for frame, _ in traceback.walk_stack(call.f_back))
+    caller = next(name for name in names if name != "keras.src.utils.traceback_utils")
+    return caller.startswith(("keras.", "keras_hub."))
 
 
 def _calls() -> Iterator[types.FrameType]:
@@ -352,6 +365,14 @@ def calling_layer() -> Layer | None:
     """The layer whose `call` runs at the moment, the innermost one; None outside of all."""
     frame = next(_calls(), None)
     return None if frame is None else frame.f_locals["self"]
+
+
+def is_in_train_step() -> bool:
+    """Returns whether the `train_step` of a model runs, or is traced, at the moment."""
+    return any(
+        frame.f_code.co_name == "train_step" and isinstance(frame.f_locals.get("self"), keras.Model)
+        for frame, _ in traceback.walk_stack(None)
+    )
 
 
 def registered_class(name: str) -> type | None:

@@ -73,8 +73,7 @@ def _attach_all(
     everything = {**layers, **members}
     for path, layer in everything.items():
         check_layer(path, layer)
-    if model is not None:
-        check_holders(model, everything.values())
+    check_holders(everything.values() if model is None else [model], everything.values())
     try:
         for path, layer in layers.items():
             if path not in members:

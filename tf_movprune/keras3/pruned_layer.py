@@ -20,7 +20,7 @@ import tensorflow as tf
 from tf_movprune.core.blocks import block_shape, check_blocks
 from tf_movprune.core.checkpoint_marker import Marker, refuse_plain_checkpoint
 from tf_movprune.core.granularity import Blocks
-from tf_movprune.core.kernel_usage import as_tensors, own_reads
+from tf_movprune.core.kernel_usage import as_tensors, is_recomputed, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel, Part
 from tf_movprune.core.saved_settings import checked_variables, save_settings
 from tf_movprune.core.settings import Settings
@@ -38,10 +38,22 @@ _STATE = "_movement_state"
 
 
 class MaskedPlace(NamedTuple):
-    """A place of a kernel, and the masks that decide on it, each with its part."""
+    """A place of a kernel, the masks that decide on it, each with its part, and the kernel.
+
+    The place has a masked tensor while its layer computes, and the layer may call itself then.
+    """
 
     place: Place
     masked_by: Sequence[tuple[MovementMask, Part]]
+    variable: keras.Variable
+
+    def masked(self, training: Any) -> tf.Tensor:
+        """The tensor to compute with in place of the kernel."""
+        with own_reads():
+            tensor = tf.convert_to_tensor(self.variable)
+            for mask, part in self.masked_by:
+                tensor = mask.masked(part, tensor, training)
+        return tensor
 
 
 class PruningState:
@@ -78,12 +90,12 @@ def check_run(layer: Layer, trained: Collection[int]) -> None:
       trained: ids of the TensorFlow variables that are trained.
     """
     state = state_of(layer)
-    names = _names(layer, [place for place, _ in state.places])
+    names = _names(layer, [masked.place for masked in state.places])
     learned = [
         name
-        for name, (place, masked_by) in zip(names, state.places)
-        if id(compat.tensorflow_variable(place.variable)) in trained
-        and all(mask.record.method.has_scores for mask, _ in masked_by)
+        for name, masked in zip(names, state.places)
+        if id(compat.tensorflow_variable(masked.variable)) in trained
+        and all(mask.record.method.has_scores for mask, _ in masked.masked_by)
     ]
     state.usage.check_run(learned)
 
@@ -115,7 +127,7 @@ def attach(layer: Layer, settings: Settings) -> None:
     begin(layer)
     for name, place, part in zip(names, places, parts):
         mask = add_mask(layer, name, settings, [part], block_shape(part.covered_shape, size))
-        state_of(layer).places.append(MaskedPlace(place, [(mask, part)]))
+        state_of(layer).places.append(MaskedPlace(place, [(mask, part)], place.variable))
     watch(layer)
 
 
@@ -150,17 +162,16 @@ def add_mask(
 def watch(layer: Layer) -> None:
     """Begins to watch the weights and masks of a pruned layer, which has them all by now."""
     state = state_of(layer)
-    places = [place for place, _ in state.places]
-    for place in places:
+    for place, _, variable in state.places:
         if place.owner is layer:
-            dtype = compat.tensorflow_variable(place.variable).dtype
+            dtype = compat.tensorflow_variable(variable).dtype
             marker = Marker(dtype, functools.partial(refuse_plain_checkpoint, layer.name))
-            names = {place.name: marker, f"masked{place.name}": place.variable}
-            state.checkpoint_items.update(names)
+            state.checkpoint_items.update({place.name: marker, f"masked{place.name}": variable})
+    names = _names(layer, [masked.place for masked in state.places])
     state.usage.watch_weights(
         [
-            (name, compat.tensorflow_variable(place.variable))
-            for name, place in zip(_names(layer, places), places)
+            (name, compat.tensorflow_variable(masked.variable))
+            for name, masked in zip(names, state.places)
         ],
         [variable for mask in state.masks.values() for variable in mask.record.variables],
     )
@@ -178,25 +189,25 @@ def detach(layer: Layer) -> None:
     layer.__class__ = plain_class(type(layer))
 
 
-def masked_weights(layer: Layer) -> list[tuple[Place, tf.Tensor]]:
-    """The places of the kernels of a pruned layer, and what it computes with in evaluation."""
-    return [
-        (place, _masked(place, masked_by, False)) for place, masked_by in state_of(layer).places
-    ]
-
-
 def fold(layer: Layer) -> None:
     """Writes the masked kernels of a pruned layer into its weights."""
-    for place, tensor in masked_weights(layer):
-        place.variable.assign(tensor)
+    for masked in state_of(layer).places:
+        masked.variable.assign(masked.masked(False))
 
 
-def _masked(place: Place, masked_by: Sequence[tuple[MovementMask, Part]], training: Any) -> Any:
-    with own_reads():
-        tensor = tf.convert_to_tensor(place.variable)
-        for mask, part in masked_by:
-            tensor = mask.masked(part, tensor, training)
-    return tensor
+def _training_mode(state: PruningState) -> Any:
+    """Whether the call that runs is part of a training step.
+
+    Keras passes no `training` to a model whose `call` has no such argument. A call from which
+    gradients are taken is part of a step then, if a model's train step runs or masks are refreshed.
+    """
+    told, outermost = compat.training_modes()
+    takes_steps = state.guard.is_open or (outermost is None and compat.is_in_train_step())
+    training = resolve_mode(told, outermost, takes_steps)
+    if told is None and outermost is None and is_recomputed():
+        training = compat.is_in_train_step()
+    has_noise = any(kernel.method.has_noise for kernel in state.kernels)
+    return state.usage.mode_of_call(training) if has_noise else training
 
 
 @contextmanager
@@ -207,15 +218,14 @@ def _computing(layer: Layer) -> Iterator[None]:
     function that it was made of.
     """
     state = state_of(layer)
-    training = resolve_mode(*compat.training_modes(), state.guard.is_open)
+    training = _training_mode(state)
     with state.lock:
-        places = [place for place, _ in state.places]
-        tensors = [_masked(*masked_place, training) for masked_place in state.places]
+        tensors = [masked.masked(training) for masked in state.places]
         if state.guard.is_open:
             tensors = state.usage.watched(tensors)
         values: dict[tuple[Layer, str], Any] = {}
-        for place, tensor in zip(places, tensors):
-            values.update(dict.fromkeys(place.attributes, tensor))
+        for masked, tensor in zip(state.places, tensors):
+            values.update(dict.fromkeys(masked.place.attributes, tensor))
         for owner in compat.all_layers(layer):
             functions = untraced_functions(owner)
             values.update({(owner, name): function for name, function in functions.items()})

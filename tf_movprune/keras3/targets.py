@@ -12,7 +12,7 @@ import keras
 
 from tf_movprune.core.blocks import check_blocks
 from tf_movprune.core.granularity import Blocks
-from tf_movprune.core.kernel_usage import check_only_holders
+from tf_movprune.core.kernel_holders import check_only_holders
 from tf_movprune.core.matrix_layout import matrix_shape
 from tf_movprune.core.settings import Settings, resolve
 from tf_movprune.keras3 import compat
@@ -154,8 +154,8 @@ def check_layer(path: str, layer: Layer) -> None:
             )
 
 
-def check_holders(model: Layer, targets: Iterable[Layer]) -> None:
-    """Raises ValueError if another layer has a kernel of a target among its attributes."""
+def check_holders(models: Iterable[Layer], targets: Iterable[Layer]) -> None:
+    """Raises ValueError if another layer of some models or layers has a kernel of a target."""
     check_only_holders(
         [
             (layer, compat.all_layers(layer), [p.variable for p in kernel_places(layer)])
@@ -163,6 +163,7 @@ def check_holders(model: Layer, targets: Iterable[Layer]) -> None:
         ],
         (
             (layer, name, value)
+            for model in models
             for layer in compat.all_layers(model)
             for name, value in compat.own_attributes(layer).items()
         ),

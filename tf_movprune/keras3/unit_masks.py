@@ -125,7 +125,7 @@ def attach_shared(layers: Sequence[Layer], masks: Sequence[SharedMask]) -> None:
         for place, part in parts.items():
             masked.setdefault(place, []).append((mask, part))
     for place, masked_by in masked.items():
-        state_of(place.owner).places.append(MaskedPlace(place, masked_by))
+        state_of(place.owner).places.append(MaskedPlace(place, masked_by, place.variable))
     for layer in layers:
         watch(layer)
 
