@@ -158,7 +158,7 @@ def test_betas_and_epsilon():
 
     # Gradients so small that Keras's own epsilon of 1e-7 would move the weight less than half as
     # far.
-    variable = tf.Variable([[1.0]], name="head/kernel")
+    variable = tf.Variable([1.0], name="head/kernel")
     steps = [[np.array([1e-6], "float32")]] * 3
     expected = reference_adamw([np.ones(1)], steps, lambda step: linear(step, 1e-3, 10, 0))[0]
     other = reference_adamw([np.ones(1)], steps, lambda s: linear(s, 1e-3, 10, 0), epsilon=1e-7)[0]
