@@ -1,5 +1,6 @@
 """The README's code, run as it stands there."""
 
+import importlib
 import pathlib
 import re
 
@@ -11,7 +12,9 @@ import tf_keras as keras
 import tf_movprune
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
-SNIPPETS = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+FIRST, PRETRAINED, HUGGING_FACE, HEADS, FILES = re.findall(
+    r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL
+)
 
 
 def test_pretrained_example(tmp_path, monkeypatch, capsys):
@@ -22,6 +25,7 @@ def test_pretrained_example(tmp_path, monkeypatch, capsys):
     from examples import downloads, sentiment_data
 
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()  # where the download is
     words = ["good", "bad"]
     folder = pretrained_bert.write(tmp_path, words)
     labels = np.random.RandomState(0).randint(0, 2, 160).astype("int32")
@@ -30,22 +34,26 @@ def test_pretrained_example(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(downloads, "minilm_folder", lambda cache: folder)
     monkeypatch.setattr(sentiment_data, "load_task", lambda task, data_dir: splits)
     namespace = {}
-    exec(SNIPPETS[0], namespace)
+    exec(PRETRAINED, namespace)
     report = tf_movprune.summarize_sparsity(namespace["plain"])
     assert report.sparsity == pytest.approx(0.9, abs=0.01)
     printed = capsys.readouterr().out
-    assert "sentiment.tflite: int8" in printed
+    assert "runs/sentiment.tflite: int8" in printed
     assert 0 <= float(printed.split()[-1]) <= 1
 
 
-def test_tf_keras_example(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("name", ["keras", pytest.param("tf_keras", marks=pytest.mark.slow)])
+def test_first_example(name, tmp_path, monkeypatch, capsys):
+    """As it stands there, and with the import of the other Keras."""
     monkeypatch.chdir(tmp_path)
-    keras.backend.clear_session()  # layer names as in a new process
-    keras.utils.set_random_seed(0)
+    module = importlib.import_module(name)
+    module.backend.clear_session()  # layer names as in a new process
+    module.utils.set_random_seed(0)
     namespace = {}
-    exec(SNIPPETS[1], namespace)
-    accuracy = namespace["pruned"].history.history["accuracy"][-1]
+    exec(FIRST.replace("import keras\n", f"import {name} as keras\n"), namespace)
+    accuracy = namespace["model"].history.history["accuracy"][-1]
     report = tf_movprune.summarize_sparsity(namespace["plain"])
+    assert isinstance(namespace["plain"], module.Model)
     assert report.sparsity == pytest.approx(0.9, abs=1e-3)
     assert accuracy > 0.9
     assert (tmp_path / "model.tflite").exists()
@@ -73,21 +81,20 @@ def test_bert_example(tmp_path, monkeypatch):
     monkeypatch.setattr(auto, "from_pretrained", from_pretrained)
     ids = np.random.RandomState(0).randint(0, 99, [80, 8])
     batches = tf.data.Dataset.from_tensor_slices({"input_ids": ids, "labels": ids[:, 0] % 2})
-    exec(SNIPPETS[2], {"dataset": batches.batch(4)})
+    exec(HUGGING_FACE, {"dataset": batches.batch(4)})
     loaded = transformers.TFBertForSequenceClassification.from_pretrained("pruned-bert")
     assert tf_movprune.summarize_sparsity(loaded).sparsity == pytest.approx(0.9, abs=0.01)
 
 
-def test_tfmot_schedule_of_the_comparison():
-    from tensorflow_model_optimization.python.core.sparsity.keras import pruning_schedule
-
-    schedule = pruning_schedule.PolynomialDecay(0.0, 0.5, begin_step=0, end_step=4, frequency=1)
-    model = keras.Sequential([keras.layers.Dense(8, input_shape=(8,)), keras.layers.Dense(1)])
-    pruned = tf_movprune.prune_low_movement(model, schedule)
-    pruned.compile("adam", "mse")
-    x = np.ones([12, 8], np.float32)
-    pruned.fit(x, x[:, :1], 2, verbose=0, callbacks=[tf_movprune.UpdatePruningStep()])
-    assert tf_movprune.summarize_sparsity(tf_movprune.strip_pruning(pruned)).sparsity == 0.5
+def test_heads_and_neurons_example():
+    keras_hub = pytest.importorskip("keras_hub")
+    model = keras_hub.models.BertBackbone(99, 2, 4, 16, 32, max_sequence_length=20)
+    trained = "tf_movprune.update_masks(model, 1500)"
+    namespace = {"model": model, "tf_movprune": tf_movprune}
+    exec(HEADS.replace("\n...\n", f"\n{trained}\n"), namespace)
+    blocks = [x for x in namespace["small"].layers if hasattr(x, "_self_attention_layer")]
+    assert [x._self_attention_layer._num_heads for x in blocks] == [2, 2]
+    assert [x._feedforward_intermediate_dense.units for x in blocks] == [8, 8]
 
 
 def test_compressed_example(tmp_path, monkeypatch, capsys):
@@ -95,7 +102,7 @@ def test_compressed_example(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     plain = keras.Sequential([keras.layers.Dense(8, input_shape=(8,)), keras.layers.Dense(1)])
     namespace = {"tf_movprune": tf_movprune, "plain": plain}
-    exec(SNIPPETS[5], namespace)
+    exec(FILES, namespace)
     assert len(namespace["weights"]) == 4
     for weight, array in zip(plain.get_weights(), namespace["weights"].values()):
         np.testing.assert_array_equal(weight, array)
