@@ -1,5 +1,6 @@
 """The snippets of the documentation, each run on a model of its own."""
 
+import importlib
 import pathlib
 import re
 
@@ -79,13 +80,16 @@ def test_snippet(code, tmp_path, monkeypatch):
         assert float(sum(namespace["model"].losses)) > 0
 
 
+@pytest.mark.parametrize("name", ["keras", pytest.param("tf_keras", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("code", snippets("which_layers.md"))
-def test_snippet_on_layers(code, tmp_path, monkeypatch):
+def test_snippet_on_layers(code, name, tmp_path, monkeypatch):
+    if "transformers" in code and name == "keras":
+        pytest.skip("has classes for tf_keras only")
     monkeypatch.chdir(tmp_path)
     ids = np.random.RandomState(0).randint(0, 5000, [80, 40])
     namespace = {
         "dataset": tf.data.Dataset.from_tensor_slices((ids, ids[:, 0] % 2)).batch(4),
-        "keras": keras,
+        "keras": importlib.import_module(name),
         "tf": tf,
         "tf_movprune": tf_movprune,
         "transformers": transformers,

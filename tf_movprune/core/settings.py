@@ -240,7 +240,7 @@ def by_path(
     Raises:
       TypeError: a pattern is not a string.
       ValueError: the mapping is empty, or a pattern matches nothing, or it comes after another that
-        matches all that it matches.
+        matches all that it matches; `"*"` may.
     """
     paths = list(paths)
     if not isinstance(value, Mapping):
@@ -257,7 +257,7 @@ def by_path(
     seen: dict[str, set[str]] = {}
     for pattern, matched in matches.items():
         for earlier, others in seen.items():
-            if others >= set(matched):
+            if others >= set(matched) and pattern != "*":  # which may be for none in this model
                 both = others == set(matched)
                 raise ValueError(
                     f"The pattern {pattern!r} in {name} decides nothing: {earlier!r} comes before "
