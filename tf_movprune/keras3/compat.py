@@ -168,6 +168,11 @@ def all_layers(layer: Layer) -> list[Layer]:
     return list({id(x): x for x in layer._flatten_layers()}.values())
 
 
+def direct_trainable_weights(layer: Layer) -> list[keras.Variable]:
+    """The trainable weights of a layer without those of the layers inside it."""
+    return list(layer._trainable_variables) if layer.trainable else []
+
+
 @contextlib.contextmanager
 def open_to_changes(layer: Layer) -> Iterator[None]:
     """A context in which a built layer takes and gives up sublayers, named after its path."""
