@@ -226,13 +226,28 @@ def test_checkpoints_are_consumed_by_models_that_are_built_later(tmp_path):
         tf.train.Checkpoint(model=other).restore(path)  # before it is built
 
 
-def test_checkpoints_of_plain_and_pruned_models_are_kept_apart(keras, tmp_path):
-    plain, pruned = square(keras), prune(square(keras))
+def recurrent(keras):
+    """Its kernels are those of cells inside the pruned layers."""
+    lstm = keras.layers.Bidirectional(keras.layers.LSTM(3), name="both")
+    layers = [keras.layers.Reshape([4, 2]), lstm, keras.layers.Dense(3)]
+    return keras.Sequential([keras.Input([8]), *layers])
+
+
+@pytest.mark.parametrize("kind", ["square", "recurrent"])
+def test_checkpoints_of_plain_and_pruned_models_are_kept_apart(keras, kind, tmp_path):
+    make = {"square": square, "recurrent": recurrent}[kind]
+    patterns = {"both*": RAMP} if kind == "recurrent" else RAMP
+    plain, pruned, other = (
+        make(keras),
+        *(tf_movprune.prune_low_movement(make(keras), patterns, Magnitude()) for _ in range(2)),
+    )
     with pytest.raises(ValueError, match="without masks, and the model is pruned"):
         through_checkpoint(plain, pruned, str(tmp_path / "plain"))
     with pytest.raises(ValueError, match="incompatible"):
         through_checkpoint(pruned, plain, str(tmp_path / "pruned"))
     tf_movprune.update_masks(pruned, 4)
     expected = pruned(X)
+    through_checkpoint(pruned, other, str(tmp_path / "same"))
+    np.testing.assert_array_equal(other(X), expected)
     through_checkpoint(tf_movprune.strip_pruning(pruned), plain, str(tmp_path / "stripped"))
     np.testing.assert_array_equal(plain(X), expected)

@@ -28,7 +28,7 @@ from tf_movprune.core.traced_functions import untraced, untraced_functions, untr
 from tf_movprune.core.training_guard import TrainingGuard, resolve_mode
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
-from tf_movprune.keras3.kernel_places import Place, kernel_places
+from tf_movprune.keras3.kernel_places import Place, by_owner, kernel_places
 from tf_movprune.keras3.kernel_usage import KernelUsage
 from tf_movprune.keras3.later_changes import allow_changes, refuse_changes
 from tf_movprune.keras3.movement_mask import MovementMask
@@ -52,7 +52,6 @@ class PruningState:
       usage: notes of what training computes with.
       places: its masked kernels.
       masks: the names of the attributes that hold the masks which it owns, and these.
-      checkpoint_items: markers in checkpoints, and the kernels in whose place they stand.
     """
 
     def __init__(self, layer: Layer):
@@ -60,7 +59,6 @@ class PruningState:
         self.usage = KernelUsage(layer.name, self.guard, layer)
         self.places: list[MaskedPlace] = []
         self.masks: dict[str, MovementMask] = {}
-        self.checkpoint_items: dict[str, Any] = {}
         self.lock = threading.RLock()  # threads take turns, since they share the attributes
 
     @property
@@ -151,12 +149,12 @@ def watch(layer: Layer) -> None:
     """Begins to watch the weights and masks of a pruned layer, which has them all by now."""
     state = state_of(layer)
     places = [place for place, _ in state.places]
-    for place in places:
-        if place.owner is layer:
-            dtype = compat.tensorflow_variable(place.variable).dtype
-            marker = Marker(dtype, functools.partial(refuse_plain_checkpoint, layer.name))
-            names = {place.name: marker, f"masked{place.name}": place.variable}
-            state.checkpoint_items.update(names)
+    refuse = functools.partial(refuse_plain_checkpoint, layer.name)
+    for owner, kernels in by_owner(places):
+        items: dict[str, Any] = {f"masked_{name}": kernel for name, kernel in kernels.items()}
+        for name, kernel in kernels.items():
+            items[name] = Marker(compat.tensorflow_variable(kernel).dtype, refuse)
+        compat.hold_in_checkpoints(owner, items)
     state.usage.watch_weights(
         [
             (name, compat.tensorflow_variable(place.variable))
@@ -170,6 +168,8 @@ def detach(layer: Layer) -> None:
     """Makes a pruned layer the plain layer that it was. Its kernels stay as they are."""
     state = vars(layer).pop(_STATE)
     state.usage.end_watch()
+    for owner, _ in by_owner([place for place, _ in state.places]):
+        compat.hold_nothing_else_in_checkpoints(owner)
     allow_changes(layer)
     with compat.open_to_changes(layer):
         for name, mask in state.masks.items():
@@ -235,14 +235,11 @@ def _computing(layer: Layer) -> Iterator[None]:
 
 
 @keras.saving.register_keras_serializable("tf_movprune")
-class PrunedLayer(compat.MarkedInCheckpoints):
+class PrunedLayer:
     """What the classes of pruned layers have besides their plain class.
 
     Files of whole models name this class for all of them.
     """
-
-    def checkpoint_items(self: Any) -> dict[str, Any]:
-        return state_of(self).checkpoint_items
 
     def get_config(self: Any) -> dict[str, Any]:
         settings = state_of(self).kernels[0].settings
