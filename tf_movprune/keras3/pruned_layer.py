@@ -22,7 +22,11 @@ from tf_movprune.core.checkpoint_marker import Marker, refuse_plain_checkpoint
 from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.kernel_usage import as_tensors, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel, Part
-from tf_movprune.core.saved_settings import checked_variables, save_settings
+from tf_movprune.core.saved_settings import (
+    check_config_being_saved,
+    checked_variables,
+    save_settings,
+)
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.traced_functions import untraced, untraced_functions, untraced_in_bases
 from tf_movprune.core.training_guard import TrainingGuard, resolve_mode
@@ -259,7 +263,13 @@ class PrunedLayer:
         return {"layer": plain, "pruning": serialize_settings(settings)}
 
     def save_own_variables(self: Any, store: Any) -> None:
-        """Saves the plain layer's variables, and more, so that plain layers refuse to load them."""
+        """Saves the plain layer's variables, and more, so that plain layers refuse to load them.
+
+        Raises:
+          ValueError: they go to a file of a whole model that does not tell of all pruned layers.
+        """
+        name = keras.saving.get_registered_name(PrunedLayer)
+        check_config_being_saved(name, lambda m: sum(map(is_pruned, compat.all_layers(m))))
         plain_class(type(self)).save_own_variables(self, store)
         save_settings(store, state_of(self).kernels[0].settings)
 
