@@ -173,6 +173,50 @@ def test_heads_whose_scores_a_graph_shows_stay(keras):
     assert attention._num_heads == 4
 
 
+@pytest.mark.filterwarnings("ignore:.*heads and neurons of .* stay|No head and no neuron")
+@pytest.mark.parametrize("by_position", [True, False])
+def test_heads_stay_that_a_mask_has_an_axis_for(keras, by_position):
+    inputs, masks = keras.Input([None, 8]), keras.Input([4, None, None])
+    attention = keras.layers.MultiHeadAttention(4, 6)
+    if by_position:
+        if keras.__name__ == "keras":
+            pytest.skip("Keras 3 takes the mask by name.")
+        attended = attention(inputs, inputs, None, masks)
+    else:
+        attended = attention(inputs, inputs, attention_mask=masks)
+    model = keras.Model([inputs, masks], attended)
+    draw(model)
+    empty_heads(attention)
+    given = [SEQUENCES, np.tril(np.ones([2, 4, 7, 7], "float32"))]
+    outputs = outputs_of(model, given)
+    found = outputs_of(tf_movprune.compact(model), given)
+    np.testing.assert_allclose(found, outputs, rtol=0, atol=TOLERANCE)
+    assert attention._num_heads == 4
+
+
+def test_neurons_stay_that_a_function_reads(keras):
+    read, first = keras.layers.Dense(8, "relu", name="read"), keras.layers.Dense(8, "relu")
+    inputs = keras.Input([8])
+    outputs = keras.layers.Dense(3, name="third")(first(inputs))
+    others = keras.layers.Dense(3, name="other")(read(inputs))
+    total = keras.layers.Lambda(lambda x: tf.reduce_sum(read(x), -1, keepdims=True))(inputs)
+    model = keras.Model(inputs, keras.layers.Add()([outputs, others * total]))
+    draw(model)
+    for name in ("third", "other"):
+        zero(model.get_layer(name), [0, 5])
+    outputs, size = outputs_of(model, X), model.count_params()
+    if (
+        keras.__name__ == "keras"
+    ):  # in tf_keras the function goes on to call the layer that it knows
+        with pytest.warns(UserWarning, match=r"empty heads and neurons of 'read' stay"):
+            smaller = tf_movprune.compact(model)
+        assert read.units == 8 and first.units == 6
+    else:
+        smaller = tf_movprune.compact(model)
+    assert smaller.count_params() < size
+    np.testing.assert_allclose(outputs_of(smaller, X), outputs, rtol=0, atol=TOLERANCE)
+
+
 def test_what_was_shrunk_for_a_file_is_as_it_was(keras, tmp_path):
     model = chain(keras, functional=True)
     draw(model)

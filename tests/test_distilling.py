@@ -1,5 +1,7 @@
 """Tests of distillation on models of either Keras."""
 
+import functools
+
 import numpy as np
 import pytest
 import reference
@@ -326,6 +328,28 @@ def test_probabilities_are_no_logits(keras):
     with pytest.raises(ValueError, match=r"teacher .* gives probabilities"):
         Distiller(classifier(keras), softmax)
     Distiller(keras.Model(x, [layers.Dense(3)(x), softmax(x)]), classifier(keras))
+
+
+def test_losses_that_take_probabilities(keras):
+    losses, remedy = keras.losses, r"SparseCategoricalCrossentropy\(from_logits=True\)"
+    distiller = compiled(classifier(keras), classifier(keras))
+    for loss in (
+        "sparse_categorical_crossentropy",
+        losses.sparse_categorical_crossentropy,
+        losses.SparseCategoricalCrossentropy(),
+        [losses.MeanSquaredError(), "sparse_categorical_crossentropy"],
+        {"start": losses.SparseCategoricalCrossentropy(), "end": "mse"},
+    ):
+        with pytest.raises(ValueError, match=rf"a loss of logits, got .*Pass {remedy}, or no loss"):
+            distiller.compile("sgd", loss)
+    with pytest.raises(ValueError, match=r"got BinaryCrossentropy.*Pass BinaryCrossentropy\(from"):
+        distiller.compile("sgd", losses.BinaryCrossentropy())
+    for loss in ("kl_divergence", losses.KLDivergence()):
+        with pytest.raises(ValueError, match=r"probabilities\. Apply tf\.nn\.softmax"):
+            distiller.compile("sgd", loss)
+    function = functools.partial(losses.categorical_crossentropy, from_logits=True)
+    for loss in ("mse", function, {"start": losses.BinaryCrossentropy(from_logits=True)}):
+        distiller.compile("sgd", loss)
 
 
 def test_outputs_and_labels_that_do_not_fit(keras):

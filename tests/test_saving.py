@@ -67,6 +67,46 @@ def test_a_refused_file_leaves_what_was_in_its_place(keras, kind, tmp_path):
         assert not new.exists()
 
 
+def around(keras, inner):
+    """A model around another, whose configuration does not tell of it."""
+
+    class Around(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.out = inner, keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.out(self.inner(x))
+
+        def get_config(self):
+            return {}
+
+    model = Around()
+    model(X)
+    return model
+
+
+def test_a_model_around_a_pruned_one_does_not_lose_its_masks(keras, tmp_path):
+    model = around(keras, prune(mlp(keras)))
+    with pytest.raises(ValueError, match=r"'around.* that its get_config\(\) does not tell of"):
+        model.save(tmp_path / "model.keras")
+    model.save_weights(tmp_path / "model.weights.h5")
+    tf_movprune.strip_pruning(model).save(tmp_path / "model.keras")
+    inputs = keras.Input([8])
+    told = keras.Model(inputs, keras.layers.Dense(2)(prune(mlp(keras))(inputs)))
+    told.save(tmp_path / "told.keras")
+
+
+def test_a_model_that_trains_around_a_pruned_one_keeps_its_file(tmp_path):
+    keras = pytest.importorskip("keras")
+    model = around(keras, prune(mlp(keras)))
+    model.compile("sgd", "mse", run_eagerly=True)
+    model.fit(X, X[:, :2], 1, verbose=0, callbacks=[tf_movprune.UpdatePruningStep()])
+    with pytest.raises(ValueError, match=r"does not tell of"):
+        model.save(tmp_path / "model.keras")
+    assert not (tmp_path / "model.keras").exists()
+
+
 @pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 def test_h5_files_of_models_that_are_not_compiled(keras, tmp_path):
     pruned = prune(mlp(keras))
@@ -226,13 +266,28 @@ def test_checkpoints_are_consumed_by_models_that_are_built_later(tmp_path):
         tf.train.Checkpoint(model=other).restore(path)  # before it is built
 
 
-def test_checkpoints_of_plain_and_pruned_models_are_kept_apart(keras, tmp_path):
-    plain, pruned = square(keras), prune(square(keras))
+def recurrent(keras):
+    """Its kernels are those of cells inside the pruned layers."""
+    lstm = keras.layers.Bidirectional(keras.layers.LSTM(3), name="both")
+    layers = [keras.layers.Reshape([4, 2]), lstm, keras.layers.Dense(3)]
+    return keras.Sequential([keras.Input([8]), *layers])
+
+
+@pytest.mark.parametrize("kind", ["square", "recurrent"])
+def test_checkpoints_of_plain_and_pruned_models_are_kept_apart(keras, kind, tmp_path):
+    make = {"square": square, "recurrent": recurrent}[kind]
+    patterns = {"both*": RAMP} if kind == "recurrent" else RAMP
+    plain, pruned, other = (
+        make(keras),
+        *(tf_movprune.prune_low_movement(make(keras), patterns, Magnitude()) for _ in range(2)),
+    )
     with pytest.raises(ValueError, match="without masks, and the model is pruned"):
         through_checkpoint(plain, pruned, str(tmp_path / "plain"))
     with pytest.raises(ValueError, match="incompatible"):
         through_checkpoint(pruned, plain, str(tmp_path / "pruned"))
     tf_movprune.update_masks(pruned, 4)
     expected = pruned(X)
+    through_checkpoint(pruned, other, str(tmp_path / "same"))
+    np.testing.assert_array_equal(other(X), expected)
     through_checkpoint(tf_movprune.strip_pruning(pruned), plain, str(tmp_path / "stripped"))
     np.testing.assert_array_equal(plain(X), expected)

@@ -18,7 +18,9 @@ def compact(model: Any, *, multiple_of: int = 1) -> Any:
 
     A neuron between two dense layers is removed if nothing reads it, or if it reads nothing: then
     it is a constant, which is added to the next bias. Attention heads are removed likewise. At
-    least one head and one neuron of each layer stay. Scattered zeros remove nothing.
+    least one head and one neuron of each layer stay. Scattered zeros remove nothing. In Keras 3,
+    units stay too without which the outputs on a made-up example would change, as do, in a graph of
+    tf_keras, heads whose mask has an axis for them.
 
     Candidates in both Kerases are every Keras `MultiHeadAttention`, unless a graph asks it for its
     attention scores; and, in Sequential and Functional models, dense layers that follow each other
@@ -53,7 +55,7 @@ def compact(model: Any, *, multiple_of: int = 1) -> Any:
       TypeError: `model` is not a Keras model, or `multiple_of` no integer.
       ValueError: the model is still pruned, or not built, or `multiple_of` is less than 1.
 
-    Warns if there is nothing to remove, and of empty heads of T5 that have to stay.
+    Warns if there is nothing to remove, and of empty heads and neurons that have to stay.
     """
     return module_for(model, "compact").compact(model, multiple_of=multiple_of)
 

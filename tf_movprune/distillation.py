@@ -56,7 +56,8 @@ class Distiller(metaclass=_OfEitherKeras):
     Raises:
       TypeError: a model is not a Keras model, or the two are of different Kerases.
       ValueError: a model is not built or ends in a softmax or sigmoid, the teacher is pruned or
-        shares weights that the student trains, or a number is out of its range. In `fit`: the
+        shares weights that the student trains, or a number is out of its range. In `compile`: a
+        loss takes probabilities, as those with `from_logits=False` do. In `fit`: the
         outputs of student and teacher do not match, labels do not fit them, or there is neither a
         teacher nor cached logits.
 

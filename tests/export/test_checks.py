@@ -101,6 +101,22 @@ def test_a_folder_of_something_else_is_not_replaced(model, tmp_path):
     assert (folder / "mine.pb").exists()
 
 
+def test_files_of_others_in_the_folder_are_kept(model, tmp_path):
+    folder = tmp_path / "served"
+    size = tf_movprune.export_saved_model(model, folder).bytes
+    extra, variables = folder / "assets.extra", folder / "variables"
+    extra.mkdir()
+    (extra / "tf_serving_warmup_requests").write_text("requests")
+    (folder / "README").write_text("read" * 1000)
+    (folder / "link").symlink_to("README")
+    (variables / "old").write_text("of the model that is replaced")
+    again = tf_movprune.export_saved_model(model, folder, verify=False)
+    assert abs(again.bytes - size) < 100  # of the SavedModel alone
+    assert (extra / "tf_serving_warmup_requests").read_text() == "requests"
+    assert (folder / "README").read_text().startswith("read") and (folder / "link").is_symlink()
+    assert not (variables / "old").exists()
+
+
 def test_folders_that_were_made_go_if_something_fails(model, tmp_path):
     failing = keras.Sequential([keras.Input([4]), keras.layers.Dense(2)])
     failing.layers[0].bias.assign([np.nan, 0])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection
+from types import ModuleType
 from typing import Any
 
 from tf_movprune.core.arguments import check_number
 from tf_movprune.core.distillation import LABEL_NAMES
+from tf_movprune.core.nested import named_leaves
 from tf_movprune.core.wording import counted
 
 
@@ -39,6 +42,51 @@ def check_gives_logits(model: Any, role: str, ends_in_probabilities: Callable[[A
             "a softmax or sigmoid. Leave that out, and pass compile a loss with from_logits=True, "
             "or none."
         )
+
+
+def check_takes_logits(loss: Any, losses: ModuleType) -> None:
+    """Raises ValueError if a loss for `compile`, or one in a list or dict, takes probabilities.
+
+    Args:
+      loss: a loss, its name, or a list, tuple or mapping of these.
+      losses: the module `keras.losses` or `tf_keras.losses`.
+    """
+    for _, given in named_leaves(loss):
+        found = _loss_of(given, losses)
+        name = getattr(found, "__name__", type(found).__name__)
+        if name in ("KLDivergence", "kl_divergence"):
+            remedy = "Apply tf.nn.softmax to the logits in a loss function of your own"
+        elif _from_logits(found, losses) in (None, True):
+            continue
+        else:
+            remedy = f"Pass {_class_name(name)}(from_logits=True)"
+        raise ValueError(
+            f"Expected a loss of logits, got {name}, which would take the student's logits for "
+            f"probabilities. {remedy}, or no loss if the labels are integers."
+        )
+
+
+def _loss_of(given: Any, losses: ModuleType) -> Any:
+    """The loss or function of losses of a name; anything else, and names not known, themselves."""
+    try:
+        return losses.get(given) if isinstance(given, str) else given
+    except ValueError:
+        return given
+
+
+def _from_logits(loss: Any, losses: ModuleType) -> Any:
+    """The `from_logits` of a loss; None if it has none."""
+    if isinstance(loss, losses.Loss):
+        own = getattr(loss, "from_logits", None)
+        return loss.get_config().get("from_logits") if own is None else own
+    parameters = inspect.signature(loss).parameters if callable(loss) else {}
+    found = parameters.get("from_logits")
+    return None if found is None or found.default is found.empty else found.default
+
+
+def _class_name(name: str) -> str:
+    """The name of the class of losses that belongs to a function of Keras."""
+    return "".join(f"{part[:1].upper()}{part[1:]}" for part in name.split("_"))
 
 
 def check_not_pruned(teacher: Any, pruned_layers: Collection[Any]) -> None:

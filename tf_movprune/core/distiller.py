@@ -18,7 +18,12 @@ from tf_movprune.core.distillation import (
     targets_of,
     without_logits,
 )
-from tf_movprune.core.distillation_checks import no_labels, no_teacher, not_saved
+from tf_movprune.core.distillation_checks import (
+    check_takes_logits,
+    no_labels,
+    no_teacher,
+    not_saved,
+)
 from tf_movprune.core.losses import distillation_loss
 
 LOSSES = ("loss", "ce_loss", "distillation_loss")
@@ -66,6 +71,7 @@ class DistillerSteps:
         self._has_default_loss = loss is None
         if loss is None:
             loss = self._keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        check_takes_logits(loss, self._keras.losses)
         super().compile(optimizer, loss, *args, **kwargs)  # type: ignore[misc]
         # Out of sight, as checkpoints are the student's and the optimizer's.
         with self.distribute_strategy.scope():

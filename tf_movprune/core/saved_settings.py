@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,34 @@ _KEY = "movement_settings"
 def save_settings(store: Any, settings: Settings) -> None:
     """Adds the method and the units of the scores to the variables of a layer in a file."""
     store[_KEY] = _as_bytes(_words(settings))
+
+
+def check_config_being_saved(class_name: str, count: Callable[[Any], int]) -> None:
+    """Raises ValueError if a `.keras` file is written that does not tell of all pruned layers.
+
+    A model around one that was pruned alone writes what its own `get_config` gives. Both Kerases
+    write that before they ask layers for their variables, which is when this is called.
+
+    Args:
+      class_name: registered name of the class of pruned layers.
+      count: returns the number of pruned layers in a model.
+    """
+    for frame, _ in traceback.walk_stack(None):
+        if "config_json" in frame.f_locals and frame.f_globals["__name__"].endswith("saving_lib"):
+            model, config = frame.f_locals["model"], frame.f_locals["config_json"]
+            if config.count(f'"{class_name}"') < count(model):
+                raise ValueError(config_without_masks(model))
+            return
+
+
+def config_without_masks(layer: Any) -> str:
+    """Says that the configuration of a model or layer does not tell of pruned layers inside it."""
+    return (
+        f"{layer.name!r} ({type(layer).__name__}) has pruned layers inside that its get_config() "
+        "does not tell of: a file of the whole model, or a copy, would not have their masks. Use "
+        "save_weights or tf.train.Checkpoint, and load into a fresh model that is pruned in the "
+        "same way; or save what tf_movprune.strip_pruning returns."
+    )
 
 
 def checked_variables(name: str, store: Any, settings: Settings) -> dict[str, Any]:

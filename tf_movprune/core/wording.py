@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 def counted(count: int, one: str, several: str | None = None) -> str:
@@ -15,3 +15,24 @@ def listed(items: Iterable[str], most: int = 6, separator: str = ", ") -> str:
     items = list(items)
     more = [f"and {len(items) - most:,} more"] if len(items) > most else []
     return separator.join([*items[:most], *more])
+
+
+def unreachable(matrices: Sequence[str], share: str, *, can_be_held: bool = True) -> str:
+    """Says that the default choice of layers leaves out matrices that no prunable layer holds.
+
+    Args:
+      matrices: their names and shapes.
+      share: their share of the weights.
+      can_be_held: whether they are in code of the user's, which can be changed.
+    """
+    remedy = "They stay dense."
+    if can_be_held:
+        remedy = (
+            "To prune them, hold each in an attribute of a layer that returns it from "
+            "get_prunable_weights(), and layers in attributes, lists or dicts; to keep them dense, "
+            "go on."
+        )
+    return (
+        f"cannot reach matrices with {share} of the weights, which no prunable layer holds: "
+        f"{listed(matrices)}. {remedy}"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import shutil
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,6 +15,10 @@ from tf_movprune.export.export_report import ExportReport, largest_difference, r
 from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.logs import unchanged_logging
 from tf_movprune.export.protocol import shell_of
+
+_FILES = ("saved_model.pb", "saved_model.pbtxt", "fingerprint.pb", "keras_metadata.pb")
+_PARTS = (*_FILES, "variables", "assets", "debug")
+"""Names of the files and folders of a SavedModel, tf_keras's own among them."""
 
 
 def export_saved_model(
@@ -35,7 +40,8 @@ def export_saved_model(
     Args:
       model: a built model without pruning wrappers. Subclassed models must have been called once.
       path: folder to write. An empty one, or a SavedModel, is replaced once the new one is
-        verified; other folders are not.
+        verified, and files of others in it, such as `assets.extra`, are kept; other folders are
+        not replaced.
       sequence_length: size of the open axes except the first; None leaves them open.
       batch_size: size of the first axis; None leaves it open.
       verify: whether to reload and compare.
@@ -79,7 +85,20 @@ def export_saved_model(
             }
             outputs = loaded(**tensors)
             difference = largest_difference(path, inference, example, outputs, 1e-4, atol)
-        return report_on(path, temporary, inference, difference)
+        report = report_on(path, temporary, inference, difference)
+        _copy_files_of_others(path, temporary)
+        return report
+
+
+def _copy_files_of_others(old: pathlib.Path, new: pathlib.Path) -> None:
+    """Copies what is in the folder of a SavedModel and no part of it, if there is such a folder."""
+    for item in old.iterdir() if old.is_dir() else ():
+        if item.name in _PARTS:
+            continue
+        if item.is_dir() and not item.is_symlink():
+            shutil.copytree(item, new / item.name, symlinks=True)
+        else:
+            shutil.copy2(item, new / item.name, follow_symlinks=False)
 
 
 def _check_replaceable(path: pathlib.Path) -> None:

@@ -22,6 +22,7 @@ from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.saved_settings import (
     SettingsInCheckpoint,
+    check_config_being_saved,
     checked_variables,
     save_settings,
 )
@@ -196,6 +197,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         )
 
     def save_own_variables(self, store):
+        check_config_being_saved(compat.registered_name(PruneLowMovement), _count_in)
         super().save_own_variables(store)
         save_settings(store, self.settings)
 
@@ -486,3 +488,8 @@ _NAMES = {"guard", "kernel_variables", "position", "usage"} | {
     if not name.startswith("_") and name not in ("get_prunable_weights", "reset_states")
 }
 """Names of what a wrapper has, and a layer has not."""
+
+
+def _count_in(model: keras.Model) -> int:
+    """The number of pruned layers in a model."""
+    return sum(isinstance(module, PruneLowMovement) for module in model.submodules)

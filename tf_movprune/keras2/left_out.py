@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import fnmatch
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import tensorflow as tf
 
 from tf_movprune.core.variable_names import last_name
-from tf_movprune.core.wording import counted
+from tf_movprune.core.wording import counted, listed, unreachable
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer
 from tf_movprune.keras2.kernel_attributes import prunable_weights
@@ -18,8 +18,6 @@ from tf_movprune.keras2.layer import is_prunable
 from tf_movprune.keras2.layer_tree import LayerTree
 from tf_movprune.keras2.output_layers import Outputs, is_matrix
 from tf_movprune.keras2.policies import blocks_of
-
-_SHOWN = 6  # names in a message
 
 
 def describe(tree: LayerTree, chosen: Collection[Layer], outputs: Outputs) -> str | None:
@@ -43,7 +41,7 @@ def describe(tree: LayerTree, chosen: Collection[Layer], outputs: Outputs) -> st
     if dense:
         pruned = _share(model, [w for layer in chosen for w in prunable_weights(layer)])
         share = _share(model, [w for layer in dense.values() for w in prunable_weights(layer)])
-        patterns = _shortened(_patterns(dense, blocks.keys() - dense.keys()))
+        patterns = listed(_patterns(dense, blocks.keys() - dense.keys()))
         parts.append(
             f"prunes {pruned} of the weights, and leaves out {counted(len(dense), 'layer')} of "
             f"transformer blocks with {share} of the weights: {patterns}. To prune them too, pass "
@@ -51,17 +49,9 @@ def describe(tree: LayerTree, chosen: Collection[Layer], outputs: Outputs) -> st
         )
     unheld = unheld_matrices(tree, outputs)
     if unheld:
-        names = _shortened([f"{name} {tuple(weight.shape)}" for name, weight in unheld.items()])
-        remedy = "They stay dense."
-        if not hugging_face.is_of_transformers(model):
-            remedy = (
-                "To prune them, hold each in an attribute of a layer that returns it from "
-                "get_prunable_weights(); to keep them dense, go on."
-            )
-        parts.append(
-            f"cannot reach matrices with {_share(model, unheld.values())} of the weights, which no "
-            f"prunable layer holds: {names}. {remedy}"
-        )
+        names = [f"{name} {tuple(weight.shape)}" for name, weight in unheld.items()]
+        is_own_code = not hugging_face.is_of_transformers(model)
+        parts.append(unreachable(names, _share(model, unheld.values()), can_be_held=is_own_code))
     return " It ".join(parts) or None
 
 
@@ -108,8 +98,3 @@ def _patterns(paths: Iterable[str], others: Collection[str]) -> list[str]:
             pattern = re.sub(r"\.\d+\.", ".*.", path)
         found[pattern] = None
     return list(found)
-
-
-def _shortened(names: Sequence[str]) -> str:
-    more = len(names) - _SHOWN
-    return ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -68,12 +69,12 @@ def find_units(tree: LayerTree, *, to_remove: bool = True) -> list[UnitGroup]:
       to_remove: whether to leave out those that can be masked but not removed.
     """
     layers = tree.layers()
-    shows_scores = _layers_that_return_scores(layers) if to_remove else set()
+    shows_heads = _layers_that_show_heads(layers) if to_remove else set()
     found: list[UnitGroup] = []
     for layer in layers:
         encoder = hugging_face.encoder_layer(layer)
         if type(layer) is keras.layers.MultiHeadAttention:
-            if layer.built and id(layer) not in shows_scores:
+            if layer.built and id(layer) not in shows_heads:
                 found.append(heads_of(layer))
         elif encoder is not None:
             found.append(
@@ -84,15 +85,24 @@ def find_units(tree: LayerTree, *, to_remove: bool = True) -> list[UnitGroup]:
     return found
 
 
-def _layers_that_return_scores(layers: Sequence[Layer]) -> set[int]:
-    """Ids of attention layers whose outputs, in a graph, show the number of heads."""
+def _layers_that_show_heads(layers: Sequence[Layer]) -> set[int]:
+    """Ids of attention layers that, in a graph, have to have as many heads as they have.
+
+    Their outputs have the attention scores of each head, or they take a mask for each.
+    """
     return {
         id(node.layer)
         for layer in layers
         if is_graph_network(layer)
         for node in compat.graph_nodes(layer)
-        if node.call_kwargs.get("return_attention_scores")
+        if node.call_kwargs.get("return_attention_scores") or _has_mask_of_heads(node)
     }
+
+
+def _has_mask_of_heads(node: Any) -> bool:
+    """Returns whether a call of an attention layer has a mask with an axis of heads."""
+    mask = node.call_kwargs.get("attention_mask", next(iter(node.call_args[3:]), None))
+    return len(getattr(mask, "shape", ())) > 3 and mask.shape[1] != 1
 
 
 def heads_of(layer: keras.layers.MultiHeadAttention) -> Heads:

@@ -22,6 +22,7 @@ from tf_movprune.core.update_step import (
 from tf_movprune.keras3 import compat, optimizer_checks
 from tf_movprune.keras3.layer_tree import built_layers, kernels_by_path, kernels_of
 from tf_movprune.keras3.pruned_layer import check_run, state_of
+from tf_movprune.keras3.saving import guard_saving
 from tf_movprune.keras3.training_guard import ensure_guarded, has_known_train_step
 
 
@@ -83,6 +84,7 @@ class UpdatePruningStep(keras.callbacks.Callback):
         if has_known_train_step(self.model) and not optimizer.built:
             optimizer.build(self.model.trainable_variables)
         ensure_guarded(self.model, list(self._layers.values()))
+        guard_saving(self.model)  # a model around the one that was pruned
         self._sparsity = overall_sparsity(self._kernels)  # what was restored, if anything
         self._refresh()  # compiles before the first batch; no other effect
 

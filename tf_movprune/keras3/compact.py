@@ -29,6 +29,7 @@ from tf_movprune.keras3 import compat, keras_hub
 from tf_movprune.keras3.attention import can_lose_heads, fit_attention
 from tf_movprune.keras3.compacted_layer import record_sizes, register_classes
 from tf_movprune.keras3.resizing import resize_dense, restorer
+from tf_movprune.keras3.same_outputs import Example
 from tf_movprune.keras3.saving import check_stripped
 from tf_movprune.keras3.training_guard import unguard_training
 from tf_movprune.keras3.units import find_units
@@ -44,6 +45,7 @@ def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
     if all(unit.keeps_all for unit in units):
         warn_of_nothing_removed(model.name)
         return model
+    units, weights = _fitting(model, units, weights, multiple_of=multiple_of)
     restore = _restorer(model, units)
     try:
         record_sizes(model, _shrink(units, weights))
@@ -70,7 +72,9 @@ def compacted(
     Yields:
       The model, and the numbers of removed and of all `"heads"` and `"neurons"`.
     """
-    units, weights = fold_empty_units(find_units(model), rows, min_sparsity)
+    sizes: dict[str, Any] = {"rows": rows, "min_sparsity": min_sparsity}
+    units, weights = fold_empty_units(find_units(model), **sizes)
+    units, weights = _fitting(model, units, weights, **sizes)
     removed = removed_of_each_kind(units)
     restore = _restorer(model, units)
     try:
@@ -95,6 +99,54 @@ def _warn_of_heads_that_stay(model: keras.Model) -> None:
             "all heads, which the layers after them take.",
             stacklevel=4,
         )
+
+
+def _fitting(
+    model: keras.Model, units: list[KeptUnits], weights: Matrices, **sizes: Any
+) -> tuple[list[KeptUnits], Matrices]:
+    """The units without those that something outside of the graph reads, and their matrices.
+
+    Args:
+      model: the model, which is as before thereafter.
+      units: all heads and neurons.
+      weights: their matrices.
+      **sizes: arguments of `fold_empty_units`, by which they were chosen.
+
+    Raises:
+      ValueError: the outputs change, whatever single layer keeps its units.
+
+    Warns of empty units that stay.
+    """
+    if all(unit.keeps_all for unit in units):
+        return units, weights
+    example = Example(model)
+
+    def fit(units: Sequence[KeptUnits], weights: Matrices) -> bool:
+        restore = _restorer(model, units)
+        try:
+            _shrink(units, weights)
+            return example.is_unchanged()
+        finally:
+            restore()
+
+    if fit(units, weights):
+        return units, weights
+    groups = [unit.group for unit in units]
+    stay = [group for group in groups if not fit(*fold_empty_units([group], **sizes))]
+    units, weights = fold_empty_units([x for x in groups if x not in stay], **sizes)
+    if not stay or not fit(units, weights):
+        raise ValueError(
+            f"The outputs of {model.name!r} change when its empty heads and neurons are removed, "
+            "and it was left as it is. Does its code read the sizes of layers, or their weights?"
+        )
+    names = listed(repr((group.owner or group.sources[0]).name) for group in stay)
+    warnings.warn(
+        f"The empty heads and neurons of {names} stay: without them {model.name!r} would give "
+        "other outputs or fail, as something besides the layers that follow counts on them, such "
+        "as a function in a Lambda layer, or an attention mask with an axis of heads.",
+        stacklevel=4,
+    )
+    return units, weights
 
 
 def _restorer(model: keras.Model, units: Sequence[KeptUnits]) -> Callable[[], None]:

@@ -103,27 +103,33 @@ class Penalty(keras.regularizers.Regularizer):
 # ---- checkpoints
 
 
-class MarkedInCheckpoints:
-    """Keeps checkpoints of a layer and of its plain class apart.
+class _Checkpointed:
+    """The methods by which checkpoints find what a layer has, for one layer."""
 
-    Markers stand in them where the plain layer has its variables.
-    """
+    def __init__(self, layer: Layer, items: dict[str, Any]):
+        self.layer, self.items = layer, items
 
-    def checkpoint_items(self) -> dict[str, Any]:
-        """What checkpoints hold under these names in place of what the layer has."""
-        raise NotImplementedError
+    def children(self, save_type: str = "checkpoint", **kwargs: Any) -> dict[str, Any]:
+        found = type(self.layer)._trackable_children(self.layer, save_type, **kwargs)
+        return {**found, **self.items} if save_type == "checkpoint" else found
 
-    def _trackable_children(self: Any, save_type: str = "checkpoint", **kwargs: Any) -> Any:
-        children = dict(super()._trackable_children(save_type, **kwargs))  # type: ignore[misc]
-        if save_type == "checkpoint":
-            children.update(self.checkpoint_items())
-        return children
+    def lookup(self, name: str, *args: Any, **kwargs: Any) -> Any:
+        if name in self.items:
+            return self.items[name]
+        return type(self.layer)._lookup_dependency(self.layer, name, *args, **kwargs)
 
-    def _lookup_dependency(self: Any, name: str, *args: Any, **kwargs: Any) -> Any:
-        items = self.checkpoint_items()
-        if name in items:
-            return items[name]
-        return super()._lookup_dependency(name, *args, **kwargs)  # type: ignore[misc]
+
+def hold_in_checkpoints(layer: Layer, items: dict[str, Any]) -> None:
+    """Lets checkpoints hold items under their names, in place of what a layer has there."""
+    methods = _Checkpointed(layer, items)
+    vars(layer)["_trackable_children"] = methods.children
+    vars(layer)["_lookup_dependency"] = methods.lookup
+
+
+def hold_nothing_else_in_checkpoints(layer: Layer) -> None:
+    """Undoes `hold_in_checkpoints`."""
+    for name in ("_trackable_children", "_lookup_dependency"):
+        vars(layer).pop(name, None)
 
 
 # ---- masks
@@ -166,6 +172,11 @@ _TENSORFLOW_ATTRIBUTES = ("_self_unconditional", "_self_name_based", "_obj_refer
 def all_layers(layer: Layer) -> list[Layer]:
     """A layer and all layers inside it, each once."""
     return list({id(x): x for x in layer._flatten_layers()}.values())
+
+
+def direct_trainable_weights(layer: Layer) -> list[keras.Variable]:
+    """The trainable weights of a layer without those of the layers inside it."""
+    return list(layer._trainable_variables) if layer.trainable else []
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -21,6 +21,23 @@ def is_backbone(layer: Any) -> bool:
 def is_task(cls: type) -> bool:
     """Returns whether a class is one of tasks, models of a backbone and a preprocessor."""
     return _is_of_class(cls, "Task")
+
+
+def inside_blocks(model: Layer, layers: Mapping[str, Layer]) -> dict[str, Layer]:
+    """The layers inside composite layers of backbones; none that stands in a graph itself.
+
+    Args:
+      model: a model or layer.
+      layers: the layers below it, by path.
+    """
+    backbones = [""] if is_backbone(model) else []
+    backbones += [f"{path}." for path, layer in layers.items() if is_backbone(layer)]
+
+    def is_inside(path: str) -> bool:
+        prefix = max((p for p in backbones if path.startswith(p)), key=len, default=path)
+        return "." in path.removeprefix(prefix)
+
+    return {path: layer for path, layer in layers.items() if is_inside(path)}
 
 
 def holds_positions(layer: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -96,6 +96,15 @@ def kernel_places(layer: Layer) -> list[Place]:
             "some from its get_prunable_weights(), or leave the layer out."
         )
     return places
+
+
+def by_owner(places: Iterable[Place]) -> list[tuple[Layer, dict[str, keras.Variable]]]:
+    """The layers that have kernels as attributes, and these by name."""
+    found: dict[int, tuple[Layer, dict[str, keras.Variable]]] = {}
+    for place in places:
+        for owner, name in place.attributes:
+            found.setdefault(id(owner), (owner, {}))[1][name] = place.variable
+    return list(found.values())
 
 
 def _places(owner: Layer) -> list[Place]:

@@ -8,7 +8,7 @@ If it cannot be traced, the last of its layers is taken for the output layer.
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -20,20 +20,33 @@ from tf_movprune.keras3.kernel_places import is_prunable, kernel_places
 from tf_movprune.keras3.layer_tree import walk
 
 
-def find_output_layers(model: Layer) -> frozenset[int]:
-    """The ids of the output layers of a model. Composite layers have none, as parts of models.
+class Outputs(NamedTuple):
+    """The layers that a model's outputs come from, as far as they are known.
+
+    Attributes:
+      layers: ids of the output layers.
+      other_kernels: ids of the trainable matrices that multiply data and belong to no layer that
+        can be pruned; None if the model was not traced.
+    """
+
+    layers: frozenset[int] = frozenset()
+    other_kernels: frozenset[int] | None = None
+
+
+def find_outputs(model: Layer) -> Outputs:
+    """Finds where the outputs of a model come from. Composite layers have none, as parts of models.
 
     Warns if a model cannot be traced, and its output layer was guessed.
     """
     if not isinstance(model, keras.Model):
-        return frozenset()
+        return Outputs()
     prunable = {path: x for path, x in walk(model, is_prunable).items() if is_prunable(x)}
     try:
         return _read_off(model, prunable)
     except Exception as error:  # whatever a user's call raises in a graph
         reason = str(error).strip().split("\n")[0].rstrip(".")
     if len(prunable) < 2:
-        return frozenset()
+        return Outputs()
     path, layer = list(prunable.items())[-1]
     warnings.warn(
         f"{path} is taken for the output layer of {type(model).__name__} {model.name!r} and stays "
@@ -41,10 +54,10 @@ def find_output_layers(model: Layer) -> frozenset[int]:
         "layers with a pruning_policy or patterns, if it is another.",
         stacklevel=6,
     )
-    return frozenset([id(layer)])
+    return Outputs(frozenset([id(layer)]))
 
 
-def _read_off(model: keras.Model, prunable: dict[str, Layer]) -> frozenset[int]:
+def _read_off(model: keras.Model, prunable: dict[str, Layer]) -> Outputs:
     layers: dict[int, int] = {}  # the layer of each prunable kernel, both by id
     owned: set[int] = set()
     for layer in prunable.values():
@@ -52,8 +65,8 @@ def _read_off(model: keras.Model, prunable: dict[str, Layer]) -> frozenset[int]:
             weights = (place.variable for place in kernel_places(layer))
             layers.update((id(compat.tensorflow_variable(w)), id(layer)) for w in weights)
             owned.update(id(compat.tensorflow_variable(w)) for w in layer.weights)
-    variables = [compat.tensorflow_variable(w) for w in model.trainable_weights]
-    others = {id(v) for v in variables if id(v) not in owned and is_matrix(v)}
+    variables = {id(compat.tensorflow_variable(w)): w for w in model.trainable_weights}
+    others = {key: id(w) for key, w in variables.items() if key not in owned and is_matrix(w)}
     everything = {id(v): v for w in model.weights for v in [compat.tensorflow_variable(w)]}
     tracked = [v for key, v in everything.items() if key in layers or key in others]
     graph = _trace(model).graph
@@ -61,7 +74,11 @@ def _read_off(model: keras.Model, prunable: dict[str, Layer]) -> frozenset[int]:
     found = set().union(*map(flow.last_kernels, graph.outputs))
     if not found:
         raise ValueError("its outputs come from no kernel by way of TensorFlow operations")
-    return frozenset(layers[key] for key in found if key in layers)
+    used = set().union(*flow.consumed.values())
+    return Outputs(
+        frozenset(layers[key] for key in found if key in layers),
+        frozenset(weight for key, weight in others.items() if key in used),
+    )
 
 
 def _trace(model: keras.Model) -> Any:

@@ -22,13 +22,17 @@ from tf_movprune.core.checkpoint_marker import Marker, refuse_plain_checkpoint
 from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.kernel_usage import as_tensors, is_recomputed, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel, Part
-from tf_movprune.core.saved_settings import checked_variables, save_settings
+from tf_movprune.core.saved_settings import (
+    check_config_being_saved,
+    checked_variables,
+    save_settings,
+)
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.traced_functions import untraced, untraced_functions, untraced_in_bases
 from tf_movprune.core.training_guard import TrainingGuard, resolve_mode
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
-from tf_movprune.keras3.kernel_places import Place, kernel_places
+from tf_movprune.keras3.kernel_places import Place, by_owner, kernel_places
 from tf_movprune.keras3.kernel_usage import KernelUsage
 from tf_movprune.keras3.later_changes import allow_changes, refuse_changes
 from tf_movprune.keras3.movement_mask import MovementMask
@@ -64,7 +68,6 @@ class PruningState:
       usage: notes of what training computes with.
       places: its masked kernels.
       masks: the names of the attributes that hold the masks which it owns, and these.
-      checkpoint_items: markers in checkpoints, and the kernels in whose place they stand.
     """
 
     def __init__(self, layer: Layer):
@@ -72,7 +75,6 @@ class PruningState:
         self.usage = KernelUsage(layer.name, self.guard, layer)
         self.places: list[MaskedPlace] = []
         self.masks: dict[str, MovementMask] = {}
-        self.checkpoint_items: dict[str, Any] = {}
         self.lock = threading.RLock()  # threads take turns, since they share the attributes
 
     @property
@@ -162,12 +164,14 @@ def add_mask(
 def watch(layer: Layer) -> None:
     """Begins to watch the weights and masks of a pruned layer, which has them all by now."""
     state = state_of(layer)
-    for place, _, variable in state.places:
-        if place.owner is layer:
-            dtype = compat.tensorflow_variable(variable).dtype
-            marker = Marker(dtype, functools.partial(refuse_plain_checkpoint, layer.name))
-            state.checkpoint_items.update({place.name: marker, f"masked{place.name}": variable})
-    names = _names(layer, [masked.place for masked in state.places])
+    places = [masked.place for masked in state.places]
+    refuse = functools.partial(refuse_plain_checkpoint, layer.name)
+    for owner, kernels in by_owner(places):
+        items: dict[str, Any] = {f"masked_{name}": kernel for name, kernel in kernels.items()}
+        for name, kernel in kernels.items():
+            items[name] = Marker(compat.tensorflow_variable(kernel).dtype, refuse)
+        compat.hold_in_checkpoints(owner, items)
+    names = _names(layer, places)
     state.usage.watch_weights(
         [
             (name, compat.tensorflow_variable(masked.variable))
@@ -181,6 +185,8 @@ def detach(layer: Layer) -> None:
     """Makes a pruned layer the plain layer that it was. Its kernels stay as they are."""
     state = vars(layer).pop(_STATE)
     state.usage.end_watch()
+    for owner, _ in by_owner([place for place, _ in state.places]):
+        compat.hold_nothing_else_in_checkpoints(owner)
     allow_changes(layer)
     with compat.open_to_changes(layer):
         for name, mask in state.masks.items():
@@ -245,14 +251,11 @@ def _computing(layer: Layer) -> Iterator[None]:
 
 
 @keras.saving.register_keras_serializable("tf_movprune")
-class PrunedLayer(compat.MarkedInCheckpoints):
+class PrunedLayer:
     """What the classes of pruned layers have besides their plain class.
 
     Files of whole models name this class for all of them.
     """
-
-    def checkpoint_items(self: Any) -> dict[str, Any]:
-        return state_of(self).checkpoint_items
 
     def get_config(self: Any) -> dict[str, Any]:
         settings = state_of(self).kernels[0].settings
@@ -272,7 +275,13 @@ class PrunedLayer(compat.MarkedInCheckpoints):
         return {"layer": plain, "pruning": serialize_settings(settings)}
 
     def save_own_variables(self: Any, store: Any) -> None:
-        """Saves the plain layer's variables, and more, so that plain layers refuse to load them."""
+        """Saves the plain layer's variables, and more, so that plain layers refuse to load them.
+
+        Raises:
+          ValueError: they go to a file of a whole model that does not tell of all pruned layers.
+        """
+        name = keras.saving.get_registered_name(PrunedLayer)
+        check_config_being_saved(name, lambda m: sum(map(is_pruned, compat.all_layers(m))))
         plain_class(type(self)).save_own_variables(self, store)
         save_settings(store, state_of(self).kernels[0].settings)
 

@@ -9,7 +9,7 @@ import h5py
 import keras
 
 from tf_movprune.core.nested import named_leaves
-from tf_movprune.core.saved_settings import add_to_h5, check_h5
+from tf_movprune.core.saved_settings import add_to_h5, check_h5, config_without_masks
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.unchanged import unchanged_on_error
 from tf_movprune.keras3 import compat
@@ -36,13 +36,7 @@ class _CompleteConfig:
         leaves = [leaf for _, leaf in named_leaves(config)]
         found = sum(isinstance(leaf, str) and leaf == name for leaf in leaves)
         if found < len(pruned_layers(layer)):
-            raise ValueError(
-                f"{layer.name!r} ({type(layer).__name__}) has pruned layers inside that its "
-                "get_config() does not tell of: a file of the whole model, or a copy, would not "
-                "have their masks. Use save_weights or tf.train.Checkpoint, and load into a fresh "
-                "model that is pruned in the same way; or save what tf_movprune.strip_pruning "
-                "returns."
-            )
+            raise ValueError(config_without_masks(layer))
         return config
 
 

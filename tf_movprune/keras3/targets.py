@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -15,12 +14,12 @@ from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.kernel_holders import check_only_holders
 from tf_movprune.core.matrix_layout import matrix_shape
 from tf_movprune.core.settings import Settings, resolve
-from tf_movprune.keras3 import compat
+from tf_movprune.keras3 import compat, left_out
 from tf_movprune.keras3.compat import Layer
-from tf_movprune.keras3.keras_hub import is_backbone
+from tf_movprune.keras3.keras_hub import inside_blocks, is_backbone
 from tf_movprune.keras3.kernel_places import is_prunable, kernel_places
 from tf_movprune.keras3.layer_tree import walk
-from tf_movprune.keras3.output_layers import find_output_layers, is_matrix
+from tf_movprune.keras3.output_layers import Outputs, find_outputs
 
 # Layers that choose experts: they are small, and each of their weights decides on whole experts.
 _ROUTER = re.compile(r"router|sparse_feedforward_gate|shared_expert_gate")
@@ -44,24 +43,28 @@ def choose(
       TypeError: a setting is not of its type.
       ValueError: there is nothing to prune, the policy does not support the model, a layer cannot
         be masked, or a setting is out of its range.
+
+    Warns of matrices that the default leaves out.
     """
     prunable = prunable_layers(model)
+    note = None
     if policy is None:
-        targets = default_targets(model)
+        targets, outputs = _default(model)
+        note = left_out.describe(model, outputs)
         others = {path: layer for path, layer in prunable.items() if path not in targets}
     else:
         policy.ensure_model_supports_pruning(model)
         targets = {path: layer for path, layer in prunable.items() if policy.allow_pruning(layer)}
         others = {}
     if not targets and not (others and any(isinstance(value, Mapping) for value in given)):
-        raise ValueError(_nothing_to_prune(model, policy, others))
+        raise ValueError(_nothing_to_prune(model, policy, others, note))
     settings = resolve(targets, *given, left_out=others)
     chosen = {path: layer for path, layer in {**targets, **others}.items() if path in settings}
     for path, layer in chosen.items():
         check_layer(path, layer)
     _check_blocks(chosen, settings)
-    if policy is None:
-        _warn_of_banks(model)
+    if note and targets.keys() <= chosen.keys():
+        warnings.warn(f"The default choice for {_named(model)} {note}", stacklevel=4)
     return chosen, settings
 
 
@@ -78,58 +81,31 @@ def default_targets(model: Layer) -> dict[str, Layer]:
     such layer, as convolutional ones: the dense, convolution and user-defined prunable layers,
     without embeddings, recurrent layers and the output layers. A backbone has no output layers.
     """
+    return _default(model)[0]
+
+
+def _default(model: Layer) -> tuple[dict[str, Layer], Outputs | None]:
+    """The default targets, and where outputs come from; None for the blocks of backbones."""
     layers = walk(model, is_prunable)
-    inside = _inside_blocks(model, layers)
+    inside = inside_blocks(model, layers)
     chosen = {path: layer for path, layer in inside.items() if _is_matrix_of_block(path, layer)}
     if chosen:
-        return chosen
-    outputs = frozenset() if is_backbone(model) else find_output_layers(model)
-    return {
+        return chosen, None
+    outputs = Outputs() if is_backbone(model) else find_outputs(model)
+    others = {
         path: layer
         for path, layer in layers.items()
         if is_prunable(layer)
-        and id(layer) not in outputs
+        and id(layer) not in outputs.layers
         and not isinstance(layer, (keras.layers.Embedding, keras.layers.RNN))
     }
-
-
-def _inside_blocks(model: Layer, layers: Mapping[str, Layer]) -> dict[str, Layer]:
-    """The layers inside composite layers of backbones; none that stands in a graph itself."""
-    backbones = [""] if is_backbone(model) else []
-    backbones += [f"{path}." for path, layer in layers.items() if is_backbone(layer)]
-
-    def is_inside(path: str) -> bool:
-        prefix = max((p for p in backbones if path.startswith(p)), key=len, default=path)
-        return "." in path.removeprefix(prefix)
-
-    return {path: layer for path, layer in layers.items() if is_inside(path)}
+    return others, outputs
 
 
 def _is_matrix_of_block(path: str, layer: Layer) -> bool:
     kinds = (keras.layers.Dense, keras.layers.EinsumDense)
     is_chosen = isinstance(layer, kinds) or hasattr(layer, "get_prunable_weights")
     return is_chosen and not _ROUTER.search(path)
-
-
-def _warn_of_banks(model: Layer) -> None:
-    """Warns of kernels in blocks of backbones that no prunable layer holds, such as experts'."""
-    inside = _inside_blocks(model, walk(model, is_prunable))
-    banks = {
-        f"{path}.{weight.name} {tuple(weight.shape)}": weight
-        for path, layer in inside.items()
-        if not is_prunable(layer) and not type(layer).__module__.startswith("keras.")
-        for weight in compat.own_attributes(layer).values()
-        if compat.is_variable(weight) and len(weight.shape) > 2 and is_matrix(weight)
-    }
-    if banks:
-        size = sum(math.prod(weight.shape) for weight in banks.values())
-        warnings.warn(
-            f"The default choice for {type(model).__name__} {model.name!r} leaves out banks of "
-            f"matrices with {size / max(model.count_params(), 1):.0%} of the weights, which no "
-            f"prunable layer holds, such as {next(iter(banks))}. To prune them, give each of "
-            "their layers a get_prunable_weights() that returns them; to keep them dense, go on.",
-            stacklevel=5,
-        )
 
 
 def check_layer(path: str, layer: Layer) -> None:
@@ -186,10 +162,18 @@ def _check_blocks(layers: Mapping[str, Layer], settings: Mapping[str, Settings])
         check_blocks(those, size)
 
 
-def _nothing_to_prune(model: Layer, policy: Any, others: Mapping[str, Layer]) -> str:
-    message = f"Nothing to prune in {type(model).__name__} {model.name!r}."
+def _named(model: Layer) -> str:
+    return f"{type(model).__name__} {model.name!r}"
+
+
+def _nothing_to_prune(
+    model: Layer, policy: Any, others: Mapping[str, Layer], note: str | None
+) -> str:
+    message = f"Nothing to prune in {_named(model)}."
     if policy is not None:
         message += " Its pruning_policy refused every layer: allow_pruning() returned False."
+    elif note:
+        message += f" The default choice {note}"
     elif others:
         shown = ", ".join(list(others)[:6]) + (", ..." if len(others) > 6 else "")
         message += (
