@@ -500,6 +500,21 @@ def test_weights_that_are_assigned_after_pruning_are_named(keras):
         fit(keras, pruned)
 
 
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_pruned_models_have_to_be_compiled(keras, is_compiled):
+    model = mlp(keras)
+    if is_compiled:
+        model.compile("sgd", "mse")
+    pruned = tf_movprune.prune_low_movement(model, RAMP)
+    message = r"pruning undoes compile\(\).*create_optimizer\(learning_rate, model=model\)"
+    for method in (pruned.fit, pruned.train_on_batch):
+        with pytest.raises((ValueError, RuntimeError), match=message):
+            method(X, Y)
+    stripped = tf_movprune.strip_pruning(pruned)
+    with pytest.raises((ValueError, RuntimeError), match=r"You must (call `)?compile"):
+        stripped.fit(X, Y)
+
+
 def test_an_optimizer_that_knows_no_scores_is_refused(keras):
     model = mlp(keras)
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9)
