@@ -492,6 +492,27 @@ def test_mistakes_are_named_before_training(keras):
         fit(keras, pruned)
 
 
+@pytest.mark.parametrize("kind", ["sequential", "subclassed", "without layers"])
+def test_models_that_are_not_built(keras, kind, recwarn):
+    class Net(keras.Model):
+        def __init__(self, layers):
+            super().__init__(name="net")
+            self.all_layers = layers
+
+    layers = [keras.layers.Dense(4), keras.layers.Dense(3)]
+    makers = {
+        "sequential": lambda: keras.Sequential(layers, name="net"),
+        "subclassed": lambda: Net(layers),
+        "without layers": lambda: Net([]),
+    }
+    model = makers[kind]()
+    if keras.__name__ == "tf_keras" and kind != "without layers":
+        return prune(model)  # tf_keras's layers are wrapped before they are built
+    with pytest.raises(ValueError, match=r"'net'.* is not built.*model\(batch\)\.$") as raised:
+        prune(model)
+    assert "get_prunable_weights" not in str(raised.value) and not list(recwarn)
+
+
 def test_weights_that_are_assigned_after_pruning_are_named(keras):
     pruned = prune(mlp(keras))
     weight = kernels(pruned)[1].parts[0].weight

@@ -42,10 +42,12 @@ def choose(
 
     Raises:
       TypeError: a setting is not of its type.
-      ValueError: there is nothing to prune, the policy does not support the model, a layer cannot
-        be masked, or a setting is out of its range.
+      ValueError: the model is not built, there is nothing to prune, the policy does not support
+        the model, a layer cannot be masked, or a setting is out of its range.
     """
     prunable = prunable_layers(model)
+    if not model.built and not (prunable and all(layer.built for layer in prunable.values())):
+        raise ValueError(_not_built(model.name, model))
     if policy is None:
         targets = default_targets(model)
         others = {path: layer for path, layer in prunable.items() if path not in targets}
@@ -135,10 +137,7 @@ def _warn_of_banks(model: Layer) -> None:
 def check_layer(path: str, layer: Layer) -> None:
     """Raises ValueError if a layer cannot be pruned as it is."""
     if not layer.built:
-        raise ValueError(
-            f"{path!r} ({type(layer).__name__}) is not built, so there is no kernel to mask. Call "
-            "the model once on example inputs before pruning, for instance model(batch)."
-        )
+        raise ValueError(_not_built(path, layer))
     for owner in compat.all_layers(layer):
         if compat.is_quantized(owner):
             raise ValueError(
@@ -152,6 +151,13 @@ def check_layer(path: str, layer: Layer) -> None:
                 "adds to it past the mask. Merge the adapter first, or leave the layer out, with a "
                 "mapping of path patterns to schedules or a pruning_policy."
             )
+
+
+def _not_built(path: str, layer: Layer) -> str:
+    return (
+        f"{path!r} ({type(layer).__name__}) is not built, so there is no kernel to mask. Call "
+        "the model once on example inputs before pruning, for instance model(batch)."
+    )
 
 
 def check_holders(models: Iterable[Layer], targets: Iterable[Layer]) -> None:
@@ -199,6 +205,4 @@ def _nothing_to_prune(model: Layer, policy: Any, others: Mapping[str, Layer]) ->
         )
     else:
         message += " None of its layers is prunable. Give your own get_prunable_weights()."
-    if not model.built:
-        message += " The model is not built: call it once on example inputs."
     return message
