@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+import re
 from collections.abc import Iterable
 
 
@@ -15,3 +17,13 @@ def listed(items: Iterable[str], most: int = 6, separator: str = ", ") -> str:
     items = list(items)
     more = [f"and {len(items) - most:,} more"] if len(items) > most else []
     return separator.join([*items[:most], *more])
+
+
+def numbered_as_one(paths: Iterable[str]) -> list[str]:
+    """Paths in their order, with `*` in the place of numbers for those that differ in these alone.
+
+    `"block_0.query"` and `"block_1.query"` become one, `"block_*.query"`.
+    """
+    patterns = {path: re.sub(r"\d+(?=\.|$)", "*", path) for path in paths}
+    counts = collections.Counter(patterns.values())
+    return list(dict.fromkeys(p if counts[p] > 1 else path for path, p in patterns.items()))
