@@ -861,6 +861,17 @@ def test_layers_that_assign_their_kernels_are_refused_by_name(keras, how):
         prune(model)(X)
 
 
+def test_classes_in_the_place_of_callbacks(keras):
+    pruned = prune(mlp(keras))
+    pruned.compile("sgd", "mse")
+    for cls, call in (
+        (tf_movprune.UpdatePruningStep, r"UpdatePruningStep\(\)"),
+        (tf_movprune.OnceSparse, r"OnceSparse\(\.\.\.\)"),
+    ):
+        with pytest.raises(TypeError, match=rf"Pass {call}, not the class {cls.__name__}"):
+            pruned.fit(X, X[:, :3], callbacks=[cls])
+
+
 def test_other_attribute_errors_stay_what_they_are(keras):
     class Typo:
         is_made = False
