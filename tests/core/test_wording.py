@@ -2,7 +2,7 @@
 
 import pytest
 
-from tf_movprune.core.wording import counted, listed, numbered_as_one
+from tf_movprune.core.wording import counted, listed, numbered_as_one, with_article
 
 
 @pytest.mark.parametrize(
@@ -26,6 +26,11 @@ def test_listed(size, expected):
 
 def test_listed_with_a_separator():
     assert listed("abcd", most=3, separator="; ") == "a; b; c; and 1 more"
+
+
+def test_articles():
+    names = ("Dense", "EinsumDense", "LSTM", "GRU", "SeparableConv1D")
+    assert [with_article(name).split()[0] for name in names] == ["a", "an", "an", "a", "a"]
 
 
 def test_paths_that_differ_in_numbers():

@@ -12,6 +12,12 @@ def counted(count: int, one: str, several: str | None = None) -> str:
     return f"{count:,} {one if count == 1 else several or one + 's'}"
 
 
+def with_article(noun: str) -> str:
+    """A noun with its indefinite article: `"a Dense"`, `"an EinsumDense"`, `"an LSTM"`."""
+    is_spelled = re.match(r"[FHLMNRSX][A-Z]", noun)  # by the names of its letters, as `ef`
+    return f"{'an' if noun[:1] in 'AEIOUaeiou' or is_spelled else 'a'} {noun}"
+
+
 def listed(items: Iterable[str], most: int = 6, separator: str = ", ") -> str:
     """The first items of a list, and how many more there are."""
     items = list(items)
