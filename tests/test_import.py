@@ -88,6 +88,19 @@ def test_the_name_in_tfmot_leads_to_ours():
     assert not hasattr(tf_movprune, "prune_low_magnitude")
 
 
+@pytest.mark.parametrize(
+    "name, answer",
+    [
+        ("prune_low_movements", r"mean tf_movprune\.prune_low_movement\?"),
+        ("UpdatePruningSteps", r"mean tf_movprune\.UpdatePruningStep\?"),
+        ("load_model", r"keras\.saving\.load_model\(path\) within tf_movprune\.prune_scope\(\)"),
+    ],
+)
+def test_names_that_there_are_not_lead_to_those_that_there_are(name, answer):
+    with pytest.raises(AttributeError, match=rf"^tf_movprune has no {name}\. .*{answer}"):
+        getattr(tf_movprune, name)
+
+
 def test_a_keras_3_process_imports_no_other_keras():
     result = run(
         """

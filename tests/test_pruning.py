@@ -492,12 +492,48 @@ def test_mistakes_are_named_before_training(keras):
         fit(keras, pruned)
 
 
+@pytest.mark.parametrize("kind", ["sequential", "subclassed", "without layers"])
+def test_models_that_are_not_built(keras, kind, recwarn):
+    class Net(keras.Model):
+        def __init__(self, layers):
+            super().__init__(name="net")
+            self.all_layers = layers
+
+    layers = [keras.layers.Dense(4), keras.layers.Dense(3)]
+    makers = {
+        "sequential": lambda: keras.Sequential(layers, name="net"),
+        "subclassed": lambda: Net(layers),
+        "without layers": lambda: Net([]),
+    }
+    model = makers[kind]()
+    if keras.__name__ == "tf_keras" and kind != "without layers":
+        return prune(model)  # tf_keras's layers are wrapped before they are built
+    with pytest.raises(ValueError, match=r"'net'.* is not built.*model\(batch\)\.$") as raised:
+        prune(model)
+    assert "get_prunable_weights" not in str(raised.value) and not list(recwarn)
+
+
 def test_weights_that_are_assigned_after_pruning_are_named(keras):
     pruned = prune(mlp(keras))
     weight = kernels(pruned)[1].parts[0].weight
     weight.assign(tf.random.normal(weight.shape))
     with pytest.warns(UserWarning, match="scores of second start from the magnitudes of other"):
         fit(keras, pruned)
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_pruned_models_have_to_be_compiled(keras, is_compiled):
+    model = mlp(keras)
+    if is_compiled:
+        model.compile("sgd", "mse")
+    pruned = tf_movprune.prune_low_movement(model, RAMP)
+    message = r"pruning undoes compile\(\).*create_optimizer\(learning_rate, model=model\)"
+    for method in (pruned.fit, pruned.train_on_batch):
+        with pytest.raises((ValueError, RuntimeError), match=message):
+            method(X, Y)
+    stripped = tf_movprune.strip_pruning(pruned)
+    with pytest.raises((ValueError, RuntimeError), match=r"You must (call `)?compile"):
+        stripped.fit(X, Y)
 
 
 def test_an_optimizer_that_knows_no_scores_is_refused(keras):
@@ -823,6 +859,17 @@ def test_layers_that_assign_their_kernels_are_refused_by_name(keras, how):
     model = around(keras, Own(keras, compute=compute))
     with pytest.raises(ValueError, match=rf"'own' uses '{how}' of a tensor.* kernel_constraint"):
         prune(model)(X)
+
+
+def test_classes_in_the_place_of_callbacks(keras):
+    pruned = prune(mlp(keras))
+    pruned.compile("sgd", "mse")
+    for cls, call in (
+        (tf_movprune.UpdatePruningStep, r"UpdatePruningStep\(\)"),
+        (tf_movprune.OnceSparse, r"OnceSparse\(\.\.\.\)"),
+    ):
+        with pytest.raises(TypeError, match=rf"Pass {call}, not the class {cls.__name__}"):
+            pruned.fit(X, X[:, :3], callbacks=[cls])
 
 
 def test_other_attribute_errors_stay_what_they_are(keras):

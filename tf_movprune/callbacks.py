@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from types import MethodType
 from typing import Any
 
 from tf_movprune.core.arguments import check_fraction, check_integer
 from tf_movprune.core.summaries import check_summaries
 from tf_movprune.shells import module_for, shell_name
+
+
+class _OfObjects:
+    """A method that says so if it is called on the class, as Keras does with a class in a list."""
+
+    def __init__(self, function: Callable[..., None]):
+        self._function = function
+        self.__doc__ = function.__doc__
+
+    def __get__(self, callback: Any, cls: type) -> Callable[..., None]:
+        if callback is None:
+            return MethodType(_refuse_class, cls)
+        return MethodType(self._function, callback)
+
+
+def _refuse_class(cls: type, *args: Any) -> None:
+    needed = [p for p in inspect.signature(cls).parameters.values() if p.default is p.empty]
+    raise TypeError(
+        f"Pass {cls.__name__}({'...' if needed else ''}), not the class {cls.__name__}: callbacks "
+        "are objects."
+    )
 
 
 class _OfEitherKeras:
@@ -19,6 +43,7 @@ class _OfEitherKeras:
         self._arguments = arguments
         self._callback: Any = None
 
+    @_OfObjects
     def set_model(self, model: Any) -> None:
         """Takes the callback of the model's Keras, to which all hooks are handed on."""
         module, name = self._place
@@ -166,6 +191,7 @@ class OnceSparse(_OfEitherKeras):
         self.min_sparsity = check_fraction("min_sparsity", min_sparsity)
         super().__init__(callback, self.min_sparsity)
 
+    @_OfObjects
     def set_model(self, model: Any) -> None:
         is_other = not isinstance(self.callback, _OfEitherKeras) and (
             shell_name(self.callback) != shell_name(model)

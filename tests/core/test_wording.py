@@ -2,7 +2,7 @@
 
 import pytest
 
-from tf_movprune.core.wording import counted, listed
+from tf_movprune.core.wording import counted, listed, numbered_as_one, with_article
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,19 @@ def test_listed(size, expected):
 
 def test_listed_with_a_separator():
     assert listed("abcd", most=3, separator="; ") == "a; b; c; and 1 more"
+
+
+def test_articles():
+    names = ("Dense", "EinsumDense", "LSTM", "GRU", "SeparableConv1D")
+    assert [with_article(name).split()[0] for name in names] == ["a", "an", "an", "a", "a"]
+
+
+def test_paths_that_differ_in_numbers():
+    paths = [f"block_{i}.{name}" for i in range(12) for name in ("query", "dense_1")]
+    assert numbered_as_one([*paths, "pooler", "head_2", "conv2d"]) == [
+        "block_*.query",
+        "block_*.dense_*",
+        "pooler",
+        "head_2",
+        "conv2d",
+    ]

@@ -8,6 +8,8 @@ from berts import stripped_bert
 from wrapped import Everything
 
 import tf_movprune
+from tf_movprune.core.inference import IfOpen
+from tf_movprune.keras2.inference import inference_of
 
 transformers = pytest.importorskip("transformers")
 
@@ -199,8 +201,9 @@ def test_sizes_that_do_not_fit(bert, tmp_path, export):
             export(bert, tmp_path / "x", **{name: "12"})
         with pytest.raises(ValueError, match=f"{name} must be at least 1, got 0"):
             export(bert, tmp_path / "x", **{name: 0})
-    with pytest.raises(ValueError, match=r"at most 40 .*max_position_embeddings is 40, got 41"):
+    with pytest.raises(ValueError, match=r"at most 40, .* has positions, got 41"):
         export(bert, tmp_path / "x", sequence_length=41)
+    assert inference_of(bert, IfOpen(128), 1).input_shapes["input_ids"] == (1, 40)
     x = keras.Input([None, 3], name="x")
     convolution = keras.Model(x, keras.layers.Conv1D(2, 5)(x))
     with pytest.raises(ValueError, match=r"cannot be called on .* x \(1, 4, 3\)\. Pass another"):

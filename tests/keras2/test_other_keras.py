@@ -26,6 +26,24 @@ def test_compile_names_what_is_of_keras_3(arguments, name):
         model.compile(**{"optimizer": "sgd", "loss": "mse", **arguments})
 
 
+@pytest.mark.parametrize("named", ["optimizer", "own optimizer", "loss", "callbacks"])
+def test_models_of_keras_3_name_what_is_of_tf_keras(named):
+    model = keras3.Sequential([keras3.Input([2]), *(keras3.layers.Dense(2) for _ in range(2))])
+    pruned = tf_movprune.prune_low_movement(model, method=tf_movprune.L0())
+    given = {
+        "optimizer": (keras.optimizers.Adam(), r"keras\.optimizers\.Adam\."),
+        "own optimizer": (tf_movprune.create_optimizer(1e-3, 9, 0), "Pass model=model to"),
+        "loss": (keras.losses.MeanSquaredError(), r"keras\.losses\.MeanSquaredError\."),
+        "callbacks": ([keras.callbacks.EarlyStopping()], r"keras\.callbacks\.EarlyStopping\."),
+    }
+    value, remedy = given[named]
+    method = pruned.fit if named == "callbacks" else pruned.compile
+    with pytest.raises(TypeError, match=rf"of tf_keras, .* is a model of Keras 3\. .*{remedy}"):
+        method(**{named.split()[-1]: value})
+    pruned.compile("sgd", keras3.losses.MeanSquaredError())
+    assert not {"compile", "fit"} & set(vars(tf_movprune.strip_pruning(pruned)))
+
+
 def test_fit_names_what_is_of_keras_3():
     model = compiled(cubic())
     callbacks = [tf_movprune.UpdatePruningStep(), keras3.callbacks.EarlyStopping()]

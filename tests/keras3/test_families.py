@@ -134,7 +134,7 @@ def test_a_task_that_arrives_compiled_has_to_be_compiled_again():
     assert len(paths) == 12
     blocks = f"{model.backbone.name}.transformer_layer_"
     assert all(path.startswith(blocks) for path in paths)
-    with pytest.raises(ValueError, match=r"must call `compile\(\)`"):
+    with pytest.raises(ValueError, match=r"pruning undoes compile\(\), which KerasHub's tasks"):
         pruned.fit(inputs, np.zeros(2), callbacks=[tf_movprune.UpdatePruningStep()], verbose=0)
 
 

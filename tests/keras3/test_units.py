@@ -165,7 +165,7 @@ def gated():
 def test_attention_of_other_kinds_is_refused_by_name(make, message):
     model = make()
     names = [weight.path for weight in model.weights]
-    with pytest.raises(ValueError, match=f"is a EinsumDense {message}.* Known"):
+    with pytest.raises(ValueError, match=f"is an EinsumDense {message}.* Known"):
         tf_movprune.prune_low_movement(model, {"*attention*": SCHEDULE}, block_size=HEADS)
     assert not tf_movprune.pruned_layers(model)
     assert [weight.path for weight in model.weights] == names

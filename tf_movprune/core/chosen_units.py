@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 
 from tf_movprune.core.granularity import HEADS, NEURONS, Units
 from tf_movprune.core.settings import Settings
-from tf_movprune.core.wording import listed
+from tf_movprune.core.wording import listed, numbered_as_one
 
 
 class _Group(Protocol):
@@ -88,9 +88,16 @@ def _not_found(
     """Names the layers without heads or neurons, and what is in the way in each."""
     sentences = []
     for kind in (HEADS, NEURONS):
-        paths = [path for path, asked in missing.items() if asked is kind]
-        if paths:
-            named = (f"{path}, which {obstacle(path, kind)}" for path in paths)
+        by_reason: dict[str, list[str]] = {}
+        for path, asked in missing.items():
+            if asked is kind:
+                by_reason.setdefault(obstacle(path, kind), []).append(path)
+        if by_reason:
+            named = (
+                f"{listed(numbered_as_one(paths))}, "
+                f"{'which' if len(paths) == 1 else 'each of which'} {reason}"
+                for reason, paths in by_reason.items()
+            )
             sentences.append(
                 f"block_size is {kind!r} for layers that have no {kind} that can be told apart: "
                 f"{listed(named, separator='; ')}. {known[kind]}; the model must be built."

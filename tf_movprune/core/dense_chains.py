@@ -6,7 +6,7 @@ import collections
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from tf_movprune.core.wording import counted
+from tf_movprune.core.wording import counted, with_article
 
 
 class LayerKinds(NamedTuple):
@@ -76,7 +76,7 @@ def chain_of(layers: Sequence[Any], uses: Mapping[int, int], kinds: LayerKinds) 
     """
     first = layers[0]
     if type(first) is not kinds.dense:
-        return f"is a {type(first).__name__}"
+        return f"is {with_article(type(first).__name__)}"
     if not first.built:
         return "is not built"
     if uses[id(first)] != 1:

@@ -179,6 +179,29 @@ def check_sizes(sequence_length: Any, batch_size: Any) -> None:
             check_integer(name, size, example=128, minimum=1)
 
 
+def within_positions(sequence_length: int, positions: int | None, name: str) -> int:
+    """A sequence length for a model; one that nobody asked for is cut to its positions.
+
+    The model itself would fail later, when it runs, and not on every device.
+
+    Args:
+      sequence_length: the length.
+      positions: the number of tokens for which the model has positions; None for no limit.
+      name: name of the model, for messages.
+
+    Raises:
+      ValueError: the length was asked for, and the model has fewer positions.
+    """
+    if positions is None or sequence_length <= positions:
+        return sequence_length
+    if isinstance(sequence_length, IfOpen):
+        return IfOpen(positions)
+    raise ValueError(
+        f"sequence_length must be at most {positions}, for which {name!r} has positions, got "
+        f"{sequence_length}. Pass a shorter one."
+    )
+
+
 def has_open_axis(specs: Sequence[tf.TensorSpec]) -> bool:
     """Returns whether an axis other than the first is open."""
     return any(None in spec.shape[1:] for spec in specs if spec.shape.rank)

@@ -14,6 +14,7 @@ from tf_movprune.core.methods import HardMovement
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import EveryStep, PruningSchedule, Ramp
 from tf_movprune.core.scores import ScoreScale
+from tf_movprune.core.wording import listed, numbered_as_one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,7 +254,7 @@ def by_path(
     matches = {pattern: _matching(paths, pattern) for pattern in value}
     for pattern, matched in matches.items():
         if not matched:
-            raise ValueError(_no_match(pattern, name, [*paths, *left_out]))
+            raise ValueError(_no_match(pattern, name, paths, list(left_out)))
     seen: dict[str, set[str]] = {}
     for pattern, matched in matches.items():
         for earlier, others in seen.items():
@@ -272,12 +273,14 @@ def by_path(
     return {path: chosen[path] for path in paths if path in chosen}
 
 
-def _no_match(pattern: str, name: str, paths: Sequence[str]) -> str:
-    listed = ", ".join(paths)
-    if len(paths) > 6:
-        nearest = difflib.get_close_matches(pattern.replace("*", ""), paths, n=6, cutoff=0)
-        listed = f"{', '.join(nearest)}, and {len(paths) - len(nearest)} more"
+def _no_match(pattern: str, name: str, paths: Sequence[str], left_out: Sequence[str]) -> str:
+    if nearest := difflib.get_close_matches(pattern, [*paths, *left_out], n=1, cutoff=0.8):
+        hint = f" Did you mean {nearest[0]!r}?"
+    else:
+        hint = ""
+    others = f". The default leaves out {listed(numbered_as_one(left_out))}" if left_out else ""
     return (
-        f"The pattern {pattern!r} in {name} matches no prunable layer. The prunable layers of this "
-        f"model are: {listed}. Patterns match whole paths; `*` stands for any characters."
+        f"The pattern {pattern!r} in {name} matches no prunable layer.{hint} The prunable layers "
+        f"of this model are: {listed(numbered_as_one(paths), most=12)}{others}. Patterns match "
+        "whole paths; `*` stands for any characters."
     )

@@ -42,6 +42,15 @@ def resolve_mode(told: Any, outermost: Any, is_open: bool) -> Any:
     return bool(told) and (tf.is_tensor(outermost) or outermost)
 
 
+def not_compiled(name: str) -> str:
+    """The message that a pruned model is not compiled."""
+    return (
+        f"{name!r} is not compiled: pruning undoes compile(), which KerasHub's tasks call when "
+        "they are made. Compile the pruned model with a new optimizer, as in model.compile("
+        "recipe.create_optimizer(learning_rate, model=model), loss)."
+    )
+
+
 class TrainingGuard:
     """Lets a pruned layer train only while something refreshes its masks.
 

@@ -68,8 +68,8 @@ def export_tflite(
       model: a built model without pruning wrappers. Subclassed models must have been called once.
         The model is left as it is.
       path: file to write. An existing one is replaced once the new one is verified.
-      sequence_length: size of the open axes except the first, 128 unless it is given; None leaves
-        them open.
+      sequence_length: size of the open axes except the first. Unless it is given, it is 128, or the
+        number of positions of a model that has fewer; None leaves them open.
       batch_size: size of the first axis; None leaves it open.
       quantization: `"int8"` stores matrices of 1,024 entries and more as int8 and quantizes
         activations while it runs, four times smaller, and on x86 with VNNI four times faster;

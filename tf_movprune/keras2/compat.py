@@ -543,6 +543,16 @@ def forget_compilation(model: Layer) -> None:
             model._delete_tracking(name)  # checkpoints would hold its earlier value
 
 
+def is_compiled(model: keras.Model) -> bool:
+    """Returns whether a model was compiled."""
+    return model._is_compiled
+
+
+def replace_compile_check(model: keras.Model, check: Callable[[], None]) -> None:
+    """Lets `check` raise if a model is not compiled, in the place of Keras's own check."""
+    vars(model)["_assert_compile_was_called"] = check
+
+
 def forget_functions(model: Layer) -> None:
     """Makes a model make its functions for training, testing and predicting anew."""
     if isinstance(model, keras.Model):

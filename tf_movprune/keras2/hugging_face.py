@@ -119,23 +119,15 @@ def vocabulary_size(model: keras.Model) -> int | None:
     return getattr(getattr(model, "config", None), "vocab_size", None)
 
 
-def check_sequence_length(model: keras.Model, sequence_length: int) -> None:
-    """Raises ValueError if a model has no positions for so many tokens.
-
-    Without the check it would fail later, when it runs, and not on every device.
-    """
+def positions(model: keras.Model) -> int | None:
+    """The number of tokens for which a model has positions; None if there is no such limit."""
+    counts = []
     for module in model.submodules:
         table = getattr(module, "position_embeddings", None)
         if isinstance(table, tf.Variable):
-            count = table.shape[0]
             offset = getattr(module, "padding_idx", -1) + 1  # RoBERTa's positions begin there
-            if sequence_length > count - offset:
-                raise ValueError(
-                    f"sequence_length must be at most {count - offset} for this "
-                    f"{type(model).__name__}, whose max_position_embeddings is {count}, got "
-                    f"{sequence_length}. Pass a shorter sequence_length; export_tflite takes 128 "
-                    "unless it is given."
-                )
+            counts.append(table.shape[0] - offset)
+    return min(counts, default=None)
 
 
 # ---- how encoder layers are laid out

@@ -14,6 +14,7 @@ from tf_movprune.core.inference import (
     fixed_specs,
     has_open_axis,
     named_outputs,
+    within_positions,
 )
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.call_arguments import call_arguments
@@ -50,7 +51,8 @@ def inference_of(
         and has_open_axis(call.specs)
         and hugging_face.takes_its_signature(model)
     ):
-        hugging_face.check_sequence_length(model, sequence_length)
+        positions = hugging_face.positions(model)
+        sequence_length = within_positions(sequence_length, positions, model.name)
     specs = fixed_specs(model.name, call.specs, sequence_length, batch_size)
     output_names = model.output_names if compat.runs_its_graph(model) else None
 

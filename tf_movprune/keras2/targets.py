@@ -144,6 +144,8 @@ def _nothing_to_prune(
     message = f"Nothing to prune in {_named(tree.root)}."
     if policy is not None:
         message += " Its pruning_policy refused every layer: allow_pruning() returned False."
+    elif not tree.root.built and not others:
+        message += " The model is not built: call it once on example inputs, as in model(batch)."
     elif note:
         message += f" The default choice {note}"
     elif others:
@@ -158,6 +160,4 @@ def _nothing_to_prune(
             " None of its layers is prunable. Give layers of your own get_prunable_weights(), or "
             "use layers that tfmot knows."
         )
-    if not tree.root.built:
-        message += " The model is not built: call it once on example inputs."
     return message

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from tf_movprune.core.training_guard import GuardedTrainFunction, TrainingGuard
-from tf_movprune.keras2 import hugging_face
+from tf_movprune.core.training_guard import GuardedTrainFunction, TrainingGuard, not_compiled
+from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, keras
 from tf_movprune.keras2.instance_method import InstanceMethod
 
@@ -72,6 +72,17 @@ class _GuardedMaker(InstanceMethod):
         return function
 
 
+class _CompileCheck(InstanceMethod):
+    """What a pruned model asks before `fit`, `evaluate` and so on: whether it was compiled."""
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+
+    def __call__(self) -> None:
+        if not compat.is_compiled(self.model):
+            raise RuntimeError(not_compiled(self.model.name))
+
+
 class _WarningMaker(InstanceMethod):
     """The `make_train_function` of a stripped model, which warns when it is called first."""
 
@@ -95,6 +106,7 @@ def guard_training(model: Layer, layers: Sequence[Guarded]) -> None:
     """Makes `fit` and `train_on_batch` of a model require refreshed masks. Layers have none."""
     if isinstance(model, keras.Model) and not isinstance(vars(model).get(_MAKE), _GuardedMaker):
         vars(model)[_MAKE] = _GuardedMaker(model, layers)
+        compat.replace_compile_check(model, _CompileCheck(model))
         if model.train_function is not None:  # `fit` made it before it began
             model.train_function = model.make_train_function()
 

@@ -12,6 +12,7 @@ from tf_movprune.core.chosen_units import choose_units
 from tf_movprune.core.empty_units import Matrix
 from tf_movprune.core.granularity import HEADS, NEURONS, Units
 from tf_movprune.core.settings import Settings
+from tf_movprune.core.wording import with_article
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, is_graph_network, keras
 from tf_movprune.keras2.kernel_attributes import Attribute
@@ -194,9 +195,9 @@ _KNOWN = {
 def _obstacle(layer: Layer, kind: Units, neurons: Mapping[int, Neurons | str]) -> str:
     """Why a layer has no part in heads or neurons, in words that follow its name."""
     if kind is HEADS and type(layer) is not keras.layers.MultiHeadAttention:
-        return f"is a {type(layer).__name__}, and in no attention that is known"
+        return f"is {with_article(type(layer).__name__)}, and in no attention that is known"
     if kind is NEURONS and type(layer) is not keras.layers.Dense:
-        return f"is a {type(layer).__name__}"
+        return f"is {with_article(type(layer).__name__)}"
     if not layer.built:
         return "is not built"
     if id(layer) in neurons:

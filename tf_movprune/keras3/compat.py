@@ -431,6 +431,16 @@ def forget_compilation(model: Layer) -> None:
     forget_functions(model)
 
 
+def replace_compile_check(model: keras.Model, check: Callable[..., None]) -> None:
+    """Lets `check` raise if a model is not compiled, in the place of Keras's own check."""
+    vars(model)["_assert_compile_called"] = check
+
+
+def restore_compile_check(model: Layer) -> None:
+    """Gives a model Keras's own check of whether it is compiled again."""
+    vars(model).pop("_assert_compile_called", None)
+
+
 def forget_functions(model: Layer) -> None:
     """Forgets the compiled functions of a model."""
     if isinstance(model, keras.Model):

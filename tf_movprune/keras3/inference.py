@@ -15,6 +15,7 @@ from tf_movprune.core.inference import (
     fixed_specs,
     has_open_axis,
     named_outputs,
+    within_positions,
 )
 from tf_movprune.keras3 import compat, keras_hub
 from tf_movprune.keras3.call_arguments import call_arguments
@@ -44,7 +45,8 @@ def inference_of(
     check_sizes(sequence_length, batch_size)
     call = call_arguments(model, inputs if isinstance(inputs, Mapping) else None)
     if sequence_length is not None and has_open_axis(call.specs):
-        keras_hub.check_sequence_length(model, sequence_length)
+        positions = keras_hub.positions(model)
+        sequence_length = within_positions(sequence_length, positions, model.name)
     specs = fixed_specs(model.name, call.specs, sequence_length, batch_size)
     output_names = compat.output_names(model) if compat.runs_its_graph(model) else None
 

@@ -45,18 +45,10 @@ def holds_positions(layer: Any) -> bool:
     return _is_of_class(type(layer), "PositionEmbedding")
 
 
-def check_sequence_length(model: Layer, sequence_length: int) -> None:
-    """Raises ValueError if a model has no positions for so many tokens.
-
-    Without the check it would fail later, when it runs, and not on every device.
-    """
-    for layer in all_layers(model):
-        if holds_positions(layer) and sequence_length > layer.sequence_length:
-            raise ValueError(
-                f"sequence_length must be at most {layer.sequence_length} for {model.name!r}, the "
-                f"max_sequence_length that it was made with, got {sequence_length}. Pass a shorter "
-                "sequence_length; export_tflite takes 128 unless it is given."
-            )
+def positions(model: Layer) -> int | None:
+    """The number of tokens for which a model has positions; None if there is no such limit."""
+    layers = filter(holds_positions, all_layers(model))
+    return min((layer.sequence_length for layer in layers), default=None)
 
 
 def _is_of_class(cls: type, name: str) -> bool:

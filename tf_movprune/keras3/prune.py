@@ -17,6 +17,7 @@ from tf_movprune.keras3.distiller import Distiller
 from tf_movprune.keras3.kernel_places import is_prunable
 from tf_movprune.keras3.later_changes import allow_changes, refuse_changes
 from tf_movprune.keras3.layer_tree import holders, kernels_by_path, pruned_layers, walk
+from tf_movprune.keras3.other_keras import refuse_tf_keras, take_tf_keras
 from tf_movprune.keras3.pruned_layer import attach, detach, fold, is_pruned, state_of
 from tf_movprune.keras3.saving import guard_saving, unguard_saving
 from tf_movprune.keras3.targets import check_holders, check_layer, choose
@@ -53,6 +54,7 @@ def prune_low_movement(
         state_of(layer).usage.owner = weakref.ref(to_prune)
     guard_training(to_prune, layers)
     guard_saving(to_prune)
+    refuse_tf_keras(to_prune)
     for layer in holders(to_prune):
         refuse_changes(layer)
     _forget_traces(to_prune)
@@ -121,6 +123,7 @@ def strip_pruning(model: Any) -> Any:
     for layer in layers.values():
         fold(layer)
     unguard_saving(model)
+    take_tf_keras(model)
     for layer in holders(model):
         allow_changes(layer)
     for layer in layers.values():

@@ -41,12 +41,14 @@ def choose(
 
     Raises:
       TypeError: a setting is not of its type.
-      ValueError: there is nothing to prune, the policy does not support the model, a layer cannot
-        be masked, or a setting is out of its range.
+      ValueError: the model is not built, there is nothing to prune, the policy does not support
+        the model, a layer cannot be masked, or a setting is out of its range.
 
     Warns of matrices that the default leaves out.
     """
     prunable = prunable_layers(model)
+    if not model.built and not (prunable and all(layer.built for layer in prunable.values())):
+        raise ValueError(_not_built(model.name, model))
     note = None
     if policy is None:
         targets, outputs = _default(model)
@@ -111,10 +113,7 @@ def _is_matrix_of_block(path: str, layer: Layer) -> bool:
 def check_layer(path: str, layer: Layer) -> None:
     """Raises ValueError if a layer cannot be pruned as it is."""
     if not layer.built:
-        raise ValueError(
-            f"{path!r} ({type(layer).__name__}) is not built, so there is no kernel to mask. Call "
-            "the model once on example inputs before pruning, for instance model(batch)."
-        )
+        raise ValueError(_not_built(path, layer))
     for owner in compat.all_layers(layer):
         if compat.is_quantized(owner):
             raise ValueError(
@@ -128,6 +127,13 @@ def check_layer(path: str, layer: Layer) -> None:
                 "adds to it past the mask. Merge the adapter first, or leave the layer out, with a "
                 "mapping of path patterns to schedules or a pruning_policy."
             )
+
+
+def _not_built(path: str, layer: Layer) -> str:
+    return (
+        f"{path!r} ({type(layer).__name__}) is not built, so there is no kernel to mask. Call "
+        "the model once on example inputs before pruning, for instance model(batch)."
+    )
 
 
 def check_holders(models: Iterable[Layer], targets: Iterable[Layer]) -> None:
@@ -183,6 +189,4 @@ def _nothing_to_prune(
         )
     else:
         message += " None of its layers is prunable. Give your own get_prunable_weights()."
-    if not model.built:
-        message += " The model is not built: call it once on example inputs."
     return message

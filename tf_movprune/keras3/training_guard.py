@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import keras
 
-from tf_movprune.core.training_guard import GuardedTrainFunction
+from tf_movprune.core.training_guard import GuardedTrainFunction, not_compiled
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.pruned_layer import state_of
@@ -43,6 +43,17 @@ class _GuardedMaker:
             )
 
 
+class _CompileCheck:
+    """What a pruned model asks before `fit`, `evaluate` and so on: whether it was compiled."""
+
+    def __init__(self, model: keras.Model):
+        self.model = model
+
+    def __call__(self, method_name: str | None = None) -> None:
+        if not self.model.compiled:
+            raise ValueError(not_compiled(self.model.name))
+
+
 class _WarningMaker:
     """The `make_train_function` of a stripped model, which warns when it is called first."""
 
@@ -65,6 +76,7 @@ def guard_training(model: Layer, layers: Sequence[Layer]) -> None:
     """Makes `fit` and `train_on_batch` of a model require refreshed masks. Layers have none."""
     if isinstance(model, keras.Model):
         vars(model)[_MAKE] = _GuardedMaker(model, layers)
+        compat.replace_compile_check(model, _CompileCheck(model))
 
 
 def ensure_guarded(model: keras.Model, layers: Sequence[Layer]) -> None:
@@ -83,4 +95,5 @@ def warn_of_training(model: Layer) -> None:
 def unguard_training(model: Layer) -> None:
     """Undoes `guard_training` and `warn_of_training`."""
     vars(model).pop(_MAKE, None)
+    compat.restore_compile_check(model)
     compat.forget_functions(model)

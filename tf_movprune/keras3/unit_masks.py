@@ -11,6 +11,7 @@ from tf_movprune.core.chosen_units import choose_units
 from tf_movprune.core.granularity import HEADS, NEURONS, Units
 from tf_movprune.core.masked_kernel import Part
 from tf_movprune.core.settings import Settings
+from tf_movprune.core.wording import with_article
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.attention import names_of
 from tf_movprune.keras3.compat import Layer
@@ -91,15 +92,17 @@ def share_masks(
 def _obstacle_to_heads(layer: Layer, holder: Layer | None) -> str:
     """Why a layer, which another one may hold, has no heads, in words that follow its name."""
     if holder is None:
-        return f"is a {type(layer).__name__}, and in no attention that is known"
+        return f"is {with_article(type(layer).__name__)}, and in no attention that is known"
     which = "whose heads have a gate" if names_of(holder) else "which is no attention that is known"
-    return f"is a {type(layer).__name__} in a {type(holder).__name__}, {which}"
+    return (
+        f"is {with_article(type(layer).__name__)} in {with_article(type(holder).__name__)}, {which}"
+    )
 
 
 def _obstacle_to_neurons(layer: Layer, in_graphs: Mapping[int, UnitGroup | str]) -> str:
     """Why a layer has no neurons, in words that follow its name."""
     if not isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense)):
-        return f"is a {type(layer).__name__}"
+        return f"is {with_article(type(layer).__name__)}"
     found = in_graphs.get(id(layer))
     return (
         found
