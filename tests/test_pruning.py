@@ -835,6 +835,30 @@ def test_functions_that_were_traced_before_pruning(keras, kind):
     np.testing.assert_array_equal(stripped(X), np.zeros([32, 3]))
 
 
+def test_a_step_that_was_traced_before_pruning_is_warned_of(keras):
+    model, optimizer = mlp(keras), keras.optimizers.SGD(0.1)
+    weights = model.trainable_variables
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(X, training=True) ** 2)
+        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+
+    step()
+    pruned = prune(model)
+    refresh(pruned, 1)
+    step()
+    with pytest.warns(
+        UserWarning, match=r"trained without calling its pruned layers.*tf\.function"
+    ):
+        refresh(pruned, 2)
+    next(iter(tf_movprune.pruned_layers(pruned).values()))(X)
+    refresh(pruned, 6)
+    with pytest.warns(UserWarning, match=r"without calling its pruned layers second: their masks"):
+        tf_movprune.strip_pruning(pruned)
+
+
 def test_callbacks_that_wait_see_sparse_epochs_only(keras):
     seen = []
     watch = keras.callbacks.LambdaCallback(

@@ -8,6 +8,7 @@ from tf_movprune.core import run_checks as core_checks
 from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.first_scores import warn_if_kernels_were_replaced
 from tf_movprune.core.masked_kernel import overall_sparsity
+from tf_movprune.core.passed_by import warn_if_not_called
 from tf_movprune.core.refresh import groups, refresh_masks
 from tf_movprune.core.update_step import (
     StepCheck,
@@ -25,10 +26,11 @@ from tf_movprune.keras2.training_guard import guard_training, has_known_train_st
 
 def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) -> tf.Tensor:
     """Refreshes the masks of a tf_keras model; see `tf_movprune.update_masks`."""
-    wrappers = built_layers(model).values()
+    wrappers = list(built_layers(model).values())
     check_step(step)
     if tf.executing_eagerly():
-        run_checks.warn_if_not_called(model.name, wrappers)
+        weight = wrappers[0].get_prunable_weights()[0]
+        warn_if_not_called(model.name, [wrapper.usage for wrapper in wrappers], weight)
     for wrapper in wrappers:
         wrapper.guard.allow(True, once=True)
     kernels = kernels_of(wrappers)

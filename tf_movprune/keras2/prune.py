@@ -9,12 +9,13 @@ from typing import Any
 from tf_movprune.core.distillation_checks import not_pruned_itself
 from tf_movprune.core.granularity import WEIGHTS, Units
 from tf_movprune.core.kernel_holders import check_only_holders
+from tf_movprune.core.passed_by import warn_if_left_out
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.run_checks import warn_if_behind
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.wording import counted, listed
-from tf_movprune.keras2 import compat, run_checks
+from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import (
     Layer,
     PruningPolicy,
@@ -175,7 +176,7 @@ def strip_pruning(model: Any) -> Any:
                 f"{model.name!r} was stripped already: use what tf_movprune.strip_pruning returned."
             )
     warn_if_behind(model.name, {path: wrapper.kernels for path, wrapper in layers.items()})
-    run_checks.warn_if_left_out(model.name, wrappers)
+    warn_if_left_out(model.name, [wrapper.usage for wrapper in wrappers])
     with undone_on_error(model):
         unguard(LayerTree(model))
         stripped = replace_layers(model, {id(wrapper): wrapper.layer for wrapper in wrappers})

@@ -9,6 +9,7 @@ from typing import Any
 from tf_movprune.core import run_checks
 from tf_movprune.core.distillation_checks import not_pruned_itself
 from tf_movprune.core.granularity import WEIGHTS
+from tf_movprune.core.passed_by import warn_if_left_out
 from tf_movprune.core.settings import Settings
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
@@ -113,6 +114,7 @@ def strip_pruning(model: Any) -> Any:
             "tf_movprune.prune_low_movement."
         )
     run_checks.warn_if_behind(model.name, kernels_by_path(layers))
+    warn_if_left_out(model.name, [state_of(layer).usage for layer in layers.values()])
     for layer in layers.values():
         fold(layer)
     unguard_saving(model)
