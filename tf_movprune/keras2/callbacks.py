@@ -20,8 +20,8 @@ from tf_movprune.core.update_step import (
 )
 from tf_movprune.keras2 import compat, run_checks
 from tf_movprune.keras2.compat import Layer, keras
-from tf_movprune.keras2.layer_tree import built_layers, kernels_of
-from tf_movprune.keras2.training_guard import guard_training, has_known_train_step
+from tf_movprune.keras2.layer_tree import LayerTree, built_layers, kernels_of
+from tf_movprune.keras2.training_guard import guard_training, has_known_train_step, is_guarded
 
 
 def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) -> tf.Tensor:
@@ -94,7 +94,13 @@ class UpdatePruningStep(keras.callbacks.Callback):
         )
         self._first_scores = core_checks.sums_of_scores(self._scores)
         _build_optimizer(self.model)
-        guard_training(self.model, list(self._layers.values()))
+        layers = list(self._layers.values())
+        if not is_guarded(self.model, layers):  # it was not pruned itself, and is traced anew
+            is_made = getattr(self.model, "train_function", None) is not None  # by `fit`
+            LayerTree(self.model).forget_traces()
+            guard_training(self.model, layers)
+            if is_made:
+                self.model.make_train_function()
         self._sparsity = overall_sparsity(self._kernels)  # what was restored, if anything
         self._refresh()  # compiles early: Keras would call it slow in a batch; no other effect
 

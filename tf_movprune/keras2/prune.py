@@ -199,9 +199,7 @@ def strip_pruning(model: Any) -> Any:
 def _forget_traces(tree: LayerTree) -> None:
     """Forgets functions, the compiled ones too, that were traced with other layers in place."""
     forget_compilation(tree.root)
-    for layer in tree.layers():
-        compat.forget_traces(layer)
-        compat.forget_functions(layer)
+    tree.forget_traces()
 
 
 def _check_not_of_tfmot(tree: LayerTree) -> None:

@@ -40,13 +40,15 @@ def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
     if all(unit.keeps_all for unit in units):
         warn_of_nothing_removed(model.name)
         return model
-    restore = _restorer(model, units)
+    restore, empty = _restorer(model, units), compat.emptier(model.variables)
     try:
         record_sizes(model, _shrink(units, weights))
     except BaseException:
         restore()
         raise
+    empty()
     compat.forget_compilation(model)
+    compat.forget_all_traces(model)
     unguard_training(model)  # nothing that could come back is left
     return model
 

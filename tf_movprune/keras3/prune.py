@@ -133,9 +133,7 @@ def strip_pruning(model: Any) -> Any:
 def _forget_traces(model: Layer) -> None:
     """Forgets functions, the compiled ones too, that were traced with other kernels in place."""
     compat.forget_compilation(model)
-    for layer in compat.all_layers(model):
-        compat.forget_traces(layer)
-        compat.forget_functions(layer)
+    compat.forget_all_traces(model)
 
 
 def _check_unpruned(model: Layer) -> None:
