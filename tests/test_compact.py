@@ -217,6 +217,51 @@ def test_neurons_stay_that_a_function_reads(keras):
     np.testing.assert_allclose(outputs_of(smaller, X), outputs, rtol=0, atol=TOLERANCE)
 
 
+def test_functions_that_were_traced_before_compute_with_no_weights_of_before(keras):
+    class Around(keras.Model):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def call(self, x):
+            return self.inner(x)
+
+    outer = Around(Around(chain(keras)))
+    models = outer, outer.inner
+    draw(outer.inner.inner)
+    empty_some(outer.inner.inner)
+    for model in models:
+        model.predict(X, verbose=0)
+    compacted = tf_movprune.compact(outer).inner.inner
+    assert widths(compacted) == [8, 9, 3]
+    compacted.set_weights([np.zeros(weight.shape) for weight in compacted.get_weights()])
+    for model in models:
+        assert not np.any(model.predict(X, verbose=0))
+
+
+def test_traces_of_outer_models_raise_after_compaction_in_place():
+    import keras
+
+    inner = chain(keras)
+    draw(inner)
+    empty_some(inner)
+    x = keras.Input([8])
+    outer = keras.Model(x, inner(x))
+    outer.compile("sgd", "mse")
+    outer.train_on_batch(X, X[:, :3])
+    traced = tf.function(lambda x: outer(x))
+    traced(X)
+    empty_some(inner)
+    tf_movprune.compact(inner)
+    for stale in (lambda: outer.train_on_batch(X, X[:, :3]), lambda: traced(X)):
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            stale()
+    outer.compile("sgd", "mse")
+    before = np.array(inner.get_layer("first").kernel)
+    outer.train_on_batch(X, X[:, :3])
+    assert np.any(before != np.array(inner.get_layer("first").kernel))
+
+
 def test_what_was_shrunk_for_a_file_is_as_it_was(keras, tmp_path):
     model = chain(keras, functional=True)
     draw(model)

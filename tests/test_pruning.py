@@ -954,6 +954,72 @@ def test_functions_that_were_traced_before_pruning(keras, kind):
     np.testing.assert_array_equal(stripped(X), np.zeros([32, 3]))
 
 
+def test_outer_models_forget_in_fit_what_they_traced(keras):
+    class Outer(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner, self.out = subclassed(keras), keras.layers.Dense(3)
+            self.traced = tf.function(lambda x: self.out(self.inner(x)))
+
+        def call(self, x):
+            return self.out(self.inner(x))
+
+    model = Outer()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.1), loss)
+    model.evaluate(X, Y, verbose=0), model.predict(X, verbose=0), model.traced(X)
+    prune(model.inner)
+    callbacks = [tf_movprune.UpdatePruningStep()]
+    data = {"validation_data": (X, Y), "batch_size": 8, "epochs": 2}
+    history = model.fit(X, Y, verbose=0, callbacks=callbacks, **data).history
+    logits = model(X)
+    assert history["val_loss"][-1] == pytest.approx(float(loss(Y, logits)), rel=1e-5)
+    assert model.evaluate(X, Y, verbose=0) == pytest.approx(float(loss(Y, logits)), rel=1e-5)
+    np.testing.assert_allclose(model.predict(X, verbose=0), logits, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(model.traced(X), logits, rtol=1e-4, atol=1e-6)
+
+
+def test_outer_models_train_on_when_models_inside_are_stripped():
+    keras = keras_of("keras")
+    model = keras.Sequential([keras.Input([8]), Block(keras), Block(keras)])
+    for inside in model.layers:
+        prune(inside, {"*up": RAMP}, Magnitude())
+    model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+    arguments = {"batch_size": 8, "epochs": 2, "verbose": 0}
+    callbacks = [tf_movprune.UpdatePruningStep()]
+    model.fit(X, X, callbacks=callbacks, **arguments)
+    tf_movprune.strip_pruning(model.layers[0])
+    with pytest.raises(RuntimeError, match="nothing refreshes"):
+        model.fit(X, X, **arguments)
+    model.fit(X, X, callbacks=callbacks, **arguments)
+    tf_movprune.strip_pruning(model.layers[1])
+    model.fit(X, X, **arguments)
+
+
+def test_a_step_that_was_traced_before_pruning_is_warned_of(keras):
+    model, optimizer = mlp(keras), keras.optimizers.SGD(0.1)
+    weights = model.trainable_variables
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(X, training=True) ** 2)
+        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+
+    step()
+    pruned = prune(model)
+    refresh(pruned, 1)
+    step()
+    with pytest.warns(
+        UserWarning, match=r"trained without calling its pruned layers.*tf\.function"
+    ):
+        refresh(pruned, 2)
+    next(iter(tf_movprune.pruned_layers(pruned).values()))(X)
+    refresh(pruned, 6)
+    with pytest.warns(UserWarning, match=r"without calling its pruned layers second: their masks"):
+        tf_movprune.strip_pruning(pruned)
+
+
 def test_callbacks_that_wait_see_sparse_epochs_only(keras):
     seen = []
     watch = keras.callbacks.LambdaCallback(

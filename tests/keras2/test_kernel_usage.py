@@ -304,27 +304,6 @@ def test_a_kernel_cannot_be_set():
     assert layer.layer.activation is tf.nn.relu and np.all(layer(X) >= 0)
 
 
-def test_a_function_traced_before_pruning_is_warned_of_in_a_loop():
-    model, optimizer = Chain(), keras.optimizers.SGD(0.1)
-
-    @tf.function
-    def step(x, y):
-        with tf.GradientTape() as tape:
-            loss = LOSS(y, model(x, training=True))
-        weights = model.trainable_weights[:4]
-        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
-
-    model(X)
-    step(X, Y)
-    pruned = prune(model)
-    tf_movprune.update_masks(pruned, 1)
-    step(X, Y)
-    with pytest.warns(
-        UserWarning, match=r"trained without calling its pruned layers.*tf\.function"
-    ):
-        tf_movprune.update_masks(pruned, 2)
-
-
 def test_what_may_read_kernels():
     """Regularizers, constraints, evaluation, summaries and other models."""
 

@@ -48,12 +48,13 @@ class KernelUsage(abc.ABC):
       owner: the pruned model that the layer is in.
 
     Attributes:
+      layer: the name.
       owner: weak reference to it; another one may be assigned. Calls in graphs keep layers, and not
         models, alive: a layer is in use as long as the model is there.
     """
 
     def __init__(self, layer: str, guard: TrainingGuard, owner: Any):
-        self._layer = layer
+        self.layer = layer
         self._guard = guard
         self.owner = weakref.ref(owner)
         self.was_called = False
@@ -125,10 +126,10 @@ class KernelUsage(abc.ABC):
             return
         where = f"{reader.name!r} ({type(reader).__name__})" if reader else "a backward pass"
         raise ValueError(
-            f"The {name} of the pruned layer {self._layer!r} is read by {where}, where nothing "
+            f"The {name} of the pruned layer {self.layer!r} is read by {where}, where nothing "
             "masks it. Read kernels as attributes of the layer, and not through weights, lists, "
             "layers inside the layer, variables of another layer, functions that remember them, or "
-            f"a gradient that computes the layer anew. Or leave {self._layer!r} out, with a "
+            f"a gradient that computes the layer anew. Or leave {self.layer!r} out, with a "
             "mapping of path patterns to schedules or a pruning_policy."
         )
 
@@ -186,11 +187,11 @@ class KernelUsage(abc.ABC):
 
     def _message(self, what: str) -> str:
         return (
-            f"The pruned layer {self._layer!r} {what} in training, so its masks would have no "
+            f"The pruned layer {self.layer!r} {what} in training, so its masks would have no "
             "effect, or could not learn. Did a function that was traced before pruning (tf.function"
             "), a list, a closure or another wrapper take the place of the layer or of its "
             "kernel, or does no loss depend on it? Make those after pruning, or leave "
-            f"{self._layer!r} out, with a mapping of path patterns to schedules or a "
+            f"{self.layer!r} out, with a mapping of path patterns to schedules or a "
             "pruning_policy."
         )
 

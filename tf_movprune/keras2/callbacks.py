@@ -8,6 +8,7 @@ from tf_movprune.core import run_checks as core_checks
 from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.first_scores import warn_if_kernels_were_replaced
 from tf_movprune.core.masked_kernel import overall_sparsity
+from tf_movprune.core.passed_by import warn_if_not_called
 from tf_movprune.core.refresh import groups, refresh_masks
 from tf_movprune.core.update_step import (
     StepCheck,
@@ -19,16 +20,17 @@ from tf_movprune.core.update_step import (
 )
 from tf_movprune.keras2 import compat, run_checks
 from tf_movprune.keras2.compat import Layer, keras
-from tf_movprune.keras2.layer_tree import built_layers, kernels_of
-from tf_movprune.keras2.training_guard import guard_training, has_known_train_step
+from tf_movprune.keras2.layer_tree import LayerTree, built_layers, kernels_of
+from tf_movprune.keras2.training_guard import guard_training, has_known_train_step, is_guarded
 
 
 def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) -> tf.Tensor:
     """Refreshes the masks of a tf_keras model; see `tf_movprune.update_masks`."""
-    wrappers = built_layers(model).values()
+    wrappers = list(built_layers(model).values())
     check_step(step)
     if tf.executing_eagerly():
-        run_checks.warn_if_not_called(model.name, wrappers)
+        weight = wrappers[0].get_prunable_weights()[0]
+        warn_if_not_called(model.name, [wrapper.usage for wrapper in wrappers], weight)
     for wrapper in wrappers:
         wrapper.guard.allow(True, once=True)
     kernels = kernels_of(wrappers)
@@ -91,7 +93,13 @@ class UpdatePruningStep(keras.callbacks.Callback):
         self._step_check = StepCheck(self._step(), self._accumulated, compat.loss_scale(optimizer))
         self._first_scores = core_checks.sums_of_scores(self._scores)
         _build_optimizer(self.model)
-        guard_training(self.model, list(self._layers.values()))
+        layers = list(self._layers.values())
+        if not is_guarded(self.model, layers):  # it was not pruned itself, and is traced anew
+            is_made = getattr(self.model, "train_function", None) is not None  # by `fit`
+            LayerTree(self.model).forget_traces()
+            guard_training(self.model, layers)
+            if is_made:
+                self.model.make_train_function()
         self._sparsity = overall_sparsity(self._kernels)  # what was restored, if anything
         self._refresh()  # compiles early: Keras would call it slow in a batch; no other effect
 

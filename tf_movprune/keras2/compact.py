@@ -44,6 +44,7 @@ def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
     smaller = _rebuilt(model, units, weights)
     _record(smaller, units)
     forget_compilation(smaller)
+    LayerTree(smaller).forget_traces()
     unguard_training(smaller)  # nothing that could come back is left
     return smaller
 

@@ -69,6 +69,12 @@ class LayerTree:
         """The root and all layers below it, depth first."""
         return [self.root, *(layer for _, layer in self.walk())]
 
+    def forget_traces(self) -> None:
+        """Forgets what the layers traced, compiled functions too."""
+        for layer in self.layers():
+            compat.forget_traces(layer)
+            compat.forget_functions(layer)
+
     def pruned_layers(self) -> dict[str, PruneLowMovement]:
         """The pruning wrappers, by the paths of the layers that they wrap.
 

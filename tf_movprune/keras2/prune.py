@@ -10,12 +10,13 @@ from tf_movprune.core.choice_checks import check_listed, check_policy
 from tf_movprune.core.distillation_checks import not_pruned_itself
 from tf_movprune.core.granularity import WEIGHTS, Units
 from tf_movprune.core.kernel_holders import check_only_holders
+from tf_movprune.core.passed_by import warn_if_left_out
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.run_checks import warn_if_behind
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.wording import counted, listed
-from tf_movprune.keras2 import compat, run_checks
+from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import (
     Layer,
     PruningPolicy,
@@ -179,7 +180,7 @@ def strip_pruning(model: Any) -> Any:
                 f"{model.name!r} was stripped already: use what tf_movprune.strip_pruning returned."
             )
     warn_if_behind(model.name, {path: wrapper.kernels for path, wrapper in layers.items()})
-    run_checks.warn_if_left_out(model.name, wrappers)
+    warn_if_left_out(model.name, [wrapper.usage for wrapper in wrappers])
     with undone_on_error(model):
         unguard(LayerTree(model))
         stripped = replace_layers(model, {id(wrapper): wrapper.layer for wrapper in wrappers})
@@ -202,9 +203,7 @@ def strip_pruning(model: Any) -> Any:
 def _forget_traces(tree: LayerTree) -> None:
     """Forgets functions, the compiled ones too, that were traced with other layers in place."""
     forget_compilation(tree.root)
-    for layer in tree.layers():
-        compat.forget_traces(layer)
-        compat.forget_functions(layer)
+    tree.forget_traces()
 
 
 def _check_not_of_tfmot(tree: LayerTree) -> None:

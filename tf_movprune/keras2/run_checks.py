@@ -5,8 +5,7 @@ What needs no Keras is in `core/run_checks.py`.
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
@@ -59,31 +58,6 @@ def check_kernels_used(model: keras.Model, layers: Mapping[str, PruneLowMovement
     trained = {id(weight) for weight in model.trainable_weights}
     for layer in layers.values():
         layer.check_run(trained)
-
-
-def warn_if_not_called(name: str, layers: Iterable[PruneLowMovement]) -> None:
-    """Warns if weights were trained between two updates of masks without calling pruned layers."""
-    first, *others = layers
-    is_called = any(layer.usage.was_called for layer in others)
-    if not is_called and first.usage.was_passed_by(first.get_prunable_weights()[0]):
-        warnings.warn(
-            f"The weights of {name!r} were trained without calling its pruned layers: the masks "
-            "have no effect. A function that was traced before pruning (tf.function) goes on "
-            "computing without them: make it after tf_movprune.prune_low_movement.",
-            stacklevel=4,
-        )
-
-
-def warn_if_left_out(name: str, layers: Collection[PruneLowMovement]) -> None:
-    """Warns of pruned layers that training did not call, while it called others."""
-    unused = [layer.layer.name for layer in layers if not layer.usage.was_called]
-    if 0 < len(unused) < len(layers):
-        warnings.warn(
-            f"{name!r} was trained without calling its pruned layers {', '.join(unused)}: their "
-            "masks had no effect, and stripping changes what the model computes. Functions that "
-            "were traced before pruning (tf.function) have to be made after it.",
-            stacklevel=4,
-        )
 
 
 def warn_if_rate_ends(optimizer: keras.optimizers.Optimizer, run: Run) -> None:

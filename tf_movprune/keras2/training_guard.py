@@ -104,11 +104,15 @@ class _WarningMaker(InstanceMethod):
 
 def guard_training(model: Layer, layers: Sequence[Guarded]) -> None:
     """Makes `fit` and `train_on_batch` of a model require refreshed masks. Layers have none."""
-    if isinstance(model, keras.Model) and not isinstance(vars(model).get(_MAKE), _GuardedMaker):
+    if isinstance(model, keras.Model):
         vars(model)[_MAKE] = _GuardedMaker(model, layers)
         compat.replace_compile_check(model, _CompileCheck(model))
-        if model.train_function is not None:  # `fit` made it before it began
-            model.train_function = model.make_train_function()
+
+
+def is_guarded(model: Layer, layers: Sequence[Guarded]) -> bool:
+    """Returns whether a model was guarded because of these layers."""
+    maker = vars(model).get(_MAKE)
+    return isinstance(maker, _GuardedMaker) and list(maker.layers) == list(layers)
 
 
 def warn_of_training(model: Layer) -> None:

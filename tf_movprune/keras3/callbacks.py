@@ -10,6 +10,7 @@ import tensorflow as tf
 from tf_movprune.core import run_checks
 from tf_movprune.core.first_scores import warn_if_kernels_were_replaced
 from tf_movprune.core.masked_kernel import overall_sparsity
+from tf_movprune.core.passed_by import warn_if_not_called
 from tf_movprune.core.refresh import groups, refresh_masks
 from tf_movprune.core.update_step import (
     StepCheck,
@@ -29,9 +30,13 @@ from tf_movprune.keras3.training_guard import ensure_guarded, has_known_train_st
 def update_masks(model: Any, step: Any, *, force: bool = False) -> tf.Tensor:
     """Refreshes the masks of a Keras 3 model; see `tf_movprune.update_masks`."""
     layers = built_layers(model).values()
+    states = [state_of(layer) for layer in layers]
     check_step(step)
-    for layer in layers:
-        state_of(layer).guard.allow(True, once=True)
+    if tf.executing_eagerly():
+        weight = compat.tensorflow_variable(states[0].places[0].variable)
+        warn_if_not_called(model.name, [state.usage for state in states], weight)
+    for state in states:
+        state.guard.allow(True, once=True)
     kernels = kernels_of(layers)
     refresh_masks(kernels, tf.cast(tf.convert_to_tensor(step), tf.int64), force=force)
     return overall_sparsity(kernels)

@@ -46,13 +46,15 @@ def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
         warn_of_nothing_removed(model.name)
         return model
     units, weights = _fitting(model, units, weights, multiple_of=multiple_of)
-    restore = _restorer(model, units)
+    restore, empty = _restorer(model, units), compat.emptier(model.variables)
     try:
         record_sizes(model, _shrink(units, weights))
     except BaseException:
         restore()
         raise
+    empty()
     compat.forget_compilation(model)
+    compat.forget_all_traces(model)
     unguard_training(model)  # nothing that could come back is left
     return model
 

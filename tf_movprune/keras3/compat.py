@@ -75,6 +75,23 @@ def resize(variable: keras.Variable, array: np.ndarray) -> None:
     variable._shape = tuple(array.shape)
 
 
+def emptier(variables: Iterable[keras.Variable]) -> Callable[[], None]:
+    """A function that empties the present values of those variables that were resized since.
+
+    Functions that were traced with them may be anywhere. They raise thereafter.
+    """
+    before = [(variable, variable._value) for variable in variables]
+
+    def empty() -> None:
+        for variable, value in before:
+            if variable._value is not value:
+                for component in getattr(value, "values", None) or [value]:
+                    nothing = tf.zeros([0], component.dtype)
+                    tf.raw_ops.AssignVariableOp(resource=component.handle, value=nothing)
+
+    return empty
+
+
 def restorer(variables: Iterable[keras.Variable]) -> Callable[[], None]:
     """A function that gives variables that were resized their present values again."""
     before = [(variable, variable._value, variable._shape) for variable in variables]
@@ -200,6 +217,13 @@ def untrack(layer: Layer, sublayer: Layer) -> None:
 def forget_traces(layer: Layer) -> None:
     """Makes each `tf.function` among the attributes and methods of a layer be traced anew."""
     traced_functions.forget_traces(layer, own_attributes(layer).values())
+
+
+def forget_all_traces(model: Layer) -> None:
+    """Forgets what a model and the layers inside it traced, compiled functions too."""
+    for layer in all_layers(model):
+        forget_traces(layer)
+        forget_functions(layer)
 
 
 def is_graph_network(layer: Any) -> bool:

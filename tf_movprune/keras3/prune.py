@@ -10,6 +10,7 @@ from tf_movprune.core import run_checks
 from tf_movprune.core.choice_checks import check_listed, check_policy
 from tf_movprune.core.distillation_checks import not_pruned_itself
 from tf_movprune.core.granularity import WEIGHTS
+from tf_movprune.core.passed_by import warn_if_left_out
 from tf_movprune.core.settings import Settings
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
@@ -120,6 +121,7 @@ def strip_pruning(model: Any) -> Any:
             "tf_movprune.prune_low_movement."
         )
     run_checks.warn_if_behind(model.name, kernels_by_path(layers))
+    warn_if_left_out(model.name, [state_of(layer).usage for layer in layers.values()])
     for layer in layers.values():
         fold(layer)
     unguard_saving(model)
@@ -139,9 +141,7 @@ def strip_pruning(model: Any) -> Any:
 def _forget_traces(model: Layer) -> None:
     """Forgets functions, the compiled ones too, that were traced with other kernels in place."""
     compat.forget_compilation(model)
-    for layer in compat.all_layers(model):
-        compat.forget_traces(layer)
-        compat.forget_functions(layer)
+    compat.forget_all_traces(model)
 
 
 def _check_unpruned(model: Layer) -> None:

@@ -10,7 +10,7 @@ import keras
 from tf_movprune.core.training_guard import GuardedTrainFunction, not_compiled
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
-from tf_movprune.keras3.pruned_layer import state_of
+from tf_movprune.keras3.pruned_layer import is_pruned, state_of
 
 _MAKE = "make_train_function"
 _KNOWN = ("keras.", "keras_hub.", "tf_movprune.")
@@ -27,19 +27,22 @@ class _GuardedMaker:
 
     def __init__(self, model: keras.Model, layers: Sequence[Layer]):
         self.model, self.layers = model, layers
+        self.guards = [state_of(layer).guard for layer in layers]
 
     def __call__(self, force: bool = False) -> None:
         model = self.model
+        if not all(map(is_pruned, self.layers)):  # a model inside was stripped by itself
+            unguard_training(model)
+            return model.make_train_function(force)
         if not isinstance(model.train_function, GuardedTrainFunction):
             model.train_function = None
         type(model).make_train_function(model, force)
         if not isinstance(model.train_function, GuardedTrainFunction):
-            guards = [state_of(layer).guard for layer in self.layers]
             for layer in self.layers:
                 state_of(layer).usage.forget()
             may_refresh = not has_known_train_step(model)
             model.train_function = GuardedTrainFunction(
-                model, model.train_function, guards, may_refresh
+                model, model.train_function, self.guards, may_refresh
             )
 
 
@@ -80,8 +83,13 @@ def guard_training(model: Layer, layers: Sequence[Layer]) -> None:
 
 
 def ensure_guarded(model: keras.Model, layers: Sequence[Layer]) -> None:
-    """Guards a model that `fit` trains and that was not pruned itself, but has pruned layers."""
-    if not isinstance(vars(model).get(_MAKE), _GuardedMaker):
+    """Guards a model that `fit` trains and that was not pruned itself, but has pruned layers.
+
+    What it traced before they were pruned is forgotten.
+    """
+    maker = vars(model).get(_MAKE)
+    if not isinstance(maker, _GuardedMaker) or maker.guards != [state_of(x).guard for x in layers]:
+        compat.forget_all_traces(model)
         guard_training(model, layers)
         model.make_train_function(True)
 
