@@ -15,6 +15,7 @@ from .compaction import (
 from .compaction import (
     load_compacted as load_compacted,
 )
+from .core.distillation_loss import distillation_loss as distillation_loss
 from .core.granularity import (
     BLOCKS_FLOAT32 as BLOCKS_FLOAT32,
 )
@@ -30,7 +31,6 @@ from .core.granularity import (
 from .core.granularity import (
     Blocks as Blocks,
 )
-from .core.losses import distillation_loss as distillation_loss
 from .core.methods import (
     L0 as L0,
 )

@@ -20,7 +20,7 @@ from distilling import (
     reader,
 )
 
-from tf_movprune.core.distillation import WithTeacherLogits, logits_of
+from tf_movprune.core.distillation_batches import WithTeacherLogits, logits_of
 from tf_movprune.keras2.teacher_cache import cache_teacher_logits
 
 layers = keras.layers

@@ -8,7 +8,7 @@ from types import ModuleType
 from typing import Any
 
 from tf_movprune.core.arguments import check_number
-from tf_movprune.core.distillation import LABEL_NAMES
+from tf_movprune.core.distillation_batches import LABEL_NAMES
 from tf_movprune.core.nested import named_leaves
 from tf_movprune.core.wording import counted
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import tensorflow as tf
 
-from tf_movprune.core.distillation import (
+from tf_movprune.core.distillation_batches import (
     Batch,
     Target,
     as_data,
@@ -24,7 +24,7 @@ from tf_movprune.core.distillation_checks import (
     no_teacher,
     not_saved,
 )
-from tf_movprune.core.losses import distillation_loss
+from tf_movprune.core.distillation_loss import distillation_loss
 
 LOSSES = ("loss", "ce_loss", "distillation_loss")
 """Names of the losses in the logs: the total, CE and KL."""

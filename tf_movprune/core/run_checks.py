@@ -1,7 +1,8 @@
 """Checks for mistakes in a training run, before its first step or when it is over.
 
 They look at records of kernels, schedules and variables, and at nothing of Keras. There is one
-function for each mistake, and so there are many.
+function for each mistake, and so there are many. That `UpdatePruningStep` is missing is noticed in
+`training_guard.py`, since then nothing calls these.
 """
 
 from __future__ import annotations

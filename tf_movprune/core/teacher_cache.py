@@ -8,7 +8,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune.core.distillation import WithTeacherLogits, batch_of, logits_of, without_logits
+from tf_movprune.core.distillation_batches import (
+    WithTeacherLogits,
+    batch_of,
+    logits_of,
+    without_logits,
+)
 
 
 def cached_logits(dataset: tf.data.Dataset, teacher: Callable[..., Any]) -> tf.data.Dataset:

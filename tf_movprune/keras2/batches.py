@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune.core.distillation import Target, packed
+from tf_movprune.core.distillation_batches import Target, packed
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import Layer, is_graph_network, keras
 from tf_movprune.keras2.layer import PruneLowMovement

@@ -22,7 +22,7 @@ from tf_movprune.core.update_step import (
 )
 from tf_movprune.keras3 import compat, optimizer_checks
 from tf_movprune.keras3.layer_tree import built_layers, kernels_by_path, kernels_of
-from tf_movprune.keras3.pruned_layer import check_run, state_of
+from tf_movprune.keras3.pruning_state import check_run, state_of
 from tf_movprune.keras3.saving import guard_saving
 from tf_movprune.keras3.training_guard import ensure_guarded, has_known_train_step
 

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_movprune.core.distillation import packed
+from tf_movprune.core.distillation_batches import packed
 from tf_movprune.core.distillation_checks import (
     check_apart,
     check_gives_logits,

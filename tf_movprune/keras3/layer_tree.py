@@ -11,7 +11,7 @@ from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.movement_mask import MovementMask
-from tf_movprune.keras3.pruned_layer import is_pruned, state_of
+from tf_movprune.keras3.pruning_state import is_pruned, state_of
 
 
 def walk(root: Layer, leaf: Callable[[Layer], bool] = lambda _: False) -> dict[str, Layer]:

@@ -19,7 +19,8 @@ from tf_movprune.keras3.kernel_places import is_prunable
 from tf_movprune.keras3.later_changes import allow_changes, refuse_changes
 from tf_movprune.keras3.layer_tree import holders, kernels_by_path, pruned_layers, walk
 from tf_movprune.keras3.other_keras import refuse_tf_keras, take_tf_keras
-from tf_movprune.keras3.pruned_layer import attach, detach, fold, is_pruned, state_of
+from tf_movprune.keras3.pruned_layer import attach, detach, fold
+from tf_movprune.keras3.pruning_state import is_pruned, state_of
 from tf_movprune.keras3.saving import guard_saving, unguard_saving
 from tf_movprune.keras3.targets import check_holders, check_layer, choose
 from tf_movprune.keras3.training_guard import guard_training, unguard_training, warn_of_training

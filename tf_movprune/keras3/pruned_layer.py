@@ -9,19 +9,17 @@ way, for LoRA and quantization: once a model is built, its layers cannot be repl
 from __future__ import annotations
 
 import functools
-import threading
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
-import tensorflow as tf
 
 from tf_movprune.core.blocks import block_shape, check_blocks
 from tf_movprune.core.checkpoint_marker import Marker, refuse_plain_checkpoint
 from tf_movprune.core.granularity import Blocks
-from tf_movprune.core.kernel_usage import as_tensors, is_recomputed, own_reads
-from tf_movprune.core.masked_kernel import MaskedKernel, Part
+from tf_movprune.core.kernel_usage import as_tensors, is_recomputed
+from tf_movprune.core.masked_kernel import Part
 from tf_movprune.core.saved_settings import (
     check_config_being_saved,
     checked_variables,
@@ -29,87 +27,21 @@ from tf_movprune.core.saved_settings import (
 )
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.traced_functions import untraced, untraced_functions, untraced_in_bases
-from tf_movprune.core.training_guard import TrainingGuard, resolve_mode
+from tf_movprune.core.training_guard import resolve_mode
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
-from tf_movprune.keras3.kernel_places import Place, by_owner, kernel_places
-from tf_movprune.keras3.kernel_usage import KernelUsage
+from tf_movprune.keras3.kernel_places import by_owner, kernel_places
 from tf_movprune.keras3.later_changes import allow_changes, refuse_changes
 from tf_movprune.keras3.movement_mask import MovementMask
+from tf_movprune.keras3.pruning_state import (
+    STATE,
+    MaskedPlace,
+    PruningState,
+    is_pruned,
+    kernel_names,
+    state_of,
+)
 from tf_movprune.keras3.serialization import deserialize_settings, serialize_settings
-
-_STATE = "_movement_state"
-
-
-class MaskedPlace(NamedTuple):
-    """A place of a kernel, the masks that decide on it, each with its part, and the kernel.
-
-    The place has a masked tensor while its layer computes, and the layer may call itself then.
-    """
-
-    place: Place
-    masked_by: Sequence[tuple[MovementMask, Part]]
-    variable: keras.Variable
-
-    def masked(self, training: Any) -> tf.Tensor:
-        """The tensor to compute with in place of the kernel."""
-        with own_reads():
-            tensor = tf.convert_to_tensor(self.variable)
-            for mask, part in self.masked_by:
-                tensor = mask.masked(part, tensor, training)
-        return tensor
-
-
-class PruningState:
-    """What a pruned layer knows of its pruning.
-
-    Attributes:
-      guard: refuses training that refreshes no masks.
-      usage: notes of what training computes with.
-      places: its masked kernels.
-      masks: the names of the attributes that hold the masks which it owns, and these.
-    """
-
-    def __init__(self, layer: Layer):
-        self.guard = TrainingGuard(layer.name)
-        self.usage = KernelUsage(layer.name, self.guard, layer)
-        self.places: list[MaskedPlace] = []
-        self.masks: dict[str, MovementMask] = {}
-        self.lock = threading.RLock()  # threads take turns, since they share the attributes
-
-    @property
-    def kernels(self) -> list[MaskedKernel]:
-        """The masked kernels that the layer has a part in."""
-        records = (mask.record for place in self.places for mask, _ in place.masked_by)
-        return list({id(record): record for record in records}.values())
-
-
-def check_run(layer: Layer, trained: Collection[int]) -> None:
-    """Raises ValueError if training did not use a pruned layer, or gave its scores no gradient.
-
-    Args:
-      layer: a pruned layer.
-      trained: ids of the TensorFlow variables that are trained.
-    """
-    state = state_of(layer)
-    names = _names(layer, [masked.place for masked in state.places])
-    learned = [
-        name
-        for name, masked in zip(names, state.places)
-        if id(compat.tensorflow_variable(masked.variable)) in trained
-        and all(mask.record.method.has_scores for mask, _ in masked.masked_by)
-    ]
-    state.usage.check_run(learned)
-
-
-def is_pruned(layer: Any) -> bool:
-    """Returns whether a layer computes with masked kernels."""
-    return isinstance(layer, Layer) and _STATE in vars(layer)
-
-
-def state_of(layer: Layer) -> PruningState:
-    """The state of a pruned layer."""
-    return vars(layer)[_STATE]
 
 
 def attach(layer: Layer, settings: Settings) -> None:
@@ -119,7 +51,7 @@ def attach(layer: Layer, settings: Settings) -> None:
       ValueError: a kernel cannot be cut into blocks, or the layer has none.
     """
     places = kernel_places(layer)
-    names = _names(layer, places)
+    names = kernel_names(layer, places)
     size: Any = settings.block_size
     parts = [
         Part.in_blocks(compat.tensorflow_variable(place.variable), place.layout, size)
@@ -137,7 +69,7 @@ def begin(layer: Layer) -> None:
     """Makes a layer a pruned one, so far without masks."""
     base: Any = type(layer)
     layer.__class__ = pruned_class(base)
-    vars(layer)[_STATE] = PruningState(layer)
+    vars(layer)[STATE] = PruningState(layer)
     refuse_changes(layer)
 
 
@@ -171,7 +103,7 @@ def watch(layer: Layer) -> None:
         for name, kernel in kernels.items():
             items[name] = Marker(compat.tensorflow_variable(kernel).dtype, refuse)
         compat.hold_in_checkpoints(owner, items)
-    names = _names(layer, places)
+    names = kernel_names(layer, places)
     state.usage.watch_weights(
         [
             (name, compat.tensorflow_variable(masked.variable))
@@ -183,7 +115,7 @@ def watch(layer: Layer) -> None:
 
 def detach(layer: Layer) -> None:
     """Makes a pruned layer the plain layer that it was. Its kernels stay as they are."""
-    state = vars(layer).pop(_STATE)
+    state = vars(layer).pop(STATE)
     state.usage.end_watch()
     for owner, _ in by_owner([place for place, _ in state.places]):
         compat.hold_nothing_else_in_checkpoints(owner)
@@ -322,12 +254,3 @@ def pruned_class(plain: Any) -> type:
 def plain_class(pruned: type) -> Any:
     """The plain class of a class of pruned layers."""
     return pruned.__bases__[1]
-
-
-def _names(layer: Layer, places: Sequence[Place]) -> list[str]:
-    """Names of kernels within a layer, which tell those of several cells apart."""
-    names = [place.short_name for place in places]
-    if len(set(names)) == len(names):
-        return names
-    owners = list(dict.fromkeys(id(place.owner) for place in places))
-    return [f"{n}_{owners.index(id(place.owner))}" for n, place in zip(names, places)]

@@ -10,7 +10,7 @@ from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.kernel_places import kernel_places
 from tf_movprune.keras3.layer_tree import pruned_layers
-from tf_movprune.keras3.pruned_layer import state_of
+from tf_movprune.keras3.pruning_state import state_of
 from tf_movprune.keras3.targets import default_targets, prunable_layers
 
 # Kernels that were not pruned have few zeros: the row of a padding token, among thousands.

@@ -9,7 +9,7 @@ from tf_movprune.keras3.callbacks import step_of
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.kernel_places import kernel_places
 from tf_movprune.keras3.layer_tree import built_layers
-from tf_movprune.keras3.pruned_layer import state_of
+from tf_movprune.keras3.pruning_state import state_of
 
 
 class PruningSummaries(keras.callbacks.Callback):

@@ -10,7 +10,7 @@ import keras
 from tf_movprune.core.training_guard import GuardedTrainFunction, not_compiled
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
-from tf_movprune.keras3.pruned_layer import is_pruned, state_of
+from tf_movprune.keras3.pruning_state import is_pruned, state_of
 
 _MAKE = "make_train_function"
 _KNOWN = ("keras.", "keras_hub.", "tf_movprune.")

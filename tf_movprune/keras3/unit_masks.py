@@ -18,7 +18,8 @@ from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.kernel_places import Place
 from tf_movprune.keras3.layer_tree import children, walk
 from tf_movprune.keras3.movement_mask import MovementMask
-from tf_movprune.keras3.pruned_layer import MaskedPlace, add_mask, begin, state_of, watch
+from tf_movprune.keras3.pruned_layer import add_mask, begin, watch
+from tf_movprune.keras3.pruning_state import MaskedPlace, state_of
 from tf_movprune.keras3.units import UnitGroup, find_units, neurons_in_graphs
 
 _KNOWN = {

@@ -1,4 +1,4 @@
-"""Losses that need no labels."""
+"""The loss by which a student learns from a teacher; it needs no labels."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tf_movprune.core.distillation import (
+from tf_movprune.core.distillation_batches import (
     Batch,
     WithTeacherLogits,
     as_data,
