@@ -517,8 +517,10 @@ def test_weights_that_are_assigned_after_pruning_are_named(keras):
     pruned = prune(mlp(keras))
     weight = kernels(pruned)[1].parts[0].weight
     weight.assign(tf.random.normal(weight.shape))
-    with pytest.warns(UserWarning, match="scores of second start from the magnitudes of other"):
+    message = "scores of second start from the magnitudes of other"
+    with pytest.warns(UserWarning, match=message) as caught:
         fit(keras, pruned)
+    assert caught[0].filename == __file__
 
 
 @pytest.mark.parametrize("is_compiled", [True, False])

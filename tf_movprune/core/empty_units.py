@@ -6,7 +6,6 @@ Layers are known here by their `kernel` and `bias` alone, and groups of units by
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -14,6 +13,7 @@ import numpy as np
 
 from tf_movprune.core.granularity import NEURONS, Units
 from tf_movprune.core.matrix_layout import layout_of
+from tf_movprune.core.user_warnings import warn
 
 
 class Matrix:
@@ -221,9 +221,8 @@ def check_has_weights(model: Any) -> None:
 
 def warn_of_nothing_removed(name: str) -> None:
     """Warns the caller of `tf_movprune.compact` that a model has no empty heads or neurons."""
-    warnings.warn(
+    warn(
         f"No head and no neuron of {name!r} is empty, and nothing was removed. Single zeros, and "
         "blocks of them, leave all heads and neurons something to do, and as many empty neurons "
-        "stay as multiple_of asks for.",
-        stacklevel=4,
+        "stay as multiple_of asks for."
     )

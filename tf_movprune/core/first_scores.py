@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from tf_movprune.core.blocks import mean_blocks
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.scores import MagnitudeScores
+from tf_movprune.core.user_warnings import warn
 
 
 def warn_if_kernels_were_replaced(kernels: Mapping[str, Sequence[MaskedKernel]], step: int) -> None:
@@ -25,11 +25,10 @@ def warn_if_kernels_were_replaced(kernels: Mapping[str, Sequence[MaskedKernel]],
         return
     others = [path for path, members in kernels.items() if any(map(_starts_elsewhere, members))]
     if others:
-        warnings.warn(
+        warn(
             f"The scores of {', '.join(others)} start from the magnitudes of other weights than "
             "these layers have now: MagnitudeScores looks at the kernels when they are pruned. "
-            "Load or assign dense weights first, and prune the model then.",
-            stacklevel=3,
+            "Load or assign dense weights first, and prune the model then."
         )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 
 from tf_movprune.core.masked_kernel import MaskedKernel, overall_sparsity
+from tf_movprune.core.user_warnings import warn
 
 
 def check_schedules_end(kernels: Sequence[MaskedKernel]) -> None:
@@ -35,8 +35,7 @@ def warn_of_no_epoch(
     callback_name: str, kernels: Sequence[MaskedKernel], min_sparsity: float
 ) -> None:
     """Warns that a callback was held back until training was over."""
-    warnings.warn(
+    warn(
         f"{callback_name} has seen no epoch: none ended with every schedule at its end and at "
-        f"least {min_sparsity} sparsity; it is {float(overall_sparsity(kernels)):.3f}.",
-        stacklevel=3,
+        f"least {min_sparsity} sparsity; it is {float(overall_sparsity(kernels)):.3f}."
     )

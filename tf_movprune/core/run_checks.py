@@ -7,7 +7,6 @@ function for each mistake, and so there are many. That `UpdatePruningStep` is mi
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
@@ -19,6 +18,7 @@ from tf_movprune.core.masks import kept_count
 from tf_movprune.core.refresh import groups
 from tf_movprune.core.schedules import Ramp
 from tf_movprune.core.scores import MOVEMENT_PER_MAGNITUDE, MagnitudeScores
+from tf_movprune.core.user_warnings import warn
 from tf_movprune.core.wording import counted
 
 _DENSE_STEPS = 1000  # after fewer, scores that began at zero are still noise; the paper has 5,400
@@ -132,11 +132,10 @@ def warn_if_scores_stood_still(
     """
     still = [path for path, a, b in zip(scores, before, sums_of_scores(scores)) if a == b]
     if still:
-        warnings.warn(
+        warn(
             f"Training has not moved the movement scores of {', '.join(still)}: their masks follow "
             "from the first scores alone. A train step or loop of your own has to train the "
-            "model's trainable_variables as they are after pruning, at a learning rate above 0.",
-            stacklevel=3,
+            "model's trainable_variables as they are after pruning, at a learning rate above 0."
         )
 
 
@@ -152,20 +151,18 @@ class DecayingRate(Protocol):
 def warn_if_rate_ends(rate: DecayingRate, run: Run) -> None:
     """Warns of a learning rate that is 0 before a run is over, or long after it."""
     if rate.num_train_steps < run.end:
-        warnings.warn(
+        warn(
             f"The optimizer's learning rate is 0 from step {rate.num_train_steps} on, its "
             f"num_train_steps, but {length_of(run)}: nothing would learn in the steps after. Make "
-            f"the optimizer for num_train_steps={run.end}, or train shorter.",
-            stacklevel=2,
+            f"the optimizer for num_train_steps={run.end}, or train shorter."
         )
     elif rate.num_train_steps > 1.1 * run.end:
         left = float(rate(run.end)) / rate.peak_learning_rate
-        warnings.warn(
+        warn(
             f"The optimizer was made for num_train_steps={rate.num_train_steps}, but "
             f"{length_of(run)}: the learning rate would still be {left:.0%} of its peak at the "
             f"end. Make the optimizer for num_train_steps={run.end}, or train longer. If this is "
-            "one of several calls of fit, pass num_train_steps to UpdatePruningStep.",
-            stacklevel=2,
+            "one of several calls of fit, pass num_train_steps to UpdatePruningStep."
         )
 
 
@@ -195,12 +192,11 @@ def warn_if_scores_learn_otherwise(
         what = f"at rate {float(rate):.3g}"
     else:
         return
-    warnings.warn(
+    warn(
         f"Scores start from MagnitudeScores({MOVEMENT_PER_MAGNITUDE}), as in tf_movprune.ShortRun, "
         "whose scores learn by gradient descent without momentum at rate 1, but here they learn "
         f"{what}: accuracy is lower then. Compile with recipe.create_optimizer(...), or "
-        "pass a Keras optimizer SGD(1.0) as score_optimizer to tf_movprune.create_optimizer.",
-        stacklevel=2,
+        "pass a Keras optimizer SGD(1.0) as score_optimizer to tf_movprune.create_optimizer."
     )
 
 
@@ -211,13 +207,12 @@ def warn_if_scores_are_noise(group: Sequence[MaskedKernel], step: int) -> None:
         return
     is_late = ramp.begin_step >= _DENSE_STEPS
     if not is_late and not any(np.any(kernel.scores) for kernel in group):
-        warnings.warn(
+        warn(
             f"Movement scores start at zero and pruning begins at step {ramp.begin_step}. Scores "
             "are noise for the first hundreds of steps, and cuts by them remove large weights: "
             "accuracy was at chance when this was measured (docs/short_runs.md). Use "
             "tf_movprune.ShortRun, or start the scores from tf_movprune.MagnitudeScores, or train "
-            "densely for thousands of steps before begin_step, as the paper does.",
-            stacklevel=2,
+            "densely for thousands of steps before begin_step, as the paper does."
         )
 
 
@@ -231,11 +226,10 @@ def warn_if_ahead(kernels: Iterable[MaskedKernel], step: int) -> None:
             continue
         sparsity, target = 1 - _kept(group) / _total(group), group[0].settings.ramp.value_at(step)
         if sparsity > target + 0.01:
-            warnings.warn(
+            warn(
                 f"Masks have sparsity {sparsity:.3f}, but training starts at step {step}, where "
                 f"their schedule says {target:.3f}: weights will come back. To resume, restore the "
-                "optimizer too, with tf.train.Checkpoint(model=model, optimizer=model.optimizer).",
-                stacklevel=2,
+                "optimizer too, with tf.train.Checkpoint(model=model, optimizer=model.optimizer)."
             )
 
 
@@ -250,20 +244,18 @@ def warn_if_behind(name: str, kernels: Mapping[str, Sequence[MaskedKernel]]) -> 
     if all(np.all(kernel.threshold == -np.inf) for kernel in all_kernels) and (
         _kept(all_kernels) == _total(all_kernels)
     ):
-        warnings.warn(
+        warn(
             f"The masks of {name!r} were never refreshed: stripping gives the dense model. "
-            "Train it with tf_movprune.UpdatePruningStep(), or call tf_movprune.update_masks.",
-            stacklevel=4,
+            "Train it with tf_movprune.UpdatePruningStep(), or call tf_movprune.update_masks."
         )
         return
     empty = [
         layer for layer, members in kernels.items() if not all(np.any(k.mask) for k in members)
     ]
     if empty:
-        warnings.warn(
+        warn(
             f"Nothing remains of a kernel of {', '.join(empty)}. Prune less, or leave these layers "
-            "out; hard and soft movement and magnitude keep minimum_remaining of each.",
-            stacklevel=4,
+            "out; hard and soft movement and magnitude keep minimum_remaining of each."
         )
     for group in groups(all_kernels):
         _warn_if_group_is_behind(name, group)
@@ -274,10 +266,9 @@ def _warn_if_group_is_behind(name: str, group: Sequence[MaskedKernel]) -> None:
     kept, total = _kept(group), _total(group)
     if method.schedule_value != "sparsity":
         if kept == total:
-            warnings.warn(
+            warn(
                 f"{type(method).__name__} has pruned nothing in {name!r}. Raise final_lambda, "
-                "or score_learning_rate_multiplier, or train longer.",
-                stacklevel=5,
+                "or score_learning_rate_multiplier, or train longer."
             )
         return
     if ramp.end_step is None:
@@ -288,11 +279,10 @@ def _warn_if_group_is_behind(name: str, group: Sequence[MaskedKernel]) -> None:
     sizes = [kernel.size for kernel in group]
     allowed = (max(int(kept_count(n, target)), int(minimum * n) + 1) for n in sizes)
     if kept > sum(allowed) + len(sizes):
-        warnings.warn(
+        warn(
             f"Sparsity is {1 - kept / total:.4f} in masks whose {type(ramp.schedule).__name__} "
             f"says {target:.4f} at its end_step {ramp.end_step}. Train to end_step, and after a "
-            "loop of your own call tf_movprune.update_masks(model, step, force=True).",
-            stacklevel=5,
+            "loop of your own call tf_movprune.update_masks(model, step, force=True)."
         )
 
 

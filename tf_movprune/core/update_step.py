@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import tensorflow as tf
 from tf_movprune.core.masked_kernel import MaskedKernel, overall_sparsity
 from tf_movprune.core.refresh import refresh_masks
 from tf_movprune.core.run_checks import Run
+from tf_movprune.core.user_warnings import warn
 from tf_movprune.core.wording import counted
 
 _BATCHES_WITHOUT_STEP = 64  # more than a loss scale needs, and most accumulate gradients over
@@ -164,8 +164,7 @@ def warn_if_unfinished(kernels: Sequence[MaskedKernel], step: int, sparsity: flo
     """
     end = max(kernel.settings.ramp.end_step or 0 for kernel in kernels)
     if step < end:
-        warnings.warn(
+        warn(
             f"Training stopped at step {step}, before the schedule's end_step {end}: sparsity "
-            f"is {sparsity:.3f}.",
-            stacklevel=2,
+            f"is {sparsity:.3f}."
         )

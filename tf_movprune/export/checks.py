@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import pathlib
-import warnings
 from typing import Any
 
 from tf_movprune.core.arguments import check_boolean, check_number
 from tf_movprune.core.inference import Inference
+from tf_movprune.core.user_warnings import warn
 
 _SUFFIXES = {
     ".tflite": "export_tflite",
@@ -58,9 +58,8 @@ def warn_of_constants(inference: Inference) -> None:
     """Warns of arguments of the model's call that a file does not take."""
     if inference.constants:
         listed = ", ".join(f"{name}={value!r}" for name, value in inference.constants.items())
-        warnings.warn(
+        warn(
             f"The file is of {inference.name!r} called with the defaults {listed}. If it was "
             "called with tensors instead, or with other values, pass inputs=... with an array for "
-            "each argument that the file is to take, by the name of the argument.",
-            stacklevel=3,
+            "each argument that the file is to take, by the name of the argument."
         )

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_movprune.core.inference import Inference
+from tf_movprune.core.user_warnings import warn
 
 _WITHOUT_STRINGS = (
     "Do so before LiteRT is called, and export a model of the layers behind it; or use "
@@ -128,10 +129,9 @@ def check_runtime() -> None:
                 f"{name}, in which the file is run and compared with the model. Install it, or "
                 "pass verify=False."
             ) from error
-        warnings.warn(
+        warn(
             f"{name}: the file is compared in TensorFlow's own interpreter, which later releases "
-            "will not have.",
-            stacklevel=3,
+            "will not have."
         )
 
 

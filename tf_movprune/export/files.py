@@ -9,8 +9,9 @@ import os
 import pathlib
 import shutil
 import uuid
-import warnings
 from collections.abc import Iterator
+
+from tf_movprune.core.user_warnings import warn
 
 _AT_FDCWD = -100  # paths are relative to the working directory
 _RENAME_EXCHANGE = 2
@@ -129,4 +130,4 @@ def _remove(path: pathlib.Path) -> None:
         else:
             path.unlink(missing_ok=True)
     except OSError as error:
-        warnings.warn(f"Could not remove {str(path)!r}: {error}. Delete it.", stacklevel=4)
+        warn(f"Could not remove {str(path)!r}: {error}. Delete it.")

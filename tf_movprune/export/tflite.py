@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 
 from tf_movprune.core.arguments import check_boolean, check_choice
 from tf_movprune.core.inference import IfOpen
+from tf_movprune.core.user_warnings import warn
 from tf_movprune.core.wording import counted
 from tf_movprune.export.checks import check_path, check_verification, warn_of_constants
 from tf_movprune.export.conversion import check_convertible, check_runtime, convert, run_file
@@ -176,11 +176,10 @@ def _warn_if_dense(
             remedy += "; or pass quantization=None for blocks of 4"
     sparsest = sorted(matrices, key=lambda matrix: -_found(matrix, sparse_storage)[0])[:3]
     found = [f"{m.name!r} has {_found(m, sparse_storage)[1]}" for m in sparsest]
-    warnings.warn(
+    warn(
         f"sparse_storage={sparse_storage!r} found no matrix that is sparse enough{left_out}: all "
         f"are stored dense. {needed}. {', '.join(found) or 'There is no matrix'}. "
-        f"{remedy}{'; or try shrink=False' if gone else ''}.",
-        stacklevel=3,
+        f"{remedy}{'; or try shrink=False' if gone else ''}."
     )
 
 

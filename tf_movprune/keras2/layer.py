@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import warnings
 import weakref
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -29,6 +28,7 @@ from tf_movprune.core.saved_settings import (
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.training_guard import TrainingGuard, mode_of, resolve_mode
+from tf_movprune.core.user_warnings import warn
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import (
     Layer,
@@ -445,7 +445,7 @@ def _heard_in_saved_models() -> Iterator[None]:
         yield
     except Exception as error:
         if compat.is_saving():
-            warnings.warn(f"A pruned layer is loaded without its class. {error}", stacklevel=2)
+            warn(f"A pruned layer is loaded without its class. {error}")
         raise
 
 

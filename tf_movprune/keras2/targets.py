@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import tensorflow as tf
 from tf_movprune.core.blocks import check_blocks
 from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.settings import Settings, resolve
+from tf_movprune.core.user_warnings import warn
 from tf_movprune.keras2 import hugging_face, left_out
 from tf_movprune.keras2.compat import Layer, PruningPolicy, keras
 from tf_movprune.keras2.kernel_attributes import prunable_weights
@@ -125,16 +125,15 @@ def _named(model: Layer) -> str:
 def _warn_of_default(tree: LayerTree, chosen: Mapping[str, Layer], outputs: Outputs) -> None:
     name = _named(tree.root)
     if outputs.guessed is not None and outputs.guessed not in chosen:
-        warnings.warn(
+        warn(
             f"{outputs.guessed} is taken for the output layer of {name} and stays dense, as the "
             f"last of its layers, because the model cannot be traced: {outputs.reason}. Call the "
             "model once on example inputs before pruning, so that its outputs can be followed; or "
-            "choose layers with a pruning_policy or patterns.",
-            stacklevel=5,
+            "choose layers with a pruning_policy or patterns."
         )
     note = left_out.describe(tree, chosen.values(), outputs)
     if note:
-        warnings.warn(f"The default choice for {name} {note}", stacklevel=5)
+        warn(f"The default choice for {name} {note}")
 
 
 def _nothing_to_prune(

@@ -7,7 +7,6 @@ import importlib
 import json
 import os
 import pathlib
-import warnings
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -24,6 +23,7 @@ from tf_movprune.core.empty_units import (
     warn_of_nothing_removed,
 )
 from tf_movprune.core.granularity import HEADS
+from tf_movprune.core.user_warnings import warn
 from tf_movprune.core.wording import listed
 from tf_movprune.keras3 import compat, keras_hub
 from tf_movprune.keras3.attention import can_lose_heads, fit_attention
@@ -96,10 +96,9 @@ def _warn_of_heads_that_stay(model: keras.Model) -> None:
     units, _ = fold_empty_units(groups)
     paths = [unit.group.owner.path for unit in units if not unit.keeps_all]
     if paths:
-        warnings.warn(
+        warn(
             f"The empty heads of {listed(paths)} stay: these layers compute the position bias of "
-            "all heads, which the layers after them take.",
-            stacklevel=4,
+            "all heads, which the layers after them take."
         )
 
 
@@ -142,11 +141,10 @@ def _fitting(
             "and it was left as it is. Does its code read the sizes of layers, or their weights?"
         )
     names = listed(repr((group.owner or group.sources[0]).name) for group in stay)
-    warnings.warn(
+    warn(
         f"The empty heads and neurons of {names} stay: without them {model.name!r} would give "
         "other outputs or fail, as something besides the layers that follow counts on them, such "
-        "as a function in a Lambda layer, or an attention mask with an axis of heads.",
-        stacklevel=4,
+        "as a function in a Lambda layer, or an attention mask with an axis of heads."
     )
     return units, weights
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
 
+from tf_movprune.core.user_warnings import warn
 from tf_movprune.keras3.compat import AttentionNames, Layer, all_layers
 
 
@@ -85,10 +85,9 @@ def load_preset(path: str | os.PathLike[str], cls: Any) -> Any:
     if not issubclass(saved, cls):
         if cls.backbone_cls is None or not issubclass(backbone, cls.backbone_cls):
             raise _of_another_class(path, saved, cls)
-        warnings.warn(
+        warn(
             f"{path} holds a {_name(saved)}. {cls.__name__} has its backbone, and all other "
-            "weights are new and random: train it, or load the model without model_class.",
-            stacklevel=4,
+            "weights are new and random: train it, or load the model without model_class."
         )
     return loader.load_task(cls, True, True)
 

@@ -7,13 +7,13 @@ If it cannot be traced, the last of its layers is taken for the output layer.
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from tf_movprune.core.data_flow import DataFlow, resources
+from tf_movprune.core.user_warnings import warn
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.kernel_places import is_prunable, kernel_places
@@ -48,11 +48,10 @@ def find_outputs(model: Layer) -> Outputs:
     if len(prunable) < 2:
         return Outputs()
     path, layer = list(prunable.items())[-1]
-    warnings.warn(
+    warn(
         f"{path} is taken for the output layer of {type(model).__name__} {model.name!r} and stays "
         f"dense, as the last of its layers, because the model cannot be traced: {reason}. Choose "
-        "layers with a pruning_policy or patterns, if it is another.",
-        stacklevel=6,
+        "layers with a pruning_policy or patterns, if it is another."
     )
     return Outputs(frozenset([id(layer)]))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.kernel_holders import check_only_holders
 from tf_movprune.core.matrix_layout import matrix_shape
 from tf_movprune.core.settings import Settings, resolve
+from tf_movprune.core.user_warnings import warn
 from tf_movprune.keras3 import compat, left_out
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.keras_hub import inside_blocks, is_backbone
@@ -66,7 +66,7 @@ def choose(
         check_layer(path, layer)
     _check_blocks(chosen, settings)
     if note and targets.keys() <= chosen.keys():
-        warnings.warn(f"The default choice for {_named(model)} {note}", stacklevel=4)
+        warn(f"The default choice for {_named(model)} {note}")
     return chosen, settings
 
 
