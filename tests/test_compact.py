@@ -1,10 +1,13 @@
 """Tests of `compact` on models of either Keras."""
 
+import warnings
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import tf_movprune
+from tf_movprune.core.empty_units import Matrix
 
 TOLERANCE = 1e-5
 X = np.random.RandomState(0).standard_normal([4, 8]).astype("float32")
@@ -287,3 +290,12 @@ def test_multiple_of_is_a_positive_integer(keras, multiple_of, error):
     with pytest.raises(error, match="multiple_of must be"):
         tf_movprune.compact(model, multiple_of=multiple_of)
     assert widths(model) == [12, 10, 3]
+
+
+def test_kernels_are_read_without_a_warning_of_numpy(keras):
+    layer = keras.layers.Dense(2)
+    layer.build([None, 3])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        matrix = Matrix(layer)
+    assert matrix.kernel.flags.writeable and matrix.is_that_of(layer)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Protocol
 
 import numpy as np
+import tensorflow as tf
 
 from tf_movprune.core.granularity import NEURONS, Units
 from tf_movprune.core.matrix_layout import layout_of
@@ -21,10 +22,10 @@ class Matrix:
 
     def __init__(self, layer: Any):
         self._axes = layout_of(layer).axes
-        kernel = np.array(layer.kernel)
+        kernel = _array(layer.kernel)
         shape = layout_of(layer).shape(kernel.shape)
         self.kernel = np.ascontiguousarray(kernel.transpose(self._axes).reshape(shape))
-        self.bias = None if layer.bias is None else np.array(layer.bias).reshape(-1)
+        self.bias = None if layer.bias is None else _array(layer.bias).reshape(-1)
 
     @property
     def offsets(self) -> np.ndarray:
@@ -57,6 +58,11 @@ class Matrix:
         if self.bias is None or other.bias is None:
             return same_kernel
         return same_kernel and np.array_equal(self.bias, other.bias)
+
+
+def _array(variable: Any) -> np.ndarray:
+    """A copy of a variable. NumPy warns of Keras's if it is to copy them itself."""
+    return np.array(tf.convert_to_tensor(variable))
 
 
 class Group(Protocol):
