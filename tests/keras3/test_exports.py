@@ -129,6 +129,13 @@ def test_more_tokens_than_positions(tmp_path):
         assert inference_of(model, length, 1).input_shapes["token_ids"] == (1, 40)
 
 
+def test_the_output_of_a_causal_lm_is_called_logits():
+    backbone = keras_hub.models.GPT2Backbone(99, 1, 2, 8, 8, max_sequence_length=16)
+    model = keras_hub.models.GPT2CausalLM(backbone, preprocessor=None)
+    (outputs,) = inference_of(model, 4, 1).concrete.structured_outputs.items()
+    assert outputs[0] == "logits" and outputs[1].shape == (1, 4, 99)
+
+
 # ---- formats
 
 

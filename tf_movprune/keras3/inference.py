@@ -49,6 +49,8 @@ def inference_of(
         sequence_length = within_positions(sequence_length, positions, model.name)
     specs = fixed_specs(model.name, call.specs, sequence_length, batch_size)
     output_names = compat.output_names(model) if compat.runs_its_graph(model) else None
+    if output_names is not None and len(output_names) == 1 and keras_hub.is_causal_lm(model):
+        output_names = ["logits"]  # of its graph it is that of the embedding of tokens, reversed
 
     @tf.autograph.experimental.do_not_convert
     def function(*tensors: tf.Tensor) -> dict[str, tf.Tensor]:

@@ -23,6 +23,11 @@ def is_task(cls: type) -> bool:
     return _is_of_class(cls, "Task")
 
 
+def is_causal_lm(model: Any) -> bool:
+    """Returns whether a model is a task whose output is the logits of tokens."""
+    return _is_of_class(type(model), "CausalLM")
+
+
 def inside_blocks(model: Layer, layers: Mapping[str, Layer]) -> dict[str, Layer]:
     """The layers inside composite layers of backbones; none that stands in a graph itself.
 
