@@ -117,7 +117,7 @@ def detach(layer: Layer) -> None:
     """Makes a pruned layer the plain layer that it was. Its kernels stay as they are."""
     state = vars(layer).pop(STATE)
     state.usage.end_watch()
-    for owner, _ in by_owner([place for place, _ in state.places]):
+    for owner, _ in by_owner([masked.place for masked in state.places]):
         compat.hold_nothing_else_in_checkpoints(owner)
     allow_changes(layer)
     with compat.open_to_changes(layer):
