@@ -71,7 +71,7 @@ def evaluate(distiller, *data, **kwargs):
 # ---- losses
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_total_is_the_sum_of_its_parts(keras, jit_compile):
     student = classifier(keras, kernel_regularizer=keras.regularizers.L2(0.1))
     teacher = classifier(keras, 4)

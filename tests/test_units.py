@@ -124,7 +124,8 @@ def test_both_shells_train_alike(kind):
 
 
 @pytest.mark.parametrize(
-    "method", ["hard", "soft", pytest.param("global", marks=pytest.mark.slow), "magnitude"]
+    "method",
+    ["hard", *(pytest.param(m, marks=pytest.mark.slow) for m in ("soft", "global", "magnitude"))],
 )
 @pytest.mark.parametrize("kind", MODELS)
 def test_training_stripping_and_compacting(keras, kind, method):

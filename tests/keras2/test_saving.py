@@ -704,7 +704,15 @@ WITH_CALLS_OF_THEIR_OWN = {
 }
 
 
-@pytest.mark.parametrize("name", WITH_CALLS_OF_THEIR_OWN)
+@pytest.mark.parametrize(
+    "name",
+    ["traced", "LSTM"]
+    + [
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in WITH_CALLS_OF_THEIR_OWN
+        if name not in ("traced", "LSTM")
+    ],
+)
 def test_layers_whose_call_is_no_plain_method_in_saved_models(name, tmp_path):
     layer = WITH_CALLS_OF_THEIR_OWN[name]()
     model = keras.Sequential([keras.Input([5, 8]), layer, keras.layers.Dense(2)])

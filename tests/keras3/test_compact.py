@@ -164,6 +164,7 @@ def test_heads_come_back_after_an_export(family):
         assert_same(model, inputs, expected, 0)
 
 
+@pytest.mark.slow
 def test_heads_whose_bias_other_layers_take_stay_and_are_named(tmp_path):
     model = backbone("T5")
     draw(model)
@@ -264,11 +265,11 @@ def test_classifiers_are_saved_trained_and_exported(family, tmp_path):
     "name, family",
     [
         ("GPT2CausalLM", "GPT2"),
-        ("OPTCausalLM", "OPT"),
         ("LlamaCausalLM", "Llama"),
-        ("GemmaCausalLM", "Gemma"),
-        ("Gemma3CausalLM", "Gemma3"),
-        ("Qwen3CausalLM", "Qwen3"),
+        *(
+            pytest.param(f"{family}CausalLM", family, marks=pytest.mark.slow)
+            for family in ("OPT", "Gemma", "Gemma3", "Qwen3")
+        ),
     ],
 )
 def test_generation_with_caches(name, family, tmp_path):
