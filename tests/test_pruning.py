@@ -432,6 +432,35 @@ def test_training_without_a_mode_draws_noise_and_needs_the_callback(keras, how):
     assert without_noise[0] == without_noise[1]
 
 
+@pytest.mark.parametrize("run_eagerly", [True, False])
+def test_a_train_step_may_call_its_model_by_any_name(run_eagerly):
+    keras = keras_of("keras")
+
+    class Outer(keras.Model):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def call(self, x):
+            return self.inner(x)
+
+        def train_step(model, data):  # noqa: N805
+            x, _ = data
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(model(x) ** 2)
+            variables = model.trainable_variables
+            model.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+            return {"loss": loss}
+
+    inner = without_a_mode(keras, keras.layers.Dense(8))
+    model = Outer(inner)
+    model(X)
+    prune(inner, {"layer": RAMP})
+    model.compile("sgd", run_eagerly=run_eagerly)
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+        model.fit(X, Y, verbose=0)
+
+
 @pytest.mark.parametrize("mode", [True, False])
 def test_recomputed_gradients_are_those_of_the_same_noise(keras, mode):
     class Net(keras.Model):
