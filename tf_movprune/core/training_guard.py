@@ -17,17 +17,18 @@ def mode_of(training: Any) -> Any:
     return training if value is None else bool(value)
 
 
-def resolve_mode(told: Any, outermost: Any, is_open: bool) -> Any:
+def resolve_mode(told: Any, outermost: Any, takes_steps: bool) -> Any:
     """Returns whether a call of a pruned layer is part of a training step.
 
     A layer may be told to be in training mode although the model is evaluated, such as one whose
-    dropout estimates uncertainty: then masks are as in evaluation. If nobody tells, steps are those
-    that a gradient tape records while masks are refreshed.
+    dropout estimates uncertainty: then masks are as in evaluation. If nobody tells the outermost
+    call, a gradient tape has to record the layer's, and either that is told or steps are taken.
 
     Args:
       told: the mode of the layer's call: a bool of any kind, a tensor, or None.
       outermost: the mode that the outermost call was given.
-      is_open: whether the guard of the layer is open.
+      takes_steps: whether steps are taken, if nobody tells: the guard of the layer is open, or, in
+        Keras 3, the train step of a model runs.
 
     Returns:
       True or False; a bool tensor, if its value is not known yet.
@@ -37,7 +38,7 @@ def resolve_mode(told: Any, outermost: Any, is_open: bool) -> Any:
         if tf.is_tensor(told) or not told:
             return told
     if outermost is None:
-        return could_possibly_record() and (bool(told) or is_open)
+        return could_possibly_record() and (bool(told) or takes_steps)
     outermost = mode_of(outermost)
     return bool(told) and (tf.is_tensor(outermost) or outermost)
 
