@@ -102,7 +102,9 @@ class TrainingGuard:
             raise RuntimeError(
                 f"The pruned layer {self._name!r} is being trained, but nothing refreshes its "
                 "masks. Add tf_movprune.UpdatePruningStep() to the callbacks of fit, or call "
-                "tf_movprune.update_masks(model, step) before each step of your own loop."
+                "tf_movprune.update_masks(model, step) before each step of your own loop. If it is "
+                "not to be trained, such as a teacher, call it with training=False, or call what "
+                "tf_movprune.strip_pruning returns."
             )
 
     def _check_not_folded(self) -> None:
