@@ -432,6 +432,33 @@ def test_training_without_a_mode_draws_noise_and_needs_the_callback(keras, how):
     assert without_noise[0] == without_noise[1]
 
 
+def test_fit_of_an_outer_model_needs_more_than_one_update_before_it(keras):
+    class Refreshing(keras.Model):
+        def train_step(self, data):
+            tf_movprune.update_masks(inner, self.optimizer.iterations)
+            return super().train_step(data)
+
+    def compiled(cls):
+        x = keras.Input([8])
+        model = cls(x, inner(x))
+        model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+        return model
+
+    class EachBatch(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            tf_movprune.update_masks(inner, batch)
+
+    inner = prune(mlp(keras))
+    data = X, X[:, :3]
+    compiled(Refreshing).fit(*data, 8, 2, verbose=0)
+    compiled(keras.Model).fit(*data, 8, verbose=0, callbacks=[EachBatch()])
+    for step in range(2):
+        refresh(inner, step)
+        compiled(keras.Model).train_on_batch(*data)
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+        compiled(keras.Model).fit(*data, verbose=0)
+
+
 @pytest.mark.parametrize("run_eagerly", [True, False])
 def test_a_train_step_may_call_its_model_by_any_name(run_eagerly):
     keras = keras_of("keras")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -63,6 +64,7 @@ class TrainingGuard:
         self._name = name
         self._is_open = False
         self._is_open_once = False
+        self._is_opened_before_fit = False
         self._is_folded = False
         self.has_refused = False
 
@@ -85,6 +87,7 @@ class TrainingGuard:
         """Opens or closes the guard for the steps to come, or opens it for one."""
         self._check_not_folded()
         self._is_open, self._is_open_once = value, value and once
+        self._is_opened_before_fit = value and once and _model_in_fit() is None
 
     def end_step(self) -> None:
         """Closes the guard if it was open for one step."""
@@ -97,7 +100,9 @@ class TrainingGuard:
     def check(self) -> None:
         """Raises RuntimeError if nothing refreshes the masks, or they are in the weights."""
         self._check_not_folded()
-        self.has_refused = not self._is_open
+        self.has_refused = not self._is_open or (
+            self._is_opened_before_fit and _never_closes(_model_in_fit())
+        )
         if self.has_refused:
             raise RuntimeError(
                 f"The pruned layer {self._name!r} is being trained, but nothing refreshes its "
@@ -114,6 +119,24 @@ class TrainingGuard:
                 "tf_movprune.strip_pruning wrote its masks into the weights. Prune a fresh model "
                 "in the same way, and load weights into it that were saved before."
             )
+
+
+def _model_in_fit() -> Any:
+    """The model whose `fit` runs at the moment, the innermost one; None outside of all."""
+    for frame, _ in traceback.walk_stack(None):
+        if frame.f_code.co_name == "fit" and frame.f_code.co_argcount:
+            model = frame.f_locals.get(frame.f_code.co_varnames[0])
+            if hasattr(model, "train_function"):
+                return model
+    return None
+
+
+def _never_closes(model: Any) -> bool:
+    """Returns whether no step of a model's `fit` ends the steps that one update allows.
+
+    It is a model around the pruned one, which was not pruned itself and has no callback.
+    """
+    return model is not None and not isinstance(model.train_function, GuardedTrainFunction)
 
 
 class GuardedTrainFunction:
