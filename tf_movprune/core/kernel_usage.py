@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager.record import could_possibly_record
 
 from tf_movprune.core.training_guard import TrainingGuard
@@ -59,6 +60,8 @@ class KernelUsage(abc.ABC):
         self.owner = weakref.ref(owner)
         self.was_called = False
         self._last_mode: Any = None
+        self._recorded_modes: set[bool] = set()
+        self._was_recomputed = False
         self._sum_at_update: float | None = None
         self._names: list[str] = []
         self._reached: set[str] = set()
@@ -83,14 +86,33 @@ class KernelUsage(abc.ABC):
         """The value of `training` for a call of the layer.
 
         A gradient that computes the layer anew, as `tf.recompute_grad` does, calls it in no mode:
-        it has to draw the noise of the last call.
+        it has to draw the noise of the last call that it may be of.
 
         Args:
           training: the value that Keras knows.
+
+        Raises:
+          ValueError: a gradient computes the layer anew that a tape recorded in both modes.
         """
         if not _GRADIENTS.isdisjoint(_callers()):
+            self._was_recomputed = True
+            if len(self._recorded_modes) > 1:
+                raise ValueError(
+                    f"The pruned layer {self.layer!r} was called with training=True and with "
+                    "training=False before a gradient that computes it anew, which cannot know "
+                    "whether to draw noise. Call it in one mode within a tape, or leave "
+                    "tf.recompute_grad out."
+                )
             return self._last_mode
-        self._last_mode = None if tf.is_tensor(training) else training
+        is_recorded = _is_recorded()
+        if is_recorded:
+            if self._was_recomputed:
+                self._recorded_modes.clear()
+            self._was_recomputed = False
+            if not tf.is_tensor(training):
+                self._recorded_modes.add(bool(training))
+        if is_recorded or not tf.executing_eagerly():
+            self._last_mode = None if tf.is_tensor(training) else training
         return training
 
     def forget(self) -> None:
@@ -228,6 +250,17 @@ def own_reads() -> Iterator[None]:
         yield
     finally:
         _own.depth -= 1
+
+
+def _is_recorded() -> bool:
+    """Returns whether a tape records what is computed, or what `tf.recompute_grad` wraps around."""
+    if could_possibly_record() or _RECOMPUTED not in _callers():
+        return could_possibly_record()
+    pywrap_tfe.TFE_Py_TapeSetRestartOnThread()  # tapes are paused, which hides whether any is there
+    try:
+        return could_possibly_record()
+    finally:
+        pywrap_tfe.TFE_Py_TapeSetStopOnThread()
 
 
 def is_recomputed() -> bool:
