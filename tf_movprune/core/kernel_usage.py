@@ -59,6 +59,7 @@ class KernelUsage(abc.ABC):
         self._guard = guard
         self.owner = weakref.ref(owner)
         self.was_called = False
+        self.may_have_trained = False
         self._last_mode: Any = None
         self._recorded_modes: set[bool] = set()
         self._was_recomputed = False
@@ -117,7 +118,7 @@ class KernelUsage(abc.ABC):
 
     def forget(self) -> None:
         """Forgets calls and gradients, before the training step is traced anew."""
-        self.was_called = False
+        self.was_called = self.may_have_trained = False
         self._reached.clear()
 
     def end_watch(self) -> None:
@@ -169,6 +170,8 @@ class KernelUsage(abc.ABC):
     def watched(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The masked kernels of a call, from which gradients are noted."""
         self.was_called = True
+        # What no tape records trains nothing, but in graphs, which may get gradients otherwise.
+        self.may_have_trained |= not tf.executing_eagerly() or _is_recorded()
         return [self._noting(name, tensor) for name, tensor in zip(self._names, tensors)]
 
     def _noting(self, name: str, tensor: tf.Tensor) -> tf.Tensor:
@@ -183,8 +186,8 @@ class KernelUsage(abc.ABC):
         return noting(tensor)
 
     def was_passed_by(self, weight: tf.Variable) -> bool:
-        """Returns whether a weight was trained since the last time, and the layer never called."""
-        if self.was_called:
+        """Returns whether a weight was trained since the last time, and the layer in no step."""
+        if self.may_have_trained:
             return False
         before, self._sum_at_update = self._sum_at_update, float(tf.reduce_sum(weight))
         return before is not None and before != self._sum_at_update
