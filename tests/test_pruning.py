@@ -432,13 +432,70 @@ def test_training_without_a_mode_draws_noise_and_needs_the_callback(keras, how):
     assert without_noise[0] == without_noise[1]
 
 
-@pytest.mark.parametrize("mode", [True, False])
-def test_recomputed_gradients_are_those_of_the_same_noise(keras, mode):
+def test_fit_of_an_outer_model_needs_more_than_one_update_before_it(keras):
+    class Refreshing(keras.Model):
+        def train_step(self, data):
+            tf_movprune.update_masks(inner, self.optimizer.iterations)
+            return super().train_step(data)
+
+    def compiled(cls):
+        x = keras.Input([8])
+        model = cls(x, inner(x))
+        model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+        return model
+
+    class EachBatch(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            tf_movprune.update_masks(inner, batch)
+
+    inner = prune(mlp(keras))
+    data = X, X[:, :3]
+    compiled(Refreshing).fit(*data, 8, 2, verbose=0)
+    compiled(keras.Model).fit(*data, 8, verbose=0, callbacks=[EachBatch()])
+    for step in range(2):
+        refresh(inner, step)
+        compiled(keras.Model).train_on_batch(*data)
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+        compiled(keras.Model).fit(*data, verbose=0)
+
+
+@pytest.mark.parametrize("run_eagerly", [True, False])
+def test_a_train_step_may_call_its_model_by_any_name(run_eagerly):
+    keras = keras_of("keras")
+
+    class Outer(keras.Model):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def call(self, x):
+            return self.inner(x)
+
+        def train_step(model, data):  # noqa: N805
+            x, _ = data
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(model(x) ** 2)
+            variables = model.trainable_variables
+            model.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+            return {"loss": loss}
+
+    inner = without_a_mode(keras, keras.layers.Dense(8))
+    model = Outer(inner)
+    model(X)
+    prune(inner, {"layer": RAMP})
+    model.compile("sgd", run_eagerly=run_eagerly)
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+        model.fit(X, Y, verbose=0)
+
+
+def recomputing(keras):
+    """A model with gates that computes its layer anew in gradients, if its attribute says so."""
+
     class Net(keras.Model):
         def __init__(self):
             super().__init__()
             self.hidden = keras.layers.Dense(8)
-            self.is_recomputed = False
+            self.is_recomputed = True
 
         def call(self, x, training=False):
             hidden = tf.recompute_grad(self.hidden) if self.is_recomputed else self.hidden
@@ -448,12 +505,36 @@ def test_recomputed_gradients_are_those_of_the_same_noise(keras, mode):
     model(X)
     model = prune(model, {"hidden": None}, L0(final_lambda=0.0))
     refresh(model, 0)
+    return model
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_recomputed_gradients_are_those_of_the_same_noise(keras, mode):
+    model = recomputing(keras)
     score = kernels(model)[0].scores
     found = []
     for model.is_recomputed in (False, True):
         grads = gradients(model, lambda model: tf.reduce_sum(model(X, training=mode) ** 2))
         found.append(grads[id(score)])
     np.testing.assert_allclose(found[1], found[0], rtol=1e-5)
+
+
+def test_recomputed_gradients_of_two_modes_are_refused(keras):
+    model = recomputing(keras)
+
+    def gradient(*modes, evaluates=False):
+        with tf.GradientTape() as tape:
+            loss = sum(tf.reduce_sum(model(X, training=mode) ** 2) for mode in modes)
+        if evaluates:  # which no tape records
+            model(X, training=False)
+        return tape.gradient(loss, kernels(model)[0].scores)
+
+    expected = gradient(True)
+    np.testing.assert_array_equal(gradient(True, evaluates=True), expected)
+    for modes in [(True, False), (False, True)]:
+        with pytest.raises(ValueError, match=r"leave tf\.recompute_grad out"):
+            gradient(*modes)
+    np.testing.assert_array_equal(gradient(True), expected)
 
 
 @pytest.mark.parametrize("mode", [None, False])
@@ -1011,12 +1092,12 @@ def test_a_step_that_was_traced_before_pruning_is_warned_of(keras):
     step()
     pruned = prune(model)
     refresh(pruned, 1)
+    next(iter(tf_movprune.pruned_layers(pruned).values()))(X)  # trains nothing
     step()
     with pytest.warns(
         UserWarning, match=r"trained without calling its pruned layers.*tf\.function"
     ):
         refresh(pruned, 2)
-    next(iter(tf_movprune.pruned_layers(pruned).values()))(X)
     refresh(pruned, 6)
     with pytest.warns(UserWarning, match=r"without calling its pruned layers second: their masks"):
         tf_movprune.strip_pruning(pruned)

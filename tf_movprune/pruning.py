@@ -147,7 +147,7 @@ def update_masks(model: Any, step: Any, *, force: bool = False) -> Any:
       TypeError: `step` is not an integer.
       ValueError: nothing in the model is pruned, the model is not built, or `step` is negative.
 
-    Warns if the weights of a tf_keras model were trained before any pruned layer was called.
+    Warns if the weights of a model were trained before a step called any pruned layer.
     """
     return module_for(model, "callbacks").update_masks(model, step, force=force)
 

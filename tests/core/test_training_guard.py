@@ -60,6 +60,11 @@ def test_a_guard_is_closed_for_good_once_masks_are_in_the_weights():
             use()
 
 
+def test_a_refusal_names_what_to_do_with_a_teacher():
+    with pytest.raises(RuntimeError, match="such as a teacher, call it with training=False"):
+        TrainingGuard("b").check()
+
+
 # ---- train functions
 
 

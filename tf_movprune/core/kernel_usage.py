@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager.record import could_possibly_record
 
 from tf_movprune.core.training_guard import TrainingGuard
@@ -58,7 +59,10 @@ class KernelUsage(abc.ABC):
         self._guard = guard
         self.owner = weakref.ref(owner)
         self.was_called = False
+        self.may_have_trained = False
         self._last_mode: Any = None
+        self._recorded_modes: set[bool] = set()
+        self._was_recomputed = False
         self._sum_at_update: float | None = None
         self._names: list[str] = []
         self._reached: set[str] = set()
@@ -83,19 +87,38 @@ class KernelUsage(abc.ABC):
         """The value of `training` for a call of the layer.
 
         A gradient that computes the layer anew, as `tf.recompute_grad` does, calls it in no mode:
-        it has to draw the noise of the last call.
+        it has to draw the noise of the last call that it may be of.
 
         Args:
           training: the value that Keras knows.
+
+        Raises:
+          ValueError: a gradient computes the layer anew that a tape recorded in both modes.
         """
         if not _GRADIENTS.isdisjoint(_callers()):
+            self._was_recomputed = True
+            if len(self._recorded_modes) > 1:
+                raise ValueError(
+                    f"The pruned layer {self.layer!r} was called with training=True and with "
+                    "training=False before a gradient that computes it anew, which cannot know "
+                    "whether to draw noise. Call it in one mode within a tape, or leave "
+                    "tf.recompute_grad out."
+                )
             return self._last_mode
-        self._last_mode = None if tf.is_tensor(training) else training
+        is_recorded = _is_recorded()
+        if is_recorded:
+            if self._was_recomputed:
+                self._recorded_modes.clear()
+            self._was_recomputed = False
+            if not tf.is_tensor(training):
+                self._recorded_modes.add(bool(training))
+        if is_recorded or not tf.executing_eagerly():
+            self._last_mode = None if tf.is_tensor(training) else training
         return training
 
     def forget(self) -> None:
         """Forgets calls and gradients, before the training step is traced anew."""
-        self.was_called = False
+        self.was_called = self.may_have_trained = False
         self._reached.clear()
 
     def end_watch(self) -> None:
@@ -147,6 +170,8 @@ class KernelUsage(abc.ABC):
     def watched(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The masked kernels of a call, from which gradients are noted."""
         self.was_called = True
+        # What no tape records trains nothing, but in graphs, which may get gradients otherwise.
+        self.may_have_trained |= not tf.executing_eagerly() or _is_recorded()
         return [self._noting(name, tensor) for name, tensor in zip(self._names, tensors)]
 
     def _noting(self, name: str, tensor: tf.Tensor) -> tf.Tensor:
@@ -161,8 +186,8 @@ class KernelUsage(abc.ABC):
         return noting(tensor)
 
     def was_passed_by(self, weight: tf.Variable) -> bool:
-        """Returns whether a weight was trained since the last time, and the layer never called."""
-        if self.was_called:
+        """Returns whether a weight was trained since the last time, and the layer in no step."""
+        if self.may_have_trained:
             return False
         before, self._sum_at_update = self._sum_at_update, float(tf.reduce_sum(weight))
         return before is not None and before != self._sum_at_update
@@ -228,6 +253,17 @@ def own_reads() -> Iterator[None]:
         yield
     finally:
         _own.depth -= 1
+
+
+def _is_recorded() -> bool:
+    """Returns whether a tape records what is computed, or what `tf.recompute_grad` wraps around."""
+    if could_possibly_record() or _RECOMPUTED not in _callers():
+        return could_possibly_record()
+    pywrap_tfe.TFE_Py_TapeSetRestartOnThread()  # tapes are paused, which hides whether any is there
+    try:
+        return could_possibly_record()
+    finally:
+        pywrap_tfe.TFE_Py_TapeSetStopOnThread()
 
 
 def is_recomputed() -> bool:

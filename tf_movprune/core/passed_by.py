@@ -19,7 +19,7 @@ def warn_if_not_called(name: str, usages: Sequence[KernelUsage], weight: tf.Vari
       weight: a masked weight of the first of them.
     """
     first, *others = usages
-    if not any(usage.was_called for usage in others) and first.was_passed_by(weight):
+    if not any(usage.may_have_trained for usage in others) and first.was_passed_by(weight):
         warn(
             f"The weights of {name!r} were trained without calling its pruned layers: the masks "
             "have no effect. A function that was traced before pruning (tf.function) goes on "

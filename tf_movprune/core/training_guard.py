@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,17 +18,18 @@ def mode_of(training: Any) -> Any:
     return training if value is None else bool(value)
 
 
-def resolve_mode(told: Any, outermost: Any, is_open: bool) -> Any:
+def resolve_mode(told: Any, outermost: Any, takes_steps: bool) -> Any:
     """Returns whether a call of a pruned layer is part of a training step.
 
     A layer may be told to be in training mode although the model is evaluated, such as one whose
-    dropout estimates uncertainty: then masks are as in evaluation. If nobody tells, steps are those
-    that a gradient tape records while masks are refreshed.
+    dropout estimates uncertainty: then masks are as in evaluation. If nobody tells the outermost
+    call, a gradient tape has to record the layer's, and either that is told or steps are taken.
 
     Args:
       told: the mode of the layer's call: a bool of any kind, a tensor, or None.
       outermost: the mode that the outermost call was given.
-      is_open: whether the guard of the layer is open.
+      takes_steps: whether steps are taken, if nobody tells: the guard of the layer is open, or, in
+        Keras 3, the train step of a model runs.
 
     Returns:
       True or False; a bool tensor, if its value is not known yet.
@@ -37,7 +39,7 @@ def resolve_mode(told: Any, outermost: Any, is_open: bool) -> Any:
         if tf.is_tensor(told) or not told:
             return told
     if outermost is None:
-        return could_possibly_record() and (bool(told) or is_open)
+        return could_possibly_record() and (bool(told) or takes_steps)
     outermost = mode_of(outermost)
     return bool(told) and (tf.is_tensor(outermost) or outermost)
 
@@ -62,6 +64,7 @@ class TrainingGuard:
         self._name = name
         self._is_open = False
         self._is_open_once = False
+        self._is_opened_before_fit = False
         self._is_folded = False
         self.has_refused = False
 
@@ -84,6 +87,7 @@ class TrainingGuard:
         """Opens or closes the guard for the steps to come, or opens it for one."""
         self._check_not_folded()
         self._is_open, self._is_open_once = value, value and once
+        self._is_opened_before_fit = value and once and _model_in_fit() is None
 
     def end_step(self) -> None:
         """Closes the guard if it was open for one step."""
@@ -96,12 +100,16 @@ class TrainingGuard:
     def check(self) -> None:
         """Raises RuntimeError if nothing refreshes the masks, or they are in the weights."""
         self._check_not_folded()
-        self.has_refused = not self._is_open
+        self.has_refused = not self._is_open or (
+            self._is_opened_before_fit and _never_closes(_model_in_fit())
+        )
         if self.has_refused:
             raise RuntimeError(
                 f"The pruned layer {self._name!r} is being trained, but nothing refreshes its "
                 "masks. Add tf_movprune.UpdatePruningStep() to the callbacks of fit, or call "
-                "tf_movprune.update_masks(model, step) before each step of your own loop."
+                "tf_movprune.update_masks(model, step) before each step of your own loop. If it is "
+                "not to be trained, such as a teacher, call it with training=False, or call what "
+                "tf_movprune.strip_pruning returns."
             )
 
     def _check_not_folded(self) -> None:
@@ -111,6 +119,24 @@ class TrainingGuard:
                 "tf_movprune.strip_pruning wrote its masks into the weights. Prune a fresh model "
                 "in the same way, and load weights into it that were saved before."
             )
+
+
+def _model_in_fit() -> Any:
+    """The model whose `fit` runs at the moment, the innermost one; None outside of all."""
+    for frame, _ in traceback.walk_stack(None):
+        if frame.f_code.co_name == "fit" and frame.f_code.co_argcount:
+            model = frame.f_locals.get(frame.f_code.co_varnames[0])
+            if hasattr(model, "train_function"):
+                return model
+    return None
+
+
+def _never_closes(model: Any) -> bool:
+    """Returns whether no step of a model's `fit` ends the steps that one update allows.
+
+    It is a model around the pruned one, which was not pruned itself and has no callback.
+    """
+    return model is not None and not isinstance(model.train_function, GuardedTrainFunction)
 
 
 class GuardedTrainFunction:

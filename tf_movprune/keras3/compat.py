@@ -404,9 +404,11 @@ def calling_layer() -> Layer | None:
 
 def is_in_train_step() -> bool:
     """Returns whether the `train_step` of a model runs, or is traced, at the moment."""
+    steps = (f for f, _ in traceback.walk_stack(None) if f.f_code.co_name == "train_step")
     return any(
-        frame.f_code.co_name == "train_step" and isinstance(frame.f_locals.get("self"), keras.Model)
-        for frame, _ in traceback.walk_stack(None)
+        isinstance(frame.f_locals.get(name), keras.Model)
+        for frame in steps
+        for name in frame.f_code.co_varnames[:1]  # whatever its first argument is called
     )
 
 
