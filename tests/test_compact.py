@@ -2,6 +2,7 @@
 
 import warnings
 
+import keras as keras3
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -218,6 +219,57 @@ def test_neurons_stay_that_a_function_reads(keras):
         smaller = tf_movprune.compact(model)
     assert smaller.count_params() < size
     np.testing.assert_allclose(outputs_of(smaller, X), outputs, rtol=0, atol=TOLERANCE)
+
+
+def read_by_a_function(before, after):
+    """A Keras 3 model in which a function of a Lambda layer reads one that has empty neurons."""
+    read = keras3.layers.Dense(16, "relu", name="read")
+    layers = [read, keras3.layers.Dense(16, "relu"), keras3.layers.Dense(3)]
+    inputs, x = before()
+    outputs = keras3.Sequential(layers)(x)
+    read_outside = keras3.layers.Lambda(lambda x: 10 * read(x)[:, 6:9], name="function")(x)
+    model = keras3.Model(inputs, after(outputs + read_outside))
+    for layer in layers[:2]:
+        zero(layer, range(6), axis=1)
+    return model, read
+
+
+def test_neurons_stay_that_labels_hang_on():
+    def inputs():
+        return [keras3.Input([8])] * 2
+
+    for after in (lambda x: keras3.ops.argmax(x, -1), lambda x: x > 0.1):
+        model, read = read_by_a_function(inputs, after)
+        given = np.random.RandomState(0).standard_normal([64, 8]).astype("float32")
+        outputs = outputs_of(model, given)
+        with pytest.warns(UserWarning, match=r"empty heads and neurons of 'read'"):
+            tf_movprune.compact(model)
+        assert read.units == 16
+        np.testing.assert_array_equal(outputs_of(model, given), outputs)
+    model = chain(keras3, functional=True)
+    draw(model)
+    empty_some(model)
+    labels = keras3.Model(model.input, keras3.ops.argmax(model.output, -1))
+    assert widths(tf_movprune.compact(labels)) == [8, 9, 3]
+
+
+def test_code_of_users_is_named_where_outputs_cannot_be_compared():
+    def strings():
+        inputs = keras3.Input([8], dtype="string")
+        ids = keras3.layers.TextVectorization(vocabulary=["a"], output_sequence_length=8)
+        return inputs, keras3.ops.cast(ids(inputs[:, 0]), "float32")
+
+    def floats():
+        inputs = keras3.Input([8])
+        return inputs, inputs
+
+    def noisy(x):
+        return keras3.layers.Lambda(lambda x: x + tf.random.normal([3]), name="noise")(x)
+
+    message = r"were not compared: .* code of .*'function'.* may read"
+    for before, after in ((strings, lambda x: x), (floats, noisy)):
+        with pytest.warns(UserWarning, match=message):
+            tf_movprune.compact(read_by_a_function(before, after)[0])
 
 
 def test_functions_that_were_traced_before_compute_with_no_weights_of_before(keras):

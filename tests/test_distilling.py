@@ -344,11 +344,27 @@ def test_losses_that_take_probabilities(keras):
             distiller.compile("sgd", loss)
     with pytest.raises(ValueError, match=r"got BinaryCrossentropy.*Pass BinaryCrossentropy\(from"):
         distiller.compile("sgd", losses.BinaryCrossentropy())
-    for loss in ("kl_divergence", losses.KLDivergence()):
+    smooth = functools.partial(losses.categorical_crossentropy, label_smoothing=0.1)
+    with pytest.raises(ValueError, match=r"got categorical_c.*Pass CategoricalCrossentropy\(from"):
+        distiller.compile("sgd", smooth)
+    for loss in ("kl_divergence", losses.KLDivergence(), functools.partial(losses.kl_divergence)):
         with pytest.raises(ValueError, match=r"probabilities\. Apply tf\.nn\.softmax"):
             distiller.compile("sgd", loss)
+
+    class WithoutConfig(losses.Loss):
+        def call(self, y_true, y_pred):
+            return tf.reduce_mean(y_pred)
+
+        def get_config(self):
+            raise NotImplementedError
+
     function = functools.partial(losses.categorical_crossentropy, from_logits=True)
-    for loss in ("mse", function, {"start": losses.BinaryCrossentropy(from_logits=True)}):
+    for loss in (
+        "mse",
+        function,
+        WithoutConfig(),
+        {"start": losses.BinaryCrossentropy(from_logits=True)},
+    ):
         distiller.compile("sgd", loss)
 
 

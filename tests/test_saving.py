@@ -1,5 +1,6 @@
 """Files and checkpoints of pruned models of either Keras: right, or refused without a change."""
 
+import keras as keras3
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -291,3 +292,26 @@ def test_checkpoints_of_plain_and_pruned_models_are_kept_apart(keras, kind, tmp_
     np.testing.assert_array_equal(other(X), expected)
     through_checkpoint(tf_movprune.strip_pruning(pruned), plain, str(tmp_path / "stripped"))
     np.testing.assert_array_equal(plain(X), expected)
+
+
+def test_checkpoints_keep_cells_in_stacks_of_pruned_layers(tmp_path):
+    def stacked():
+        layers = keras3.layers
+        cells = [layers.LSTMCell(3), layers.StackedRNNCells([layers.GRUCell(3)])]
+        stack = layers.RNN(cells, name="stack")
+        return keras3.Sequential([keras3.Input([4, 2]), stack, layers.Dense(3)])
+
+    source, target = (
+        tf_movprune.prune_low_movement(stacked(), {"stack": RAMP}, Magnitude()) for _ in range(2)
+    )
+    tf_movprune.update_masks(source, 4)
+    through_checkpoint(source, target, str(tmp_path / "pruned"))
+    for value, expected in zip(target.weights, source.weights, strict=True):
+        np.testing.assert_array_equal(value, expected)
+    plain = stacked()
+    with pytest.raises(AssertionError):
+        through_checkpoint(source, plain, str(tmp_path / "to_plain"))
+    with pytest.raises(AssertionError):
+        through_checkpoint(plain, source, str(tmp_path / "plain"))
+    children = tf_movprune.strip_pruning(target).get_layer("stack").cell._trackable_children()
+    assert children == stacked().get_layer("stack").cell._trackable_children()

@@ -62,8 +62,22 @@ def test_loss_at_its_edges(mode):
 
 @pytest.mark.parametrize("temperature", [0, -1.0, float("inf")])
 def test_temperatures_out_of_range(temperature):
+    for given in (temperature, tf.constant(temperature, tf.float32)):
+        with pytest.raises(ValueError, match="temperature must be "):
+            distillation_loss(tf.zeros([2, 3]), tf.zeros([2, 3]), given)
+    in_graph = tf.function(lambda x: distillation_loss(x, x, tf.constant(float(temperature))))
     with pytest.raises(ValueError, match="temperature must be "):
-        distillation_loss(tf.zeros([2, 3]), tf.zeros([2, 3]), temperature)
+        in_graph(tf.zeros([2, 3]))
+
+
+def test_temperatures_of_which_a_run_knows_the_value():
+    logits = tf.constant([[0.0, 1.0, 2.0]])
+    loss = tf.function(lambda temperature: distillation_loss(logits, logits[:, ::-1], temperature))
+    expected = distillation_loss(logits, logits[:, ::-1], 2.0)
+    np.testing.assert_allclose(loss(tf.constant(2.0)), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        distillation_loss(logits, logits[:, ::-1], tf.Variable(2.0)), expected
+    )
 
 
 @pytest.mark.parametrize(

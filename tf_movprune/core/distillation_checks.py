@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import inspect
 from collections.abc import Callable, Collection
 from types import ModuleType
@@ -53,7 +55,8 @@ def check_takes_logits(loss: Any, losses: ModuleType) -> None:
     """
     for _, given in named_leaves(loss):
         found = _loss_of(given, losses)
-        name = getattr(found, "__name__", type(found).__name__)
+        function = _without_partial(found)
+        name = getattr(function, "__name__", type(function).__name__)
         if name in ("KLDivergence", "kl_divergence"):
             remedy = "Apply tf.nn.softmax to the logits in a loss function of your own"
         elif _from_logits(found, losses) in (None, True):
@@ -74,11 +77,18 @@ def _loss_of(given: Any, losses: ModuleType) -> Any:
         return given
 
 
+def _without_partial(loss: Any) -> Any:
+    """The function that a `functools.partial` was made of; other losses themselves."""
+    return loss.func if isinstance(loss, functools.partial) else loss
+
+
 def _from_logits(loss: Any, losses: ModuleType) -> Any:
     """The `from_logits` of a loss; None if it has none."""
     if isinstance(loss, losses.Loss):
         own = getattr(loss, "from_logits", None)
-        return loss.get_config().get("from_logits") if own is None else own
+        with contextlib.suppress(Exception):  # whatever one of a user's own raises
+            return loss.get_config().get("from_logits") if own is None else own
+        return None
     parameters = inspect.signature(loss).parameters if callable(loss) else {}
     found = parameters.get("from_logits")
     return None if found is None or found.default is found.empty else found.default

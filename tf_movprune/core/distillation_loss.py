@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_number
@@ -33,7 +34,7 @@ def distillation_loss(
 
     Raises:
       TypeError: `temperature` is no number.
-      ValueError: `temperature` is not greater than 0, or shapes differ.
+      ValueError: `temperature` is known and not greater than 0, or shapes differ.
 
     Reference:
       Hinton, Vinyals & Dean (2015), https://arxiv.org/abs/1503.02531, section 2; Sanh, Wolf & Rush
@@ -41,6 +42,10 @@ def distillation_loss(
     """
     if not tf.is_tensor(temperature):
         temperature = check_number("temperature", temperature, example=2.0, above=0)
+    else:
+        value = tf.get_static_value(temperature)  # None if it is known only in a run
+        if np.ndim(value) == 0 and value is not None:
+            check_number("temperature", value.item(), example=2.0, above=0)
     teacher = tf.stop_gradient(tf.cast(teacher_logits, tf.float32))
     student = tf.cast(student_logits, tf.float32)
     _check_shape("student_logits", student.shape, teacher.shape)

@@ -116,11 +116,18 @@ def _fitting(
     Raises:
       ValueError: the outputs change, whatever single layer keeps its units.
 
-    Warns of empty units that stay.
+    Warns of empty units that stay, and if outputs cannot be compared that hang on code of a user's.
     """
     if all(unit.keeps_all for unit in units):
         return units, weights
     example = Example(model)
+    unseen = example.unseen_code()
+    if unseen:
+        warn(
+            f"The outputs of {model.name!r} with and without its empty heads and neurons were not "
+            "compared: no inputs can be made up for it, or they are random. Compare them yourself, "
+            f"as code of {listed(map(repr, unseen))} may read other layers than the graph shows."
+        )
 
     def fit(units: Sequence[KeptUnits], weights: Matrices) -> bool:
         restore = _restorer(model, units)

@@ -103,6 +103,9 @@ def watch(layer: Layer) -> None:
         for name, kernel in kernels.items():
             items[name] = Marker(compat.tensorflow_variable(kernel).dtype, refuse)
         compat.hold_in_checkpoints(owner, items)
+    for stack in _stacks(layer):  # Keras leaves its cells, with all their weights, out
+        cells = {f"cells_{index}": cell for index, cell in enumerate(stack.cells)}
+        compat.hold_in_checkpoints(stack, cells)
     names = kernel_names(layer, places)
     state.usage.watch_weights(
         [
@@ -113,12 +116,19 @@ def watch(layer: Layer) -> None:
     )
 
 
+def _stacks(layer: Layer) -> list[Any]:
+    """The stacks of cells inside a recurrent layer."""
+    return [x for x in compat.all_layers(layer) if isinstance(x, keras.layers.StackedRNNCells)]
+
+
 def detach(layer: Layer) -> None:
     """Makes a pruned layer the plain layer that it was. Its kernels stay as they are."""
     state = vars(layer).pop(STATE)
     state.usage.end_watch()
     for owner, _ in by_owner([masked.place for masked in state.places]):
         compat.hold_nothing_else_in_checkpoints(owner)
+    for stack in _stacks(layer):
+        compat.hold_nothing_else_in_checkpoints(stack)
     allow_changes(layer)
     with compat.open_to_changes(layer):
         for name, mask in state.masks.items():
