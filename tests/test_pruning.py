@@ -1079,6 +1079,34 @@ def test_outer_models_train_on_when_models_inside_are_stripped():
     model.fit(X, X, **arguments)
 
 
+@pytest.mark.filterwarnings("ignore:Sparsity is|.*was stripped")
+@pytest.mark.parametrize("stripped", ["inner", "outer"])
+def test_stripping_takes_back_the_guards_of_models_inside_and_around(stripped):
+    keras = keras_of("keras")
+
+    def guards(model):
+        return {name for name in vars(model) if callable(getattr(type(model), name, None))}
+
+    inner = keras.Sequential([keras.Input([8]), keras.layers.Dense(8, name="dense")])
+    outer = keras.Sequential([keras.Input([8]), keras.Sequential([inner])])
+    models = inner, outer.layers[0], outer
+    before = [guards(model) for model in models]
+    prune(inner, {"dense": RAMP}, Magnitude())
+    outer.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+    callbacks = [tf_movprune.UpdatePruningStep(num_train_steps=6)]
+    outer.fit(X, X, verbose=0, callbacks=callbacks)
+    tf_movprune.strip_pruning({"inner": inner, "outer": outer}[stripped])
+    kept = {"load_weights", "make_train_function"}  # they warn of weights and of training
+    for model, names in zip(models, before, strict=True):
+        assert guards(model) - names <= kept
+    given, other = (inner, outer) if stripped == "inner" else (outer, inner)
+    assert "make_train_function" in guards(given) - guards(other)
+    with pytest.raises(ValueError, match="compile"):
+        inner.fit(X, X, verbose=0)
+    other.compile("sgd", "mse", run_eagerly=True)
+    other.fit(X, X, verbose=0)
+
+
 def test_a_step_that_was_traced_before_pruning_is_warned_of(keras):
     model, optimizer = mlp(keras), keras.optimizers.SGD(0.1)
     weights = model.trainable_variables

@@ -18,4 +18,5 @@ def refuse_tf_keras(model: Layer) -> None:
 def take_tf_keras(model: Layer) -> None:
     """Undoes `refuse_tf_keras`."""
     for name in METHODS:
-        vars(model).pop(name, None)
+        if isinstance(vars(model).get(name), CheckedMethod):
+            del vars(model)[name]

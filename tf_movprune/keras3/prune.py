@@ -23,7 +23,13 @@ from tf_movprune.keras3.pruned_layer import attach, detach, fold
 from tf_movprune.keras3.pruning_state import is_pruned, state_of
 from tf_movprune.keras3.saving import guard_saving, unguard_saving
 from tf_movprune.keras3.targets import check_holders, check_layer, choose
-from tf_movprune.keras3.training_guard import guard_training, unguard_training, warn_of_training
+from tf_movprune.keras3.training_guard import (
+    guard_training,
+    guard_what_is_left,
+    guarded_models,
+    unguard_training,
+    warn_of_training,
+)
 from tf_movprune.keras3.unit_masks import attach_shared, share_masks
 
 
@@ -123,14 +129,19 @@ def strip_pruning(model: Any) -> Any:
         )
     run_checks.warn_if_behind(model.name, kernels_by_path(layers))
     warn_if_left_out(model.name, [state_of(layer).usage for layer in layers.values()])
+    models = guarded_models(layers.values())  # those around and inside it too
+    held = {id(layer): layer for around in (model, *models) for layer in holders(around)}
     for layer in layers.values():
         fold(layer)
-    unguard_saving(model)
-    take_tf_keras(model)
-    for layer in holders(model):
-        allow_changes(layer)
     for layer in layers.values():
         detach(layer)
+    for layer in held.values():
+        if not pruned_layers(layer):
+            unguard_saving(layer)
+            take_tf_keras(layer)
+            allow_changes(layer)
+    for guarded in models:
+        guard_what_is_left(guarded)
     unguard_training(trained)
     unguard_training(model)
     compat.forget_compilation(trained)

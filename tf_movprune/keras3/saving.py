@@ -97,11 +97,11 @@ def guard_saving(model: Layer) -> None:
                 vars(layer)[name] = _SafeSave(layer, name)
 
 
-def unguard_saving(model: Layer) -> None:
-    """Undoes `guard_saving`, while the model still has its pruned layers."""
-    for layer in holders(model):
-        for name in (_CONFIG, *_SAVE):
-            vars(layer).pop(name, None)
+def unguard_saving(layer: Layer) -> None:
+    """Undoes `guard_saving` for a layer or model, not for those inside it."""
+    for name in (_CONFIG, *_SAVE):
+        if isinstance(vars(layer).get(name), (_CompleteConfig, _SafeSave)):
+            del vars(layer)[name]
 
 
 def _is_known(method: Any) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Iterable, Sequence
 
 import keras
 
@@ -14,6 +15,7 @@ from tf_movprune.keras3.pruning_state import is_pruned, state_of
 
 _MAKE = "make_train_function"
 _KNOWN = ("keras.", "keras_hub.", "tf_movprune.")
+_guarded: weakref.WeakSet[keras.Model] = weakref.WeakSet()
 
 
 def has_known_train_step(model: keras.Model) -> bool:
@@ -31,9 +33,6 @@ class _GuardedMaker:
 
     def __call__(self, force: bool = False) -> None:
         model = self.model
-        if not all(map(is_pruned, self.layers)):  # a model inside was stripped by itself
-            unguard_training(model)
-            return model.make_train_function(force)
         if not isinstance(model.train_function, GuardedTrainFunction):
             model.train_function = None
         type(model).make_train_function(model, force)
@@ -79,6 +78,26 @@ def guard_training(model: Layer, layers: Sequence[Layer]) -> None:
     if isinstance(model, keras.Model):
         vars(model)[_MAKE] = _GuardedMaker(model, layers)
         compat.replace_compile_check(model, _CompileCheck(model))
+        _guarded.add(model)
+
+
+def guarded_models(layers: Iterable[Layer]) -> list[keras.Model]:
+    """The models that are guarded because of some of these layers."""
+    ids = {id(layer) for layer in layers}
+    return [
+        model
+        for model in list(_guarded)
+        if isinstance(maker := vars(model).get(_MAKE), _GuardedMaker)
+        and any(id(layer) in ids for layer in maker.layers)
+    ]
+
+
+def guard_what_is_left(model: keras.Model) -> None:
+    """Guards a guarded model because of those layers alone that are still pruned, if any."""
+    left = [layer for layer in vars(model)[_MAKE].layers if is_pruned(layer)]
+    unguard_training(model)
+    if left:
+        guard_training(model, left)
 
 
 def ensure_guarded(model: keras.Model, layers: Sequence[Layer]) -> None:
@@ -102,5 +121,7 @@ def warn_of_training(model: Layer) -> None:
 def unguard_training(model: Layer) -> None:
     """Undoes `guard_training` and `warn_of_training`."""
     vars(model).pop(_MAKE, None)
+    if isinstance(model, keras.Model):
+        _guarded.discard(model)
     compat.restore_compile_check(model)
     compat.forget_functions(model)
