@@ -259,7 +259,7 @@ def test_positions_of_roberta_begin_after_the_padding(tmp_path):
     )
     model = transformers.TFRobertaModel(config)
     model(np.full([1, 4], 5, np.int32))
-    with pytest.raises(ValueError, match=r"at most 10 .*max_position_embeddings is 12, got 11"):
+    with pytest.raises(ValueError, match=r"at most 10, .*got 11"):
         tf_movprune.export_tflite(model, tmp_path / "x", sequence_length=11)
     longest = {
         "input_ids": np.full([1, 10], 5),
