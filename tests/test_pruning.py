@@ -360,14 +360,27 @@ def test_mixed_precision(keras, policy):
     np.testing.assert_array_equal(tf_movprune.strip_pruning(pruned)(X), masked)
 
 
-def test_steps_per_execution_and_a_second_fit(keras):
-    pruned = prune(mlp(keras))
-    update = tf_movprune.UpdatePruningStep(num_train_steps=8)
+def test_several_fits_and_steps_per_execution(keras):
+    """What is due between executions is refreshed at the next one; the end of a fit forces nothing."""
+    pruned = prune(mlp(keras), CubicSparsity(0.75, 0, 12, frequency=3))
+    update = tf_movprune.UpdatePruningStep(num_train_steps=12)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     pruned.compile(keras.optimizers.SGD(0.1), loss, steps_per_execution=2)
-    for _ in range(2):
+    reached = []
+    for _ in range(3):
         pruned.fit(X, Y, batch_size=8, verbose=0, callbacks=[update])
-    assert sparsities(pruned) == [0.75, 0.75]
+        reached.append(tf_movprune.summarize_sparsity(pruned).sparsity)
+    # Due at 3, seen at 4; due at 6, and not at 8; the end.
+    expected = [kernels(pruned)[0].settings.ramp.value_at(step) for step in (4, 6, 12)]
+    assert reached == pytest.approx(expected, abs=0.01)
+
+
+def test_a_run_that_begins_at_a_later_epoch_is_as_long_as_its_rest(keras):
+    pruned = prune(mlp(keras))
+    pruned.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy())
+    update = tf_movprune.UpdatePruningStep()
+    with pytest.raises(ValueError, match=r"ends at step 6, but this run has 4 steps"):
+        pruned.fit(X, Y, batch_size=8, initial_epoch=2, epochs=3, verbose=0, callbacks=[update])
 
 
 def test_schedules_count_steps_that_take_several_batches(keras):

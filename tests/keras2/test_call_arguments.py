@@ -301,7 +301,7 @@ def test_subclasses_of_hugging_face_models_take_what_these_take(tmp_path):
     )
     model = Mine(config)
     model(np.ones([1, 8], np.int32))
-    with pytest.raises(ValueError, match="at most 20, .*got 128"):
+    with pytest.raises(ValueError, match=r"at most 20, .*got 128"):
         tf_movprune.export_tflite(model, tmp_path / "x", sequence_length=128)
     report = tf_movprune.export_tflite(model, tmp_path / "x", sequence_length=8)
     assert list(report.inputs) == ["attention_mask", "input_ids", "token_type_ids"]
