@@ -361,7 +361,7 @@ def test_mixed_precision(keras, policy):
 
 
 def test_several_fits_and_steps_per_execution(keras):
-    """What is due between executions is refreshed at the next one; the end of a fit forces nothing."""
+    """What is due between executions is refreshed at the next; the end of a fit forces nothing."""
     pruned = prune(mlp(keras), CubicSparsity(0.75, 0, 12, frequency=3))
     update = tf_movprune.UpdatePruningStep(num_train_steps=12)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
