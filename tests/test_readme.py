@@ -44,7 +44,7 @@ def test_pretrained_example(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", ["keras", pytest.param("tf_keras", marks=pytest.mark.slow)])
 def test_first_example(name, tmp_path, monkeypatch, capsys):
-    """As it stands there, and with the import of the other Keras."""
+    """The first example runs as it stands, and with the import of the other Keras."""
     monkeypatch.chdir(tmp_path)
     module = importlib.import_module(name)
     module.backend.clear_session()  # layer names as in a new process

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tf_movprune.core.wording import listed
+
 
 def check_policy(policy: Any) -> None:
     """Raises TypeError if `policy` is neither None nor an object with the methods of a policy."""
@@ -29,9 +31,8 @@ def check_listed(layer: Any, inside: Sequence[str]) -> None:
       inside: names of the prunable layers inside it.
     """
     if inside:
-        shown = ", ".join(inside[:6]) + (", ..." if len(inside) > 6 else "")
         raise ValueError(
             f"A list is pruned in the kernels that its layers have themselves, but those of "
-            f"{layer.name!r} ({type(layer).__name__}) are in layers inside it: {shown}. Give it to "
-            "tf_movprune.prune_low_movement by itself."
+            f"{layer.name!r} ({type(layer).__name__}) are in layers inside it: {listed(inside)}. "
+            "Give it to tf_movprune.prune_low_movement by itself."
         )

@@ -21,10 +21,10 @@ class Matrix:
     """The kernel of a layer as [in, out], and its bias as [out] or None: NumPy arrays."""
 
     def __init__(self, layer: Any):
-        self._axes = layout_of(layer).axes
-        kernel = _array(layer.kernel)
-        shape = layout_of(layer).shape(kernel.shape)
-        self.kernel = np.ascontiguousarray(kernel.transpose(self._axes).reshape(shape))
+        layout, kernel = layout_of(layer), _array(layer.kernel)
+        self._axes = layout.axes
+        in_order = kernel.transpose(layout.axes).reshape(layout.shape(kernel.shape))
+        self.kernel = np.ascontiguousarray(in_order)
         self.bias = None if layer.bias is None else _array(layer.bias).reshape(-1)
 
     @property

@@ -16,6 +16,7 @@ import tensorflow as tf
 from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager.record import could_possibly_record
 
+from tf_movprune.core.call_stack import callers
 from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.core.variable_names import last_name
 
@@ -95,7 +96,7 @@ class KernelUsage(abc.ABC):
         Raises:
           ValueError: a gradient computes the layer anew that a tape recorded in both modes.
         """
-        if not _GRADIENTS.isdisjoint(_callers()):
+        if not _GRADIENTS.isdisjoint(callers()):
             self._was_recomputed = True
             if len(self._recorded_modes) > 1:
                 raise ValueError(
@@ -170,7 +171,7 @@ class KernelUsage(abc.ABC):
     def watched(self, tensors: Sequence[tf.Tensor]) -> list[tf.Tensor]:
         """The masked kernels of a call, from which gradients are noted."""
         self.was_called = True
-        # What no tape records trains nothing, but in graphs, which may get gradients otherwise.
+        # Eager calls that no tape records train nothing. Graphs may get gradients without one.
         self.may_have_trained |= not tf.executing_eagerly() or _is_recorded()
         return [self._noting(name, tensor) for name, tensor in zip(self._names, tensors)]
 
@@ -257,8 +258,10 @@ def own_reads() -> Iterator[None]:
 
 def _is_recorded() -> bool:
     """Returns whether a tape records what is computed, or what `tf.recompute_grad` wraps around."""
-    if could_possibly_record() or _RECOMPUTED not in _callers():
-        return could_possibly_record()
+    if could_possibly_record():
+        return True
+    if _RECOMPUTED not in callers():
+        return False
     pywrap_tfe.TFE_Py_TapeSetRestartOnThread()  # tapes are paused, which hides whether any is there
     try:
         return could_possibly_record()
@@ -268,7 +271,7 @@ def _is_recorded() -> bool:
 
 def is_recomputed() -> bool:
     """Returns whether no tape records what is computed, and a gradient computes it anew."""
-    return not could_possibly_record() and _RECOMPUTED in _callers()
+    return not could_possibly_record() and _RECOMPUTED in callers()
 
 
 def _is_calling(layer: Any) -> bool:
@@ -279,19 +282,13 @@ def _is_calling(layer: Any) -> bool:
     )
 
 
-def _callers() -> Iterator[tuple[str, str]]:
-    """Names of the modules and functions that led here, from the innermost one outwards."""
-    for frame, _ in traceback.walk_stack(None):
-        yield frame.f_globals.get("__name__", ""), frame.f_code.co_name
-
-
 def _in_backward() -> bool:
-    return any(module in _BACKWARD for module, _ in _callers())
+    return any(module in _BACKWARD for module, _ in callers())
 
 
 def _is_harmless(regularizers: str) -> bool:
     """Returns whether a regularizer reads, or `tf.custom_gradient`, which only lists variables."""
-    for module, function in _callers():
+    for module, function in callers():
         if module == _CUSTOM_GRADIENT and function.endswith("_mode_decorator"):
             return True
         if not module.startswith(("tensorflow.", "tf_movprune.")):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 from tensorflow.python.eager.record import could_possibly_record
+
+from tf_movprune.core.call_stack import objects_running
 
 
 def mode_of(training: Any) -> Any:
@@ -61,17 +62,12 @@ class TrainingGuard:
     """
 
     def __init__(self, name: str):
-        self._name = name
+        self.name = name
         self._is_open = False
         self._is_open_once = False
         self._is_opened_before_fit = False
         self._is_folded = False
         self.has_refused = False
-
-    @property
-    def name(self) -> str:
-        """The name of the layer."""
-        return self._name
 
     @property
     def is_open(self) -> bool:
@@ -105,7 +101,7 @@ class TrainingGuard:
         )
         if self.has_refused:
             raise RuntimeError(
-                f"The pruned layer {self._name!r} is being trained, but nothing refreshes its "
+                f"The pruned layer {self.name!r} is being trained, but nothing refreshes its "
                 "masks. Add tf_movprune.UpdatePruningStep() to the callbacks of fit, or call "
                 "tf_movprune.update_masks(model, step) before each step of your own loop. If it is "
                 "not to be trained, such as a teacher, call it with training=False, or call what "
@@ -115,7 +111,7 @@ class TrainingGuard:
     def _check_not_folded(self) -> None:
         if self._is_folded:
             raise RuntimeError(
-                f"The pruned layer {self._name!r} cannot be trained further: "
+                f"The pruned layer {self.name!r} cannot be trained further: "
                 "tf_movprune.strip_pruning wrote its masks into the weights. Prune a fresh model "
                 "in the same way, and load weights into it that were saved before."
             )
@@ -123,12 +119,7 @@ class TrainingGuard:
 
 def _model_in_fit() -> Any:
     """The model whose `fit` runs at the moment, the innermost one; None outside of all."""
-    for frame, _ in traceback.walk_stack(None):
-        if frame.f_code.co_name == "fit" and frame.f_code.co_argcount:
-            model = frame.f_locals.get(frame.f_code.co_varnames[0])
-            if hasattr(model, "train_function"):
-                return model
-    return None
+    return next((x for x in objects_running("fit") if hasattr(x, "train_function")), None)
 
 
 def _never_closes(model: Any) -> bool:

@@ -288,7 +288,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
             )
 
     def _mode(self, told: Any) -> Any:
-        """Whether a call is part of a training step, whatever mode it is told."""
+        """Returns whether a call is part of a training step, whatever mode it is told."""
         if compat.is_making_graph() and not self.guard.is_open:
             return False
         return resolve_mode(told, compat.outermost_training_mode(), self.guard.is_open)

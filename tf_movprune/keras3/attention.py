@@ -102,7 +102,7 @@ _KEPT = "_movement_kept_heads"
 
 
 class _Smaller:
-    """What classes of attention have that take caches and biases of more heads than they have."""
+    """Marks classes of attention that take caches and biases of more heads than they have."""
 
 
 @functools.cache

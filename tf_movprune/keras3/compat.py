@@ -20,6 +20,7 @@ from keras.src.models.functional import functional_like_constructor
 from keras.src.saving import object_registration
 
 from tf_movprune.core import traced_functions
+from tf_movprune.core.call_stack import objects_running
 
 
 def check_backend() -> None:
@@ -404,12 +405,7 @@ def calling_layer() -> Layer | None:
 
 def is_in_train_step() -> bool:
     """Returns whether the `train_step` of a model runs, or is traced, at the moment."""
-    steps = (f for f, _ in traceback.walk_stack(None) if f.f_code.co_name == "train_step")
-    return any(
-        isinstance(frame.f_locals.get(name), keras.Model)
-        for frame in steps
-        for name in frame.f_code.co_varnames[:1]  # whatever its first argument is called
-    )
+    return any(isinstance(model, keras.Model) for model in objects_running("train_step"))
 
 
 def registered_class(name: str) -> type | None:

@@ -144,7 +144,7 @@ def fold(layer: Layer) -> None:
 
 
 def _training_mode(state: PruningState) -> Any:
-    """Whether the call that runs is part of a training step.
+    """Returns whether the call that runs is part of a training step.
 
     Keras passes no `training` to a model whose `call` has no such argument. A call from which
     gradients are taken is part of a step then, if a model's train step runs or masks are refreshed.
