@@ -7,11 +7,7 @@ import pytest
 from records import matrix
 
 import tf_movprune
-from tf_movprune.core.once_sparse import (
-    check_schedules_end,
-    has_reached_target,
-    warn_of_no_epoch,
-)
+from tf_movprune.core.once_sparse import check_schedules_end, has_reached_target
 from tf_movprune.core.schedules import Ramp
 
 
@@ -58,9 +54,3 @@ def test_schedule_that_tells_no_end():
     bad.settings = settings
     with pytest.raises(ValueError, match=r"waits for every schedule to end, but Endless has no"):
         check_schedules_end([good, bad])
-
-
-def test_warning_of_no_epoch():
-    message = r"^Early has seen no epoch: .* at least 0\.9 sparsity; it is 0\.750\.$"
-    with pytest.warns(UserWarning, match=message):
-        warn_of_no_epoch("Early", kernels(), 0.9)

@@ -539,15 +539,6 @@ def test_learning_rate_of():
     assert compat.learning_rate_of(object()) is None
 
 
-def test_accumulation_steps():
-    plain, declaring = keras.optimizers.SGD(), keras.optimizers.Adam()
-    declaring.gradient_accumulation_steps = 5
-    scaled = keras.mixed_precision.LossScaleOptimizer(declaring)
-    assert [compat.accumulation_steps(o) for o in (plain, declaring, scaled)] == [1, 5, 5]
-    declaring.gradient_accumulation_steps = None  # as in Keras 3
-    assert compat.accumulation_steps(declaring) == 1
-
-
 def test_was_built_without():
     first, second = tf.Variable(0.0), tf.Variable(0.0)
     optimizer = keras.optimizers.Adam()

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.masked_kernel import MaskedKernel, each_once, overall_sparsity
+from tf_movprune.core.optimizer_steps import step_of
 
 NamedKernels = Sequence[tuple[str, MaskedKernel]]
 
@@ -68,6 +69,46 @@ class Summaries:
         """Writes a last time, and closes the file."""
         self.write(step)
         self._writer.close()
+
+
+class SummaryHooks:
+    """The hooks of `PruningSummaries`, to be mixed into `keras.callbacks.Callback`.
+
+    A shell adds `_find_kernels`.
+    """
+
+    model: Any
+
+    def __init__(self, log_dir: str, update_freq: str | int = "epoch"):
+        super().__init__()
+        self._summaries = Summaries(log_dir, update_freq)
+        self.log_dir = log_dir
+        self.update_freq = update_freq
+
+    def _find_kernels(self) -> Mapping[str, NamedKernels]:
+        """The `named_kernels` of the model by the path of their layer."""
+        raise NotImplementedError
+
+    def on_train_begin(self, logs=None):
+        self._summaries.begin(self._find_kernels(), step_of(self.model))
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.update_freq != "epoch":
+            self._summaries.end_step(step_of(self.model))
+
+    def on_epoch_end(self, epoch=None, logs=None, batch=None):
+        # Loops that are written as the documentation of tfmot says pass `batch` by name.
+        if self.update_freq == "epoch":
+            self._begin_once()
+            self._summaries.write(step_of(self.model))
+
+    def on_train_end(self, logs=None):
+        self._begin_once()
+        self._summaries.end(step_of(self.model))
+
+    def _begin_once(self) -> None:
+        if not self._summaries.has_begun:
+            self.on_train_begin()
 
 
 def named_kernels(kernels: Sequence[MaskedKernel], weight_names: Sequence[str]) -> NamedKernels:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune.core.masked_kernel import MaskedKernel, overall_sparsity
+from tf_movprune.core.kernel_usage import KernelUsage
+from tf_movprune.core.masked_kernel import MaskedKernel, each_once, overall_sparsity
+from tf_movprune.core.passed_by import warn_if_not_called
 from tf_movprune.core.refresh import refresh_masks
 from tf_movprune.core.run_checks import Run
+from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.core.user_warnings import warn
 from tf_movprune.core.wording import counted
 
@@ -40,6 +43,40 @@ def check_step(step: Any) -> None:
         is_known = step is not None
     if is_known and step < 0:
         raise ValueError(f"step must be at least 0, got {step}.")
+
+
+def refresh_for_step(
+    kernels: Iterable[MaskedKernel],
+    guards: Iterable[TrainingGuard],
+    step: Any,
+    *,
+    force: bool,
+    name: str,
+    usages: Iterable[KernelUsage],
+    weight: tf.Variable,
+) -> tf.Tensor:
+    """Refreshes masks, and allows the training step that follows.
+
+    Args:
+      kernels: masked kernels, of which several layers may share one.
+      guards: guards of their layers.
+      step: the number of optimizer steps taken so far.
+      force: whether to refresh what is not due too.
+      name: name of the model, for messages.
+      usages: what the layers note of the use of their kernels.
+      weight: the first kernel, for messages.
+
+    Returns:
+      The overall sparsity, a float32 scalar.
+    """
+    kernels = each_once(kernels)
+    check_step(step)
+    if tf.executing_eagerly():
+        warn_if_not_called(name, list(usages), weight)
+    for guard in guards:
+        guard.allow(True, once=True)
+    refresh_masks(kernels, tf.cast(tf.convert_to_tensor(step), tf.int64), force=force)
+    return overall_sparsity(kernels)
 
 
 def compiled_refresh(

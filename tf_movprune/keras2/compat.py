@@ -618,15 +618,6 @@ def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
     return getattr(optimizer, "_learning_rate", None)
 
 
-def accumulation_steps(optimizer: keras.optimizers.Optimizer) -> int:
-    """Number of batches over which an optimizer says that it sums gradients; 1 if it says nothing.
-
-    It does so as those of Keras 3 do. Keras 2 has none of its own.
-    """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    return int(getattr(optimizer, "gradient_accumulation_steps", None) or 1)
-
-
 def was_built_without(optimizer: keras.optimizers.Optimizer, variable: tf.Variable) -> bool:
     """Returns whether an optimizer has made its slots, but none for a variable."""
     if not getattr(optimizer, "_built", False):

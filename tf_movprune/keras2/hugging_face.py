@@ -1,4 +1,7 @@
-"""Knowledge of Hugging Face's TF models: their layers, names, files and configurations."""
+"""Knowledge of Hugging Face's TF models: their layers, names, files and configurations.
+
+All of it is here, long as it is, so that no other module knows how they are made.
+"""
 
 from __future__ import annotations
 

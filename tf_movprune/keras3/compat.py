@@ -1,4 +1,8 @@
-"""Keras 3: the one module that imports it, and the private names that the shell needs."""
+"""The one file that knows what Keras 3 keeps private, which the shell needs.
+
+Each function says what it gives in public terms. The file is long so that there is one place to
+look when a new release keeps something elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from keras.src.models.functional import functional_like_constructor
 from keras.src.saving import object_registration
 
 from tf_movprune.core import traced_functions
-from tf_movprune.core.call_stack import objects_running
+from tf_movprune.core.optimizer_steps import inner_optimizer
 
 
 def check_backend() -> None:
@@ -403,11 +407,6 @@ def calling_layer() -> Layer | None:
     return None if frame is None else frame.f_locals["self"]
 
 
-def is_in_train_step() -> bool:
-    """Returns whether the `train_step` of a model runs, or is traced, at the moment."""
-    return any(isinstance(model, keras.Model) for model in objects_running("train_step"))
-
-
 def registered_class(name: str) -> type | None:
     """The class that is registered under a name, in the scope for custom objects too."""
     return object_registration.get_registered_object(name)
@@ -469,11 +468,6 @@ def forget_functions(model: Layer) -> None:
         for name in ("train_function", "test_function", "predict_function", "generate_function"):
             if hasattr(model, name):  # KerasHub's models alone generate
                 setattr(model, name, None)
-
-
-def inner_optimizer(optimizer: Any) -> Any:
-    """An optimizer, without the loss scaling around it."""
-    return getattr(optimizer, "inner_optimizer", optimizer)
 
 
 def count_together(optimizer: keras.optimizers.Optimizer, other: Any) -> None:
@@ -540,11 +534,6 @@ def update_compiled_metrics(
         for metric, *arguments in zip(metrics, *flat):
             if metric is not None:
                 metric.update_state(*arguments)
-
-
-def accumulation_steps(optimizer: keras.optimizers.Optimizer) -> int:
-    """The number of batches over which an optimizer sums gradients, at least 1."""
-    return int(getattr(inner_optimizer(optimizer), "gradient_accumulation_steps", None) or 1)
 
 
 def scales_loss(optimizer: keras.optimizers.Optimizer) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from tf_movprune.core.masked_kernel import MaskedKernel
+from tf_movprune.core.masked_kernel import MaskedKernel, each_once
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.movement_mask import MovementMask
@@ -53,8 +53,7 @@ def pruned_layers(model: Layer) -> dict[str, Layer]:
 
 def kernels_of(layers: Iterable[Layer]) -> list[MaskedKernel]:
     """The masked kernels of pruned layers, each once, however many layers share it."""
-    records = (record for layer in layers for record in state_of(layer).kernels)
-    return list({id(record): record for record in records}.values())
+    return each_once(kernel for layer in layers for kernel in state_of(layer).kernels)
 
 
 def kernels_by_path(layers: Mapping[str, Layer]) -> dict[str, list[MaskedKernel]]:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from tf_movprune.core import run_checks
 from tf_movprune.core.masked_kernel import MaskedKernel
+from tf_movprune.core.optimizer_steps import accumulation_steps, inner_optimizer
 from tf_movprune.core.run_checks import Run
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.optimizers import LinearWarmupDecay
@@ -24,7 +25,7 @@ def check_trainable(model: keras.Model, scores: Mapping[str, tf.Variable]) -> No
       model: a compiled model.
       scores: its score variables, by the path of their layer.
     """
-    optimizer = compat.inner_optimizer(model.optimizer)
+    optimizer = inner_optimizer(model.optimizer)
     trainable = {id(compat.tensorflow_variable(v)): v for v in model.trainable_variables}
     for path, variable in scores.items():
         if id(variable) not in trainable:
@@ -58,8 +59,8 @@ def warn_if_rate_ends(optimizer: keras.optimizers.Optimizer, run: Run) -> None:
 
     Keras's schedules of the rate count batches, also if an optimizer takes a step for several.
     """
-    rate = compat.learning_rate_of(compat.inner_optimizer(optimizer))
-    batches = compat.accumulation_steps(optimizer)
+    rate = compat.learning_rate_of(inner_optimizer(optimizer))
+    batches = accumulation_steps(optimizer)
     if batches > 1:
         length = f"this run has {(run.end - run.start) * batches} batches, which the rate counts"
         run = Run(run.start * batches, run.end * batches, length)
@@ -71,7 +72,7 @@ def warn_if_scores_learn_otherwise(
     optimizer: keras.optimizers.Optimizer, group: Sequence[MaskedKernel]
 ) -> None:
     """Warns of scores of `ShortRun` that learn by another optimizer than the recipe's."""
-    optimizer = compat.inner_optimizer(optimizer)
+    optimizer = inner_optimizer(optimizer)
     optimizer = getattr(optimizer, "score_optimizer", None) or optimizer
     is_plain = type(optimizer) is keras.optimizers.SGD and not optimizer.momentum
     rate: Any = compat.learning_rate_of(optimizer)

@@ -1,7 +1,4 @@
-"""Checks of tf_keras models and optimizers, before a training run or after it.
-
-What needs no Keras is in `core/run_checks.py`.
-"""
+"""Checks of a compiled tf_keras model before its first step: losses, optimizers, their rates."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ import tensorflow as tf
 
 from tf_movprune.core import run_checks
 from tf_movprune.core.masked_kernel import MaskedKernel
+from tf_movprune.core.optimizer_steps import inner_optimizer
 from tf_movprune.core.run_checks import Run
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import keras
@@ -23,7 +21,7 @@ def check_trainable(model: keras.Model, scores: Mapping[str, tf.Variable]) -> No
 
     The layer may be frozen, or the optimizer built before they existed.
     """
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    optimizer = inner_optimizer(model.optimizer)
     optimizers = [optimizer, getattr(optimizer, "score_optimizer", None)]
     trainable = {id(weight) for weight in model.trainable_weights}
     for path, variable in scores.items():
@@ -53,16 +51,9 @@ def check_loss(model: keras.Model, layers: Mapping[str, PruneLowMovement]) -> No
         )
 
 
-def check_kernels_used(model: keras.Model, layers: Mapping[str, PruneLowMovement]) -> None:
-    """Raises ValueError if steps were taken without a pruned layer, or gave scores no gradient."""
-    trained = {id(weight) for weight in model.trainable_weights}
-    for layer in layers.values():
-        layer.check_run(trained)
-
-
 def warn_if_rate_ends(optimizer: keras.optimizers.Optimizer, run: Run) -> None:
     """Warns of an optimizer whose learning rate is 0 before a run is over, or long after it."""
-    rate = compat.learning_rate_of(getattr(optimizer, "inner_optimizer", optimizer))
+    rate = compat.learning_rate_of(inner_optimizer(optimizer))
     if isinstance(rate, LinearWarmupDecay):
         run_checks.warn_if_rate_ends(rate, run)
 
@@ -71,7 +62,7 @@ def warn_if_scores_learn_otherwise(
     optimizer: keras.optimizers.Optimizer, group: Sequence[MaskedKernel]
 ) -> None:
     """Warns of scores of `ShortRun` that learn by another optimizer than the recipe's."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    optimizer = inner_optimizer(optimizer)
     optimizer = getattr(optimizer, "score_optimizer", None) or optimizer
     is_plain = isinstance(optimizer, keras.optimizers.SGD) and not optimizer.momentum
     run_checks.warn_if_scores_learn_otherwise(

@@ -1,0 +1,226 @@
+"""The hooks of `UpdatePruningStep` that are the same in both shells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from tf_movprune.core.first_scores import warn_if_kernels_were_replaced
+from tf_movprune.core.masked_kernel import MaskedKernel, each_once, overall_sparsity
+from tf_movprune.core.optimizer_steps import accumulation_steps, inner_optimizer, step_of
+from tf_movprune.core.refresh import groups
+from tf_movprune.core.run_checks import (
+    Run,
+    check_schedule,
+    check_scores,
+    describe_ramp,
+    scores_by_path,
+    sums_of_scores,
+    warn_if_ahead,
+    warn_if_scores_are_noise,
+    warn_if_scores_stood_still,
+)
+from tf_movprune.core.training_guard import TrainingGuard
+from tf_movprune.core.update_step import (
+    StepCheck,
+    compiled_refresh,
+    run_of_epochs,
+    run_of_steps,
+    warn_if_unfinished,
+)
+
+
+class UpdateHooks:
+    """Refreshes masks in `fit`, to be mixed into `keras.callbacks.Callback`.
+
+    A shell adds the methods below that raise NotImplementedError.
+    """
+
+    model: Any
+    params: Any
+
+    def __init__(self, num_train_steps: int | None = None):
+        super().__init__()
+        self.num_train_steps = num_train_steps
+        self._is_training = False
+        self._compiled_for: tuple = ()
+        self._step_check: StepCheck | None = None
+
+    # ---- what a shell adds
+
+    def _find_layers(self) -> None:
+        """Finds the pruned layers of the model. Raises ValueError if there are none."""
+        raise NotImplementedError
+
+    def _kernels_by_path(self) -> Mapping[str, Sequence[MaskedKernel]]:
+        """The masked kernels of the layers, by the path of their layer."""
+        raise NotImplementedError
+
+    def _guards(self) -> Iterable[TrainingGuard]:
+        """The guards of the layers."""
+        raise NotImplementedError
+
+    def _check_compiled(self, scores: Mapping[str, tf.Variable]) -> None:
+        """Raises ValueError if scores cannot learn, or nothing is learned but their penalty."""
+        raise NotImplementedError
+
+    def _make_ready(self) -> None:
+        """Builds the optimizer, and guards the model that is trained."""
+        raise NotImplementedError
+
+    def _steps_per_execution(self) -> int:
+        """Number of batches of which one call of the train function takes the steps."""
+        raise NotImplementedError
+
+    def _batches_done(self, steps: int, epoch: int) -> int:
+        """Batches of the first epoch, which has `steps`, that an interrupted run has taken."""
+        return 0
+
+    def _loss_scale(self) -> float | None:
+        """The factor by which the optimizer scales the loss, if steps that overflow count."""
+        return None
+
+    def _steps_may_be_late(self) -> bool:
+        """Returns whether the optimizer may take epochs to find the scale of the loss."""
+        return False
+
+    def _has_known_train_step(self) -> bool:
+        """Returns whether the train step is known to train all variables on the losses."""
+        raise NotImplementedError
+
+    def _check_kernels_used(self) -> None:
+        """Raises ValueError if steps were taken without a pruned layer, or scores."""
+        raise NotImplementedError
+
+    def _warn_of_optimizer(self, run: Run | None) -> None:
+        """Warns of rates that end with another step than the run, and of other score optimizers."""
+        raise NotImplementedError
+
+    # ---- hooks
+
+    def on_train_begin(self, logs=None):
+        self._find_layers()
+        kernels = self._kernels_by_path()
+        self._kernels = each_once(kernel for members in kernels.values() for kernel in members)
+        self._scores = scores_by_path(kernels)
+        self._allow_training(False)  # raises after strip_pruning
+        if getattr(self.model, "optimizer", None) is None:
+            raise ValueError(
+                f"{self.model.name!r} has no optimizer, whose steps the schedules count. Compile "
+                "the model; or, in a loop of your own, call tf_movprune.update_masks(model, step) "
+                "before each step in place of this callback."
+            )
+        self._check_compiled(self._scores)
+        check_scores(self._scores, step_of(self.model))
+        self._is_training, self._window = False, 1
+        self._accumulated = accumulation_steps(self.model.optimizer)
+        self._sparsity = overall_sparsity(self._kernels)
+        keys = [kernel.settings.key for kernel in self._kernels]
+        compile_for = (self.model.optimizer, self._kernels, keys)
+        if self._compiled_for != compile_for:
+            self._compiled_for = compile_for
+            self._compiled_refresh = self._compile_refresh()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._window = -(-self._steps_per_execution() // self._accumulated)
+        if not self._is_training:
+            self._begin_training(epoch)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if not self._is_training:  # a loop of one's own has no epochs
+            self._begin_training(0)
+        self._step_check.begin_batch()
+        self._refresh()
+        self._allow_training(True)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._allow_training(False)
+        if self._step_check.is_due:
+            self._check_steps()
+        # A train step of one's own, and Python code, may take turns between layers.
+        if not (self._is_used or self.model.run_eagerly) and self._has_known_train_step():
+            self._check_kernels_used()
+            self._is_used = True
+
+    def on_test_begin(self, logs=None):
+        if self._is_training:
+            self._refresh()
+
+    def on_epoch_end(self, epoch=None, logs=None, batch=None):
+        # Loops that are written as the documentation of tfmot says pass `batch` by name.
+        check_scores(self._scores, step_of(self.model))
+        if not self._steps_may_be_late():
+            self._check_steps()
+        if not self._is_used:
+            self._check_kernels_used()
+            self._is_used = True
+        self._refresh()
+        if logs is not None:
+            logs["sparsity"] = float(self._sparsity)
+
+    def on_train_end(self, logs=None):
+        check_scores(self._scores, step_of(self.model))
+        # Without a forced refresh, a run that goes on later does so as if it had never stopped.
+        self._refresh(force=step_of(self.model) >= (self.num_train_steps or 0))
+        self._is_training = False
+        if self._step_check is not None and self._step_check.batches:
+            self._check_steps()
+            warn_if_scores_stood_still(self._scores, self._first_scores)
+        if self.num_train_steps is None:
+            warn_if_unfinished(self._kernels, step_of(self.model), float(self._sparsity))
+
+    def _begin_training(self, epoch: int) -> None:
+        """Begins training, at the first point at which the length of the run is known."""
+        step = step_of(self.model)
+        self._check_schedules(step, epoch)
+        warn_if_ahead(self._kernels, step)
+        warn_if_kernels_were_replaced(self._kernels_by_path(), step)
+        self._is_training, self._is_used = True, False
+        self._step_check = StepCheck(step, self._accumulated, self._loss_scale())
+        self._first_scores = sums_of_scores(self._scores)
+        self._make_ready()
+        self._sparsity = overall_sparsity(self._kernels)  # what was restored, if anything
+        self._refresh()  # compiles early: Keras would call it slow in a batch; no other effect
+
+    def _compile_refresh(self) -> Any:
+        strategy = self.model.distribute_strategy  # XLA cannot compile mirrored variables
+        is_alone = strategy is None or strategy.num_replicas_in_sync == 1
+        optimizer = inner_optimizer(self.model.optimizer)
+        return compiled_refresh(self._kernels, lambda: optimizer.iterations, jit_compile=is_alone)
+
+    def _refresh(self, force: bool = False) -> None:
+        self._sparsity = self._compiled_refresh(self._sparsity, self._window, tf.constant(force))
+
+    def _allow_training(self, value: bool) -> None:
+        """Allows training for the current step only, or no longer."""
+        for guard in self._guards():
+            guard.allow(value)
+
+    def _check_steps(self) -> None:
+        if self._step_check is not None:
+            step, scale = step_of(self.model), self._loss_scale()
+            self._step_check.check(step, scale, is_training=self._is_training)
+
+    def _check_schedules(self, step: int, epoch: int) -> None:
+        params = getattr(self, "params", None) or {}  # a loop of one's own may give none
+        run = self._run(step, epoch, params)
+        self._warn_of_optimizer(run)
+        for group in groups(self._kernels):
+            if run is not None:
+                check_schedule(group[0].settings.ramp, run)
+            warn_if_scores_are_noise(group, step)
+            if params.get("verbose"):
+                print(describe_ramp(group))
+
+    def _run(self, step: int, epoch: int, params: Mapping[str, Any]) -> Run | None:
+        """The steps of the run that begins; None if its length is not known."""
+        if self.num_train_steps is not None:
+            return run_of_steps(step, self.num_train_steps)
+        steps = params.get("steps")
+        if not steps:
+            return None
+        done = self._batches_done(steps, epoch)
+        epochs = params["epochs"] - epoch
+        return run_of_epochs(step, steps, epochs, done, accumulated=self._accumulated)
