@@ -472,10 +472,67 @@ def test_fit_of_an_outer_model_needs_more_than_one_update_before_it(keras):
         compiled(keras.Model).fit(*data, verbose=0)
 
 
-@pytest.mark.parametrize("run_eagerly", [True, False])
-def test_a_train_step_may_call_its_model_by_any_name(run_eagerly):
-    keras = keras_of("keras")
+def compiled_around(keras, inner):
+    """A model that was not pruned itself, compiled."""
+    x = keras.Input([8])
+    model = keras.Model(x, inner(x))
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    return model
 
+
+def test_one_update_allows_an_outer_model_one_step(keras):
+    data = X, X[:, :3]
+    inner = prune(mlp(keras))
+    model = compiled_around(keras, inner)
+    refresh(inner, 0)
+    model.train_on_batch(*data)  # is traced while a step is allowed
+    for train in (model.train_on_batch, model.fit):
+        with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+            train(*data)
+    for step in (1, 2):
+        refresh(inner, step)
+        model.train_on_batch(*data)
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+        model.fit(*data, verbose=0)
+    callbacks = [tf_movprune.UpdatePruningStep()]
+    model.fit(*data, 4, 2, verbose=0, callbacks=callbacks)
+    assert set(sparsities(inner)) == {0.75}
+
+
+def test_updates_in_one_fit_allow_no_steps_in_the_next(keras):
+    class EachBatch(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            refresh(inner, batch)
+
+    data = X, X[:, :3]
+    inner = prune(mlp(keras))
+    model = compiled_around(keras, inner)
+    model.fit(*data, 8, verbose=0, callbacks=[EachBatch()])
+    for other in (model, compiled_around(keras, inner)):
+        with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+            other.fit(*data, verbose=0)
+
+
+def test_a_step_of_ones_own_that_updates_allows_none_to_other_models(keras):
+    class Refreshing(keras.Model):
+        def train_step(self, data):
+            tf_movprune.update_masks(inner, self.optimizer.iterations)
+            return super().train_step(data)
+
+    data = X, X[:, :3]
+    inner = prune(mlp(keras))
+    x = keras.Input([8])
+    model = Refreshing(x, inner(x))
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    for _ in range(2):
+        model.fit(*data, 8, 2, verbose=0)
+    assert set(sparsities(inner)) == {0.75}
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+        compiled_around(keras, inner).fit(*data, verbose=0)
+
+
+@pytest.mark.parametrize("run_eagerly", [True, False])
+def test_a_train_step_may_call_its_model_by_any_name(keras, run_eagerly):
     class Outer(keras.Model):
         def __init__(self, inner):
             super().__init__()

@@ -101,3 +101,32 @@ def test_gates_are_noisy_in_steps_whatever_other_layers_are_told(keras):
     with tf.GradientTape():
         noisy = pruned(X)
     assert np.max(np.abs(noisy - pruned(X))) > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore:The masks of .* were never refreshed")
+def test_a_mode_that_is_not_known_when_a_step_is_traced_needs_refreshed_masks(keras):
+    layers = [keras.Input([8]), keras.layers.Dense(8, name="hidden"), keras.layers.Dense(2)]
+    pruned = tf_movprune.prune_low_movement(keras.Sequential(layers), RAMP)
+
+    def functions():
+        @tf.function
+        def call(training):
+            return pruned(X, training=training)
+
+        @tf.function
+        def step(training):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(pruned(X, training=training) ** 2)
+            return tape.gradient(
+                loss, [getattr(v, "_value", v) for v in pruned.trainable_variables]
+            )
+
+        return call, step
+
+    call, step = functions()
+    np.testing.assert_allclose(call(tf.constant(True)), pruned(X), rtol=1e-5)
+    with pytest.raises(RuntimeError, match="nothing refreshes its masks"):
+        step(tf.constant(True))
+    tf_movprune.update_masks(pruned, 4)
+    _, step = functions()
+    assert all(np.any(gradient) for gradient in step(tf.constant(True)))

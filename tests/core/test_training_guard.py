@@ -148,3 +148,38 @@ def test_a_train_step_that_fails_before_it_refreshes_masks_is_made_anew(guards):
     with pytest.raises(TypeError, match="in user code"):
         model.train_function(0)
     assert model.train_function is None
+
+
+class Around:
+    """A model that was not guarded itself, and trains layers inside it."""
+
+    def __init__(self, *guards):
+        self.guards = guards
+        self.train_function = self.train_step
+
+    def train_step(self, iterator):
+        for guard in self.guards:
+            guard.check()
+
+
+def test_a_model_around_takes_the_one_step_that_its_layers_were_allowed(guards):
+    model = Around(*guards, guards[0])  # a layer may be called twice
+    for _ in range(2):
+        allow(guards, once=True)
+        model.train_function(0)
+        with pytest.raises(RuntimeError, match=NOTHING):
+            model.train_function(0)
+    allow(guards)
+    for _ in range(2):
+        model.train_function(0)
+
+
+def test_a_step_of_a_model_around_may_allow_itself_again(guards):
+    class Refreshing(Around):
+        def train_step(self, iterator):
+            allow(self.guards, once=True)
+            super().train_step(iterator)
+
+    model = Refreshing(*guards)
+    for _ in range(2):
+        model.train_function(0)

@@ -15,6 +15,7 @@ def callers() -> Iterator[tuple[str, str]]:
 
 def objects_running(method: str) -> Iterator[Any]:
     """The objects whose method of that name led here, whatever it calls its first argument."""
+    names = method, f"tf__{method}"  # AutoGraph's name for the code that it makes of a method
     for frame, _ in traceback.walk_stack(None):
-        if frame.f_code.co_name == method and frame.f_code.co_argcount:
+        if frame.f_code.co_name in names and frame.f_code.co_argcount:
             yield frame.f_locals.get(frame.f_code.co_varnames[0])

@@ -13,20 +13,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
-from tensorflow.python import pywrap_tfe
 from tensorflow.python.eager.record import could_possibly_record
 
 from tf_movprune.core.call_stack import callers
+from tf_movprune.core.recomputation import is_recorded
 from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.core.variable_names import last_name
 
 _CUSTOM_GRADIENT = "tensorflow.python.ops.custom_gradient"
 _BACKWARD = ("tensorflow.python.eager.backprop", _CUSTOM_GRADIENT)
-_GRADIENTS = {
-    ("tensorflow.python.eager.backprop", "gradient"),
-    ("tensorflow.python.ops.gradients_util", "_GradientsHelper"),
-}
-_RECOMPUTED = (_CUSTOM_GRADIENT, "inner")  # in tf.recompute_grad, which records nothing at first
 
 
 class _OwnReads(threading.local):  # replicas call layers in threads
@@ -61,9 +56,6 @@ class KernelUsage(abc.ABC):
         self.owner = weakref.ref(owner)
         self.was_called = False
         self.may_have_trained = False
-        self._last_mode: Any = None
-        self._recorded_modes: set[bool] = set()
-        self._was_recomputed = False
         self._sum_at_update: float | None = None
         self._names: list[str] = []
         self._reached: set[str] = set()
@@ -83,39 +75,6 @@ class KernelUsage(abc.ABC):
     @abc.abstractmethod
     def training_mode(self) -> Any:
         """The value of `training` in that call."""
-
-    def mode_of_call(self, training: Any) -> Any:
-        """The value of `training` for a call of the layer.
-
-        A gradient that computes the layer anew, as `tf.recompute_grad` does, calls it in no mode:
-        it has to draw the noise of the last call that it may be of.
-
-        Args:
-          training: the value that Keras knows.
-
-        Raises:
-          ValueError: a gradient computes the layer anew that a tape recorded in both modes.
-        """
-        if not _GRADIENTS.isdisjoint(callers()):
-            self._was_recomputed = True
-            if len(self._recorded_modes) > 1:
-                raise ValueError(
-                    f"The pruned layer {self.layer!r} was called with training=True and with "
-                    "training=False before a gradient that computes it anew, which cannot know "
-                    "whether to draw noise. Call it in one mode within a tape, or leave "
-                    "tf.recompute_grad out."
-                )
-            return self._last_mode
-        is_recorded = _is_recorded()
-        if is_recorded:
-            if self._was_recomputed:
-                self._recorded_modes.clear()
-            self._was_recomputed = False
-            if not tf.is_tensor(training):
-                self._recorded_modes.add(bool(training))
-        if is_recorded or not tf.executing_eagerly():
-            self._last_mode = None if tf.is_tensor(training) else training
-        return training
 
     def forget(self) -> None:
         """Forgets calls and gradients, before the training step is traced anew."""
@@ -172,7 +131,7 @@ class KernelUsage(abc.ABC):
         """The masked kernels of a call, from which gradients are noted."""
         self.was_called = True
         # Eager calls that no tape records train nothing. Graphs may get gradients without one.
-        self.may_have_trained |= not tf.executing_eagerly() or _is_recorded()
+        self.may_have_trained |= not tf.executing_eagerly() or is_recorded()
         return [self._noting(name, tensor) for name, tensor in zip(self._names, tensors)]
 
     def _noting(self, name: str, tensor: tf.Tensor) -> tf.Tensor:
@@ -254,24 +213,6 @@ def own_reads() -> Iterator[None]:
         yield
     finally:
         _own.depth -= 1
-
-
-def _is_recorded() -> bool:
-    """Returns whether a tape records what is computed, or what `tf.recompute_grad` wraps around."""
-    if could_possibly_record():
-        return True
-    if _RECOMPUTED not in callers():
-        return False
-    pywrap_tfe.TFE_Py_TapeSetRestartOnThread()  # tapes are paused, which hides whether any is there
-    try:
-        return could_possibly_record()
-    finally:
-        pywrap_tfe.TFE_Py_TapeSetStopOnThread()
-
-
-def is_recomputed() -> bool:
-    """Returns whether no tape records what is computed, and a gradient computes it anew."""
-    return not could_possibly_record() and _RECOMPUTED in callers()
 
 
 def _is_calling(layer: Any) -> bool:

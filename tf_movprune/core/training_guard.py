@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import tensorflow as tf
 from tensorflow.python.eager.record import could_possibly_record
 
 from tf_movprune.core.call_stack import objects_running
+from tf_movprune.core.user_warnings import warn
 
 
 def mode_of(training: Any) -> Any:
@@ -19,18 +21,23 @@ def mode_of(training: Any) -> Any:
     return training if value is None else bool(value)
 
 
-def resolve_mode(told: Any, outermost: Any, takes_steps: bool) -> Any:
+def is_in_train_step() -> bool:
+    """Returns whether the `train_step` of a model runs, or is traced, at the moment."""
+    return any(hasattr(model, "train_function") for model in objects_running("train_step"))
+
+
+def resolve_mode(told: Any, outermost: Any, is_open: bool) -> Any:
     """Returns whether a call of a pruned layer is part of a training step.
 
     A layer may be told to be in training mode although the model is evaluated, such as one whose
     dropout estimates uncertainty: then masks are as in evaluation. If nobody tells the outermost
-    call, a gradient tape has to record the layer's, and either that is told or steps are taken.
+    call, a gradient tape has to record the layer's, and either that is told or steps are taken:
+    masks are refreshed for one, or the train step of a model runs.
 
     Args:
       told: the mode of the layer's call: a bool of any kind, a tensor, or None.
       outermost: the mode that the outermost call was given.
-      takes_steps: whether steps are taken, if nobody tells: the guard of the layer is open, or, in
-        Keras 3, the train step of a model runs.
+      is_open: whether the guard of the layer is open.
 
     Returns:
       True or False; a bool tensor, if its value is not known yet.
@@ -40,9 +47,17 @@ def resolve_mode(told: Any, outermost: Any, takes_steps: bool) -> Any:
         if tf.is_tensor(told) or not told:
             return told
     if outermost is None:
-        return could_possibly_record() and (bool(told) or takes_steps)
+        return could_possibly_record() and (bool(told) or is_open or is_in_train_step())
     outermost = mode_of(outermost)
     return bool(told) and (tf.is_tensor(outermost) or outermost)
+
+
+def may_take_step(mode: Any) -> bool:
+    """Returns whether a call in a mode of `resolve_mode` is, or may be, part of a training step.
+
+    One whose mode is not known before the step runs is so if a gradient tape records it.
+    """
+    return mode is True or (tf.is_tensor(mode) and could_possibly_record())
 
 
 def not_compiled(name: str) -> str:
@@ -51,6 +66,17 @@ def not_compiled(name: str) -> str:
         f"{name!r} is not compiled: pruning undoes compile(), which KerasHub's tasks call when "
         "they are made. Compile the pruned model with a new optimizer, as in model.compile("
         "recipe.create_optimizer(learning_rate, model=model), loss)."
+    )
+
+
+def warn_of_stripped(name: str) -> None:
+    """Warns that a stripped model is about to be trained."""
+    warn(
+        f"{name!r} was stripped of pruning, and is about to be trained: its zeros are ordinary "
+        "weights now, and will not stay zero. To train on with them, prune it again with "
+        "tf_movprune.Magnitude() and a schedule that begins at their share, such as "
+        "CubicSparsity(0.9, 0, 1, initial_sparsity=0.9), and strip it when it is trained. Models "
+        "that tf_movprune.compact made smaller may be trained as they are."
     )
 
 
@@ -65,7 +91,8 @@ class TrainingGuard:
         self.name = name
         self._is_open = False
         self._is_open_once = False
-        self._is_opened_before_fit = False
+        self._opened_in: tuple[Any, Any] = None, None
+        self._has_stepped = False
         self._is_folded = False
         self.has_refused = False
 
@@ -83,7 +110,12 @@ class TrainingGuard:
         """Opens or closes the guard for the steps to come, or opens it for one."""
         self._check_not_folded()
         self._is_open, self._is_open_once = value, value and once
-        self._is_opened_before_fit = value and once and _model_in_fit() is None
+        self._has_stepped = False
+        self._opened_in = (
+            (_reference(_model_in("fit")), _reference(_model_in("train_step")))
+            if self._is_open_once
+            else (None, None)
+        )
 
     def end_step(self) -> None:
         """Closes the guard if it was open for one step."""
@@ -95,10 +127,17 @@ class TrainingGuard:
 
     def check(self) -> None:
         """Raises RuntimeError if nothing refreshes the masks, or they are in the weights."""
+        self._check(self._is_open and not self._was_opened_for_another_fit())
+        if self._is_open_once:
+            self._watch_steps()
+
+    def check_new_step(self) -> None:
+        """Raises RuntimeError too if the one step was taken for which the guard was opened."""
+        self._check(self._is_open and not (self._is_open_once and self._has_stepped))
+
+    def _check(self, is_open: bool) -> None:
         self._check_not_folded()
-        self.has_refused = not self._is_open or (
-            self._is_opened_before_fit and _never_closes(_model_in_fit())
-        )
+        self.has_refused = not is_open
         if self.has_refused:
             raise RuntimeError(
                 f"The pruned layer {self.name!r} is being trained, but nothing refreshes its "
@@ -107,6 +146,33 @@ class TrainingGuard:
                 "not to be trained, such as a teacher, call it with training=False, or call what "
                 "tf_movprune.strip_pruning returns."
             )
+
+    def _was_opened_for_another_fit(self) -> bool:
+        """Returns whether the `fit` that runs takes steps that nothing ends, and nothing began.
+
+        Its model is one around the pruned one, which was not pruned itself and has no callback.
+        """
+        model = _model_in("fit") if self._is_open_once else None
+        if model is None or isinstance(model.train_function, GuardedTrainFunction):
+            return False
+        opened_in, _ = self._opened_in
+        return opened_in is None or opened_in() is not model
+
+    def _watch_steps(self) -> None:
+        """Lets the model whose train step runs end the step, if it is one around the pruned one.
+
+        A train step that opens the guard itself does so whenever it runs.
+        """
+        model = _model_in("train_step")
+        function = getattr(model, "train_function", None)
+        _, opened_in = self._opened_in
+        if function is None or (opened_in is not None and opened_in() is model):
+            return
+        if not isinstance(function, GuardedTrainFunction):
+            function = GuardedTrainFunction(model, function, [], may_refresh=False)
+            model.train_function = function
+        function.watch(self)
+        self._has_stepped = True
 
     def _check_not_folded(self) -> None:
         if self._is_folded:
@@ -117,17 +183,14 @@ class TrainingGuard:
             )
 
 
-def _model_in_fit() -> Any:
-    """The model whose `fit` runs at the moment, the innermost one; None outside of all."""
-    return next((x for x in objects_running("fit") if hasattr(x, "train_function")), None)
+def _model_in(method: str) -> Any:
+    """The outermost model whose method of that name runs at the moment; None outside of all."""
+    models = [x for x in objects_running(method) if hasattr(x, "train_function")]
+    return models[-1] if models else None
 
 
-def _never_closes(model: Any) -> bool:
-    """Returns whether no step of a model's `fit` ends the steps that one update allows.
-
-    It is a model around the pruned one, which was not pruned itself and has no callback.
-    """
-    return model is not None and not isinstance(model.train_function, GuardedTrainFunction)
+def _reference(model: Any) -> Any:
+    return None if model is None else weakref.ref(model)
 
 
 class GuardedTrainFunction:
@@ -153,9 +216,14 @@ class GuardedTrainFunction:
     ):
         self.model = model
         self.function = function
-        self.guards = guards
+        self.guards = list(guards)
         self._may_refresh = may_refresh
         self._refreshes = False
+
+    def watch(self, guard: TrainingGuard) -> None:
+        """Adds the guard of a layer that the function was seen to train."""
+        if all(guard is not other for other in self.guards):
+            self.guards.append(guard)
 
     def __call__(self, iterator: Any) -> Any:
         is_attempt = self._may_refresh and not any(guard.is_open for guard in self.guards)
@@ -185,4 +253,4 @@ class GuardedTrainFunction:
 
     def _check(self) -> None:
         for guard in self.guards:
-            guard.check()
+            guard.check_new_step()

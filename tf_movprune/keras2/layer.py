@@ -19,6 +19,7 @@ from tf_movprune.core.granularity import WEIGHTS, Blocks, Units
 from tf_movprune.core.kernel_usage import as_tensors, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.pruning_method import PruningMethod
+from tf_movprune.core.recomputation import CallModes
 from tf_movprune.core.saved_settings import (
     SettingsInCheckpoint,
     check_config_being_saved,
@@ -27,7 +28,12 @@ from tf_movprune.core.saved_settings import (
 )
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.core.settings import Settings
-from tf_movprune.core.training_guard import TrainingGuard, mode_of, resolve_mode
+from tf_movprune.core.training_guard import (
+    TrainingGuard,
+    may_take_step,
+    mode_of,
+    resolve_mode,
+)
 from tf_movprune.core.user_warnings import warn
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import (
@@ -133,6 +139,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         self.add_to_checkpoints("movement_settings", told)
         self.guard = TrainingGuard(self.name)
         self.usage = KernelUsage(layer.name, self.guard, self)
+        self.__dict__["_modes"] = CallModes(layer.name)
         self.__dict__["_is_unmasked"] = False
         self.__dict__["_read_too_early"] = None
         self.__dict__["_shared_kernels"] = list(shared_kernels)  # untracked: their variables are
@@ -267,11 +274,11 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
         if not compat.takes_training(self.layer):
             kwargs.pop("training", None)
         mode = training if compat.is_saving() else self._mode(training)
-        if _is_true(mode) and not compat.is_saving():
+        if may_take_step(mode) and not compat.is_saving():
             self.guard.check()
         with self._computing(mode) as tensors, self._scope_around():
             outputs = self.layer(*args, **kwargs)
-        if _is_true(training) and compat.is_saving():
+        if mode_of(training) is True and compat.is_saving():
             return refused_when_loaded(self.layer.name, outputs)
         if self._is_watched:
             self.usage.check_call(tensors)
@@ -356,7 +363,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
     def _masked_weights(self, training: Any = False) -> list[tf.Tensor]:
         if not self.settings.method.has_noise:
             return self._masked_weights_for(False)
-        training = self.usage.mode_of_call(training)
+        training = self._modes.mode_of_call(training)
         if tf.is_tensor(training):
             return tf.cond(
                 tf.cast(training, tf.bool),
@@ -454,10 +461,6 @@ def is_prunable(layer: Any) -> bool:
     return not isinstance(layer, PruneLowMovement) and (
         compat.prunable_weights_method(layer) is not None or bool(kernel_names(layer))
     )
-
-
-def _is_true(training: Any) -> bool:
-    return mode_of(training) is True
 
 
 def _check_layer(layer: Any) -> None:

@@ -7,8 +7,12 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from tf_movprune.core.training_guard import GuardedTrainFunction, TrainingGuard, not_compiled
-from tf_movprune.core.user_warnings import warn
+from tf_movprune.core.training_guard import (
+    GuardedTrainFunction,
+    TrainingGuard,
+    not_compiled,
+    warn_of_stripped,
+)
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, keras
 from tf_movprune.keras2.instance_method import InstanceMethod
@@ -90,13 +94,7 @@ class _WarningMaker(InstanceMethod):
         self.model = model
 
     def __call__(self, force: bool = False) -> Any:
-        warn(
-            f"{self.model.name!r} was stripped of pruning, and is about to be trained: its zeros "
-            "are ordinary weights now, and will not stay zero. To train on with them, prune it "
-            "again with tf_movprune.Magnitude() and a schedule that begins at their share, such "
-            "as CubicSparsity(0.9, 0, 1, initial_sparsity=0.9), and strip it when it is trained. "
-            "Models that tf_movprune.compact made smaller may be trained as they are."
-        )
+        warn_of_stripped(self.model.name)
         unguard_training(self.model)
         return self.model.make_train_function(force)
 

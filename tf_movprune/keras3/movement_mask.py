@@ -12,7 +12,7 @@ from tf_movprune.core.masked_kernel import MaskedKernel, Part, block_size_of, jo
 from tf_movprune.core.saved_settings import SettingsInCheckpoint
 from tf_movprune.core.scores import SCORES_NAME, initial_scores
 from tf_movprune.core.settings import Settings
-from tf_movprune.core.training_guard import TrainingGuard, mode_of
+from tf_movprune.core.training_guard import TrainingGuard, may_take_step, mode_of
 from tf_movprune.keras3 import compat
 
 
@@ -92,7 +92,7 @@ class MovementMask(keras.layers.Layer):
     def masked(self, part: Part, kernel: tf.Tensor, training: Any) -> tf.Tensor:
         """The tensor to compute with in place of a part, as `MaskedKernel.masked`."""
         training = mode_of(training)
-        if training is True:
+        if may_take_step(training):
             self._guard.check()
         if self.record.noise_seed is not None and tf.is_tensor(training):
             return tf.cond(

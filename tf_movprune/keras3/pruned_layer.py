@@ -18,8 +18,9 @@ import keras
 from tf_movprune.core.blocks import block_shape, check_blocks
 from tf_movprune.core.checkpoint_marker import Marker, refuse_plain_checkpoint
 from tf_movprune.core.granularity import Blocks
-from tf_movprune.core.kernel_usage import as_tensors, is_recomputed
+from tf_movprune.core.kernel_usage import as_tensors
 from tf_movprune.core.masked_kernel import Part
+from tf_movprune.core.recomputation import is_recomputed
 from tf_movprune.core.saved_settings import (
     check_config_being_saved,
     checked_variables,
@@ -27,7 +28,7 @@ from tf_movprune.core.saved_settings import (
 )
 from tf_movprune.core.settings import Settings
 from tf_movprune.core.traced_functions import untraced, untraced_functions, untraced_in_bases
-from tf_movprune.core.training_guard import resolve_mode
+from tf_movprune.core.training_guard import is_in_train_step, resolve_mode
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.kernel_places import by_owner, kernel_places
@@ -150,12 +151,11 @@ def _training_mode(state: PruningState) -> Any:
     gradients are taken is part of a step then, if a model's train step runs or masks are refreshed.
     """
     told, outermost = compat.training_modes()
-    takes_steps = state.guard.is_open or (outermost is None and compat.is_in_train_step())
-    training = resolve_mode(told, outermost, takes_steps)
+    training = resolve_mode(told, outermost, state.guard.is_open)
     if told is None and outermost is None and is_recomputed():
-        training = compat.is_in_train_step()
+        training = is_in_train_step()
     has_noise = any(kernel.method.has_noise for kernel in state.kernels)
-    return state.usage.mode_of_call(training) if has_noise else training
+    return state.modes.mode_of_call(training) if has_noise else training
 
 
 @contextmanager

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tf_movprune.core.kernel_usage import own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel, Part
+from tf_movprune.core.recomputation import CallModes
 from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
@@ -46,6 +47,7 @@ class PruningState:
     Attributes:
       guard: refuses training that refreshes no masks.
       usage: notes of what training computes with.
+      modes: the modes in which it was called, for gradients that compute it anew.
       places: its masked kernels.
       masks: the names of the attributes that hold the masks which it owns, and these.
     """
@@ -53,6 +55,7 @@ class PruningState:
     def __init__(self, layer: Layer):
         self.guard = TrainingGuard(layer.name)
         self.usage = KernelUsage(layer.name, self.guard, layer)
+        self.modes = CallModes(layer.name)
         self.places: list[MaskedPlace] = []
         self.masks: dict[str, MovementMask] = {}
         self.lock = threading.RLock()  # threads take turns, since they share the attributes

@@ -7,8 +7,11 @@ from collections.abc import Iterable, Sequence
 
 import keras
 
-from tf_movprune.core.training_guard import GuardedTrainFunction, not_compiled
-from tf_movprune.core.user_warnings import warn
+from tf_movprune.core.training_guard import (
+    GuardedTrainFunction,
+    not_compiled,
+    warn_of_stripped,
+)
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.pruning_state import is_pruned, state_of
@@ -64,12 +67,7 @@ class _WarningMaker:
 
     def __call__(self, force: bool = False) -> None:
         unguard_training(self.model)
-        warn(
-            f"{self.model.name!r} was stripped of pruning, and is about to be trained: its zeros "
-            "are ordinary weights now, and will not stay zero. To train on with them, prune it "
-            "again with tf_movprune.Magnitude() and a schedule that begins at their share, such "
-            "as CubicSparsity(0.9, 0, 1, initial_sparsity=0.9), and strip it when it is trained."
-        )
+        warn_of_stripped(self.model.name)
         self.model.make_train_function(force)
 
 
