@@ -46,15 +46,22 @@ def trained(kernel):
     return kernel
 
 
+def raised(kernel):
+    """Trained too, though none of its scores is negative."""
+    kernel.scores.assign(kernel.scores * 1.1)
+    return kernel
+
+
 @pytest.mark.parametrize(
     "make, step",
     [
         (lambda: at_its_start(KERNELS["weights"]()), 1),
         (lambda: trained(at_its_start(KERNELS["weights"]())), 0),
+        (lambda: raised(at_its_start(KERNELS["weights"]())), 0),
         (lambda: matrix(8, 4), 0),
         (lambda: matrix(8, 4, method=tf_movprune.Magnitude()), 0),
     ],
-    ids=["later", "trained", "other scores", "no scores"],
+    ids=["later", "trained", "raised", "other scores", "no scores"],
 )
 def test_scores_that_tell_nothing(make, step):
     kernel = make()

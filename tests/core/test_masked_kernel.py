@@ -80,6 +80,14 @@ def test_masks_of_one_weight_that_overlap_are_multiplied_out():
     assert float(overall_sparsity([first, second])) == 1 - 2 / 16
 
 
+def test_masks_along_one_axis_of_a_weight_are_multiplied_out():
+    shared = weight(3, 8)
+    kernels = [kernel_of([Part(shared, 1)], (8,), block_size=HEADS) for _ in range(2)]
+    kernels[0].mask.assign(np.arange(8) < 5)
+    kernels[1].mask.assign(np.arange(8) >= 3)
+    assert [int(count) for count in remaining(weights_of(kernels))] == [3 * 2]
+
+
 def test_kernels_that_layers_share_are_taken_once():
     first, second = (kernel_of([Part(weight(4, 4))], (4, 4)) for _ in range(2))
     assert each_once([second, first, second]) == [second, first]

@@ -158,6 +158,7 @@ def masks_over_time(schedule, steps=12):
     [
         (tfmot.PolynomialDecay(0.0, 0.75, 0, 6, frequency=1), 6),
         (tfmot.PolynomialDecay(0.0, 0.75, 0, 6, frequency=4), 6),
+        (tfmot.PolynomialDecay(0.0, 0.75, 1, 6, frequency=4), 6),
         (tfmot.ConstantSparsity(0.75, 0, 6, frequency=1), 6),
         (cubic(begin_step=0, end_step=4, freeze_step=7), 7),
         (cubic(begin_step=0, end_step=4, freeze_step=4), 4),

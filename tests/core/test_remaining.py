@@ -7,7 +7,7 @@ from records import CUBIC, kernel_of, matrix, weight
 import tf_movprune
 from tf_movprune.core.granularity import HEADS, NEURONS
 from tf_movprune.core.masked_kernel import Part
-from tf_movprune.core.remaining import group_names, remaining_rows
+from tf_movprune.core.remaining import group_names, remaining_rows, zero_rows
 
 
 def keep(kernel, count):
@@ -54,6 +54,20 @@ def test_weights_of_units_remain_with_their_units():
     )
     group = "HardMovement to sparsity 0.75 of heads"
     assert rows == [("query.kernel", (5, 6), 20, group), ("output.kernel", (6, 5), 20, group)]
+
+
+@pytest.mark.parametrize(
+    "zeros, is_default, is_listed", [(1, False, False), (2, False, True), (0, True, True)]
+)
+def test_weights_of_plain_models_are_listed_if_they_could_be_pruned_ones(
+    zeros, is_default, is_listed
+):
+    """The row of a padding token is not taken for pruning."""
+    kernel = (np.arange(128).reshape(32, 4) >= zeros).astype("float32")
+    weights = [("kernel", kernel), ("other", np.ones([2, 3]))]
+    rows = zero_rows([("dense", is_default, weights)])
+    listed = [("dense.kernel", (32, 4), 128 - zeros, "zeros"), ("dense.other", (2, 3), 6, "zeros")]
+    assert rows == (listed if is_listed else [])
 
 
 @pytest.mark.parametrize(

@@ -145,6 +145,7 @@ def rate(num_train_steps):
     "steps, message",
     [
         (11, r"rate is 0 from step 11 on.*this run has 12 steps: .* num_train_steps=12"),
+        (14, r"made for num_train_steps=14, but .* still be 14% of its peak"),
         (
             24,
             r"made for num_train_steps=24, but .* still be 50% of its peak .*=12, or train longer",
@@ -234,6 +235,11 @@ def test_masks_that_are_not_as_they_should_be_at_the_end(kept, method, schedule,
     with pytest.warns(UserWarning, match=message) as caught:
         run_checks.warn_if_behind("model", {"first": [good], "second": kernels})
     assert len(caught) == 1
+
+
+def test_masks_may_keep_the_minimum_that_their_method_was_given(no_warnings):
+    method = tf_movprune.HardMovement(minimum_remaining=0.5)
+    run_checks.warn_if_behind("model", {"first": [keep(matrix(4, 4, method=method), 8)]})
 
 
 def test_masks_that_two_layers_share_count_once(no_warnings):

@@ -250,27 +250,6 @@ def test_layer_that_is_frozen():
         fit(model)
 
 
-@pytest.mark.parametrize("block_size", [(1, 1), tf_movprune.NEURONS], ids=str)
-def test_a_penalty_is_not_all_that_there_is_to_learn(block_size):
-    for regularizer in (None, "l2"):
-        layers = [
-            keras.layers.Dense(4, input_shape=[8]),
-            keras.layers.Dense(2, name="output", activity_regularizer=regularizer),
-        ]
-        model = tf_movprune.prune_low_movement(
-            keras.Sequential(layers),
-            tf_movprune.CubicThreshold(0.1, 2, 10),
-            tf_movprune.SoftMovement(10.0),
-            block_size=block_size,
-        )
-        model.compile("adam")
-        if regularizer is None:
-            with pytest.raises(ValueError, match=r"compiled without a loss: nothing but the pen"):
-                fit(model)
-        else:
-            fit(model)
-
-
 def test_a_loss_may_be_computed_by_the_model():
     model = HasALossOfItsOwn()
     model(next(iter(data()))[0])

@@ -6,9 +6,14 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tf_movprune.core.granularity import WEIGHTS, Units
 from tf_movprune.core.masked_kernel import MaskedKernel, each_once, masked_parts, remaining
 from tf_movprune.core.refresh import groups
+
+# Kernels that were not pruned have few zeros: the row of a padding token, among thousands.
+_MOST_REMAINING = 0.99
 
 Row = tuple[str, tuple[int, ...], int, str]
 """Path, shape, number of remaining entries and group of a weight."""
@@ -31,6 +36,23 @@ def remaining_rows(
         for name, weight in weights:
             count = int(counts.get(id(weight), math.prod(weight.shape)))
             rows.append((f"{path}.{name}", tuple(weight.shape), count, names[id(kernels[0])]))
+    return rows
+
+
+def zero_rows(layers: Iterable[tuple[str, bool, Sequence[tuple[str, Any]]]]) -> list[Row]:
+    """The path, shape, number of entries that are not zero, and `"zeros"`, of each weight.
+
+    Args:
+      layers: the path of each layer, whether it would be pruned by default, and its prunable
+        weights with their names. Other layers are left out unless a weight has enough zeros to be
+        a pruned one.
+    """
+    rows: list[Row] = []
+    for path, is_default, weights in layers:
+        arrays = [(f"{path}.{name}", np.array(weight)) for name, weight in weights]
+        counts = [np.count_nonzero(array) for _, array in arrays]
+        if is_default or any(n <= _MOST_REMAINING * a.size for n, (_, a) in zip(counts, arrays)):
+            rows += [(name, a.shape, int(n), "zeros") for n, (name, a) in zip(counts, arrays)]
     return rows
 
 

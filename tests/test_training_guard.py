@@ -1,0 +1,267 @@
+"""Training steps for which nothing refreshes the masks are refused, in either Keras."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from shells import keras_of, refresh, sparsities
+from small_models import RAMP, Block, X, Y, fit, mlp, prune
+
+import tf_movprune
+from tf_movprune import L0, Magnitude
+
+KNOWN_MODES = {"tensor": tf.constant(True), "NumPy": np.True_}
+
+
+@pytest.mark.parametrize("kind", KNOWN_MODES)
+def test_the_guard_knows_training_in_any_form(keras, kind):
+    pruned = prune(mlp(keras))
+    with pytest.raises(RuntimeError, match="nothing refreshes its masks"):
+        pruned(X, training=KNOWN_MODES[kind])
+    pruned(X, training=tf.constant(False))
+
+
+def test_training_without_the_callback_is_refused(keras):
+    pruned = prune(mlp(keras))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    pruned.compile(keras.optimizers.SGD(0.1), loss)
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+        pruned.fit(X, Y, verbose=0)
+    fit(keras, pruned)
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+        pruned.fit(X, Y, verbose=0)
+    with pytest.raises(RuntimeError, match="update_masks"):
+        pruned(X, training=True)
+    tf_movprune.update_masks(pruned, 6)
+    pruned.train_on_batch(X, Y)
+    with pytest.raises(RuntimeError, match="update_masks"):
+        pruned.train_on_batch(X, Y)
+
+
+def without_a_mode(keras, layer, is_recomputed=False):
+    """A model whose call takes no `training`, around a layer, with one that does in front."""
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.drop, self.layer = keras.layers.Dropout(0.0), layer
+
+        def call(self, x):
+            layer = tf.recompute_grad(self.layer.call) if is_recomputed else self.layer
+            return layer(self.drop(x))
+
+    model = Net()
+    model(X)
+    return model
+
+
+@pytest.mark.parametrize("how", ["in a graph", "eagerly", "recomputed"])
+def test_training_without_a_mode_draws_noise_and_needs_the_callback(keras, how):
+    inner = tf_movprune.prune_low_movement(mlp(keras), method=L0(final_lambda=0.0))
+    model = without_a_mode(keras, inner, how == "recomputed")  # which was not pruned itself
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.SGD(0.0), loss, run_eagerly=how == "eagerly")
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+        model.fit(X, Y, verbose=0)
+    callbacks = [tf_movprune.UpdatePruningStep()]
+    losses = model.fit(X, Y, batch_size=32, epochs=3, verbose=0, callbacks=callbacks).history
+    assert len(set(losses["loss"])) == 3  # the weights stand still
+    without_noise = [model.evaluate(X, Y, verbose=0) for _ in range(2)]
+    assert without_noise[0] == without_noise[1]
+
+
+def test_fit_of_an_outer_model_needs_more_than_one_update_before_it(keras):
+    class Refreshing(keras.Model):
+        def train_step(self, data):
+            tf_movprune.update_masks(inner, self.optimizer.iterations)
+            return super().train_step(data)
+
+    def compiled(cls):
+        x = keras.Input([8])
+        model = cls(x, inner(x))
+        model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+        return model
+
+    class EachBatch(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            tf_movprune.update_masks(inner, batch)
+
+    inner = prune(mlp(keras))
+    data = X, X[:, :3]
+    compiled(Refreshing).fit(*data, 8, 2, verbose=0)
+    compiled(keras.Model).fit(*data, 8, verbose=0, callbacks=[EachBatch()])
+    for step in range(2):
+        refresh(inner, step)
+        compiled(keras.Model).train_on_batch(*data)
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+        compiled(keras.Model).fit(*data, verbose=0)
+
+
+def compiled_around(keras, inner):
+    """A model that was not pruned itself, compiled."""
+    x = keras.Input([8])
+    model = keras.Model(x, inner(x))
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    return model
+
+
+def test_one_update_allows_an_outer_model_one_step(keras):
+    data = X, X[:, :3]
+    inner = prune(mlp(keras))
+    model = compiled_around(keras, inner)
+    refresh(inner, 0)
+    model.train_on_batch(*data)  # is traced while a step is allowed
+    for train in (model.train_on_batch, model.fit):
+        with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+            train(*data)
+    for step in (1, 2):
+        refresh(inner, step)
+        model.train_on_batch(*data)
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+        model.fit(*data, verbose=0)
+    callbacks = [tf_movprune.UpdatePruningStep()]
+    model.fit(*data, 4, 2, verbose=0, callbacks=callbacks)
+    assert set(sparsities(inner)) == {0.75}
+
+
+def test_updates_in_one_fit_allow_no_steps_in_the_next(keras):
+    class EachBatch(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            refresh(inner, batch)
+
+    data = X, X[:, :3]
+    inner = prune(mlp(keras))
+    model = compiled_around(keras, inner)
+    model.fit(*data, 8, verbose=0, callbacks=[EachBatch()])
+    for other in (model, compiled_around(keras, inner)):
+        with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+            other.fit(*data, verbose=0)
+
+
+def test_a_step_of_ones_own_that_updates_allows_none_to_other_models(keras):
+    class Refreshing(keras.Model):
+        def train_step(self, data):
+            tf_movprune.update_masks(inner, self.optimizer.iterations)
+            return super().train_step(data)
+
+    data = X, X[:, :3]
+    inner = prune(mlp(keras))
+    x = keras.Input([8])
+    model = Refreshing(x, inner(x))
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    for _ in range(2):
+        model.fit(*data, 8, 2, verbose=0)
+    assert set(sparsities(inner)) == {0.75}
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+        compiled_around(keras, inner).fit(*data, verbose=0)
+
+
+@pytest.mark.parametrize("run_eagerly", [True, False])
+def test_a_train_step_may_call_its_model_by_any_name(keras, run_eagerly):
+    class Outer(keras.Model):
+        def __init__(self, inner):
+            super().__init__()
+            self.inner = inner
+
+        def call(self, x):
+            return self.inner(x)
+
+        def train_step(model, data):  # noqa: N805
+            x, _ = data
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(model(x) ** 2)
+            variables = model.trainable_variables
+            model.optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+            return {"loss": loss}
+
+    inner = without_a_mode(keras, keras.layers.Dense(8))
+    model = Outer(inner)
+    model(X)
+    prune(inner, {"layer": RAMP})
+    model.compile("sgd", run_eagerly=run_eagerly)
+    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+        model.fit(X, Y, verbose=0)
+
+
+@pytest.mark.parametrize("mode", [None, False])
+def test_a_loop_of_ones_own_without_a_mode_draws_noise_where_gradients_are_taken(mode):
+    keras = keras_of("keras")
+    model = without_a_mode(keras, keras.layers.Dense(8))
+    tf_movprune.prune_low_movement(model, {"layer": None}, L0(final_lambda=0.0))
+    evaluated = np.array(model(X))
+    with tf.GradientTape():
+        assert np.array_equal(model(X), evaluated)  # no steps are taken yet
+    refresh(model, 0)
+    with tf.GradientTape():
+        is_without_noise = np.array_equal(model(X, training=mode), evaluated)
+    assert is_without_noise == (mode is False)
+    np.testing.assert_array_equal(model(X), evaluated)
+
+
+@pytest.mark.parametrize("is_compiled", [True, False])
+def test_pruned_models_have_to_be_compiled(keras, is_compiled):
+    model = mlp(keras)
+    if is_compiled:
+        model.compile("sgd", "mse")
+    pruned = tf_movprune.prune_low_movement(model, RAMP)
+    message = r"pruning undoes compile\(\).*create_optimizer\(learning_rate, model=model\)"
+    for method in (pruned.fit, pruned.train_on_batch):
+        with pytest.raises((ValueError, RuntimeError), match=message):
+            method(X, Y)
+    stripped = tf_movprune.strip_pruning(pruned)
+    with pytest.raises((ValueError, RuntimeError), match=r"You must (call `)?compile"):
+        stripped.fit(X, Y)
+
+
+def test_a_stripped_model_warns_when_it_is_trained(keras):
+    pruned = prune(mlp(keras))
+    fit(keras, pruned)
+    stripped = tf_movprune.strip_pruning(pruned)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    stripped.compile(keras.optimizers.SGD(0.1), loss)
+    with pytest.warns(UserWarning, match="zeros are ordinary weights now"):
+        stripped.fit(X, Y, verbose=0)
+
+
+def test_outer_models_train_on_when_models_inside_are_stripped():
+    keras = keras_of("keras")
+    model = keras.Sequential([keras.Input([8]), Block(keras), Block(keras)])
+    for inside in model.layers:
+        prune(inside, {"*up": RAMP}, Magnitude())
+    model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+    arguments = {"batch_size": 8, "epochs": 2, "verbose": 0}
+    callbacks = [tf_movprune.UpdatePruningStep()]
+    model.fit(X, X, callbacks=callbacks, **arguments)
+    tf_movprune.strip_pruning(model.layers[0])
+    with pytest.raises(RuntimeError, match="nothing refreshes"):
+        model.fit(X, X, **arguments)
+    model.fit(X, X, callbacks=callbacks, **arguments)
+    tf_movprune.strip_pruning(model.layers[1])
+    model.fit(X, X, **arguments)
+
+
+@pytest.mark.filterwarnings("ignore:Sparsity is|.*was stripped")
+@pytest.mark.parametrize("stripped", ["inner", "outer"])
+def test_stripping_takes_back_the_guards_of_models_inside_and_around(stripped):
+    keras = keras_of("keras")
+
+    def guards(model):
+        return {name for name in vars(model) if callable(getattr(type(model), name, None))}
+
+    inner = keras.Sequential([keras.Input([8]), keras.layers.Dense(8, name="dense")])
+    outer = keras.Sequential([keras.Input([8]), keras.Sequential([inner])])
+    models = inner, outer.layers[0], outer
+    before = [guards(model) for model in models]
+    prune(inner, {"dense": RAMP}, Magnitude())
+    outer.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
+    callbacks = [tf_movprune.UpdatePruningStep(num_train_steps=6)]
+    outer.fit(X, X, verbose=0, callbacks=callbacks)
+    tf_movprune.strip_pruning({"inner": inner, "outer": outer}[stripped])
+    kept = {"load_weights", "make_train_function"}  # they warn of weights and of training
+    for model, names in zip(models, before, strict=True):
+        assert guards(model) - names <= kept
+    given, other = (inner, outer) if stripped == "inner" else (outer, inner)
+    assert "make_train_function" in guards(given) - guards(other)
+    with pytest.raises(ValueError, match="compile"):
+        inner.fit(X, X, verbose=0)
+    other.compile("sgd", "mse", run_eagerly=True)
+    other.fit(X, X, verbose=0)
