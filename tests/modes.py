@@ -43,8 +43,10 @@ def compiled(mode, function):
     return MODES[mode](function)
 
 
-every_mode = pytest.mark.parametrize("mode", ["eager", "function", "jit"])
-every_selection = pytest.mark.parametrize("mode", MODES)
+# A graph without XLA is that of `jit`, run by the kernels of `eager`.
+_IN_A_GRAPH = pytest.param("function", marks=pytest.mark.slow)
+every_mode = pytest.mark.parametrize("mode", ["eager", _IN_A_GRAPH, "jit"])
+every_selection = pytest.mark.parametrize("mode", ["eager", _IN_A_GRAPH, "jit", "jit, searched"])
 """For what selects: small tensors are sorted, unless they are searched as large ones are."""
 
 

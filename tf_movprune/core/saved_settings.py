@@ -11,6 +11,7 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
+from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.settings import Settings
 
 _KEY = "movement_settings"
@@ -47,6 +48,17 @@ def config_without_masks(layer: Any) -> str:
         "save_weights or tf.train.Checkpoint, and load into a fresh model that is pruned in the "
         "same way; or save what tf_movprune.strip_pruning returns."
     )
+
+
+def check_masks_are_own(name: str, settings: Settings) -> None:
+    """Raises ValueError if a layer has masks that files of whole models cannot keep with it."""
+    if not isinstance(settings.block_size, Blocks):
+        raise ValueError(
+            f"{name!r} shares masks of {settings.block_size} with other layers, which a file of "
+            "the whole model does not keep. Use save_weights or tf.train.Checkpoint, and load into "
+            "a fresh model that is pruned in the same way; or save what tf_movprune.strip_pruning "
+            "returns."
+        )
 
 
 def checked_variables(name: str, store: Any, settings: Settings) -> dict[str, Any]:

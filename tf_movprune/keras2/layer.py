@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune.core.checkpoint_marker import refuse_plain_checkpoint
-from tf_movprune.core.granularity import WEIGHTS, Blocks, Units
+from tf_movprune.core.granularity import WEIGHTS, Units
 from tf_movprune.core.kernel_usage import as_tensors, own_reads
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.pruning_method import PruningMethod
@@ -23,6 +23,7 @@ from tf_movprune.core.recomputation import CallModes
 from tf_movprune.core.saved_settings import (
     SettingsInCheckpoint,
     check_config_being_saved,
+    check_masks_are_own,
     checked_variables,
     save_settings,
 )
@@ -421,13 +422,7 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
 
     def get_config(self):
         settings = self.settings
-        if not isinstance(settings.block_size, Blocks):
-            raise ValueError(
-                f"{self.name!r} shares masks of {settings.block_size} with other layers, which a "
-                "file of the whole model does not keep. Use save_weights or tf.train.Checkpoint, "
-                "and load into a fresh model that is pruned in the same way; or save what "
-                "tf_movprune.strip_pruning returns."
-            )
+        check_masks_are_own(self.name, settings)
         return {
             **super().get_config(),
             "pruning_schedule": serialize_schedule(settings.schedule),

@@ -9,6 +9,7 @@ from tf_movprune.keras2.layer import is_prunable
 from tf_movprune.keras2.layer_tree import LayerTree
 from tf_movprune.keras2.targets import default_targets
 
+
 def remaining_weights(model: Layer) -> list[Row]:
     """The path, shape, number of remaining entries and group of each prunable weight.
 

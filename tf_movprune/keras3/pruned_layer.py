@@ -17,12 +17,12 @@ import keras
 
 from tf_movprune.core.blocks import block_shape, check_blocks
 from tf_movprune.core.checkpoint_marker import Marker, refuse_plain_checkpoint
-from tf_movprune.core.granularity import Blocks
 from tf_movprune.core.kernel_usage import as_tensors
 from tf_movprune.core.masked_kernel import Part
 from tf_movprune.core.recomputation import is_recomputed
 from tf_movprune.core.saved_settings import (
     check_config_being_saved,
+    check_masks_are_own,
     checked_variables,
     save_settings,
 )
@@ -201,13 +201,7 @@ class PrunedLayer:
 
     def get_config(self: Any) -> dict[str, Any]:
         settings = state_of(self).kernels[0].settings
-        if not isinstance(settings.block_size, Blocks):
-            raise ValueError(
-                f"{self.name!r} shares masks of {settings.block_size} with other layers, which a "
-                "file of the whole model does not keep. Use save_weights or tf.train.Checkpoint, "
-                "and load into a fresh model that is pruned in the same way; or save what "
-                "tf_movprune.strip_pruning returns."
-            )
+        check_masks_are_own(self.name, settings)
         pruned = type(self)
         self.__class__ = plain_class(pruned)
         try:

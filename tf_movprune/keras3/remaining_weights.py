@@ -12,6 +12,7 @@ from tf_movprune.keras3.layer_tree import pruned_layers
 from tf_movprune.keras3.pruning_state import state_of
 from tf_movprune.keras3.targets import default_targets, prunable_layers
 
+
 def remaining_weights(model: Layer) -> list[Row]:
     """The path, shape, number of remaining entries and group of each prunable weight.
 
