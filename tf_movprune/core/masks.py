@@ -101,6 +101,7 @@ def _select_each(rows: list[tf.Tensor], counts: tf.Tensor) -> tuple[tf.Tensor, t
         masks, thresholds = _select([rows], counts)
         return tf.stack(masks), thresholds
 
+    @tf.autograph.experimental.do_not_convert  # as map_fn does otherwise, which eagerly takes long
     def select(i: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         one = tf.switch_case(i, [lambda row=row: tf.identity(row) for row in rows])
         masks, thresholds = _select([[one]], tf.reshape(counts[i], [1]))
