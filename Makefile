@@ -31,7 +31,9 @@ test-oldest:  # the shell for Keras 3 with the oldest releases that setup.py all
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet -c requirements-oldest.txt \
 	    ".[keras-hub,tflite,compress]" pytest pytest-xdist pytest-timeout
-	.venv-oldest/bin/python -m pytest -n 0 -k "not tf_keras" tests/test_pruning.py tests/keras3 $(ARGS)
+	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow" -k "not tf_keras" \
+	    tests/keras3 $(addprefix tests/test_,pruning.py callbacks.py kernel_usage.py \
+	    recomputation.py traced_functions.py training_guard.py training_mode.py) $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check .
