@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from shells import gradients, kernels, refresh, weights_by_name
+from shells import gradients, keras_of, kernels, refresh, weights_by_name
 from small_models import RAMP, X, fit, prune
 
 import tf_movprune
@@ -192,6 +192,17 @@ def test_two_pruned_layers_with_one_kernel_are_refused(keras, kind, is_list):
                 layers if is_list else model, RAMP if is_list else {"first": RAMP, "second": RAMP}
             )
         assert not tf_movprune.pruned_layers(model)
+
+
+def test_layers_that_share_a_cell_are_refused_when_they_are_built():
+    """Those of Keras 3 have to be built before."""
+    keras = keras_of("tf_keras")
+    cell = keras.layers.SimpleRNNCell(8)
+    layers = [keras.layers.RNN(cell, return_sequences=True, name=name) for name in ("one", "two")]
+    first, second = tf_movprune.prune_low_movement(layers, RAMP)
+    hidden = first(np.zeros([2, 5, 8], np.float32))
+    with pytest.raises(ValueError, match=r"'one' and 'two' have one kernel, .* leave both out"):
+        second(hidden)
 
 
 ASSIGNMENTS = {

@@ -24,6 +24,9 @@ _CUSTOM_GRADIENT = "tensorflow.python.ops.custom_gradient"
 _BACKWARD = ("tensorflow.python.eager.backprop", _CUSTOM_GRADIENT)
 
 
+_WATCHER = "_movement_usage"
+
+
 class _OwnReads(threading.local):  # replicas call layers in threads
     depth = 0
 
@@ -94,12 +97,28 @@ class KernelUsage(abc.ABC):
         Args:
           weights: pairs of the name of a layer's attribute, and the masked weight in it.
           others: scores and masks, which code may take for weights of the layer.
+
+        Raises:
+          ValueError: another pruned layer has one of the weights, as layers that share a cell have
+            once they are built.
         """
+        for _, variable in weights:
+            other = vars(variable).get(_WATCHER, lambda: None)()
+            if other not in (None, self):
+                raise ValueError(
+                    f"The pruned layers {other.layer!r} and {self.layer!r} have one kernel, so "
+                    "that two masks would decide on it. Prune one of them, if the other computes "
+                    "with that one's kernel, or leave both out, with a mapping of path patterns to "
+                    "schedules or a pruning_policy."
+                )
         self._names = [name for name, _ in weights]
         named = [(last_name(v.name), v) for v in others]
         for name, variable in [*weights, *named]:
             read = functools.partial(self._check_read, name)
             self._unwatch.append(watch_reads(variable, read))
+        for _, variable in weights:
+            vars(variable)[_WATCHER] = weakref.ref(self)
+            self._unwatch.append(functools.partial(vars(variable).pop, _WATCHER, None))
 
     def _check_read(self, name: str) -> None:
         if _own.depth or self.is_saving():

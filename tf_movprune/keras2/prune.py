@@ -24,6 +24,7 @@ from tf_movprune.keras2.compat import (
     forget_compilation,
 )
 from tf_movprune.keras2.distiller import Distiller
+from tf_movprune.keras2.kernel_attributes import prunable_weights
 from tf_movprune.keras2.layer import PruneLowMovement, is_prunable
 from tf_movprune.keras2.layer_tree import LayerTree
 from tf_movprune.keras2.other_keras import refuse_keras3
@@ -67,12 +68,12 @@ def prune_low_movement(
         raise TypeError(f"Unexpected arguments for a model: {', '.join(kwargs)}.")
 
     targets, settings = choose(tree, pruning_policy, given)
+    _check_only_holders([tree], targets.values())
     example = Example(tree)
     with undone_on_error(to_prune), contextlib.ExitStack() as if_it_fails:
         wrappers = _wrap(tree, targets, settings)
         for wrapper in wrappers.values():
             if_it_fails.callback(wrapper.let_go)
-        _check_only_holders([tree], wrappers.values())
         pruned = replace_layers(to_prune, wrappers, for_a_while=True)
         after = LayerTree(pruned)
         _forget_traces(after)
@@ -112,12 +113,12 @@ def _wrap(
     }
 
 
-def _check_only_holders(trees: Sequence[LayerTree], wrappers: Iterable[PruneLowMovement]) -> None:
+def _check_only_holders(trees: Sequence[LayerTree], targets: Iterable[Layer]) -> None:
     """Raises ValueError if another layer has a kernel, as its own or among its attributes."""
     check_only_holders(
         [
-            (w.layer, w.layer.submodules, w.get_prunable_weights() if w.built else [])
-            for w in wrappers
+            (layer, layer.submodules, prunable_weights(layer) if layer.built else [])
+            for layer in targets
         ],
         (
             (layer, name, vars(layer)[name])
@@ -148,12 +149,12 @@ def _prune_list(
             "weights."
         )
     trees = [LayerTree(layer) for layer in chosen.values()]
+    _check_only_holders(trees, chosen.values())
     with contextlib.ExitStack() as if_it_fails:
         wrappers: dict[int, PruneLowMovement] = {}
         for tree, layer in zip(trees, chosen.values()):
             wrappers.update(_wrap(tree, {layer.name: layer}, {layer.name: settings}))
             if_it_fails.callback(wrappers[id(layer)].let_go)
-        _check_only_holders(trees, wrappers.values())
         if_it_fails.pop_all()
     return [wrappers.get(id(layer), layer) for layer in layers]
 
