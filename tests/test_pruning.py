@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import small_models
 import tensorflow as tf
 from shells import (
     KERASES,
@@ -288,7 +289,7 @@ def test_weights_that_are_assigned_after_pruning_are_named(keras):
     message = "scores of second start from the magnitudes of other"
     with pytest.warns(UserWarning, match=message) as caught:
         fit(keras, pruned)
-    assert caught[0].filename == __file__
+    assert caught[0].filename == small_models.__file__
 
 
 def test_an_optimizer_that_knows_no_scores_is_refused(keras):

@@ -10,7 +10,7 @@ import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras_hub_families import backbone, draw, inputs_of, quick
+from keras_hub_families import backbone, draw, inputs_of, quick, saves_tasks
 
 import tf_movprune
 from tf_movprune.core.granularity import HEADS, NEURONS
@@ -229,6 +229,7 @@ def test_mixed_precision():
 # ---- tasks
 
 
+@saves_tasks
 @pytest.mark.parametrize("family", ["Bert", pytest.param("Roberta", marks=pytest.mark.slow)])
 def test_classifiers_are_saved_trained_and_exported(family, tmp_path):
     model, inputs, expected = compacted(task(f"{family}TextClassifier", family, num_classes=3))
@@ -261,6 +262,7 @@ def test_classifiers_are_saved_trained_and_exported(family, tmp_path):
     assert np.any(np.array(find_units(model)[2].reader.kernel) != before)
 
 
+@saves_tasks
 @pytest.mark.parametrize(
     "name, family",
     [
@@ -463,6 +465,7 @@ def test_what_is_no_compacted_model_is_refused(tmp_path):
         tf_movprune.load_compacted(tmp_path / "small", keras.Sequential)
 
 
+@saves_tasks
 def test_presets_of_other_classes_are_refused_or_warned_of(monkeypatch, tmp_path):
     hub = keras_hub.models
     monkeypatch.setattr(hub.BertMaskedLM, "preprocessor_cls", None)  # the presets have none
@@ -507,6 +510,7 @@ assert not {"tf_keras", "tensorflow_model_optimization", "transformers"} & set(s
 """
 
 
+@saves_tasks
 def test_another_process_needs_load_compacted(tmp_path):
     model, *_ = compacted(task("BertTextClassifier", "Bert", num_classes=3))
     model.save(tmp_path / "model.keras")

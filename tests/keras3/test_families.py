@@ -5,8 +5,7 @@ import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
-from keras_hub_families import BLOCKS, backbone, inputs_of
-from packaging.version import Version
+from keras_hub_families import BLOCKS, backbone, inputs_of, saves_tasks
 from shells import kernels, refresh, sparsities
 
 import tf_movprune
@@ -198,10 +197,7 @@ def test_generation_is_masked_and_stripping_does_not_change_it(name, family):
 # ---- files
 
 
-@pytest.mark.skipif(
-    Version(keras_hub.__version__) < Version("0.29"),
-    reason="KerasHub before 0.29 saves no task without a preprocessor",
-)
+@saves_tasks
 @pytest.mark.parametrize(
     "name, family, kwargs",
     [

@@ -374,13 +374,23 @@ def training_modes() -> tuple[Any, Any]:
     calls = list(_calls())
     if not calls:
         return None, None
-    given = [frame.f_locals["call_spec"].user_arguments_dict.get("training") for frame in calls]
+    given = [_mode_given_to(frame) for frame in calls]
     outermost = given[-1]
     if outermost is None:
         given = [mode for mode, frame in zip(given, calls) if not _is_from_keras(frame)]
     default = calls[0].f_locals["call_spec"].arguments_dict.get("training")
     told = next((mode for mode in given if mode is not None), None)
     return default if told is None and default is True else told, outermost
+
+
+def _mode_given_to(call: types.FrameType) -> Any:
+    """The `training` that the call of a layer was given; None if it was given none."""
+    mode = call.f_locals["call_spec"].user_arguments_dict.get("training")
+    around = call.f_back
+    if mode is None and around is not None and around.f_code is Layer.__call__.__code__:
+        # Keras 3.8 drops it where the layer's own `call` has no such argument.
+        mode = around.f_locals.get("kwargs", {}).get("training")
+    return mode
 
 
 def _is_from_keras(call: types.FrameType) -> bool:
