@@ -62,16 +62,16 @@ def prune_low_movement(
         if pruning_policy is not None:
             raise TypeError("A single layer takes no pruning_policy: it is what is pruned.")
         _refuse_patterns("A single layer", *given)
-        settings = {to_prune.name: Settings(*given)}
-        return _wrap(tree, {to_prune.name: to_prune}, settings, **kwargs)[id(to_prune)]
+        return _wrap(_members_of_layer(to_prune, Settings(*given)), **kwargs)[id(to_prune)]
     if kwargs:
         raise TypeError(f"Unexpected arguments for a model: {', '.join(kwargs)}.")
 
     targets, settings = choose(tree, pruning_policy, given)
-    _check_only_holders([tree], targets.values())
+    members = _members(tree, targets, settings)
+    _check_only_holders([tree], [member.layer for member in members])
     example = Example(tree)
     with undone_on_error(to_prune), contextlib.ExitStack() as if_it_fails:
-        wrappers = _wrap(tree, targets, settings)
+        wrappers = _wrap(members)
         for wrapper in wrappers.values():
             if_it_fails.callback(wrapper.let_go)
         pruned = replace_layers(to_prune, wrappers, for_a_while=True)
@@ -88,17 +88,23 @@ def prune_low_movement(
     return pruned
 
 
-def _wrap(
-    tree: LayerTree,
-    targets: Mapping[str, Layer],
-    settings: Mapping[str, Settings],
-    **kwargs: Any,
-) -> dict[int, PruneLowMovement]:
-    """Wrappers by the ids of the layers inside them."""
+def _members(
+    tree: LayerTree, targets: Mapping[str, Layer], settings: Mapping[str, Settings]
+) -> list[Member]:
+    """The layers that get wrappers, with those that have a part in heads and neurons."""
     members = {path: Member(targets[path], setting) for path, setting in settings.items()}
     members.update(share_kernels(tree, settings, targets))
+    return list(members.values())
+
+
+def _members_of_layer(layer: Layer, settings: Settings) -> list[Member]:
+    return _members(LayerTree(layer), {layer.name: layer}, {layer.name: settings})
+
+
+def _wrap(members: Iterable[Member], **kwargs: Any) -> dict[int, PruneLowMovement]:
+    """Wrappers by the ids of the layers inside them."""
     # The first wrapper of a shared kernel makes it. That should be a trained one, if there is any.
-    in_order = sorted(members.values(), key=lambda member: not member.layer.trainable)
+    in_order = sorted(members, key=lambda member: not member.layer.trainable)
     return {
         id(member.layer): PruneLowMovement(
             member.layer,
@@ -148,12 +154,11 @@ def _prune_list(
             f"Nothing to prune in a list of {counted(len(layers), 'layer')}: none has prunable "
             "weights."
         )
-    trees = [LayerTree(layer) for layer in chosen.values()]
-    _check_only_holders(trees, chosen.values())
+    _check_only_holders([LayerTree(layer) for layer in chosen.values()], chosen.values())
     with contextlib.ExitStack() as if_it_fails:
         wrappers: dict[int, PruneLowMovement] = {}
-        for tree, layer in zip(trees, chosen.values()):
-            wrappers.update(_wrap(tree, {layer.name: layer}, {layer.name: settings}))
+        for layer in chosen.values():
+            wrappers.update(_wrap(_members_of_layer(layer, settings)))
             if_it_fails.callback(wrappers[id(layer)].let_go)
         if_it_fails.pop_all()
     return [wrappers.get(id(layer), layer) for layer in layers]
