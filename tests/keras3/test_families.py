@@ -248,7 +248,7 @@ CHANGES = {"quantize": "int8", "enable_lora": 2}
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_quantization_and_lora_wait_for_the_end_of_pruning(name):
-    model = backbone("Bert")
+    model = backbone("Bert", num_layers=1)
     pruned = prune(model)
     refresh(pruned, 3)
     inputs = inputs_of(model)
