@@ -1,5 +1,7 @@
 """Training steps for which nothing refreshes the masks are refused, in either Keras."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -153,6 +155,92 @@ def test_a_step_of_ones_own_that_updates_allows_none_to_other_models(keras):
     assert set(sparsities(inner)) == {0.75}
     with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
         compiled_around(keras, inner).fit(*data, verbose=0)
+
+
+def refreshed(step):
+    """A decorator, whose frame has another name than the step that it decorates."""
+
+    @functools.wraps(step)
+    def after_an_update(self, data):
+        tf_movprune.update_masks(self.refreshed, self.optimizer.iterations)
+        return step(self, data)
+
+    return after_an_update
+
+
+@pytest.mark.parametrize("run_eagerly", [True, False])
+@pytest.mark.parametrize("is_pruned_itself", [True, False])
+def test_a_step_may_be_decorated_with_an_update(keras, is_pruned_itself, run_eagerly):
+    class Decorated(keras.Model):
+        @refreshed
+        def train_step(self, data):
+            return super().train_step(data)
+
+    inner = mlp(keras) if is_pruned_itself else prune(mlp(keras))
+    x = keras.Input([8])
+    model = Decorated(x, inner(x))
+    if is_pruned_itself:
+        model = prune(model)
+    vars(model)["refreshed"] = model if is_pruned_itself else inner
+    model.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=run_eagerly)
+    for _ in range(2):
+        model.fit(X, X[:, :3], 8, verbose=0)
+    assert set(sparsities(model)) == {0.75}
+
+
+def test_a_train_function_may_be_made_with_an_update(keras):
+    class Updating(keras.Model):
+        def make_train_function(self, force=False):
+            made = super().make_train_function(force)
+            plain = made or self.train_function  # Keras 3 returns none
+
+            def function(iterator):
+                tf_movprune.update_masks(inner, self.optimizer.iterations)
+                return plain(iterator)
+
+            self.train_function = function
+            return function
+
+    inner = prune(mlp(keras))
+    x = keras.Input([8])
+    model = Updating(x, inner(x))
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    model.fit(X, X[:, :3], 8, 2, verbose=0)
+    assert set(sparsities(inner)) == {0.75}
+
+
+def test_updates_in_a_graph_of_their_own_allow_a_model_around_its_steps(keras):
+    inner = prune(mlp(keras))
+    model = compiled_around(keras, inner)
+    update = tf.function(lambda step: tf_movprune.update_masks(inner, step))
+    for step in range(8):
+        update(tf.constant(step))
+        model.train_on_batch(X, X[:, :3])
+    assert set(sparsities(inner)) == {0.75}
+
+
+def test_one_update_is_for_one_of_two_models_around(keras):
+    inner = prune(mlp(keras))
+    first, second = compiled_around(keras, inner), compiled_around(keras, inner)
+    refresh(inner, 0)
+    first.train_on_batch(X, X[:, :3])
+    with pytest.raises(RuntimeError, match="nothing refreshes its masks"):
+        second.train_on_batch(X, X[:, :3])
+    for step in range(1, 3):
+        for model in (first, second):
+            refresh(inner, step)
+            model.train_on_batch(X, X[:, :3])
+
+
+def test_a_model_around_is_trained_on_when_the_one_inside_is_stripped():
+    """The one inside that tf_keras prunes is another, whose layers stay pruned ones."""
+    keras = keras_of("keras")
+    inner = prune(mlp(keras), RAMP, Magnitude())
+    model = compiled_around(keras, inner)
+    refresh(inner, 6)
+    model.train_on_batch(X, X[:, :3])
+    tf_movprune.strip_pruning(inner)
+    model.fit(X, X[:, :3], verbose=0)
 
 
 @pytest.mark.parametrize("run_eagerly", [True, False])

@@ -169,6 +169,7 @@ def test_a_model_around_takes_the_one_step_that_its_layers_were_allowed(guards):
         model.train_function(0)
         with pytest.raises(RuntimeError, match=NOTHING):
             model.train_function(0)
+        model.train_function = model.train_function or model.train_step  # as Keras makes it anew
     allow(guards)
     for _ in range(2):
         model.train_function(0)

@@ -22,8 +22,6 @@ from tf_movprune.core.variable_names import last_name
 
 _CUSTOM_GRADIENT = "tensorflow.python.ops.custom_gradient"
 _BACKWARD = ("tensorflow.python.eager.backprop", _CUSTOM_GRADIENT)
-
-
 _WATCHER = "_movement_usage"
 
 
@@ -104,12 +102,12 @@ class KernelUsage(abc.ABC):
         """
         for _, variable in weights:
             other = vars(variable).get(_WATCHER, lambda: None)()
-            if other not in (None, self):
+            if other not in (None, self) and other.owner() is not None:  # which is in use
                 raise ValueError(
-                    f"The pruned layers {other.layer!r} and {self.layer!r} have one kernel, so "
-                    "that two masks would decide on it. Prune one of them, if the other computes "
-                    "with that one's kernel, or leave both out, with a mapping of path patterns to "
-                    "schedules or a pruning_policy."
+                    f"The pruned layers {other.layer!r} (in {other.owner().name!r}) and "
+                    f"{self.layer!r} have one kernel, so that two masks would decide on it. Prune "
+                    "one of them, if the other computes with that one's kernel, or leave both out, "
+                    "with a mapping of path patterns to schedules or a pruning_policy."
                 )
         self._names = [name for name, _ in weights]
         named = [(last_name(v.name), v) for v in others]

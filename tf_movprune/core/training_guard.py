@@ -91,8 +91,10 @@ class TrainingGuard:
         self.name = name
         self._is_open = False
         self._is_open_once = False
-        self._opened_in: tuple[Any, Any] = None, None
-        self._has_stepped = False
+        self._opened_in_fit: Any = None
+        self._stepped_by: Any = None
+        self._repeats = False
+        self._watchers: weakref.WeakSet[Any] = weakref.WeakSet()
         self._is_folded = False
         self.has_refused = False
 
@@ -100,6 +102,11 @@ class TrainingGuard:
     def is_open(self) -> bool:
         """True while steps may be taken."""
         return self._is_open
+
+    @property
+    def allows_step(self) -> bool:
+        """True while a new step may be taken: the one step of an update was not taken yet."""
+        return self._is_open and not (self._is_open_once and self._stepped_by is not None)
 
     @property
     def is_folded(self) -> bool:
@@ -110,12 +117,9 @@ class TrainingGuard:
         """Opens or closes the guard for the steps to come, or opens it for one."""
         self._check_not_folded()
         self._is_open, self._is_open_once = value, value and once
-        self._has_stepped = False
-        self._opened_in = (
-            (_reference(_model_in("fit")), _reference(_model_in("train_step")))
-            if self._is_open_once
-            else (None, None)
-        )
+        self._repeats = not tf.executing_eagerly()  # an update in a graph runs with it
+        self._stepped_by = None
+        self._opened_in_fit = _reference(_model_in("fit")) if self._is_open_once else None
 
     def end_step(self) -> None:
         """Closes the guard if it was open for one step."""
@@ -125,20 +129,31 @@ class TrainingGuard:
         """Closes the guard for good: the masks are in the weights."""
         self._is_open, self._is_folded = False, True
 
+    def release(self) -> None:
+        """Lets the models around a layer that is no longer pruned trace their steps anew."""
+        for model in self._watchers:
+            if isinstance(model.train_function, GuardedTrainFunction):
+                model.train_function = None
+        self._watchers.clear()
+
     def check(self) -> None:
         """Raises RuntimeError if nothing refreshes the masks, or they are in the weights."""
-        self._check(self._is_open and not self._was_opened_for_another_fit())
-        if self._is_open_once:
+        is_anothers = self._is_open_once and (
+            self._was_opened_for_another_fit() or self._was_stepped_by_another_model()
+        )
+        self._check(self._is_open and not is_anothers)
+        if self._is_open_once and not self._repeats:
             self._watch_steps()
 
     def check_new_step(self) -> None:
         """Raises RuntimeError too if the one step was taken for which the guard was opened."""
-        self._check(self._is_open and not (self._is_open_once and self._has_stepped))
+        self._check(self.allows_step)
 
     def _check(self, is_open: bool) -> None:
         self._check_not_folded()
         self.has_refused = not is_open
         if self.has_refused:
+            _forget_failed_trace()
             raise RuntimeError(
                 f"The pruned layer {self.name!r} is being trained, but nothing refreshes its "
                 "masks. Add tf_movprune.UpdatePruningStep() to the callbacks of fit, or call "
@@ -148,31 +163,31 @@ class TrainingGuard:
             )
 
     def _was_opened_for_another_fit(self) -> bool:
-        """Returns whether the `fit` that runs takes steps that nothing ends, and nothing began.
+        """Returns whether a `fit` runs in which no update opened the guard, and no step closes it.
 
         Its model is one around the pruned one, which was not pruned itself and has no callback.
         """
-        model = _model_in("fit") if self._is_open_once else None
+        model = _model_in("fit")
         if model is None or isinstance(model.train_function, GuardedTrainFunction):
             return False
-        opened_in, _ = self._opened_in
-        return opened_in is None or opened_in() is not model
+        return self._opened_in_fit is None or self._opened_in_fit() is not model
+
+    def _was_stepped_by_another_model(self) -> bool:
+        model = _model_in("train_step") if self._stepped_by is not None else None
+        return model is not None and self._stepped_by() is not model
 
     def _watch_steps(self) -> None:
-        """Lets the model whose train step runs end the step, if it is one around the pruned one.
-
-        A train step that opens the guard itself does so whenever it runs.
-        """
+        """Lets a model whose train step runs end the step, if it is one around the pruned one."""
         model = _model_in("train_step")
         function = getattr(model, "train_function", None)
-        _, opened_in = self._opened_in
-        if function is None or (opened_in is not None and opened_in() is model):
+        if function is None:
             return
         if not isinstance(function, GuardedTrainFunction):
-            function = GuardedTrainFunction(model, function, [], may_refresh=False)
+            function = GuardedTrainFunction(model, function, [], may_refresh=True)
             model.train_function = function
-        function.watch(self)
-        self._has_stepped = True
+        if function.watch(self):
+            self._stepped_by = weakref.ref(model)
+            self._watchers.add(model)
 
     def _check_not_folded(self) -> None:
         if self._is_folded:
@@ -189,6 +204,13 @@ def _model_in(method: str) -> Any:
     return models[-1] if models else None
 
 
+def _forget_failed_trace() -> None:
+    """Lets a model whose step is refused while it is traced trace it anew the next time."""
+    model = _model_in("train_step")
+    if model is not None and not isinstance(model.train_function, GuardedTrainFunction):
+        model.train_function = None
+
+
 def _reference(model: Any) -> Any:
     return None if model is None else weakref.ref(model)
 
@@ -203,8 +225,8 @@ class GuardedTrainFunction:
       model: the model, whose `train_function` is set to None where it has to be made anew.
       function: the train function that Keras made, which takes an iterator.
       guards: the guards of its pruned layers.
-      may_refresh: whether tracing the function may refresh masks, by `update_masks` in a train step
-        of one's own.
+      may_refresh: whether the function itself may refresh masks, by `update_masks` in a train step
+        of one's own, or around it.
     """
 
     def __init__(
@@ -220,13 +242,15 @@ class GuardedTrainFunction:
         self._may_refresh = may_refresh
         self._refreshes = False
 
-    def watch(self, guard: TrainingGuard) -> None:
-        """Adds the guard of a layer that the function was seen to train."""
-        if all(guard is not other for other in self.guards):
+    def watch(self, guard: TrainingGuard) -> bool:
+        """Adds the guard of a layer that the function was seen to train. Returns if it is new."""
+        is_new = all(guard is not other for other in self.guards)
+        if is_new:
             self.guards.append(guard)
+        return is_new
 
     def __call__(self, iterator: Any) -> Any:
-        is_attempt = self._may_refresh and not any(guard.is_open for guard in self.guards)
+        is_attempt = self._may_refresh and not any(guard.allows_step for guard in self.guards)
         if not is_attempt and not self._refreshes:
             self._check()
         for guard in self.guards:
@@ -242,7 +266,7 @@ class GuardedTrainFunction:
                 guard.allow(False)
             raise
         if is_attempt:
-            if not any(guard.is_open for guard in self.guards):
+            if not any(guard.allows_step for guard in self.guards):
                 self.model.train_function = None  # was traced without being watched
             self._check()
             self._refreshes = True

@@ -126,6 +126,7 @@ def detach(layer: Layer) -> None:
     """Makes a pruned layer the plain layer that it was. Its kernels stay as they are."""
     state = vars(layer).pop(STATE)
     state.usage.end_watch()
+    state.guard.release()
     for owner, _ in by_owner([masked.place for masked in state.places]):
         compat.hold_nothing_else_in_checkpoints(owner)
     for stack in _stacks(layer):
