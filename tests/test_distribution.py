@@ -161,13 +161,39 @@ OPTIMIZER = """
         done.append(name)
 """
 
+GUARD = """
+    x = np.random.RandomState(0).standard_normal([16, 8]).astype("float32")
+    for name in KERASES:
+        keras = importlib.import_module(name)
+        with STRATEGIES[1].scope():
+            layers = [keras.Input([8]), keras.layers.Dense(8, name="first"), keras.layers.Dense(3)]
+            schedule = tf_movprune.CubicSparsity(0.75, begin_step=0, end_step=2)
+            start = tf_movprune.MagnitudeScores(0.001)
+            method = tf_movprune.HardMovement(start)
+            inner = tf_movprune.prune_low_movement(keras.Sequential(layers), schedule, method)
+            inputs = keras.Input([8])
+            model = keras.Model(inputs, inner(inputs))
+            model.compile(keras.optimizers.SGD(0.1), "mse")
+        tf_movprune.update_masks(inner, 0)
+        try:
+            model.fit(x, x[:, :3], batch_size=4, verbose=0)
+        except RuntimeError as error:
+            assert "nothing refreshes its masks" in str(error)
+            done.append(name)
+"""
+
 CASES = [
     *((name, 2, False) for name in ("hard", "global", "soft", "magnitude", "L0", "neurons")),
     *(("hard", 2, True), ("hard", 1, False), ("L0", 1, True)),
 ]
 
 
-PROGRAMS = {"optimizer": OPTIMIZER, "pruning": PRUNING, "distillation": DISTILLATION}
+PROGRAMS = {
+    "guard": GUARD,
+    "optimizer": OPTIMIZER,
+    "pruning": PRUNING,
+    "distillation": DISTILLATION,
+}
 MAIN = """
     found = {}
     for name, program in PROGRAMS.items():
@@ -203,6 +229,13 @@ def test_training_updates_calls_and_stripping(found):
     done, error = found["pruning"]
     assert error is None, error
     assert done == [list(case) for case in CASES]
+
+
+def test_one_update_allows_one_step_of_a_model_around(found):
+    """Its layers are called in a thread for each replica, which is not inside of `fit`."""
+    done, error = found["guard"]
+    assert error is None, error
+    assert done == list(KERASES)
 
 
 def test_the_papers_optimizer_keeps_replicas_equal(found):

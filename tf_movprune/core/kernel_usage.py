@@ -16,12 +16,11 @@ import tensorflow as tf
 from tensorflow.python.eager.record import could_possibly_record
 
 from tf_movprune.core.call_stack import callers
-from tf_movprune.core.recomputation import is_recorded
+from tf_movprune.core.recomputation import CUSTOM_GRADIENT, is_recorded
 from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.core.variable_names import last_name
 
-_CUSTOM_GRADIENT = "tensorflow.python.ops.custom_gradient"
-_BACKWARD = ("tensorflow.python.eager.backprop", _CUSTOM_GRADIENT)
+_BACKWARD = ("tensorflow.python.eager.backprop", CUSTOM_GRADIENT)
 _WATCHER = "_movement_usage"
 
 
@@ -247,7 +246,7 @@ def _in_backward() -> bool:
 def _is_harmless(regularizers: str) -> bool:
     """Returns whether a regularizer reads, or `tf.custom_gradient`, which only lists variables."""
     for module, function in callers():
-        if module == _CUSTOM_GRADIENT and function.endswith("_mode_decorator"):
+        if module == CUSTOM_GRADIENT and function.endswith("_mode_decorator"):
             return True
         if not module.startswith(("tensorflow.", "tf_movprune.")):
             return module == regularizers

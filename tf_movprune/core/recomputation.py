@@ -10,7 +10,10 @@ from tensorflow.python.eager.record import could_possibly_record
 
 from tf_movprune.core.call_stack import callers
 
-_RECOMPUTED = ("tensorflow.python.ops.custom_gradient", "inner")  # which records nothing at first
+CUSTOM_GRADIENT = "tensorflow.python.ops.custom_gradient"
+"""Name of the module of `tf.custom_gradient` and `tf.recompute_grad`."""
+
+_RECOMPUTED = (CUSTOM_GRADIENT, "inner")  # which records nothing at first
 _GRADIENTS = {
     ("tensorflow.python.eager.backprop", "gradient"),
     ("tensorflow.python.ops.gradients_util", "_GradientsHelper"),
