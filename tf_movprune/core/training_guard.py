@@ -94,7 +94,7 @@ class TrainingGuard:
         self._opened_in_fit: Any = None
         self._stepped_by: Any = None
         self._repeats = False
-        self._watchers: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._watchers: list[Any] = []
         self._is_folded = False
         self.has_refused = False
 
@@ -131,8 +131,9 @@ class TrainingGuard:
 
     def release(self) -> None:
         """Lets the models around a layer that is no longer pruned trace their steps anew."""
-        for model in self._watchers:
-            if isinstance(model.train_function, GuardedTrainFunction):
+        for reference in self._watchers:
+            model = reference()
+            if isinstance(getattr(model, "train_function", None), GuardedTrainFunction):
                 model.train_function = None
         self._watchers.clear()
 
@@ -187,7 +188,7 @@ class TrainingGuard:
             model.train_function = function
         if function.watch(self):
             self._stepped_by = weakref.ref(model)
-            self._watchers.add(model)
+            self._watchers.append(self._stepped_by)
 
     def _check_not_folded(self) -> None:
         if self._is_folded:
