@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from records import CUBIC, kernel_of, matrix, weight
+from tensorflow_model_optimization.sparsity import keras as tfmot
 
 import tf_movprune
 from tf_movprune.core import run_checks
@@ -71,10 +72,42 @@ def test_a_schedule_that_does_not_fit_its_run(begin, end, frequency, message):
         run_checks.check_schedule(Ramp.of(schedule), TWELVE)
 
 
+@pytest.mark.parametrize(
+    "schedule, message",
+    [
+        (
+            tfmot.PolynomialDecay(0.0, 0.5, 0, 10),
+            "PolynomialDecay never prunes.*begin_step 0 and frequency 100.*12 steps",
+        ),
+        (
+            tfmot.PolynomialDecay(0.0, 0.5, 4, 10, frequency=7),
+            "PolynomialDecay never prunes.*begin_step 4 and frequency 7.*12 steps",
+        ),
+        (
+            tfmot.ConstantSparsity(0.5, begin_step=12),
+            "ConstantSparsity never prunes.*begin_step 12 and frequency 100.*12 steps",
+        ),
+        (
+            tfmot.ConstantSparsity(0.5, begin_step=500),
+            "ConstantSparsity never prunes.*begin_step 500",
+        ),
+    ],
+)
+def test_a_schedule_of_tfmot_that_never_fires_in_its_run(schedule, message):
+    with pytest.raises(ValueError, match=message):
+        run_checks.check_schedule(Ramp.of(schedule), TWELVE)
+
+
 @pytest.mark.parametrize("begin, end, frequency", [(0, 12, 1), (4, 10, 6), (0, 1, 1)])
 def test_a_schedule_that_fits_its_run(begin, end, frequency):
     schedule = tf_movprune.CubicSparsity(0.75, begin, end, frequency=frequency)
     run_checks.check_schedule(Ramp.of(schedule), TWELVE)
+
+
+def test_a_schedule_that_fires_once_or_was_over_before_its_run():
+    schedule = tfmot.ConstantSparsity(0.5, begin_step=11, frequency=100)
+    run_checks.check_schedule(Ramp.of(schedule), TWELVE)
+    run_checks.check_schedule(Ramp.of(CUBIC), Run(12, 18, "this run has 6 steps"))
 
 
 # ---- scores
@@ -235,6 +268,24 @@ def test_masks_that_are_not_as_they_should_be_at_the_end(kept, method, schedule,
     with pytest.warns(UserWarning, match=message) as caught:
         run_checks.warn_if_behind("model", {"first": [good], "second": kernels})
     assert len(caught) == 1
+
+
+def test_masks_may_keep_one_more_than_their_schedule_says(no_warnings):
+    run_checks.warn_if_behind("model", {"first": [keep(matrix(8, 4), 9)]})
+    with pytest.warns(UserWarning, match=r"0\.6875 .* says 0\.7500 "):
+        run_checks.warn_if_behind("model", {"first": [keep(matrix(8, 4), 10)]})
+
+
+@pytest.mark.parametrize(
+    "method, schedule",
+    [
+        (tf_movprune.SoftMovement(1.0), tf_movprune.CubicThreshold(0.1, 0, 4)),
+        (None, tfmot.ConstantSparsity(0.75, begin_step=0)),
+    ],
+)
+def test_masks_of_which_no_schedule_says_how_they_end(method, schedule, no_warnings):
+    kernel = matrix(8, 4, method=method, schedule=schedule)
+    run_checks.warn_if_behind("model", {"first": [keep(kernel, 20)]})
 
 
 def test_masks_may_keep_the_minimum_that_their_method_was_given(no_warnings):

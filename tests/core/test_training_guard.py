@@ -140,12 +140,13 @@ def test_a_train_step_that_might_refresh_masks_and_does_not_is_made_anew(guards)
     assert model.train_function is None
 
 
-def test_a_train_step_that_fails_before_it_refreshes_masks_is_made_anew(guards):
+@pytest.mark.parametrize("error", [TypeError, KeyboardInterrupt])
+def test_a_train_step_that_fails_before_it_refreshes_masks_is_made_anew(guards, error):
     def failing(iterator):
-        raise TypeError("in user code")
+        raise error("in user code")
 
     model = guarded(guards, failing, may_refresh=True)
-    with pytest.raises(TypeError, match="in user code"):
+    with pytest.raises(error, match="in user code"):
         model.train_function(0)
     assert model.train_function is None
 

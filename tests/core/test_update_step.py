@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from records import matrix
+from runs import cubic, top
+from tensorflow_model_optimization.sparsity import keras as tfmot
 
 import tf_movprune
 from tf_movprune.core.update_step import (
@@ -91,9 +93,16 @@ def test_steps_in_a_graph():
 # ---- refreshes
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
-def test_a_compiled_refresh_follows_the_optimizer(jit_compile, dtype):
+@pytest.mark.parametrize(
+    "dtype, jit_compile",
+    [
+        (tf.int32, False),
+        (tf.int64, True),
+        pytest.param(tf.int32, True, marks=pytest.mark.slow),
+        pytest.param(tf.int64, False, marks=pytest.mark.slow),
+    ],
+)
+def test_a_compiled_refresh_follows_the_optimizer(dtype, jit_compile):
     """The steps of one that counts batches, two for each step."""
     kernels = [matrix(8, 4, schedule=tf_movprune.CubicSparsity(0.75, 2, 4, frequency=2))]
     iterations = tf.Variable(0, dtype=dtype)
@@ -108,6 +117,66 @@ def test_a_compiled_refresh_follows_the_optimizer(jit_compile, dtype):
     kernels[0].mask.assign(tf.ones_like(kernels[0].mask))
     assert float(refresh(unknown, 1, tf.constant(True))) == 0.75
     assert np.count_nonzero(kernels[0].mask) == 8
+
+
+class TwoStages(tfmot.PruningSchedule):
+    """A schedule of a user's own, which tells neither where it begins nor where it ends."""
+
+    def __call__(self, step):
+        return tf.equal(step % 5, 0), tf.where(step < 5, 0.25, 0.5)
+
+    def get_config(self):
+        return {}
+
+
+EVERY = list(range(12))
+REFRESHES = {
+    "at each step": (cubic(8, begin_step=0), 1, EVERY),
+    "first sparsity from the first step on": (cubic(8, initial_sparsity=0.25), 1, EVERY),
+    "after the begin": (cubic(12, begin_step=8), 1, [8, 9, 10, 11]),
+    "every few steps": (cubic(11, begin_step=1, frequency=4), 1, [1, 5, 9, 11]),
+    "between executions": (cubic(12, begin_step=0, frequency=3), 2, [0, 4, 6, 10]),
+    "end between executions": (
+        tfmot.PolynomialDecay(0.0, 0.75, begin_step=0, end_step=5, frequency=3),
+        4,
+        [0, 4, 8],
+    ),
+    "end is due": (tfmot.PolynomialDecay(0.25, 0.75, 2, 8, power=2, frequency=4), 1, [2, 6, 8]),
+    "constant": (tfmot.ConstantSparsity(0.5, begin_step=3, frequency=100), 1, [3]),
+    "constant with an end": (tfmot.ConstantSparsity(0.5, 3, 8, frequency=100), 1, [3, 8]),
+    "of a user": (TwoStages(), 1, [0, 5, 10]),
+}
+
+
+@pytest.mark.parametrize("name", REFRESHES)
+def test_masks_are_refreshed_as_schedules_say(name):
+    """At the sparsity of the step at which they are, and at no other step."""
+    schedule, window, due = REFRESHES[name]
+    kernel = matrix(8, 8, schedule=schedule)
+    step = tf.Variable(0, dtype=tf.int64)
+    refresh = compiled_refresh([kernel], lambda: step, jit_compile=False)
+    expected, refreshed = np.ones([8, 8], bool), []
+    for now in range(0, 12, window):
+        step.assign(now)
+        kernel.scores.assign(np.random.RandomState(now).standard_normal([8, 8]))
+        if float(refresh(tf.constant(-1.0), window, tf.constant(False))) != -1:
+            refreshed.append(now)
+            sparsity = float(schedule(step)[1])
+            expected = top(kernel.scores.numpy(), int(np.floor((1 - sparsity) * 64 + 1e-5)))
+        np.testing.assert_array_equal(kernel.mask, expected)
+    assert refreshed == due
+
+
+def test_kernels_of_several_schedules_are_refreshed_each_by_its_own():
+    kernels = [matrix(8, 8, schedule=cubic(12, begin_step=4)), matrix(8, 4, schedule=cubic(6))]
+    step = tf.Variable(0, dtype=tf.int64)
+    refresh = compiled_refresh(kernels, lambda: step, jit_compile=False)
+    for now in range(13):
+        step.assign(now)
+        refresh(tf.constant(0.0), 1, tf.constant(False))
+        kept = [np.count_nonzero(kernel.mask) / kernel.size for kernel in kernels]
+        expected = [1 - kernel.settings.ramp.value_at(now) for kernel in kernels]
+        assert kept == pytest.approx(expected, abs=1 / 32)
 
 
 # ---- whether steps are taken
