@@ -1,5 +1,7 @@
 """Small models of either Keras, pruned and trained as most tests of both shells do it."""
 
+import contextlib
+
 import numpy as np
 
 import tf_movprune
@@ -113,3 +115,25 @@ def fit(keras, pruned, optimizer=None, epochs=2, callbacks=(), **kwargs):
 
 def prune(model, schedule=RAMP, method=None, **kwargs):
     return tf_movprune.prune_low_movement(model, schedule, method or HardMovement(START), **kwargs)
+
+
+class BegunError(Exception):
+    """Ends a `fit` before its first step."""
+
+
+def begin_fit(keras, pruned, num_train_steps=None, update=None):
+    """Lets a `fit` of 8 steps say what is wrong with it, and ends it before it traces a step."""
+
+    class Ending(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            raise BegunError
+
+    callbacks = [update or tf_movprune.UpdatePruningStep(num_train_steps), Ending()]
+    with contextlib.suppress(BegunError):
+        pruned.fit(X, Y, batch_size=8, epochs=2, verbose=0, callbacks=callbacks)
+
+
+def scaled(keras, optimizer, **kwargs):
+    """An optimizer within one that scales the loss."""
+    module = keras.mixed_precision if keras.__name__ == "tf_keras" else keras.optimizers
+    return module.LossScaleOptimizer(optimizer, **kwargs)
