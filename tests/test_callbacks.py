@@ -1,20 +1,129 @@
 """Callbacks of `fit` in either Keras."""
 
+import numpy as np
 import pytest
+import tensorflow as tf
 from accumulating import accumulating_sgd
 from shells import kernels, refresh
-from small_models import X, Y, fit, mlp, prune
+from small_models import START, X, Y, begin_fit, fit, mlp, prune
+from tensorflow_model_optimization.sparsity import keras as tfmot
 
 import tf_movprune
-from tf_movprune import CubicSparsity
+from tf_movprune import CubicSparsity, HardMovement, Magnitude
 
 
-def test_several_fits_and_steps_per_execution(keras):
+def kept(model):
+    return [np.count_nonzero(kernel.mask) for kernel in kernels(model)]
+
+
+# ---- refreshes of masks in `fit`
+
+
+def test_masks_follow_the_schedule_at_every_step_and_in_validation(keras, capsys):
+    pruned = prune(mlp(keras), CubicSparsity(0.75, 2, 7, initial_sparsity=0.25))
+    seen, validated = [], []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_begin=lambda batch, logs: seen.append(
+            (int(pruned.optimizer.iterations), kept(pruned))
+        )
+    )
+    watch.on_test_begin = lambda logs=None: validated.append(kept(pruned))
+    update = tf_movprune.UpdatePruningStep()
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    pruned.compile(keras.optimizers.SGD(0.1), loss, metrics=["accuracy"])
+    data = {"validation_data": (X, Y), "batch_size": 8, "epochs": 2}
+    history = pruned.fit(X, Y, verbose=0, callbacks=[update, watch], **data).history
+    ramp = [0.75 - 0.5 * (1 - min(max(step - 2, 0) / 5, 1)) ** 3 for step in range(9)]
+    expected = [[int((1 - value) * size + 1e-5) for size in (128, 256)] for value in ramp]
+    assert seen == list(enumerate(expected[:8]))
+    assert validated == [expected[4], expected[8]]  # as of the steps just taken
+    assert set(history) == {"loss", "accuracy", "val_loss", "val_accuracy", "sparsity"}
+    assert [type(value) for value in history["sparsity"]] == [float, float]
+    assert history["sparsity"] == pytest.approx([1 - sum(expected[i]) / 384 for i in (4, 8)])
+    assert capsys.readouterr().out == ""
+    for kernel in kernels(pruned):  # evaluation outside of training changes no mask
+        kernel.mask.assign(tf.zeros_like(kernel.mask))
+    logs = pruned.evaluate(X, Y, callbacks=[update], return_dict=True, verbose=0)
+    assert kept(pruned) == [0, 0] and set(logs) == {"loss", "accuracy"}
+
+
+def test_final_masks_come_from_the_final_state(keras):
+    """Of scores that learned before pruning began, and of weights."""
+    pruned = prune(
+        mlp(keras),
+        {"*": CubicSparsity(0.75, 5, 8, frequency=2)},
+        {"first": HardMovement(START), "second": Magnitude()},
+    )
+    first, second = kernels(pruned)
+    start, seen = first.scores.numpy(), []
+    watch = keras.callbacks.LambdaCallback(
+        on_train_batch_end=lambda batch, logs: seen.append(kept(pruned))
+    )
+    fit(keras, pruned, callbacks=[watch])
+    assert seen[-1] != kept(pruned) == [32, 64]
+    assert np.all(first.scores != start)
+    for kernel in (first, second):
+        importance, mask = kernel.importance().numpy(), kernel.mask.numpy()
+        assert importance[mask].min() > importance[~mask].max()
+    np.testing.assert_array_equal(second.importance(), np.abs(second.parts[0].weight))
+    assert second.scores is None
+
+
+def test_refreshing_is_compiled_once_and_before_the_first_batch(keras):
+    """Keras warns of callbacks that take longer than a batch."""
+    pruned = prune(mlp(keras))
+    update = tf_movprune.UpdatePruningStep()
+    counts = []
+
+    def count(*args, **kwargs):
+        counts.append(update._compiled_refresh.experimental_get_tracing_count())
+
+    watch = keras.callbacks.LambdaCallback(on_epoch_begin=count, on_train_batch_end=count)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    pruned.compile(keras.optimizers.SGD(0.1), loss)
+    for _ in range(2):
+        pruned.fit(X, Y, batch_size=8, epochs=2, verbose=0, callbacks=[update, watch])
+    assert set(counts) == {1} and len(counts) == 20
+    first = update._compiled_refresh
+    pruned.compile(keras.optimizers.SGD(0.1), loss)  # an optimizer with a step of its own
+    with pytest.warns(UserWarning, match="weights will come back"):
+        begin_fit(keras, pruned, update=update)
+    assert update._compiled_refresh is not first
+
+
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_the_train_step_is_traced_once(keras, jit_compile):
+    """TensorFlow traces twice where the first time makes variables, as optimizers do."""
+    traces = []
+
+    class CountsTraces(keras.layers.Layer):
+        def call(self, x):
+            traces.append(1)
+            return x
+
+    layers = [CountsTraces(), keras.layers.Dense(8), keras.layers.Dense(3)]
+    pruned = prune(keras.Sequential([keras.Input([8]), *layers]))
+    metrics = [keras.metrics.MeanSquaredError()]
+    pruned.compile("adam", "mse", metrics=metrics, jit_compile=jit_compile)
+    traces.clear()
+    for _ in range(2):
+        callbacks = [tf_movprune.UpdatePruningStep()]
+        pruned.fit(X, X[:, :3], batch_size=8, epochs=2, verbose=0, callbacks=callbacks)
+        assert len(traces) == 1
+    pruned.compile("adam", "mse", run_eagerly=True)  # calls for another train step
+    with pytest.warns(UserWarning, match="weights will come back"):
+        pruned.fit(X, X[:, :3], batch_size=8, epochs=2, verbose=0, callbacks=callbacks)
+    assert len(traces) > 8
+
+
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_several_fits_and_steps_per_execution(keras, jit_compile):
     """What is due between executions is refreshed at the next; the end of a fit forces nothing."""
     pruned = prune(mlp(keras), CubicSparsity(0.75, 0, 12, frequency=3))
     update = tf_movprune.UpdatePruningStep(num_train_steps=12)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    pruned.compile(keras.optimizers.SGD(0.1), loss, steps_per_execution=2)
+    optimizer = keras.optimizers.SGD(0.1)
+    pruned.compile(optimizer, loss, steps_per_execution=2, jit_compile=jit_compile)
     reached = []
     for _ in range(3):
         pruned.fit(X, Y, batch_size=8, verbose=0, callbacks=[update])
@@ -42,6 +151,20 @@ def test_schedules_count_steps_that_take_several_batches(keras):
     assert history.history["sparsity"] == pytest.approx(expected, abs=0.01)
 
 
+@pytest.mark.parametrize(
+    "value, error, message",
+    [
+        ("12", TypeError, "num_train_steps must be an integer .* got '12'"),
+        (12.5, TypeError, r"num_train_steps must be an integer .* got 12\.5"),
+        (0, ValueError, "num_train_steps must be at least 1, got 0"),
+        (-3, ValueError, "num_train_steps must be at least 1, got -3"),
+    ],
+)
+def test_num_train_steps_out_of_range(value, error, message):
+    with pytest.raises(error, match=message):
+        tf_movprune.UpdatePruningStep(num_train_steps=value)
+
+
 def test_classes_in_the_place_of_callbacks(keras):
     pruned = prune(mlp(keras))
     pruned.compile("sgd", "mse")
@@ -53,38 +176,101 @@ def test_classes_in_the_place_of_callbacks(keras):
             pruned.fit(X, X[:, :3], callbacks=[cls])
 
 
-def test_callbacks_that_wait_see_sparse_epochs_only(keras):
+# ---- callbacks that wait until the model is sparse
+
+
+def watching(keras):
+    """A callback that keeps what it sees."""
     seen = []
     watch = keras.callbacks.LambdaCallback(
-        on_epoch_end=lambda epoch, logs: seen.append(logs["sparsity"])
+        on_epoch_end=lambda epoch, logs: seen.append((f"epoch {epoch}", logs["sparsity"])),
+        on_train_begin=lambda logs: seen.append("begin"),
+        on_train_end=lambda logs: seen.append("end"),
     )
+    watch.on_train_batch_end = lambda batch, logs=None: seen.append(batch)
+    return watch, seen
+
+
+def test_callbacks_that_wait_see_sparse_epochs_only(keras):
+    """The ramp ends within the second of three epochs, whose end counts; its batches do not."""
+    watch, seen = watching(keras)
     pruned = prune(mlp(keras))
     fit(keras, pruned, epochs=3, callbacks=[tf_movprune.OnceSparse(watch)])
-    assert seen == pytest.approx([0.75, 0.75])  # the first of three epochs is not sparse yet
+    assert seen == ["begin", ("epoch 1", 0.75), 0, 1, 2, 3, ("epoch 2", 0.75), "end"]
 
 
-def test_callbacks_wait_in_loops_without_epochs(keras):
-    seen = []
-    watch = keras.callbacks.LambdaCallback(
-        on_train_batch_end=lambda batch, logs: seen.append(batch)
-    )
-    pruned = prune(mlp(keras), CubicSparsity(0.75, begin_step=0, end_step=1))
-    pruned.compile(keras.optimizers.SGD(0.1), "mse")
-    once = tf_movprune.OnceSparse(watch)
+def test_the_best_checkpoint_is_sparse_and_early_stopping_waits(keras, tmp_path):
+    """The loss is lowest in the first epoch, which an ordinary ModelCheckpoint would keep."""
+
+    class WorseAndWorse(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            logs["val_loss"] = float(epoch)
+
+    file = str(tmp_path / "best.weights.h5")
+    checkpoint = keras.callbacks.ModelCheckpoint(file, save_best_only=True, save_weights_only=True)
+    stop = keras.callbacks.EarlyStopping("val_loss", patience=2)
+    pruned = prune(mlp(keras))
+    waiting = [tf_movprune.OnceSparse(callback) for callback in (checkpoint, stop)]
+    fit(keras, pruned, epochs=9, callbacks=[WorseAndWorse(), *waiting])
+    assert checkpoint.best == 1.0 and stop.stopped_epoch == 3
+    pruned.load_weights(file)
+    assert tf_movprune.summarize_sparsity(pruned).sparsity == 0.75
+
+
+def waiting_in_a_loop(pruned, watch, **kwargs):
+    pruned.compile("sgd", "mse")
+    once = tf_movprune.OnceSparse(watch, **kwargs)
     once.set_model(pruned)
+    return once
+
+
+@pytest.mark.parametrize("min_sparsity, expected", [(0.5, [1]), (0.8, [])])
+def test_callbacks_wait_in_loops_without_epochs(keras, min_sparsity, expected):
+    watch, seen = watching(keras)
+    pruned = prune(mlp(keras), CubicSparsity(0.75, begin_step=0, end_step=1))
+    once = waiting_in_a_loop(pruned, watch, min_sparsity=min_sparsity)
     for step in (0, 1):
         pruned.optimizer.iterations.assign(step)
         refresh(pruned, step)
         once.on_train_begin()
         once.on_train_batch_begin(step)
         once.on_train_batch_end(step)
-    assert seen == [1]
+    assert seen == ["begin", "begin", *expected]
+    message = rf"LambdaCallback has seen no epoch: .* {min_sparsity} sparsity; it is 0\.750\."
+    with pytest.warns(UserWarning, match=message):
+        once.on_train_end()
+    assert seen[-1] == "end"
+
+
+def test_nobody_waits_for_the_end_of_a_schedule_that_does_not_tell_it(keras):
+    class Endless(tfmot.PruningSchedule):
+        def __call__(self, step):
+            return True, 0.75
+
+        def get_config(self):
+            return {}
+
+    once = waiting_in_a_loop(prune(mlp(keras), Endless()), watching(keras)[0])
+    with pytest.raises(ValueError, match=r"waits for every schedule to end, but Endless has no"):
+        once.on_train_begin()
+
+
+def test_arguments_of_callbacks_that_wait(keras):
+    with pytest.raises(TypeError, match=r"must be a Keras callback .*, got 'best'"):
+        tf_movprune.OnceSparse("best")
+    watch, _ = watching(keras)
+    with pytest.raises(ValueError, match=r"min_sparsity must be in \[0, 1\), got 1\.5"):
+        tf_movprune.OnceSparse(watch, min_sparsity=1.5)
+    with pytest.raises(TypeError, match=r"min_sparsity must be a number such as 0\.5, got 'x'"):
+        tf_movprune.OnceSparse(watch, min_sparsity="x")
+
+
+# ---- others
 
 
 @pytest.mark.parametrize("block_size", [tf_movprune.BLOCKS_FLOAT32, tf_movprune.NEURONS], ids=str)
 def test_a_penalty_is_not_all_that_there_is_to_learn(keras, block_size):
     threshold = tf_movprune.CubicThreshold(0.1, 0, 4)
-    callbacks = [tf_movprune.UpdatePruningStep()]
     for regularizer in (None, "l2"):
         layers = [
             keras.layers.Dense(8),
@@ -99,6 +285,6 @@ def test_a_penalty_is_not_all_that_there_is_to_learn(keras, block_size):
         pruned.compile(keras.optimizers.Adam())
         if regularizer is None:
             with pytest.raises(ValueError, match=r"compiled without a loss: nothing but the pen"):
-                pruned.fit(X, Y, batch_size=8, verbose=0, callbacks=callbacks)
+                begin_fit(keras, pruned)
         else:
-            pruned.fit(X, Y, batch_size=8, verbose=0, callbacks=callbacks)
+            begin_fit(keras, pruned)
