@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from shells import gradients, keras_of, kernels, refresh, weights_by_name
-from small_models import RAMP, X, fit, prune
+from shells import gradients, keras_of, kernels, refresh, sparsities, weights_by_name
+from small_models import RAMP, X, Y, fit, prune
 
 import tf_movprune
 from tf_movprune import L0, Magnitude
@@ -38,11 +38,92 @@ def past_the_mask(keras, how):
     return model
 
 
+@pytest.mark.parametrize("run_eagerly", [False, True])
 @pytest.mark.parametrize("how", ["list", "weights", "no gradient", "no call"])
-def test_kernels_past_the_mask_are_refused_by_name(keras, how):
+def test_kernels_past_the_mask_are_refused_by_name(keras, how, run_eagerly):
     model = past_the_mask(keras, how)
     with pytest.raises(ValueError, match=r"pruned layer '?\"?hidden.* mapping of path patterns"):
-        fit(keras, prune(model, {"hidden": RAMP}))
+        fit(keras, prune(model, {"hidden": RAMP}), run_eagerly=run_eagerly)
+
+
+@pytest.mark.parametrize("run_eagerly", [False, True])
+def test_gradients_that_compute_a_layer_anew_past_its_mask_are_refused(keras, run_eagerly):
+    def compute(layer, x):
+        return tf.recompute_grad(lambda x: tf.matmul(x, layer.w))(x)
+
+    pruned = prune(around(keras, Own(keras, compute=compute)))
+    with pytest.raises(ValueError, match=r"pruned layer 'own'.* mapping of path patterns"):
+        fit(keras, pruned, run_eagerly=run_eagerly)
+
+
+def test_a_layer_that_a_later_compilation_leaves_out_is_noticed(keras):
+    class Skipping(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden = keras.layers.Dense(8, name="hidden")
+            self.out = keras.layers.Dense(3, name="out")
+            self.skips = False
+
+        def call(self, x):
+            return self.out(x if self.skips else self.hidden(x))
+
+    model = Skipping()
+    model(X)
+    pruned = prune(model, {"hidden": RAMP}, Magnitude())
+    fit(keras, pruned, run_eagerly=True)
+    pruned.skips = True
+    with pytest.raises(ValueError, match=r"'hidden' was not called in training"):
+        fit(keras, pruned)
+
+
+@pytest.mark.filterwarnings("error:.*movement scores")
+def test_what_may_read_kernels(keras):
+    """Regularizers, constraints and evaluation."""
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            options = {"kernel_regularizer": "l2", "kernel_constraint": "max_norm"}
+            self.hidden = keras.layers.Dense(16, name="hidden", **options)
+            self.out = keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.out(self.hidden(x))
+
+    class Reading(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            self.model.get_weights()
+            if batch == 0:
+                self.model.evaluate(X, Y, verbose=0)
+
+    model = Net()
+    model(X)
+    pruned = prune(model, {"hidden": RAMP})
+    fit(keras, pruned, callbacks=[Reading()])
+    assert sparsities(pruned) == [0.75]
+
+
+def test_scores_that_are_not_trained_are_warned_of(keras):
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.hidden, self.out = keras.layers.Dense(8, name="hidden"), keras.layers.Dense(3)
+
+        def call(self, x):
+            return self.out(self.hidden(x))
+
+        def train_step(self, batch):
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(self(batch[0], training=True) ** 2)
+            self.optimizer.apply_gradients(zip(tape.gradient(loss, mine), mine))
+            return {"loss": loss}
+
+    model = Net()
+    model(X)
+    mine = list(model.trainable_variables)
+    pruned = prune(model, {"hidden": RAMP})
+    with pytest.warns(UserWarning, match="not moved the movement scores of hidden"):
+        fit(keras, pruned, run_eagerly=True)
 
 
 def test_parts_of_layers_are_refused_in_evaluation_too(keras):
