@@ -109,26 +109,3 @@ def fit(model, epochs=2, dataset=None, update=None, callbacks=(), **kwargs):
         **kwargs,
     )
     return recorder, history
-
-
-class TrainsItsFirstLayer(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.first, self.head = keras.layers.Dense(4), keras.layers.Dense(2)
-
-    def call(self, inputs):
-        return self.head(self.first(inputs))
-
-    def train_step(self, data):
-        inputs, targets = data
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_mean((self(inputs, training=True) - targets) ** 2)
-        self.optimizer.minimize(loss, self.first.trainable_variables, tape)
-        return {"loss": loss}
-
-
-class HasALossOfItsOwn(TrainsItsFirstLayer):
-    train_step = keras.Model.train_step
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None):
-        return tf.reduce_mean((y_pred - y) ** 2)

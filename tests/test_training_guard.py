@@ -1,15 +1,16 @@
 """Training steps for which nothing refreshes the masks are refused, in either Keras."""
 
 import functools
+import warnings
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from shells import keras_of, refresh, sparsities
-from small_models import RAMP, Block, X, Y, fit, mlp, prune
+from small_models import RAMP, Block, X, Y, fit, mlp, prune, subclassed
 
 import tf_movprune
-from tf_movprune import L0, Magnitude
+from tf_movprune import L0, CubicSparsity, Magnitude
 
 KNOWN_MODES = {"tensor": tf.constant(True), "NumPy": np.True_}
 
@@ -22,21 +23,146 @@ def test_the_guard_knows_training_in_any_form(keras, kind):
     pruned(X, training=tf.constant(False))
 
 
+REFUSED = (
+    r"^The pruned layer '(prune_low_movement_)?first' is being trained, but nothing refreshes its "
+    r"masks\. Add tf_movprune\.UpdatePruningStep\(\) to the callbacks of fit, or .*update_masks"
+)
+
+
 def test_training_without_the_callback_is_refused(keras):
+    """Outside of traced code, and with the callback it goes on as if it had not begun."""
     pruned = prune(mlp(keras))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     pruned.compile(keras.optimizers.SGD(0.1), loss)
-    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
-        pruned.fit(X, Y, verbose=0)
-    fit(keras, pruned)
-    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
+    assert np.isfinite(pruned.evaluate(X, Y, verbose=0))
+    for train in (pruned.fit, pruned.train_on_batch):
+        with pytest.raises(RuntimeError, match=REFUSED):
+            train(X, Y)
+    assert int(pruned.optimizer.iterations) == 0
+    callbacks = [tf_movprune.UpdatePruningStep()]
+    pruned.fit(X, Y, batch_size=8, epochs=2, verbose=0, callbacks=callbacks)
+    assert sparsities(pruned) == [0.75, 0.75]
+    with pytest.raises(RuntimeError, match=REFUSED):
         pruned.fit(X, Y, verbose=0)
     with pytest.raises(RuntimeError, match="update_masks"):
         pruned(X, training=True)
-    tf_movprune.update_masks(pruned, 6)
-    pruned.train_on_batch(X, Y)
-    with pytest.raises(RuntimeError, match="update_masks"):
+    for step in (8, 9):
+        tf_movprune.update_masks(pruned, step)
         pruned.train_on_batch(X, Y)
+        with pytest.raises(RuntimeError, match=REFUSED):
+            pruned.train_on_batch(X, Y)
+    tf_movprune.update_masks(pruned, 10)
+    with pytest.raises(RuntimeError, match=REFUSED):
+        pruned.fit(X, Y, batch_size=8, verbose=0)
+    assert int(pruned.optimizer.iterations) == 11
+
+
+def test_training_after_a_fit_that_failed_is_refused(keras):
+    class Interrupting(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            raise KeyboardInterrupt
+
+    pruned = prune(mlp(keras))
+    with pytest.raises(ValueError, match="this run has 4 steps"):
+        fit(keras, pruned, epochs=1)
+    with pytest.raises(RuntimeError, match=REFUSED):
+        pruned.fit(X, Y, verbose=0)
+    with pytest.raises(KeyboardInterrupt):
+        fit(keras, pruned, callbacks=[Interrupting()], run_eagerly=True)
+    with pytest.raises(RuntimeError, match=REFUSED):
+        pruned.fit(X, Y, verbose=0)
+    with pytest.raises(tf.errors.OpError):
+        callbacks = [tf_movprune.UpdatePruningStep()]
+        pruned.fit(X, Y + 99, batch_size=8, epochs=2, verbose=0, callbacks=callbacks)
+    with pytest.raises(RuntimeError, match=REFUSED):
+        pruned.train_on_batch(X, Y)
+    tf_movprune.update_masks(pruned, pruned.optimizer.iterations)
+    pruned.train_on_batch(X, Y)
+
+
+class OwnStep:
+    """Makes a model of either Keras with a train step of its own, which may refresh the masks.
+
+    It trains with two optimizers, and neither of them is that of `compile`.
+    """
+
+    def __new__(cls, keras, refreshes, mode=True):
+        class Net(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.first = keras.layers.Dense(8, name="first")
+                self.out = keras.layers.Dense(2, name="out")
+                self.own_optimizers = [keras.optimizers.SGD(0.1), keras.optimizers.SGD(0.2)]
+
+            def call(self, x, training=False):
+                return self.out(self.first(x))
+
+            def train_step(self, x):
+                if refreshes:
+                    tf_movprune.update_masks(self, self.own_optimizers[0].iterations)
+                with tf.GradientTape(persistent=True) as tape:
+                    loss = tf.reduce_mean(self(x, training=mode) ** 2)
+                pairs = [*zip(self.own_optimizers, (self.first, self.out))]
+                for optimizer, layer in pairs:
+                    weights = layer.trainable_weights
+                    optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+                return {"loss": loss}
+
+        model = Net()
+        model(X)
+        pruned = prune(model, RAMP, Magnitude())
+        for optimizer, layer in zip(model.own_optimizers, (model.first, model.out)):
+            optimizer.build(layer.trainable_variables)
+        pruned.compile()
+        return pruned
+
+
+def test_a_train_step_of_ones_own_may_refresh_masks(keras):
+    """It does so while it is traced, which may be more than once."""
+    pruned = OwnStep(keras, refreshes=True)
+    for size in (8, 5):
+        x = tf.data.Dataset.from_tensor_slices(X).batch(size, drop_remainder=True)
+        pruned.fit(x, epochs=2, verbose=0)
+    assert sparsities(pruned) == [0.75] and int(pruned.own_optimizers[0].iterations) == 20
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_a_train_step_of_ones_own_that_does_not_refresh_masks(keras, mode):
+    pruned = OwnStep(keras, refreshes=False, mode=mode)
+    x = tf.data.Dataset.from_tensor_slices(X).batch(8)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match=REFUSED):
+            pruned.fit(x, verbose=0)
+
+
+def test_a_train_step_of_ones_own_may_train_fewer_variables(keras):
+    """An optimizer that was built for all of them refuses to."""
+
+    class TrainsItsFirstLayer(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.first, self.out = keras.layers.Dense(8, name="first"), keras.layers.Dense(3)
+
+        def call(self, x, training=False):
+            return self.out(self.first(x))
+
+        def train_step(self, batch):
+            x, _ = batch
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_mean(self(x, training=True) ** 2)
+            weights = self.first.trainable_variables
+            self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights))
+            return {"loss": loss}
+
+    model = TrainsItsFirstLayer()
+    model(X)
+    pruned = prune(model)
+    before = np.array(pruned.out.kernel)
+    fit(keras, pruned)
+    assert sparsities(pruned) == [0.75]
+    np.testing.assert_array_equal(pruned.out.kernel, before)
+    with pytest.raises(RuntimeError, match=REFUSED):
+        pruned.fit(X, Y, verbose=0)
 
 
 def without_a_mode(keras, layer, is_recomputed=False):
@@ -71,33 +197,6 @@ def test_training_without_a_mode_draws_noise_and_needs_the_callback(keras, how):
     assert without_noise[0] == without_noise[1]
 
 
-def test_fit_of_an_outer_model_needs_more_than_one_update_before_it(keras):
-    class Refreshing(keras.Model):
-        def train_step(self, data):
-            tf_movprune.update_masks(inner, self.optimizer.iterations)
-            return super().train_step(data)
-
-    def compiled(cls):
-        x = keras.Input([8])
-        model = cls(x, inner(x))
-        model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
-        return model
-
-    class EachBatch(keras.callbacks.Callback):
-        def on_train_batch_begin(self, batch, logs=None):
-            tf_movprune.update_masks(inner, batch)
-
-    inner = prune(mlp(keras))
-    data = X, X[:, :3]
-    compiled(Refreshing).fit(*data, 8, 2, verbose=0)
-    compiled(keras.Model).fit(*data, 8, verbose=0, callbacks=[EachBatch()])
-    for step in range(2):
-        refresh(inner, step)
-        compiled(keras.Model).train_on_batch(*data)
-    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\) to the callbacks"):
-        compiled(keras.Model).fit(*data, verbose=0)
-
-
 def compiled_around(keras, inner):
     """A model that was not pruned itself, compiled."""
     x = keras.Input([8])
@@ -107,8 +206,11 @@ def compiled_around(keras, inner):
 
 
 def test_one_update_allows_an_outer_model_one_step(keras):
+    """Also one around a layer that was pruned by itself."""
     data = X, X[:, :3]
-    inner = prune(mlp(keras))
+    layer = keras.layers.Dense(3)
+    layer.build([None, 8])
+    inner = prune(layer)
     model = compiled_around(keras, inner)
     refresh(inner, 0)
     model.train_on_batch(*data)  # is traced while a step is allowed
@@ -287,27 +389,52 @@ def test_a_loop_of_ones_own_without_a_mode_draws_noise_where_gradients_are_taken
 
 @pytest.mark.parametrize("is_compiled", [True, False])
 def test_pruned_models_have_to_be_compiled(keras, is_compiled):
-    model = mlp(keras)
+    model = subclassed(keras)
     if is_compiled:
         model.compile("sgd", "mse")
-    pruned = tf_movprune.prune_low_movement(model, RAMP)
+        model.train_on_batch(X, X[:, :3]), model.predict(X, verbose=0)
+    pruned = prune(model)
     message = r"pruning undoes compile\(\).*create_optimizer\(learning_rate, model=model\)"
     for method in (pruned.fit, pruned.train_on_batch):
         with pytest.raises((ValueError, RuntimeError), match=message):
             method(X, Y)
+    refresh(pruned, 6)
+    if is_compiled:  # and what was traced is forgotten
+        np.testing.assert_allclose(pruned.predict(X, verbose=0), pruned(X), rtol=1e-4, atol=1e-6)
     stripped = tf_movprune.strip_pruning(pruned)
     with pytest.raises((ValueError, RuntimeError), match=r"You must (call `)?compile"):
         stripped.fit(X, Y)
 
 
-def test_a_stripped_model_warns_when_it_is_trained(keras):
+def test_a_stripped_model_warns_when_it_is_trained_first(keras):
     pruned = prune(mlp(keras))
-    fit(keras, pruned)
+    refresh(pruned, 6)
     stripped = tf_movprune.strip_pruning(pruned)
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    stripped.compile(keras.optimizers.SGD(0.1), loss)
-    with pytest.warns(UserWarning, match="zeros are ordinary weights now"):
-        stripped.fit(X, Y, verbose=0)
+    stripped.compile(keras.optimizers.Adam(0.1), "mse")
+    data = X, X[:, :3]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        stripped.evaluate(*data, verbose=0)
+    message = r"was stripped .*zeros are ordinary weights now.*will not stay zero.*Magnitude\(\)"
+    with pytest.warns(UserWarning, match=message):
+        stripped.fit(*data, verbose=0)
+    assert np.count_nonzero(stripped.layers[0].kernel) > 64
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        stripped.fit(*data, verbose=0)
+
+
+def test_what_that_warning_advises_keeps_the_zeros(keras):
+    pruned = prune(mlp(keras))
+    refresh(pruned, 6)
+    stripped = tf_movprune.strip_pruning(pruned)
+    zeros = [np.array(layer.kernel) == 0 for layer in stripped.layers[:2]]
+    again = prune(stripped, CubicSparsity(0.75, 0, 1, initial_sparsity=0.75), Magnitude())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fit(keras, again)
+    for layer, expected in zip(tf_movprune.strip_pruning(again).layers, zeros):
+        np.testing.assert_array_equal(np.array(layer.kernel) == 0, expected)
 
 
 def test_outer_models_train_on_when_models_inside_are_stripped():
