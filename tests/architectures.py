@@ -45,12 +45,6 @@ def functional():
     return keras.Model(image, [layers.Dense(2, name="a")(x), layers.Dense(1, name="b")(x)])
 
 
-def nested():
-    inner = keras.Sequential([layers.Dense(6, input_shape=(8,), name="inner_dense")], name="inner")
-    x = keras.Input([8])
-    return keras.Model(x, layers.Dense(2, name="output")(layers.ReLU()(inner(x))))
-
-
 class Block(layers.Layer):
     def __init__(self, units):
         super().__init__()

@@ -1,12 +1,11 @@
-"""Short trainings through the public API follow the paper's algorithm, step by step."""
+"""Short trainings of either Keras follow the paper's algorithm, step by step."""
 
 import itertools
 
 import numpy as np
 import pytest
 import reference
-import tensorflow_model_optimization as tfmot
-import tf_keras as keras
+from shells import kernels
 
 import tf_movprune
 
@@ -17,40 +16,34 @@ SCHEDULE = {"final_sparsity": 0.75, "begin_step": 4, "end_step": 16}
 OPTIMIZER = {"learning_rate": 0.05, "weight_decay": 0.1, "clipnorm": 0.6}
 
 
-pytestmark = pytest.mark.xla_refresh
-
-
-class EveryDense(tfmot.sparsity.keras.PruningPolicy):
-    """Also the output layer, which is left dense by default."""
+class Everything:
+    """A policy that prunes the output layer too, which is left dense by default."""
 
     def allow_pruning(self, layer):
-        return isinstance(layer, keras.layers.Dense)
+        return True
 
     def ensure_model_supports_pruning(self, model):
         pass
 
 
-class Recorder(keras.callbacks.Callback):
-    """What each step computed with, and what it left."""
+def recorder(keras, layers):
+    """A callback that keeps what each step computed with, and what it left."""
 
-    def __init__(self):
-        super().__init__()
-        self.masks, self.kernels, self.scores, self.biases = [], [], [], []
+    class Recorder(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.masks, self.kernels, self.scores, self.biases = [], [], [], []
 
-    def on_train_batch_begin(self, batch, logs=None):
-        self.masks.append([layer.kernels[0].mask.numpy() for layer in self.model.layers])
+        def on_train_batch_begin(self, batch, logs=None):
+            self.masks.append([kernel.mask.numpy() for kernel in kernels(self.model)])
 
-    def on_train_batch_end(self, batch, logs=None):
-        layers = self.model.layers
-        self.kernels.append([layer.layer.kernel.numpy() for layer in layers])
-        self.biases.append([layer.layer.bias.numpy() for layer in layers])
-        self.scores.append(
-            [
-                layer.settings.score_learning_rate_multiplier * scores.numpy()
-                for layer in layers
-                for scores in (k.scores for k in layer.kernels if k.scores is not None)
-            ]
-        )
+        def on_train_batch_end(self, batch, logs=None):
+            self.kernels.append([k.parts[0].weight.numpy() for k in kernels(self.model)])
+            self.biases.append([np.array(layer.bias) for layer in layers])
+            found = [kernel for kernel in kernels(self.model) if kernel.scores is not None]
+            self.scores.append([kernel.paper_scores().numpy() for kernel in found])
+
+    return Recorder()
 
 
 def example():
@@ -67,18 +60,18 @@ def example():
     return inputs, labels, *([a.astype(np.float32) for a in each] for each in (kernels, biases))
 
 
-def train(method, score_rate, score_optimizer=None, jit_compile=False, schedule=None):
+def train(keras, method, score_rate, score_optimizer=None, jit_compile=False, schedule=None):
     """A training through the public API: what was recorded, and the pruned model."""
     inputs, labels, *weights = example()
-    layers = [keras.layers.Dense(16, activation="relu", input_shape=(8,)), keras.layers.Dense(3)]
-    model = keras.Sequential(layers)
+    layers = [keras.layers.Dense(16, activation="relu"), keras.layers.Dense(3)]
+    model = keras.Sequential([keras.Input([8]), *layers])
     for layer, kernel, bias in zip(layers, *weights):
         layer.set_weights([kernel, bias])
     pruned = tf_movprune.prune_low_movement(
         model,
         schedule or tf_movprune.CubicSparsity(**SCHEDULE),
         method,
-        pruning_policy=EveryDense(),
+        pruning_policy=Everything(),
         score_learning_rate_multiplier=score_rate,
     )
     pruned.compile(
@@ -86,21 +79,22 @@ def train(method, score_rate, score_optimizer=None, jit_compile=False, schedule=
             num_train_steps=NUM_STEPS,
             num_warmup_steps=WARMUP,
             score_optimizer=score_optimizer,
+            model=pruned,
             **OPTIMIZER,
         ),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         jit_compile=jit_compile,
     )
-    recorder = Recorder()
+    record = recorder(keras, layers)
     pruned.fit(
         inputs,
         labels,
         batch_size=BATCH_SIZE,
         shuffle=False,
-        callbacks=[tf_movprune.UpdatePruningStep(), recorder],
+        callbacks=[tf_movprune.UpdatePruningStep(), record],
         verbose=0,
     )
-    return recorder, pruned
+    return record, pruned
 
 
 def expected(first_scores, **options):
@@ -123,14 +117,14 @@ def expected(first_scores, **options):
     )
 
 
-def assert_follows(recorder, pruned, trajectory):
-    assert len(recorder.kernels) == len(trajectory.steps) == NUM_STEPS
+def assert_follows(record, pruned, trajectory):
+    assert len(record.kernels) == len(trajectory.steps) == NUM_STEPS
     for t, step in enumerate(trajectory.steps):
         pairs = (
-            ("mask", recorder.masks, step.masks),
-            ("kernel", recorder.kernels, step.kernels),
-            ("bias", recorder.biases, step.biases),
-            ("scores", recorder.scores, step.scores),
+            ("mask", record.masks, step.masks),
+            ("kernel", record.kernels, step.kernels),
+            ("bias", record.biases, step.biases),
+            ("scores", record.scores, step.scores),
         )
         for name, recorded, reference_arrays in pairs:
             assert len(recorded[t]) == len(reference_arrays)
@@ -140,8 +134,8 @@ def assert_follows(recorder, pruned, trajectory):
                     np.testing.assert_array_equal(got, want, err_msg=message)
                 else:
                     np.testing.assert_allclose(got, want, rtol=1e-5, atol=2e-6, err_msg=message)
-    for layer, want in zip(pruned.layers, trajectory.final_masks):
-        np.testing.assert_array_equal(layer.kernels[0].mask, want)
+    for kernel, want in zip(kernels(pruned), trajectory.final_masks, strict=True):
+        np.testing.assert_array_equal(kernel.mask, want)
 
 
 def assert_tells_apart(trajectory):
@@ -157,35 +151,36 @@ def assert_tells_apart(trajectory):
     assert [mask.sum() for mask in trajectory.final_masks] == [128 // 4, 48 // 4]
 
 
-@pytest.mark.parametrize("jit_compile", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_hard_movement_follows_the_reference(jit_compile):
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_hard_movement_follows_the_reference(keras, jit_compile):
     trajectory = expected(np.zeros_like, score_rate=5.0)
     assert_tells_apart(trajectory)
     assert np.any(trajectory.final_masks[0] != trajectory.steps[-1].masks[0])
     assert_follows(
-        *train(tf_movprune.HardMovement(), score_rate=5.0, jit_compile=jit_compile), trajectory
+        *train(keras, tf_movprune.HardMovement(), score_rate=5.0, jit_compile=jit_compile),
+        trajectory,
     )
 
 
-def test_magnitude_follows_the_reference():
+def test_magnitude_follows_the_reference(keras):
     trajectory = expected(None)
     assert_tells_apart(trajectory)
-    assert_follows(*train(tf_movprune.Magnitude(), score_rate=None), trajectory)
+    assert_follows(*train(keras, tf_movprune.Magnitude(), score_rate=None), trajectory)
 
 
-@pytest.mark.parametrize("score_rate", [1.0, 4.0])
-def test_scores_under_plain_gradient_descent_follow_the_reference(score_rate):
+@pytest.mark.parametrize("score_rate", [pytest.param(1.0, marks=pytest.mark.slow), 4.0])
+def test_scores_under_plain_gradient_descent_follow_the_reference(keras, score_rate):
     trajectory = expected(
         lambda kernel: np.abs(kernel) / np.abs(kernel).mean(), score_rate=score_rate, sgd_rate=1.0
     )
     assert_tells_apart(trajectory)
     method = tf_movprune.HardMovement(tf_movprune.MagnitudeScores())
-    recorded = train(method, score_rate, score_optimizer=keras.optimizers.SGD(1.0))
+    recorded = train(keras, method, score_rate, keras.optimizers.SGD(1.0))
     assert_follows(*recorded, trajectory)
 
 
-@pytest.mark.parametrize("jit_compile", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_soft_movement_follows_the_reference(jit_compile):
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_soft_movement_follows_the_reference(keras, jit_compile):
     span = {name: SCHEDULE[name] for name in ("begin_step", "end_step")}
     final_lambda, rate = 30.0, 10.0
 
@@ -202,6 +197,7 @@ def test_soft_movement_follows_the_reference(jit_compile):
     assert all(0.05 < share < 0.95 for share in kept)
     assert_follows(
         *train(
+            keras,
             tf_movprune.SoftMovement(final_lambda),
             score_rate=rate,
             jit_compile=jit_compile,
@@ -211,7 +207,7 @@ def test_soft_movement_follows_the_reference(jit_compile):
     )
 
 
-def test_global_selection_follows_the_reference():
+def test_global_selection_follows_the_reference(keras):
     def select(scores, step):
         sparsity = reference.cubic(step, 0, *SCHEDULE.values())
         count = reference.kept_count(sum(s.size for s in scores), sparsity)
@@ -220,4 +216,4 @@ def test_global_selection_follows_the_reference():
     trajectory = expected(np.zeros_like, score_rate=5.0, select=select)
     assert [mask.sum() for mask in trajectory.final_masks] != [128 // 4, 48 // 4]
     method = tf_movprune.HardMovement(scope="global")
-    assert_follows(*train(method, score_rate=5.0), trajectory)
+    assert_follows(*train(keras, method, score_rate=5.0), trajectory)
