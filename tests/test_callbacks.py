@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from accumulating import accumulating_sgd
-from shells import kernels, refresh
+from shells import kernels, refresh, sparsities
 from small_models import START, X, Y, begin_fit, fit, mlp, prune
 from tensorflow_model_optimization.sparsity import keras as tfmot
 
@@ -288,3 +288,22 @@ def test_a_penalty_is_not_all_that_there_is_to_learn(keras, block_size):
                 begin_fit(keras, pruned)
         else:
             begin_fit(keras, pruned)
+
+
+def test_a_loop_of_ones_own_needs_no_compile(keras):
+    """Its optimizer is that of the model, and its loss is its own."""
+    pruned = prune(mlp(keras), CubicSparsity(0.75, begin_step=0, end_step=2))
+    pruned.optimizer = keras.optimizers.SGD(0.1)
+    callback = tf_movprune.UpdatePruningStep()
+    callback.set_model(pruned)
+    callback.on_train_begin()
+    for batch in range(3):
+        callback.on_train_batch_begin(batch)
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(pruned(X, training=True) ** 2)
+        variables = pruned.trainable_variables
+        gradients = tape.gradient(loss, [getattr(v, "_value", v) for v in variables])
+        pruned.optimizer.apply_gradients(zip(gradients, variables))
+        callback.on_train_batch_end(batch)
+    callback.on_train_end()
+    assert set(sparsities(pruned)) == {0.75}

@@ -88,7 +88,7 @@ def test_what_may_read_kernels(keras):
             self.out = keras.layers.Dense(3)
 
         def call(self, x):
-            return self.out(self.hidden(x))
+            return self.out(self.hidden(x)) + 0.0 * tf.add_n(self.losses)
 
     class Reading(keras.callbacks.Callback):
         def on_train_batch_end(self, batch, logs=None):

@@ -94,3 +94,23 @@ def test_rates_of_the_paper_would_fall_with_each_batch(keras):
     optimizer.gradient_accumulation_steps = 2
     with pytest.raises(ValueError, match=r"step for each batch.* keras\.optimizers\.AdamW"):
         optimizer.build([keras.Variable([[1.0]])])
+
+
+@pytest.mark.filterwarnings("ignore:.*HDF5")
+@pytest.mark.parametrize("format_", [".keras", ".h5"])
+def test_whole_models_are_saved_with_an_optimizer_of_scores(keras, format_, tmp_path):
+    dense = keras.layers.Dense(2)
+    model = keras.Sequential([keras.Input([4]), dense])
+    sgd = keras.optimizers.SGD(1.0)
+    optimizer = tf_movprune.create_optimizer(1e-2, 8, 0, score_optimizer=sgd, model=model)
+    model.compile(optimizer, keras.losses.MeanSquaredError())
+    x = np.ones([8, 4], "float32")
+    model.fit(x, x[:, :2], batch_size=4, verbose=0)
+    path = str(tmp_path / f"model{format_}")
+    model.save(path)
+    loaded = keras.saving.load_model(path)
+    assert int(loaded.optimizer.iterations) == 2
+    for each in (model, loaded):
+        each.fit(x, x[:, :2], batch_size=4, verbose=0)
+    for one, other in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6)

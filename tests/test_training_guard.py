@@ -197,6 +197,26 @@ def test_training_without_a_mode_draws_noise_and_needs_the_callback(keras, how):
     assert without_noise[0] == without_noise[1]
 
 
+@pytest.mark.parametrize("hook", ["on_train_batch_begin", "on_train_batch_end"])
+def test_a_run_that_another_callback_ends_leaves_no_steps_to_the_next(keras, hook):
+    class Ends(keras.callbacks.Callback):
+        pass
+
+    def end(self, batch, logs=None):
+        raise KeyboardInterrupt
+
+    setattr(Ends, hook, end)
+    pruned = prune(mlp(keras))
+    pruned.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    callbacks = [tf_movprune.UpdatePruningStep(), Ends()]
+    if hook == "on_train_batch_end":
+        callbacks.reverse()
+    with pytest.raises(KeyboardInterrupt):
+        pruned.fit(X, X[:, :3], 8, 2, verbose=0, callbacks=callbacks)
+    with pytest.raises(RuntimeError, match="nothing refreshes its masks"):
+        pruned.fit(X, X[:, :3], 8, verbose=0)
+
+
 def compiled_around(keras, inner):
     """A model that was not pruned itself, compiled."""
     x = keras.Input([8])

@@ -35,15 +35,15 @@ def test_a_guard_is_open_while_it_is_allowed():
             guard.check()
         assert guard.has_refused and not guard.is_open
         guard.allow(True)
-        guard.end_step()
         guard.check()
         assert guard.is_open and not guard.has_refused
         guard.allow(False)
 
 
-def test_a_guard_may_be_open_for_one_step():
+@pytest.mark.parametrize("once", [True, False])
+def test_a_guard_is_closed_after_a_step(once):
     guard = TrainingGuard("b")
-    guard.allow(True, once=True)
+    guard.allow(True, once=once)
     guard.check()
     guard.end_step()
     with pytest.raises(RuntimeError, match=NOTHING):
@@ -73,10 +73,9 @@ def test_a_step_is_taken_while_the_guards_are_open(guards):
     model = guarded(guards, steps.append)
     with pytest.raises(RuntimeError, match=NOTHING):
         model.train_function(1)
-    allow(guards)
-    model.train_function(2)
-    model.train_function(3)
-    allow(guards, False)
+    for batch in (2, 3):
+        allow(guards)
+        model.train_function(batch)
     with pytest.raises(RuntimeError, match=NOTHING):
         model.train_function(4)
     assert steps == [2, 3]
@@ -171,8 +170,8 @@ def test_a_model_around_takes_the_one_step_that_its_layers_were_allowed(guards):
         with pytest.raises(RuntimeError, match=NOTHING):
             model.train_function(0)
         model.train_function = model.train_function or model.train_step  # as Keras makes it anew
-    allow(guards)
     for _ in range(2):
+        allow(guards)
         model.train_function(0)
 
 

@@ -403,22 +403,6 @@ def test_a_read_without_the_training_argument_is_refused(run_eagerly):
         train(pruned, run_eagerly=run_eagerly)
 
 
-class Regularizing(Chain):
-    def __init__(self):
-        super().__init__(layers.Dense(16, kernel_regularizer="l2", name="hidden"))
-
-    def call(self, x, training=False):
-        outputs = super().call(x)
-        self.add_metric(tf.add_n(self.losses), name="penalty")
-        return outputs
-
-
-def test_a_regularizer_may_read_in_a_call():
-    model = Regularizing()
-    model(X)
-    assert train(prune(model), run_eagerly=True).history["sparsity"][-1] == 0.75
-
-
 class KeepsAKernel(layers.Layer):
     """Keeps, when it is built, the kernel of a layer that it may call or not."""
 

@@ -64,6 +64,9 @@ class KernelUsage(abc.ABC):
     regularizers = ""
     """Name of the module of Keras's regularizers, which may read what they penalize."""
 
+    operations: tuple[str, ...] = ()
+    """Names with which the modules begin through which they read it."""
+
     @abc.abstractmethod
     def is_saving(self) -> bool:
         """Returns whether calls of layers are traced to be saved."""
@@ -121,7 +124,7 @@ class KernelUsage(abc.ABC):
         if _own.depth or self.is_saving():
             return
         reader = self.calling_layer()
-        if not self._reaches_outputs(reader) or _is_harmless(self.regularizers):
+        if not self._reaches_outputs(reader) or _is_harmless(self.regularizers, self.operations):
             return
         where = f"{reader.name!r} ({type(reader).__name__})" if reader else "a backward pass"
         raise ValueError(
@@ -243,12 +246,12 @@ def _in_backward() -> bool:
     return any(module in _BACKWARD for module, _ in callers())
 
 
-def _is_harmless(regularizers: str) -> bool:
+def _is_harmless(regularizers: str, operations: tuple[str, ...]) -> bool:
     """Returns whether a regularizer reads, or `tf.custom_gradient`, which only lists variables."""
     for module, function in callers():
         if module == CUSTOM_GRADIENT and function.endswith("_mode_decorator"):
             return True
-        if not module.startswith(("tensorflow.", "tf_movprune.")):
+        if not module.startswith(("tensorflow.", "tf_movprune.", *operations)):
             return module == regularizers
     return False
 

@@ -122,8 +122,11 @@ class TrainingGuard:
         self._opened_in_fit = _reference(_model_in("fit")) if self._is_open_once else None
 
     def end_step(self) -> None:
-        """Closes the guard if it was open for one step."""
-        self._is_open &= not self._is_open_once
+        """Closes the guard after a step of a train function: the next one is allowed anew.
+
+        A run may end between two batches, by an error in another callback.
+        """
+        self._is_open = False
 
     def fold(self) -> None:
         """Closes the guard for good: the masks are in the weights."""

@@ -49,7 +49,7 @@ class UpdatePruningStep(UpdateHooks, keras.callbacks.Callback):
 
     def _check_compiled(self, scores: Mapping[str, tf.Variable]) -> None:
         optimizer_checks.check_trainable(self.model, scores)
-        if self._has_known_train_step():
+        if self._has_known_train_step() and self.model.compiled:
             optimizer_checks.check_loss(self.model, self._kernels)
 
     def _make_ready(self) -> None:

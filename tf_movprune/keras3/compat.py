@@ -486,8 +486,8 @@ def count_together(optimizer: keras.optimizers.Optimizer, other: Any) -> None:
 
 
 def variables_without_counter(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
-    """The variables of an optimizer but the first, its counter of steps."""
-    return optimizer._variables[1:]
+    """The variables of an optimizer but its counters of steps, of which the first is its own."""
+    return [v for v in optimizer._variables[1:] if v is not optimizer._iterations]
 
 
 def was_built_without(optimizer: keras.optimizers.Optimizer, variable: Any) -> bool:

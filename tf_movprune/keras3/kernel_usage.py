@@ -13,6 +13,7 @@ class KernelUsage(kernel_usage.KernelUsage):
     """The usage of the masked kernels of a pruned layer."""
 
     regularizers = "keras.src.regularizers.regularizers"
+    operations = "keras.src.ops.", "keras.src.backend.", "keras.src.utils."
 
     def is_saving(self) -> bool:
         return False  # exports trace pruned models as training does
