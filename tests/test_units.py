@@ -207,6 +207,35 @@ def test_at_least_one_stays_and_more_where_the_method_says(keras, method):
         assert kept(model) == [3, 4]
 
 
+def two_encoders(keras):
+    """Two layers of attention with four heads, and two chains with 12 neurons."""
+    x = inputs = keras.Input([5, 8])
+    for i in range(2):
+        x = keras.layers.MultiHeadAttention(4, 6, name=f"attention_{i}")(x, x) + x
+        x = keras.layers.Dense(12, "relu")(x)
+        x = keras.layers.LayerNormalization()(keras.layers.Dense(8)(x))
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+
+
+def test_heads_are_compared_with_heads_and_neurons_with_neurons(keras):
+    method = tf_movprune.HardMovement(scope="global")
+    model = prune(two_encoders(keras), method, block_size={"attention*": HEADS, "*": NEURONS})
+    pairs = list(zip(*draw_scores(model)))
+    tf_movprune.update_masks(model, 4)
+    for size in (4, 12):
+        of_kind = [(values, mask.mask.numpy()) for values, mask in pairs if len(values) == size]
+        values, stay = (np.concatenate(column) for column in zip(*of_kind))
+        assert len(values) == 2 * size
+        np.testing.assert_array_equal(stay, values >= np.sort(values)[size])
+    # Where the threshold empties a layer, its best head stays, and four in all, as asked.
+    heads = [mask for _, mask in pairs if mask.size == 4]
+    heads[0].scores.assign([1.0, 2.0, 4.0, 3.0])
+    heads[1].scores.assign([5.0, 6.0, 7.0, 8.0])
+    tf_movprune.update_masks(model, 4)
+    assert heads[0].mask.numpy().tolist() == [False, False, True, False]
+    assert heads[1].mask.numpy().tolist() == [False, True, True, True]
+
+
 def test_magnitude_compares_the_means_of_units(keras):
     model = chain(keras)
     (first, bias), (second, _) = (layer.get_weights() for layer in model.layers[:2])
