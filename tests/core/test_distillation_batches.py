@@ -78,6 +78,8 @@ def test_positions_that_are_ignored_or_masked_have_no_weight():
     mask = tf.constant([[True, True], [False, True]])
     found = target(labels, np.array([2.0, 3.0]), mask)
     np.testing.assert_array_equal(found.weights, [[2, 0], [0, 3]])
+    found = target(labels, np.array([[[2.0], [1.0]], [[3.0], [4.0]]]))
+    np.testing.assert_array_equal(found.weights, [[2, 0], [3, 4]])
     assert target(None, None, tf.constant([True, False])).valid is None  # not by position
     np.testing.assert_array_equal(target(labels[..., None]).labels, found.labels)
 
