@@ -124,12 +124,14 @@ def outputs_of(model):
 @functools.cache
 def dense_outputs_of(kind):
     """Outputs of the model if masks are forgotten."""
-    model = fresh(kind)
-    model.set_weights(example(kind).get_weights())
+    model = example(kind)
+    weights = model.get_weights()
     for layer in wrappers(model):
         for mask in (kernel.mask for kernel in layer.kernels):
             mask.assign(tf.ones_like(mask))
-    return outputs_of(model)
+    outputs = outputs_of(model)
+    model.set_weights(weights)
+    return outputs
 
 
 def names(variables):

@@ -31,17 +31,21 @@ def outputs_of(model, inputs):
     return np.asarray(model(inputs, training=False))
 
 
-def chain(keras, functional=False, activation="sigmoid", between=()):
+def chain(keras, kind="sequential", activation="sigmoid", between=(), **kwargs):
     layers = [
-        keras.layers.Dense(12, activation, name="first"),
+        keras.layers.Dense(12, activation, name="first", **kwargs),
         *between,
         keras.layers.Dropout(0.1),
-        keras.layers.Dense(10, "gelu", name="second"),
+        keras.layers.Dense(10, "gelu", name="second", **kwargs),
         keras.layers.LeakyReLU(),
         keras.layers.Dense(3, name="third"),
     ]
-    if not functional:
+    if kind == "sequential":
         return keras.Sequential([keras.Input([8]), *layers])
+    if kind == "without input":
+        model = keras.Sequential(layers)
+        model(X)
+        return model
     x = inputs = keras.Input([8])
     for layer in layers:
         x = layer(x)
@@ -59,15 +63,21 @@ def widths(model):
     return [layer.units for layer in model.layers if hasattr(layer, "units")]
 
 
-@pytest.mark.parametrize("functional", [False, True])
-@pytest.mark.parametrize("multiple_of, expected", [(1, [8, 9, 3]), (5, [10, 10, 3])])
-def test_neurons_go_and_outputs_stay(keras, functional, multiple_of, expected, tmp_path):
-    model = chain(keras, functional)
+@pytest.mark.parametrize(
+    "kind, multiple_of, expected",
+    [
+        ("sequential", 1, [8, 9, 3]),
+        ("functional", 5, [10, 10, 3]),
+        ("without input", 1, [8, 9, 3]),
+    ],
+)
+def test_neurons_go_and_outputs_stay(keras, kind, multiple_of, expected, tmp_path):
+    model = chain(keras, kind)
     draw(model)
     empty_some(model)
     outputs = outputs_of(model, X)
     smaller = tf_movprune.compact(model, multiple_of=multiple_of)
-    assert widths(smaller) == expected
+    assert widths(smaller) == expected and isinstance(smaller, type(model))
     np.testing.assert_allclose(outputs_of(smaller, X), outputs, rtol=0, atol=TOLERANCE)
     smaller.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -78,21 +88,87 @@ def test_neurons_go_and_outputs_stay(keras, functional, multiple_of, expected, t
     assert tf_movprune.size_report(smaller) is not None
 
 
+def assert_compacts_to(model, expected, inputs=X, **kwargs):
+    """Asserts that the layers of a model get some widths, and that its outputs stay."""
+    outputs = outputs_of(model, inputs)
+    smaller = tf_movprune.compact(model, **kwargs)
+    assert widths(smaller) == expected
+    np.testing.assert_allclose(outputs_of(smaller, inputs), outputs, rtol=0, atol=TOLERANCE)
+    return smaller
+
+
 def test_one_neuron_stays(keras):
     model = chain(keras)
     draw(model)
     zero(model.get_layer("second"), slice(None))
+    assert_compacts_to(model, [1, 1, 3])
+
+
+def test_what_is_removed_can_be_all_that_reads_another(keras):
+    model = chain(keras)
+    draw(model)
+    kernel = np.array(model.get_layer("second").kernel)
+    kernel[4, 1:] = 0  # only neuron 0 of the second layer reads it
+    model.get_layer("second").kernel.assign(kernel)
+    zero(model.get_layer("third"), [0])
+    assert_compacts_to(model, [11, 9, 3])
+
+
+def test_no_more_neurons_stay_than_there_are(keras):
+    model = chain(keras)
+    draw(model)
+    empty_some(model)
+    with pytest.warns(UserWarning, match="as multiple_of asks for"):
+        assert tf_movprune.compact(model, multiple_of=7) is model
+    assert_compacts_to(model, [8, 10, 3], multiple_of=4)
+
+
+def test_what_is_kept_to_round_a_number_needs_no_other_neurons(keras):
+    model = chain(keras)
+    draw(model)
+    kernel = np.array(model.get_layer("second").kernel)
+    kernel[4:9, 1:] = 0
+    model.get_layer("second").kernel.assign(kernel)
+    zero(model.get_layer("third"), [0, 1, 2])
+    smaller = assert_compacts_to(model, [8, 8, 3], multiple_of=4)
+    dense = (smaller.get_layer(name) for name in ("first", "second", "third"))
+    assert [np.sum(~np.any(layer.kernel, axis=0)) for layer in dense] == [1, 1, 0]
+
+
+def test_without_a_bias_to_fold_into_only_what_adds_nothing_goes(keras):
+    model = chain(keras, use_bias=False)
+    draw(model)
+    zero(model.get_layer("first"), [1], axis=1)  # sigmoid(0) is not 0
+    zero(model.get_layer("second"), [2])
+    zero(model.get_layer("second"), [6], axis=1)  # gelu(0) is
+    assert_compacts_to(model, [11, 9, 3])
+
+
+def test_dropout_of_whole_channels_is_passed(keras):
+    layers = [keras.layers.Dense(12, "sigmoid"), keras.layers.SpatialDropout1D(0.5)]
+    model = keras.Sequential([keras.Input([7, 8]), *layers, keras.layers.Dense(2)])
+    draw(model)
+    zero(layers[0], [2, 3], axis=1)
+    assert_compacts_to(model, [10, 2], SEQUENCES)
+
+
+def test_mixed_precision(keras):
+    model = chain(keras, dtype="mixed_bfloat16")
+    draw(model)
+    zero(model.get_layer("second"), [0, 5])
     outputs = outputs_of(model, X)
     smaller = tf_movprune.compact(model)
-    assert widths(smaller) == [1, 1, 3]
-    np.testing.assert_allclose(outputs_of(smaller, X), outputs, rtol=0, atol=TOLERANCE)
+    first = smaller.get_layer("first")
+    assert (first.units, first.compute_dtype, first.kernel.dtype) == (10, "bfloat16", "float32")
+    # Sums of fewer terms are rounded in another order.
+    np.testing.assert_allclose(outputs_of(smaller, X), outputs, rtol=0, atol=0.05)
 
 
 def test_neurons_that_depend_on_each_other_stay(keras):
     for model in (
         chain(keras, activation="softmax"),
         chain(keras, between=[keras.layers.LayerNormalization()]),
-        chain(keras, functional=True, between=[keras.layers.Activation("softmax")]),
+        chain(keras, "functional", between=[keras.layers.Activation("softmax")]),
         chain(keras, activation=lambda x: x / (1 + tf.reduce_sum(x**2, axis=-1, keepdims=True))),
     ):
         draw(model)
@@ -123,6 +199,26 @@ def test_neurons_that_others_see_stay(keras, kind):
         outputs.append(keras.Model(inputs, first(inputs))(inputs))
     model = keras.Model(inputs, outputs)
     zero(second, [0, 5])
+    with pytest.warns(UserWarning, match="nothing was removed"):
+        tf_movprune.compact(model)
+
+
+@pytest.mark.parametrize("kind", ["wrapped", "called"])
+def test_neurons_that_others_use_in_their_own_code_stay(keras, kind):
+    class Holder(keras.Model):
+        def __init__(self, *parts):
+            super().__init__()
+            self.parts = parts
+
+        def call(self, x):
+            network, other = self.parts
+            return network(x), other(x if kind == "called" else x[None])
+
+    network = chain(keras)
+    zero(network.get_layer("second"), [0, 5])
+    first = network.get_layer("first")
+    model = Holder(network, first if kind == "called" else keras.layers.TimeDistributed(first))
+    model(X)
     with pytest.warns(UserWarning, match="nothing was removed"):
         tf_movprune.compact(model)
 
@@ -167,6 +263,20 @@ def test_heads_go_and_outputs_stay(keras, kind, heads):
     (remaining,) = (x for x in smaller._flatten_layers() if hasattr(x, "_num_heads"))
     assert remaining._num_heads == max(1, 4 - len(heads))
     np.testing.assert_allclose(outputs_of(smaller, SEQUENCES), outputs, rtol=0, atol=TOLERANCE)
+
+
+def test_attention_keeps_its_names_and_what_is_frozen(keras):
+    def names():
+        of_model = model.weights, model.trainable_weights
+        return [[getattr(weight, "path", weight.name) for weight in some] for some in of_model]
+
+    model, attention = attention_model(keras, "subclassed")
+    attention._key_dense.trainable = False
+    empty_heads(attention)
+    before = names()
+    tf_movprune.compact(model)
+    assert model.attention._num_heads == 2
+    assert names() == before and len(before[0]) == len(before[1]) + 2
 
 
 def test_heads_whose_scores_a_graph_shows_stay(keras):
@@ -246,7 +356,7 @@ def test_neurons_stay_that_labels_hang_on():
             tf_movprune.compact(model)
         assert read.units == 16
         np.testing.assert_array_equal(outputs_of(model, given), outputs)
-    model = chain(keras3, functional=True)
+    model = chain(keras3, "functional")
     draw(model)
     empty_some(model)
     labels = keras3.Model(model.input, keras3.ops.argmax(model.output, -1))
@@ -318,7 +428,7 @@ def test_traces_of_outer_models_raise_after_compaction_in_place():
 
 
 def test_what_was_shrunk_for_a_file_is_as_it_was(keras, tmp_path):
-    model = chain(keras, functional=True)
+    model = chain(keras, "functional")
     draw(model)
     empty_some(model)
     outputs, weights = outputs_of(model, X), model.get_weights()
@@ -331,6 +441,22 @@ def test_what_was_shrunk_for_a_file_is_as_it_was(keras, tmp_path):
     tf_movprune.export_tflite(model, tmp_path / "full.tflite", quantization=None, shrink=False)
     sizes = [(tmp_path / name).stat().st_size for name in ("model.tflite", "full.tflite")]
     assert sizes[0] < sizes[1]
+
+
+def test_pruned_and_unbuilt_models_are_refused(keras):
+    pruned = tf_movprune.prune_low_movement(chain(keras), tf_movprune.CubicSparsity(0.5, 0, 1))
+    with pytest.raises(ValueError, match=r"still .*strip_pruning"):
+        tf_movprune.compact(pruned)
+
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.head = keras.layers.Dense(2)
+
+    with pytest.raises(ValueError, match=r"has no weights\. Call it once"):
+        tf_movprune.compact(Net())
+    with pytest.raises(TypeError, match="Expected a model or layer"):
+        tf_movprune.compact("model")
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,16 @@
 """Tests of distillation on models of either Keras."""
 
+import contextlib
 import functools
 
 import numpy as np
 import pytest
 import reference
 import tensorflow as tf
-from shells import KERASES, keras_of
+from shells import KERASES, gradients, keras_of
 
 import tf_movprune
-from tf_movprune import Distiller, cache_teacher_logits
+from tf_movprune import Distiller, cache_teacher_logits, distillation_loss
 
 RANDOM = np.random.RandomState(0)
 X = RANDOM.standard_normal([24, 8]).astype("float32")
@@ -28,7 +29,7 @@ def pruned_classifier(keras):
     return tf_movprune.prune_low_movement(classifier(keras), RAMP, method)
 
 
-def tagger(keras, mask_zero):
+def tagger(keras, mask_zero=False):
     """Three classes for each of five tokens."""
     inputs = keras.Input([5], dtype="int32")
     wide = keras.initializers.RandomNormal(stddev=1.0)
@@ -36,11 +37,16 @@ def tagger(keras, mask_zero):
     return keras.Model(inputs, keras.layers.Dense(3)(tokens))
 
 
-def reader(keras, named):
-    """Two outputs, in a dict or a list."""
+def reader(keras, structure):
+    """Two outputs, in a list or a dict, or beside others as Hugging Face's models name them."""
     inputs = keras.Input([8])
-    outputs = [keras.layers.Dense(4, name=name)(inputs) for name in ("start", "end")]
-    return keras.Model(inputs, dict(zip(("start", "end"), outputs)) if named else outputs)
+    start, end, other = (keras.layers.Dense(4, name=n)(inputs) for n in ("start", "end", "other"))
+    outputs = {
+        "list": [start, end],
+        "dict": {"start": start, "end": end},
+        "hugging_face": {"start_logits": start, "end_logits": end, "states": [other]},
+    }
+    return keras.Model(inputs, outputs[structure])
 
 
 def compiled(student, teacher=None, optimizer="sgd", loss=None, metrics=None, **kwargs):
@@ -66,6 +72,15 @@ def last(history):
 
 def evaluate(distiller, *data, **kwargs):
     return distiller.evaluate(*data, verbose=0, return_dict=True, **kwargs)
+
+
+@contextlib.contextmanager
+def precision(keras, policy):
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
 
 
 # ---- losses
@@ -94,6 +109,50 @@ def test_total_is_the_sum_of_its_parts(keras, jit_compile):
     logs = last(distiller.fit(X, Y, 24, verbose=0, validation_data=(X, Y)))
     assert {name: logs[name] for name in expected} == pytest.approx(expected, rel=1e-5)
     assert logs["val_loss"] < logs["loss"]
+
+
+def test_a_step_follows_the_gradient_of_the_total(keras):
+    student, teacher, copy = classifier(keras), classifier(keras, 4), classifier(keras)
+    copy.set_weights(student.get_weights())
+
+    def total(model):
+        logits = tf.convert_to_tensor(model(X))
+        ce = tf.nn.sparse_softmax_cross_entropy_with_logits(Y, logits)
+        return 0.5 * distillation_loss(teacher(X), logits, 2.0) + 0.5 * tf.reduce_mean(ce)
+
+    slopes = gradients(copy, total).values()
+    expected = [w - 0.1 * slope for w, slope in zip(student.get_weights(), slopes)]
+    compiled(student, teacher, keras.optimizers.SGD(0.1)).fit(X, Y, batch_size=24, verbose=0)
+    for received, value in zip(student.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(received, value, atol=1e-6)
+
+
+def test_gradients_of_embeddings(keras):
+    student, rare = tagger(keras), np.minimum(IDS, 7)
+    before = student.get_weights()[0]
+    compiled(student, tagger(keras), "adam").fit(rare, IDS % 3, verbose=0)
+    changed = np.any(student.get_weights()[0] != before, axis=1)
+    np.testing.assert_array_equal(np.flatnonzero(changed), np.unique(rare))
+
+
+def test_the_teacher_infers_and_is_left_alone(keras):
+    layers = [keras.layers.BatchNormalization(), keras.layers.Dropout(0.9), keras.layers.Dense(3)]
+    student, teacher = classifier(keras), keras.Sequential([keras.Input([8]), *layers])
+    layers[2].trainable = False
+    before = teacher.get_weights()
+    kl, _ = expected_losses(student(X), teacher(X), Y)
+    logs = last(compiled(student, teacher).fit(X, Y, 24, verbose=0))
+    assert logs["distillation_loss"] == pytest.approx(kl.mean(), rel=1e-5)
+    np.testing.assert_equal(teacher.get_weights(), before)
+    assert [layer.trainable for layer in layers] == [True, True, False]
+
+
+def test_a_teacher_may_return_another_structure(keras):
+    student, teacher, x = classifier(keras), classifier(keras, 4), keras.Input([8])
+    kl, _ = expected_losses(student(X), teacher(X), Y)
+    named = keras.Model(x, {"logits": teacher(x)})
+    results = evaluate(compiled(student, named), X, Y)
+    assert results["distillation_loss"] == pytest.approx(kl.mean(), rel=1e-5)
 
 
 def test_sample_weights_weight_cross_entropy_only(keras):
@@ -170,27 +229,42 @@ def test_ignored_and_masked_tokens_count_for_nothing(keras, mask_zero):
     assert set(last(nothing).values()) == {0}
 
 
-@pytest.mark.parametrize("named", [False, True])
-def test_several_outputs_are_averaged(keras, named):
-    student, teacher = reader(keras, named), reader(keras, named)
-    labels = dict(zip(("start", "end"), RANDOM.randint(0, 4, [2, 24])))
+@pytest.mark.parametrize("structure", ["list", "dict", "hugging_face"])
+def test_several_outputs_are_averaged(keras, structure):
+    student, teacher = reader(keras, structure), reader(keras, structure)
+    labels, weights = RANDOM.randint(0, 4, [2, 24]), RANDOM.rand(24).astype("float32")
     terms = []
-    for name, y in labels.items():
+    for name, y in zip(("start", "end"), labels):
         logits = [m.get_layer(name)(X) for m in (student, teacher)]
-        terms.append(np.mean(expected_losses(*logits, y), axis=1))
-    kl, ce = np.mean(terms, axis=0)
-    given = labels if named else list(labels.values())
-    metrics = {"start": "accuracy", "end": "accuracy"} if named else [["accuracy"], ["accuracy"]]
-    results = evaluate(compiled(student, teacher, metrics=metrics), X, given, batch_size=24)
+        terms.append(expected_losses(*logits, y))
+    kl, ce = np.mean(terms, axis=(0, 2))
+    given, metrics, loss = list(labels), [["accuracy"], ["accuracy"]], None
+    if structure == "dict":
+        given = dict(zip(("start", "end"), labels))
+        metrics = dict.fromkeys(given, "accuracy")
+    elif structure == "hugging_face":
+        given = dict(zip(("start_positions", "end_positions"), labels))
+        metrics = dict.fromkeys(("start_logits", "end_logits"), "accuracy")
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    distiller = compiled(student, teacher, loss=loss, metrics=metrics)
+    results = evaluate(distiller, X, given, batch_size=24)
     losses = [results[name] for name in ("loss", "ce_loss", "distillation_loss")]
     np.testing.assert_allclose(losses, [(kl + ce) / 2, ce, kl], rtol=1e-5)
     assert sum("acc" in name for name in results) == 2 and len(results) == 5
+    if structure == "hugging_face":
+        results = evaluate(distiller, X, given, batch_size=24, sample_weight=weights)
+        expected = np.mean([weights * ce for _, ce in terms])
+        assert results["ce_loss"] == pytest.approx(expected, rel=1e-5)
+        found, expected = distiller.predict(X, verbose=0), student(X)
+        tf.nest.map_structure(
+            functools.partial(np.testing.assert_allclose, atol=1e-6), found, expected
+        )
 
 
 # ---- with pruning
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_prunes_while_it_distils(keras, jit_compile, tmp_path):
     pytest.importorskip("tensorboard")
     student, teacher = pruned_classifier(keras), classifier(keras, 4)
@@ -232,14 +306,14 @@ def test_what_pruning_refuses(keras):
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(keras, policy):
-    keras.mixed_precision.set_global_policy(policy)
-    try:
+    with precision(keras, policy):
         student, teacher = pruned_classifier(keras), classifier(keras, 4)
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
     kl, ce = expected_losses(*(np.array(m(X), "float32") for m in (student, teacher)), Y)
     distiller = Distiller(student, teacher)
     optimizer = tf_movprune.create_optimizer(1e-2, 6, 1, model=distiller)
+    if policy == "mixed_float16":
+        of_tf_keras = getattr(keras.mixed_precision, "LossScaleOptimizer", None)
+        optimizer = (of_tf_keras or keras.optimizers.LossScaleOptimizer)(optimizer)
     distiller.compile(optimizer)
     results = evaluate(distiller, X, Y)
     assert results["distillation_loss"] == pytest.approx(kl.mean(), rel=1e-2)
@@ -248,6 +322,21 @@ def test_mixed_precision(keras, policy):
     logs = last(distiller.fit(batches(X, Y).repeat(8), verbose=0, callbacks=[update]))
     assert logs["sparsity"] == 0.75 and np.isfinite(logs["loss"])
     assert type(tf_movprune.strip_pruning(distiller)) is type(student)
+
+
+def test_mixed_precision_leaves_inputs_to_the_student(keras):
+    student, teacher = classifier(keras), classifier(keras, 4)
+    with precision(keras, "mixed_float16"):
+        distiller = compiled(student, teacher)
+        assert distiller(X).dtype == "float32"
+        np.testing.assert_array_equal(distiller(X), student(X))
+
+
+def test_masks_updated_by_hand(keras):
+    distiller = Distiller(pruned_classifier(keras), classifier(keras, 4))
+    assert tf_movprune.update_masks(distiller, 6) == 0.75
+    with pytest.warns(UserWarning, match="never refreshed"):
+        tf_movprune.strip_pruning(Distiller(pruned_classifier(keras), classifier(keras, 4)))
 
 
 # ---- cached logits
@@ -259,7 +348,7 @@ def test_cached_logits_train_as_the_teacher_does(keras):
     cached = cache_teacher_logits(data, teacher)
     assert int(cached.cardinality()) == 3
     runs = []
-    for source, used in ((data, teacher), (cached, None), (cached, teacher)):
+    for source, used in ((data, teacher), (cached, None), (cached, classifier(keras, 5))):
         keras.utils.set_random_seed(1)
         distiller = compiled(classifier(keras), used)
         history = distiller.fit(source, epochs=2, verbose=0, validation_data=source).history
@@ -290,17 +379,36 @@ def test_what_cannot_be_cached(keras):
 def test_models_that_cannot_be_distilled(keras):
     with pytest.raises(TypeError, match=r"as teacher, got Dense"):
         Distiller(classifier(keras), keras.layers.Dense(3))
+    with pytest.raises(TypeError, match=r"Expected a model or layer of .*, got 'bert'"):
+        Distiller("bert", classifier(keras))
     unbuilt = keras.Sequential([keras.layers.Dense(3)])
     with pytest.raises(ValueError, match=r"teacher .* is not built yet.*model\(batch\)"):
         Distiller(classifier(keras), unbuilt)
+    with pytest.raises(ValueError, match=r"student .* is not built"):
+        Distiller(unbuilt, classifier(keras))
     with pytest.raises(ValueError, match=r"teacher .* is still pruned.*strip_pruning"):
         Distiller(classifier(keras), pruned_classifier(keras))
     model = classifier(keras)
     with pytest.raises(ValueError, match=r"shares 4 weights.*hidden/kernel.*load the teacher anew"):
         Distiller(model, model)
-    for arguments in ({"temperature": 0}, {"alpha_ce": -1.0}, {"alpha_distil": 0, "alpha_ce": 0}):
-        with pytest.raises(ValueError, match=r"temperature must|alpha_ce must|both 0"):
-            Distiller(model, classifier(keras), **arguments)
+
+
+NUMBERS = [
+    *(({"temperature": t}, rf"temperature must be greater than 0, got {t}") for t in (0, -1.0)),
+    ({"temperature": float("nan")}, r"temperature must be greater than 0, got nan"),
+    ({"temperature": float("inf")}, r"temperature must be finite, got inf"),
+    ({"temperature": "2"}, r"temperature must be a number such as 2\.0, got '2'"),
+    ({"alpha_distil": -0.5}, r"alpha_distil must be at least 0, got -0\.5"),
+    ({"alpha_ce": float("nan")}, r"alpha_ce must be at least 0, got nan"),
+    ({"alpha_distil": 0, "alpha_ce": 0}, r"both 0: there is nothing to learn"),
+]
+
+
+def test_numbers_out_of_range(keras):
+    student, teacher = classifier(keras), classifier(keras)
+    for arguments, message in NUMBERS:
+        with pytest.raises((TypeError, ValueError), match=message):
+            Distiller(student, teacher, **arguments)
 
 
 def test_models_of_two_kerases_are_refused():
@@ -374,7 +482,7 @@ def test_outputs_and_labels_that_do_not_fit(keras):
         compiled(four, classifier(keras)).fit(X, Y, verbose=0)
     with pytest.raises(ValueError, match=r"Expected integer labels of shape .*, got float32"):
         compiled(classifier(keras), classifier(keras)).fit(X, Y.astype("float32"), verbose=0)
-    two = compiled(reader(keras, named=False), reader(keras, named=False))
+    two = compiled(reader(keras, "list"), reader(keras, "list"))
     with pytest.raises(ValueError, match=r"labels for the outputs output_1, output_2, got one"):
         two.fit(X, Y, verbose=0)
 
@@ -394,6 +502,7 @@ def test_weights_and_checkpoints_are_those_of_the_student(keras, tmp_path):
     for name in ("weights", "trainable_weights", "variables"):
         assert [id(w) for w in getattr(distiller, name)] == [id(w) for w in getattr(student, name)]
     assert distiller.teacher is teacher and distiller.layers == [student]
+    assert teacher not in list(distiller._flatten_layers())
     expected = distiller.get_weights()
 
     distiller.save_weights(str(tmp_path / "d.weights.h5"))

@@ -447,21 +447,6 @@ def test_files_of_whole_models(keras, kind, tmp_path):
     np.testing.assert_array_equal(keras.models.load_model(tmp_path / "plain.keras")(X), masked)
 
 
-@pytest.mark.parametrize(
-    "method, multiplier", [(SoftMovement(target=True), 10.0), (HardMovement(START), 1.0)]
-)
-def test_scores_that_mean_something_else_are_refused(keras, method, multiplier, tmp_path):
-    path = str(tmp_path / "model.weights.h5")
-    saved = prune(mlp(keras), score_learning_rate_multiplier=10.0)
-    saved.save_weights(path)
-    other = prune(mlp(keras), RAMP, method, score_learning_rate_multiplier=multiplier)
-    with pytest.raises(ValueError, match="HardMovement at score_learning_rate_multiplier 10 for"):
-        other.load_weights(path)
-    same = prune(mlp(keras), score_learning_rate_multiplier=10.0)
-    same.load_weights(path)
-    np.testing.assert_array_equal(same(X), saved(X))
-
-
 def test_files_that_would_lose_masks_are_refused(keras, tmp_path):
     pruned = prune(subclassed(keras))
     with pytest.raises((ValueError, NotImplementedError), match=r"get_config|save_weights"):

@@ -41,7 +41,10 @@ REFUSED = {  # with the formats in which no model of Keras 3 and none of tf_kera
     "subclassed": (lambda keras: prune(subclassed(keras)), ["keras", "h5"]),
     "own layer": (lambda keras: prune(in_blocks(keras)), ["keras", "h5"]),
     "own attention": (lambda keras: prune(attention(keras)), ["keras", "h5", "folder"]),
-    "shared masks": (lambda keras: prune(mlp(keras), block_size=NEURONS), ["keras", "h5"]),
+    "shared masks": (
+        lambda keras: prune(mlp(keras), block_size=NEURONS),
+        ["keras", "h5", "folder"],
+    ),
 }
 
 

@@ -75,8 +75,14 @@ def kept(model):
 # ---- what is shared
 
 
-@pytest.mark.parametrize("off", [(), (1,), (0, 3)])
-@pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.parametrize(
+    "kind, off",
+    [
+        *(("chain", off) for off in [(), (1,), (0, 3)]),
+        ("attentive", (0, 3)),
+        *(pytest.param("attentive", off, marks=pytest.mark.slow) for off in [(), (1,)]),
+    ],
+)
 def test_movement_is_the_sum_over_all_weights_of_a_unit(keras, kind, off):
     make, block_size, inputs, sizes = MODELS[kind]
     model = make(keras)
@@ -101,7 +107,12 @@ def test_scores_are_trained_once(keras):
 # ---- training and removal
 
 
-@pytest.mark.parametrize("kind", MODELS)
+every_kind = pytest.mark.parametrize(  # the second has neurons besides heads
+    "kind", [pytest.param("chain", marks=pytest.mark.slow), "attentive"]
+)
+
+
+@every_kind
 def test_both_shells_train_alike(kind):
     make, block_size, inputs, _ = MODELS[kind]
     found = []
@@ -142,7 +153,7 @@ def test_training_stripping_and_compacting(keras, kind, method):
     model = prune(dense, methods[method], block_size=block_size)
     np.testing.assert_array_equal(outputs_of(model, inputs), outputs)
     start = [k.scores.numpy() for k in kernels(model) if k.scores is not None]
-    history = fit(keras, model, inputs, jit_compile=False)
+    history = fit(keras, model, inputs, jit_compile=False, run_eagerly=kind == "chain")
     assert history.history["sparsity"][-1] >= 0.3
     if method in ("hard", "magnitude"):
         assert kept(model) == [size // 2 for size in sizes]
@@ -179,7 +190,7 @@ def test_dense_layers_in_a_row_and_the_output_layer_that_reads_the_last_neurons(
 
 def test_fit_says_what_is_pruned(keras, capsys):
     model = prune(chain(keras), tf_movprune.HardMovement(START))
-    model.compile("sgd", "mse")
+    model.compile("sgd", "mse", run_eagerly=True)
     data = tf.data.Dataset.from_tensors((X, tf.zeros([24, 3]))).repeat(6)
     model.fit(data, callbacks=[tf_movprune.UpdatePruningStep()], verbose=2)
     line = "Pruning 18 neurons in 2 layers. Sparsity by step: 0.00 at 0, 0.44 at 2, 0.50 at 4."
@@ -197,14 +208,45 @@ def test_fit_says_what_is_pruned(keras, capsys):
 )
 def test_at_least_one_stays_and_more_where_the_method_says(keras, method):
     schedule = tf_movprune.CubicSparsity(0.99, begin_step=0, end_step=4)
-    model = prune(attentive(keras), method, {"attention*": schedule}, HEADS)
-    tf_movprune.update_masks(model, 4)
-    assert kept(model) == [1]
+    attention = keras.layers.MultiHeadAttention(4, 6)
+    attention(SEQUENCES, SEQUENCES)
+    attention = prune(attention, method, schedule, HEADS)
+    tf_movprune.update_masks(attention, 4)
+    assert kept(attention) == [1]
     if hasattr(method, "scope"):
         method = type(method)(scope=method.scope, minimum_remaining=0.4)
         model = prune(chain(keras), method, schedule)
         tf_movprune.update_masks(model, 4)
         assert kept(model) == [3, 4]
+
+
+def two_encoders(keras):
+    """Two layers of attention with four heads, and two chains with 12 neurons."""
+    x = inputs = keras.Input([5, 8])
+    for i in range(2):
+        x = keras.layers.MultiHeadAttention(4, 6, name=f"attention_{i}")(x, x) + x
+        x = keras.layers.Dense(12, "relu")(x)
+        x = keras.layers.LayerNormalization()(keras.layers.Dense(8)(x))
+    return keras.Model(inputs, keras.layers.Dense(3)(keras.layers.Flatten()(x)))
+
+
+def test_heads_are_compared_with_heads_and_neurons_with_neurons(keras):
+    method = tf_movprune.HardMovement(scope="global")
+    model = prune(two_encoders(keras), method, block_size={"attention*": HEADS, "*": NEURONS})
+    pairs = list(zip(*draw_scores(model)))
+    tf_movprune.update_masks(model, 4)
+    for size in (4, 12):
+        of_kind = [(values, mask.mask.numpy()) for values, mask in pairs if len(values) == size]
+        values, stay = (np.concatenate(column) for column in zip(*of_kind))
+        assert len(values) == 2 * size
+        np.testing.assert_array_equal(stay, values >= np.sort(values)[size])
+    # Where the threshold empties a layer, its best head stays, and four in all, as asked.
+    heads = [mask for _, mask in pairs if mask.size == 4]
+    heads[0].scores.assign([1.0, 2.0, 4.0, 3.0])
+    heads[1].scores.assign([5.0, 6.0, 7.0, 8.0])
+    tf_movprune.update_masks(model, 4)
+    assert heads[0].mask.numpy().tolist() == [False, False, True, False]
+    assert heads[1].mask.numpy().tolist() == [False, True, True, True]
 
 
 def test_magnitude_compares_the_means_of_units(keras):
@@ -299,7 +341,7 @@ def test_attention_alone(keras):
 # ---- files
 
 
-@pytest.mark.parametrize("kind", MODELS)
+@every_kind
 @pytest.mark.parametrize("way", ["weights", "checkpoint"])
 def test_weights_and_masks_come_back(keras, kind, way, tmp_path):
     make, block_size, inputs, _ = MODELS[kind]

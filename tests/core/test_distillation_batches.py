@@ -19,6 +19,11 @@ from tf_movprune.core.distillation_batches import (
 THREE = tf.zeros([2, 3])
 
 
+class OfHuggingFace(dict):
+    def to_tuple(self):
+        return tuple(self.values())
+
+
 @pytest.mark.parametrize(
     "outputs, names",
     [
@@ -37,8 +42,9 @@ def test_logits_by_name(outputs, names):
 @pytest.mark.parametrize(
     "outputs, error, message",
     [
-        (tf.zeros([2, 3], tf.int32), TypeError, "Expected logits as outputs"),
+        (tf.zeros([2, 3], tf.int32), TypeError, "Expected logits as outputs: .*; got .*Tensor"),
         ({}, TypeError, "Expected logits as outputs"),
+        (OfHuggingFace(state=THREE), TypeError, "got OfHuggingFace with state"),
         (tf.zeros([2]), ValueError, r"at least 2 classes, got logits of shape \(2,\)"),
         ([THREE, tf.zeros([2, 1])], ValueError, r"got output_2 of shape \(2, 1\)"),
     ],
@@ -72,6 +78,8 @@ def test_positions_that_are_ignored_or_masked_have_no_weight():
     mask = tf.constant([[True, True], [False, True]])
     found = target(labels, np.array([2.0, 3.0]), mask)
     np.testing.assert_array_equal(found.weights, [[2, 0], [0, 3]])
+    found = target(labels, np.array([[[2.0], [1.0]], [[3.0], [4.0]]]))
+    np.testing.assert_array_equal(found.weights, [[2, 0], [3, 4]])
     assert target(None, None, tf.constant([True, False])).valid is None  # not by position
     np.testing.assert_array_equal(target(labels[..., None]).labels, found.labels)
 
@@ -93,8 +101,11 @@ def test_labels_that_do_not_fit():
 
 def test_outputs_must_match():
     check_match({"logits": THREE}, {"logits": THREE})
-    for other in ({"logits": tf.zeros([2, 4])}, {"a": THREE}):
-        with pytest.raises(ValueError, match="do not match the teacher's"):
+    for other, given in (
+        ({"logits": tf.zeros([2, 4])}, r"logits \(2, 4\)"),
+        ({"a": THREE, "b": THREE}, r"a \(2, 3\), b \(2, 3\)"),
+    ):
+        with pytest.raises(ValueError, match=rf"gives logits \(2, 3\), the teacher {given}\."):
             check_match({"logits": THREE}, other)
 
 

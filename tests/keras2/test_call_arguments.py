@@ -9,7 +9,9 @@ import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
 
 import tf_movprune
+from tf_movprune.core.inference import IfOpen
 from tf_movprune.keras2.call_arguments import call_arguments
+from tf_movprune.keras2.inference import inference_of
 
 X = np.random.RandomState(0).normal(size=[2, 4]).astype(np.float32)
 W = np.full([2, 1], 3, np.float32)
@@ -71,31 +73,26 @@ NAMES = {
 
 
 @pytest.mark.parametrize("kind", CALLS)
-@pytest.mark.filterwarnings("error:The file is of")
-def test_all_tensors_of_a_call_are_inputs(kind, tmp_path):
+def test_all_tensors_of_a_call_are_inputs(kind):
     call, args, kwargs = CALLS[kind]
     model = model_of(call, *args, **kwargs)
-    report = tf_movprune.export_saved_model(model, tmp_path / "saved")
-    assert list(report.inputs) == NAMES.get(kind, ["input_1", "w"])
+    inference = inference_of(model, None, None)
+    assert list(inference.input_shapes) == NAMES.get(kind, ["input_1", "w"])
+    assert not inference.constants
     leaves = tf.nest.flatten((args, kwargs))
     tensors = [leaf for leaf in leaves if leaf is not False]
-    order = sorted(range(len(tensors)), key=lambda i: tensors[i].shape != X.shape)
-    run = tf.saved_model.load(str(tmp_path / "saved")).signatures["serving_default"]
-    specs = run.structured_input_signature[1]
-    by_name = dict(zip(report.inputs, [tensors[i] for i in order]))
-    if kind in ("a dict", "a list", "a dict first"):
-        by_name = dict(zip(report.inputs, tensors))
-    given = {name: tf.cast(x, specs[name].dtype) for name, x in by_name.items()}
+    if kind not in ("a dict", "a list", "a dict first"):
+        tensors.sort(key=lambda tensor: tensor.shape != X.shape)
+    pairs = zip(inference.specs, tensors, strict=True)
+    given = {spec.name: tf.cast(tensor, spec.dtype).numpy() for spec, tensor in pairs}
     expected = model(*args, **kwargs)
-    np.testing.assert_allclose(run(**given)["output_0"], expected, rtol=0, atol=1e-6)
-    zero = {**given, report_name(report): tf.zeros_like(given[report_name(report)])}
-    assert not np.allclose(run(**zero)["output_0"], expected)
+    np.testing.assert_allclose(inference.run(given)["output_0"], expected, rtol=0, atol=1e-6)
+    last = inference.specs[-1].name
+    zero = {**given, last: np.zeros_like(given[last])}
+    assert not np.allclose(inference.run(zero)["output_0"], expected)
 
 
-def report_name(report):
-    return list(report.inputs)[-1]
-
-
+@pytest.mark.filterwarnings("error:The file is of")
 @pytest.mark.parametrize("kind", ["optional", "keyword only", "a dict", "no batch"])
 def test_tflite_files_take_them_too(kind, tmp_path):
     call, args, kwargs = CALLS[kind]
@@ -305,3 +302,38 @@ def test_subclasses_of_hugging_face_models_take_what_these_take(tmp_path):
         tf_movprune.export_tflite(model, tmp_path / "x", sequence_length=128)
     report = tf_movprune.export_tflite(model, tmp_path / "x", sequence_length=8)
     assert list(report.inputs) == ["attention_mask", "input_ids", "token_type_ids"]
+
+
+def test_nested_outputs_of_hugging_face_stay():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=50,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        output_hidden_states=True,
+    )
+    model = transformers.TFBertModel(config)
+    model(model.dummy_inputs)
+    assert list(inference_of(model, 8, 1).output_shapes) == [
+        *("last_hidden_state", "pooler_output", "hidden_states_0", "hidden_states_1"),
+    ]
+
+
+def test_a_default_length_that_fixes_nothing_is_not_checked():
+    transformers = pytest.importorskip("transformers")
+    config = transformers.ViTConfig(
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+        image_size=32,
+        patch_size=16,
+    )
+    model = transformers.TFViTModel(config)
+    model(model.dummy_inputs)
+    sizes = {"pixel_values": (1, 3, 32, 32)}
+    assert inference_of(model, IfOpen(128), 1).input_shapes == sizes
+    with pytest.raises(ValueError, match=r"sequence_length is 128, .* pixel_values \(None, 3, 32"):
+        inference_of(model, 128, 1)

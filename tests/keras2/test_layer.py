@@ -1,4 +1,4 @@
-"""The contract of the layer wrapper."""
+"""The wrapper that prunes layers of tf_keras: its weights, its files, what code sees of it."""
 
 import copy
 
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
-from wrapped import mask_of, prune, scores_of
+from wrapped import mask_of, prune
 
 import tf_movprune
 from tf_movprune.core.scores import is_scores
@@ -45,80 +45,6 @@ def test_magnitude_has_no_scores():
     assert layer.kernels[0].scores is None and len(layer.trainable_weights) == 2
 
 
-def test_effective_kernel():
-    layer = wrapped(layers.Dense(4, use_bias=False))
-    identity = np.eye(8, dtype=np.float32)
-    kernel = layer(identity).numpy()
-    np.testing.assert_array_equal(kernel, layer.layer.kernel)
-    tf_movprune.update_masks(layer, 2)
-    scores = scores_of(layer)
-    kept = scores >= np.sort(scores.ravel())[-8]
-    np.testing.assert_array_equal(layer(identity), np.where(kept, kernel, 0))
-    np.testing.assert_array_equal(layer.layer.kernel, kernel)  # never overwritten
-    assert layer.kernels[0].threshold.numpy() == np.sort(scores.ravel())[-8]
-
-
-def test_gradients_are_straight_through():
-    layer = wrapped(layers.Dense(4))
-    x = np.random.RandomState(0).standard_normal([5, 8]).astype(np.float32)
-    layer(x)
-    tf_movprune.update_masks(layer, 2)
-    kernel, mask = layer.layer.kernel, mask_of(layer)
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(tf.sin(layer(x)))
-    to_kernel, to_bias, to_scores = tape.gradient(
-        loss, [kernel, layer.layer.bias, layer.kernels[0].scores]
-    )
-    upstream = x.T @ np.cos(layer(x))
-    np.testing.assert_allclose(to_kernel, np.where(mask, upstream, 0), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(to_scores, upstream * kernel.numpy(), rtol=1e-5, atol=1e-6)
-    assert np.all(to_bias != 0)
-
-
-@pytest.mark.parametrize("multiplier", [1.0, 100.0])
-def test_multiplier_scales_the_rate_and_not_the_gradient(multiplier):
-    layer = wrapped(
-        layers.Dense(4),
-        tf_movprune.HardMovement(tf_movprune.MagnitudeScores(scale=2.0)),
-        score_learning_rate_multiplier=multiplier,
-    )
-    layer(np.ones([1, 8], np.float32))
-    magnitude = np.abs(layer.layer.kernel)
-    np.testing.assert_allclose(
-        layer.kernels[0].importance(), 2 * magnitude / magnitude.mean(), rtol=1e-5
-    )
-    before = layer.kernels[0].importance()
-    tf_movprune.update_masks(layer, 0)
-    with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(layer(np.ones([1, 8], np.float32)))
-    gradient = tape.gradient(loss, layer.kernels[0].scores)
-    np.testing.assert_allclose(gradient, layer.layer.kernel, rtol=1e-6)
-    layer.kernels[0].scores.assign_sub(0.01 * gradient)
-    np.testing.assert_allclose(
-        before - layer.kernels[0].importance(), multiplier * 0.01 * gradient, rtol=1e-2, atol=1e-5
-    )
-
-
-def test_evaluation_changes_nothing():
-    layer = wrapped(layers.Dense(4))
-    x = np.ones([1, 8], np.float32)
-    layer(x)
-    tf_movprune.update_masks(layer, 2)
-    before = [w.numpy() for w in layer.weights]
-    layer(x, training=False)
-    for old, weight in zip(before, layer.weights):
-        np.testing.assert_array_equal(old, weight)
-
-
-def test_symbolic_equals_eager():
-    layer = wrapped(layers.Dense(4))
-    x = keras.Input([8])
-    model = keras.Model(x, layer(x))
-    tf_movprune.update_masks(model, 2)
-    values = np.random.RandomState(0).standard_normal([3, 8]).astype(np.float32)
-    np.testing.assert_allclose(model.predict(values, verbose=0), layer(values), rtol=1e-6)
-
-
 def test_json_round_trip():
     layer = wrapped(
         layers.Dense(4, name="dense"), block_size=(2, 2), score_learning_rate_multiplier=7.0
@@ -131,110 +57,11 @@ def test_json_round_trip():
     assert (copy.settings.block_size, copy.settings.score_learning_rate_multiplier) == ((2, 2), 7.0)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
-def test_mixed_precision(policy):
-    x = keras.Input([8])
-    hidden = layers.Dense(16, dtype=policy, name="hidden")(x)
-    output = layers.Dense(2, dtype="float32", name="output")(hidden)
-    model = tf_movprune.prune_low_movement(
-        [layer for layer in keras.Model(x, output).layers[1:]], schedule()
-    )
-    hidden, output = model
-    h = hidden(np.ones([3, 8], np.float32))
-    assert h.dtype == tf.as_dtype(policy.removeprefix("mixed_"))
-    assert output(h).dtype == tf.float32
-    for layer in model:
-        assert scores_of(layer).dtype == np.float32
-        layer.guard.allow(True)
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(
-                tf.cast(layer(h if layer is output else np.ones([3, 8])), "float32")
-            )
-        assert tape.gradient(loss, layer.kernels[0].scores).dtype == tf.float32
-
-
-def test_keras_masks_pass_through():
-    embedding = layers.Embedding(5, 8, mask_zero=True)
-    dense, lstm = wrapped(layers.Dense(8)), wrapped(layers.LSTM(3))
-    plain = layers.LSTM(3)
-    ids = np.array([[1, 2, 0, 0], [3, 0, 0, 0]])
-    x = dense(embedding(ids))
-    assert np.array_equal(x._keras_mask, ids != 0)
-    masked = lstm(x)
-    plain.build(x.shape)
-    plain.set_weights(lstm.layer.get_weights())
-    np.testing.assert_allclose(masked, plain(dense.layer(embedding(ids)), mask=ids != 0), rtol=1e-5)
-
-
-def test_arguments_of_attention_by_name():
-    attention = layers.MultiHeadAttention(2, 4)
-    q, v = np.random.RandomState(0).standard_normal([2, 3, 5, 8]).astype(np.float32)
-    expected, weights = attention(query=q, value=v, return_attention_scores=True)
-    layer = wrapped(attention)
-    received, scores = layer(query=q, value=v, return_attention_scores=True)
-    np.testing.assert_array_equal(expected, received)
-    np.testing.assert_array_equal(weights, scores)
-
-
-def test_subclass_of_a_known_layer():
-    class Scaled(layers.Dense):
-        def call(self, x):
-            return 2 * super().call(x)
-
-    layer = wrapped(Scaled(4))
-    x = np.ones([1, 8], np.float32)
-    np.testing.assert_array_equal(layer(x), layer.layer(x))
-    assert len(layer.kernels) == 1
-
-
-def test_frozen_layers_stay_frozen():
-    dense = layers.Dense(4, trainable=False)
-    dense.build([None, 8])
-    assert wrapped(dense).trainable_weights == []
-
-
-def test_kernel_is_put_back_after_an_error():
-    class Failing(layers.Dense):
-        def call(self, x):
-            raise RuntimeError("inside")
-
-    layer = wrapped(Failing(4))
-    layer.build([None, 8])
-    kernel = layer.layer.kernel
-    with pytest.raises(RuntimeError, match="inside"):
-        layer(np.ones([1, 8], np.float32))
-    assert layer.layer.kernel is kernel
-
-
-def test_weights_that_cannot_be_pruned():
-    class InList(layers.Layer):
-        def build(self, shape):
-            self.kernels = [self.add_weight("kernel", [8, 4])]
-
-        def get_prunable_weights(self):
-            return self.kernels
-
-    with pytest.raises(ValueError, match=r"kernel.* is not an attribute.*not in a list"):
-        wrapped(InList()).build([None, 8])
-
-    class Nothing(layers.Layer):
-        def get_prunable_weights(self):
-            return []
-
-    with pytest.raises(ValueError, match=r"returned no weights.*leave the layer out"):
-        wrapped(Nothing()).build([None, 8])
+def test_what_cannot_be_wrapped():
     with pytest.raises(ValueError, match="layer with prunable weights, got ReLU"):
         wrapped(layers.ReLU())
     with pytest.raises(TypeError, match="pruning_schedule must be"):
         tf_movprune.PruneLowMovement(layers.Dense(2), 0.5)
-
-
-def test_training_without_refresh_raises():
-    layer = wrapped(layers.Dense(4))
-    x = np.ones([1, 8], np.float32)
-    with pytest.raises(RuntimeError, match=r"UpdatePruningStep\(\).*update_masks\(model, step\)"):
-        layer(x, training=True)
-    layer(x, training=False)
 
 
 def test_deferred_restore_brings_the_saved_scores(tmp_path):
@@ -341,28 +168,6 @@ def test_positional_arguments_are_those_of_the_layer(method):
     tf_movprune.update_masks(layer, 0)
     trained = [layer(x, y, training=True).numpy(), layer(x, y, None, None, False, True).numpy()]
     assert np.any(trained[0] != layer(x, y))  # dropout, and the noise of L0
-
-
-def test_cells_say_what_is_pruned_of_them():
-    class Cell(layers.SimpleRNNCell):
-        def get_prunable_weights(self):
-            return [self.recurrent_kernel]
-
-    layer = wrapped(layers.RNN(Cell(4)))
-    layer(np.ones([1, 5, 8], np.float32))
-    assert [kernel.mask.shape for kernel in layer.kernels] == [(4, 4)]
-
-
-def test_cells_in_a_stack_are_pruned():
-    stack = layers.RNN([layers.LSTMCell(3), layers.GRUCell(2)])
-    layer = wrapped(stack)
-    x = np.random.RandomState(0).standard_normal([2, 5, 8]).astype("float32")
-    layer(x)
-    assert [tuple(k.mask.shape) for k in layer.kernels] == [(8, 12), (3, 12), (3, 6), (2, 6)]
-    tf_movprune.update_masks(layer, 2)
-    masked = layer(x)
-    np.testing.assert_array_equal(tf_movprune.strip_pruning(layer)(x), masked)
-    assert np.count_nonzero(stack.cell.cells[0].kernel) == 24
 
 
 @pytest.mark.parametrize(

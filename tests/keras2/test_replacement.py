@@ -18,8 +18,8 @@ Y = np.random.RandomState(1).randint(0, 3, 16)
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def train(pruned, loss=LOSS):
-    pruned.compile(keras.optimizers.SGD(0.1), loss)
+def train(pruned, run_eagerly=True):
+    pruned.compile(keras.optimizers.SGD(0.1), LOSS, run_eagerly=run_eagerly)
     callbacks = [tf_movprune.UpdatePruningStep()]
     return pruned.fit(X, Y, batch_size=4, epochs=2, verbose=0, callbacks=callbacks).history
 
@@ -76,8 +76,15 @@ SUBCLASSES = {
 }
 
 
-@pytest.mark.parametrize("nested", [False, True])
-@pytest.mark.parametrize("name", SUBCLASSES)
+@pytest.mark.parametrize(
+    "name, nested",
+    [
+        *((name, False) for name in SUBCLASSES),
+        *((name, True) for name in ("functional with a call", "sequential")),
+        pytest.param("functional", True, marks=pytest.mark.slow),
+        pytest.param("sequential without a shape", True, marks=pytest.mark.slow),
+    ],
+)
 def test_subclasses_of_graphs_keep_what_they_are(name, nested):
     own = SUBCLASSES[name]()
     cls = type(own)
@@ -92,7 +99,7 @@ def test_subclasses_of_graphs_keep_what_they_are(name, nested):
     assert kept is own and type(kept) is cls and kept.note == "mine"
     assert isinstance(kept.first, PruneLowMovement) and kept.first is kept.layers[-2]
     np.testing.assert_array_equal(pruned(X), dense)
-    assert train(pruned)["sparsity"][-1] == 0.75
+    assert train(pruned, run_eagerly=nested)["sparsity"][-1] == 0.75
     if not nested:
         assert kept.steps
     masked = pruned(X)
@@ -158,15 +165,16 @@ def test_added_losses_and_metrics_survive(kind):
         model = keras.Model(x, layers.Dense(3)(model(x)))
 
     def evaluate(of):
-        of.compile("sgd", LOSS)
+        of.compile("sgd", LOSS, run_eagerly=True)
         return of.evaluate(X, Y, batch_size=16, verbose=0, return_dict=True)
 
     before = evaluate(model)
     assert before["loss"] > 7 and {"highest", "lowest"} <= set(before)
     pruned = prune(model)
     assert evaluate(pruned) == before
-    history = train(pruned)
-    assert history["sparsity"][-1] == 0.75
+    if kind == "functional":
+        assert train(pruned, run_eagerly=False)["sparsity"][-1] == 0.75
+    tf_movprune.update_masks(pruned, 4)
     after = evaluate(pruned)
     assert evaluate(tf_movprune.strip_pruning(pruned)) == after != before
 
@@ -174,7 +182,8 @@ def test_added_losses_and_metrics_survive(kind):
 def test_stripping_that_fails_leaves_the_model_as_it_was(monkeypatch):
     for make in (graph, OwnStep, lambda: OwnSequence(input_shape=[8])):
         pruned = prune(make())
-        train(pruned)
+        pruned.compile(keras.optimizers.SGD(0.1), LOSS, run_eagerly=True)
+        tf_movprune.update_masks(pruned, 4)
         masked = pruned(X)
         for step in ("replace_layers", "warn_of_training", "unguard"):
             with monkeypatch.context() as patch:
@@ -192,20 +201,20 @@ def test_stripping_that_fails_leaves_the_model_as_it_was(monkeypatch):
 def test_pruning_that_fails_leaves_the_model_as_it_was(monkeypatch):
     for make in (graph, OwnStep, lambda: OwnSequence(input_shape=[8])):
         model = make()
-        model.compile("sgd", LOSS)
+        model.compile("sgd", LOSS, run_eagerly=make is not graph)
         model.fit(X, Y, verbose=0)
         with monkeypatch.context() as patch:
             patch.setattr("tf_movprune.keras2.prune.guard_saving", lambda *a, **k: 1 / 0)
             with pytest.raises(ZeroDivisionError):
                 prune(model)
         model.fit(X, Y, verbose=0)
-        train(prune(model))
+        assert tf_movprune.pruned_layers(prune(model))
 
 
 @pytest.mark.parametrize("make", [graph, OwnStep, lambda: OwnSequence(input_shape=[8])])
 def test_parts_of_a_stripped_model_are_models(make):
     pruned = prune(make())
-    train(pruned)
+    tf_movprune.update_masks(pruned, 4)
     stripped = tf_movprune.strip_pruning(pruned)
     features = keras.Model(stripped.input, stripped.layers[-2].output)
     np.testing.assert_array_equal(stripped.layers[-1](features(X)), stripped(X))
@@ -245,12 +254,17 @@ def test_the_same_layers_are_pruned_once():
     tf_movprune.update_masks(pruned, 4)
     tf_movprune.strip_pruning(pruned)
     prune(model)
-    other = graph()
+
+
+def test_layers_of_a_pruned_model_that_was_dropped_are_pruned_again():
     gc.freeze()  # what other tests left takes seconds to look through
-    prune(other)  # and dropped
-    gc.collect()
-    gc.unfreeze()
-    prune(other)
+    try:
+        model = graph()
+        prune(model)
+        gc.collect()
+    finally:
+        gc.unfreeze()
+    prune(model)
 
 
 def test_an_unbuilt_model_is_not_stripped():

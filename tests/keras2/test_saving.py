@@ -25,12 +25,12 @@ from saved import (
     inputs_of,
     outputs_of,
     save,
-    sequential,
 )
 from tensorflow_model_optimization.sparsity import keras as tfmot
 from wrapped import Everything, wrappers
 
 import tf_movprune
+from tf_movprune.keras2.weight_files import holds_masks
 
 pytestmark = pytest.mark.filterwarnings("ignore:You are saving your model as an HDF5 file")
 
@@ -123,18 +123,6 @@ def test_model_round_trip(saved, kind, format_):
 
 
 @pytest.mark.parametrize("format_", FORMATS)
-def test_model_round_trip_in_prune_scope(saved, format_):
-    model = example("sequential")
-    with tf_movprune.prune_scope():
-        loaded = keras.models.load_model(str(saved("sequential", format_)))
-    assert [described(layer) for layer in wrappers(loaded)] == [
-        described(layer) for layer in wrappers(model)
-    ]
-    assert_same_state(loaded, model)
-    np.testing.assert_array_equal(outputs_of(loaded), outputs_of(model))
-
-
-@pytest.mark.parametrize("format_", FORMATS)
 def test_second_generation(saved, format_, tmp_path):
     """A loaded model saves like the one that it came from."""
     path = tmp_path / f"again{FORMATS[format_]}"
@@ -147,9 +135,8 @@ def test_second_generation(saved, format_, tmp_path):
     assert_same_state(loaded, model)
 
 
-@pytest.mark.parametrize("kind, format_", [("sequential", "h5"), ("attention", "tf")])
-def test_loaded_model_is_trained_and_stripped(saved, kind, format_):
-    loaded = keras.models.load_model(str(saved(kind, format_)))
+def test_a_loaded_saved_model_is_trained_and_stripped(saved):
+    loaded = keras.models.load_model(str(saved("attention", "tf")))
     for layer in wrappers(loaded):
         for mask in (kernel.mask for kernel in layer.kernels):
             mask.assign(tf.ones_like(mask))
@@ -182,21 +169,15 @@ def test_loaded_model_without_the_callback_raises(saved):
 
 
 @pytest.mark.parametrize("kind", ZOO)
-def test_serving_signature_computes_with_masks(saved, kind):
-    model = example(kind)
-    signature = tf.saved_model.load(str(saved(kind, "tf"))).signatures["serving_default"]
-    (outputs,) = signature(tf.constant(inputs_of(model))).values()
-    np.testing.assert_allclose(outputs.numpy(), outputs_of(model), atol=1e-6)
-    assert np.max(np.abs(outputs.numpy() - dense_outputs_of(kind))) > 0.1
-
-
-@pytest.mark.parametrize("kind", ["sequential", "attention"])
 def test_saved_model_without_keras_computes_with_masks(saved, kind):
-    """The restored object itself, called as a layer is, in evaluation."""
+    """The signature, and the restored object itself, called as a layer is, in evaluation."""
     model = example(kind)
+    inputs = tf.constant(inputs_of(model))
     restored = tf.saved_model.load(str(saved(kind, "tf")))
-    outputs = restored(tf.constant(inputs_of(model)), training=False)
-    np.testing.assert_allclose(outputs.numpy(), outputs_of(model), atol=1e-6)
+    (outputs,) = restored.signatures["serving_default"](inputs).values()
+    for found in (outputs, restored(inputs, training=False)):
+        np.testing.assert_allclose(found, outputs_of(model), atol=1e-6)
+    assert np.max(np.abs(outputs.numpy() - dense_outputs_of(kind))) > 0.1
 
 
 def test_saving_changes_nothing(saved):
@@ -238,48 +219,25 @@ class Subclassed(keras.Model):
         return self.head(inputs)
 
 
-def fresh_subclassed(seed):
+def subclassed():
     keras.backend.reset_uids()  # names of layers are numbered alike
-    keras.utils.set_random_seed(seed)
     model = Subclassed()
     model(np.zeros((1, 8), "float32"))
-    return tf_movprune.prune_low_movement(model, cubic())
+    return model
 
 
-@pytest.mark.parametrize(
-    "pass_on",
-    [None, through_save_weights("weights.h5"), through_save_weights("weights"), through_checkpoint],
-    ids=["saved_model", "h5", "tf", "checkpoint"],
-)
-def test_subclassed_model(pass_on, tmp_path):
-    """Its wrappers are called from within other layers; nothing refreshes their masks."""
-    refreshed, model = fresh_subclassed(1), fresh_subclassed(2)
-    for layer in wrappers(refreshed):
-        layer.kernels[0].scores.assign(tf.random.normal(layer.kernels[0].scores.shape))
-    assert float(tf_movprune.update_masks(refreshed, 10)) == 0.75
+def test_subclassed_model_as_a_saved_model(tmp_path):
+    """Wrappers within layers and models that Keras revives without their classes."""
+    model = tf_movprune.prune_low_movement(subclassed(), cubic())
+    tf_movprune.update_masks(model, 10)
     inputs = np.random.RandomState(4).standard_normal((16, 8)).astype("float32")
-    expected = refreshed(inputs).numpy()
-    if pass_on:
-        pass_on(refreshed, model, tmp_path)
-        assert_same_state(model, refreshed)
-        np.testing.assert_array_equal(model(inputs).numpy(), expected)
-        return
-    model.set_weights(refreshed.get_weights())
+    expected = model(inputs).numpy()
     model.predict(inputs, verbose=0)  # tells Keras the inputs to save
     save(model, tmp_path / "subclassed_saved_model")
     restored = tf.saved_model.load(str(tmp_path / "subclassed_saved_model"))
     (outputs,) = restored.signatures["serving_default"](tf.constant(inputs)).values()
-    np.testing.assert_allclose(outputs.numpy(), expected, atol=1e-6)
-    np.testing.assert_allclose(restored(inputs, training=False).numpy(), expected, atol=1e-6)
-
-
-def test_subclassed_model_as_a_saved_model_is_pruned_in_the_same_layers(tmp_path):
-    """Within layers and models that Keras revives without their classes."""
-    model = fresh_subclassed(1)
-    tf_movprune.update_masks(model, 10)
-    inputs = np.random.RandomState(4).standard_normal((16, 8)).astype("float32")
-    expected = model(inputs).numpy()
-    save(model, tmp_path / "subclassed_saved_model")
+    for found in (outputs, restored(inputs, training=False)):
+        np.testing.assert_allclose(found, expected, atol=1e-6)
     with tf_movprune.prune_scope():
         loaded = keras.models.load_model(str(tmp_path / "subclassed_saved_model"))
     paths = list(tf_movprune.pruned_layers(model))
@@ -290,26 +248,22 @@ def test_subclassed_model_as_a_saved_model_is_pruned_in_the_same_layers(tmp_path
     assert sorted(np.mean(kernel == 0) for kernel in kernels) == [0, 0.75, 0.75, 0.75, 0.75]
 
 
-def with_composite(composite, seed=1):
-    keras.utils.set_random_seed(seed)
+def with_composite(composite):
     model = keras.Sequential([keras.Input((3, 8)), composite, dense(2, "head")])
     return tf_movprune.prune_low_movement(model, cubic())
 
 
-@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
-def test_composite_layers_are_refused_in_files_of_the_whole_model(name, tmp_path):
-    model, other = with_composite(Block()), with_composite(Block(), seed=2)
+def test_composite_layers_have_no_configuration_while_they_are_pruned(tmp_path):
+    model, path = with_composite(Block()), tmp_path / "model.keras"
     tf_movprune.update_masks(model, 10)
-    for refused in (lambda: save(model, tmp_path / name), model.to_json):
+    for refused in (lambda: save(model, path), model.to_json):
         with pytest.raises(NotImplementedError, match=r"Block.* has pruning wrappers.*save_weigh"):
             refused()
-    through_save_weights("weights.h5")(model, other, tmp_path)
     inputs = np.random.RandomState(4).standard_normal((4, 3, 8)).astype("float32")
-    np.testing.assert_array_equal(model(inputs), other(inputs))
-    plain = tf_movprune.strip_pruning(model)
-    save(plain, tmp_path / name)
-    loaded = keras.models.load_model(tmp_path / name, custom_objects={"Block": Block})
-    np.testing.assert_array_equal(loaded(inputs), other(inputs))
+    masked = model(inputs)
+    save(tf_movprune.strip_pruning(model), path)
+    loaded = keras.models.load_model(path, custom_objects={"Block": Block})
+    np.testing.assert_array_equal(loaded(inputs), masked)
 
 
 def test_composite_layers_in_a_saved_model(tmp_path):
@@ -336,9 +290,12 @@ def test_composite_layers_whose_configuration_is_complete(tmp_path):
 
 def test_loads_in_the_scope_with_nothing_but_the_import(saved, tmp_path):
     """In a new process that imports the package and names nothing of it but the scope."""
-    paths = {f"{kind}/{format_}": str(saved(kind, format_)) for kind in ZOO for format_ in FORMATS}
+    kinds = ["sequential", "functional"]  # with a schedule of ours, and one of tfmot
+    paths = {
+        f"{kind}/{format_}": str(saved(kind, format_)) for kind in kinds for format_ in FORMATS
+    }
     (tmp_path / "paths.json").write_text(json.dumps(paths))
-    for kind in ZOO:
+    for kind in kinds:
         np.save(tmp_path / f"{kind}.npy", inputs_of(example(kind)))
     program = """
         import json, pathlib, sys
@@ -388,7 +345,8 @@ class Steps(tfmot.PruningSchedule):
 
 @pytest.mark.parametrize("format_", FORMATS)
 def test_schedule_of_ones_own(format_, tmp_path):
-    model = tf_movprune.prune_low_movement(sequential(), Steps(0.25))
+    model = keras.Sequential([keras.Input([8]), dense(8, "hidden"), dense(2, "out")])
+    model = tf_movprune.prune_low_movement(model, Steps(0.25))
     path = tmp_path / f"model{FORMATS[format_]}"
     save(model, path)
     message = r"schedule of class 'Steps', which is not registered"
@@ -443,25 +401,10 @@ def test_weights_round_trip(kind, pass_on, target_of, tmp_path):
 def attention_chain():
     x = keras.Input([4, 8])
     h = keras.layers.MultiHeadAttention(2, 4, name="attention")(x, x)
-    return keras.Model(x, keras.layers.Dense(2, name="out")(keras.layers.Dense(8)(h)))
+    return keras.Model(x, keras.layers.Dense(2, name="out")(dense(8, "hidden")(h)))
 
 
-class OwnChain(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.first, self.out = keras.layers.Dense(8), keras.layers.Dense(2)
-
-    def call(self, x):
-        return self.out(self.first(x))
-
-
-def own_chain():
-    model = OwnChain()
-    model(np.ones([1, 4, 8], "float32"))
-    return model
-
-
-def through_checkpoint(source, target, path):
+def through_checkpoint_without_status(source, target, path):
     tf.train.Checkpoint(model=source).write(path)
     tf.train.Checkpoint(model=target).read(path)
 
@@ -481,7 +424,7 @@ WAYS = {
         a.save_weights(path + ".weights.h5"),
         b.load_weights(path + ".weights.h5"),
     ),
-    "checkpoint": through_checkpoint,
+    "checkpoint": through_checkpoint_without_status,
 }
 
 
@@ -529,49 +472,53 @@ def test_checkpoints_that_wait_for_variables_do_not_cross_pruning(kind, tmp_path
             pruned(BETWEEN)
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("make", [attention_chain, own_chain])
-def test_checkpoints_do_not_cross_pruning(make, way, tmp_path):
-    path = str(tmp_path / "weights")
+@pytest.mark.parametrize(
+    "make, way",
+    [
+        *((attention_chain, way) for way in WAYS),
+        *((subclassed, way) for way in ("tf", "weights.h5")),
+        *(pytest.param(subclassed, way, marks=pytest.mark.slow) for way in ("h5", "checkpoint")),
+    ],
+)
+def test_weights_of_plain_pruned_and_stripped_models_are_kept_apart(make, way, tmp_path):
+    plain, source, target = make(), pruned_chain(make), pruned_chain(make)
+    tf_movprune.update_masks(source, 10)
+    x = BETWEEN if make is attention_chain else BETWEEN[0]
+    pass_on, path = WAYS[way], str(tmp_path / "weights")
     with pytest.raises(ValueError, match=r"without masks|plain model, .* is pruned and takes"):
-        WAYS[way](make(), pruned_chain(make), path)
+        pass_on(plain, target, path)
     with pytest.raises(ValueError):
-        WAYS[way](pruned_chain(make), make(), path)
-    first, second = pruned_chain(make), pruned_chain(make)
-    tf_movprune.update_masks(first, 10)
-    WAYS[way](first, second, path)
-    np.testing.assert_array_equal(first(BETWEEN), second(BETWEEN))
-
-
-@pytest.mark.parametrize("way", sorted(set(WAYS) - {"checkpoint"}))
-@pytest.mark.parametrize("make", [attention_chain, own_chain])
-def test_a_stripped_model_refuses_weights_of_pruned_ones_and_keeps_its_own(make, way, tmp_path):
-    source, target = stripped_chain(make), stripped_chain(make)
-    before = target(BETWEEN)
+        pass_on(source, plain, path)
+    pass_on(source, target, path)
+    masked = source(x)
+    np.testing.assert_array_equal(target(x), masked)
+    assert_same_state(target, source)
+    if way == "checkpoint":
+        return
+    target = tf_movprune.strip_pruning(target)
     with pytest.raises(ValueError, match=r"holds weights of a pruned .* was stripped .* Load them"):
-        WAYS[way](pruned_chain(make), target, str(tmp_path / "pruned"))
-    np.testing.assert_array_equal(target(BETWEEN), before)
-    for number, plain in enumerate((make(), source)):
-        WAYS[way](plain, target, str(tmp_path / f"plain{number}"))
-        np.testing.assert_array_equal(target(BETWEEN), plain(BETWEEN))
+        pass_on(source, target, path)
+    np.testing.assert_array_equal(target(x), masked)
+    for other in (plain, tf_movprune.strip_pruning(source)):
+        pass_on(other, target, path)
+        np.testing.assert_array_equal(target(x), other(x))
 
 
-@pytest.mark.parametrize("is_pruned", [True, False])
-def test_partial_loads_across_pruning_are_refused(is_pruned, tmp_path):
+def test_partial_loads_across_pruning_are_refused(tmp_path):
     """Keras would find no layer by its name, or skip what does not fit, and say nothing."""
     models = [pruned_chain(attention_chain), stripped_chain(attention_chain)]
-    source, target = models if is_pruned else models[::-1]
-    source.save_weights(str(tmp_path / "a.h5"))
-    source.save_weights(str(tmp_path / "a.weights.h5"))
-    before = target(BETWEEN)
-    with pytest.raises(ValueError, match="holds weights of a"):
-        target.load_weights(tmp_path / "a.h5", by_name=True)
-    with pytest.raises(ValueError, match="holds weights of a"):
-        target.load_weights(str(tmp_path / "a.weights.h5"), skip_mismatch=True)
-    np.testing.assert_array_equal(target(BETWEEN), before)
+    for source, target in (models, models[::-1]):
+        source.save_weights(str(tmp_path / "a.h5"))
+        source.save_weights(str(tmp_path / "a.weights.h5"))
+        before = target(BETWEEN)
+        with pytest.raises(ValueError, match="holds weights of a"):
+            target.load_weights(tmp_path / "a.h5", by_name=True)
+        with pytest.raises(ValueError, match="holds weights of a"):
+            target.load_weights(str(tmp_path / "a.weights.h5"), skip_mismatch=True)
+        np.testing.assert_array_equal(target(BETWEEN), before)
 
 
-@pytest.mark.parametrize("way", sorted(set(WAYS) - {"checkpoint"}))
+@pytest.mark.parametrize("way", ["tf", "h5"])
 def test_a_stripped_model_keeps_its_weights_if_a_load_fails(way, tmp_path):
     def chain(sizes):
         return keras.Sequential([keras.Input([8]), *(keras.layers.Dense(n) for n in sizes)])
@@ -601,13 +548,15 @@ def test_a_stripped_model_keeps_its_weights_if_a_load_fails(way, tmp_path):
     ],
     ids=["gates", "heads"],
 )
-@pytest.mark.parametrize("way", sorted(set(WAYS) - {"checkpoint"}))
-def test_files_of_models_pruned_in_other_ways_are_known(way, kwargs, tmp_path):
-    first = pruned_chain(attention_chain, **kwargs)
-    second = pruned_chain(attention_chain, **kwargs)
-    WAYS[way](first, second, str(tmp_path / "weights"))
-    with pytest.raises(ValueError, match="holds weights of a pruned model"):
-        WAYS[way](first, stripped_chain(attention_chain), str(tmp_path / "weights"))
+def test_files_of_models_pruned_in_other_ways_are_known(kwargs, tmp_path):
+    source, target = (pruned_chain(attention_chain, **kwargs) for _ in range(2))
+    plain = attention_chain()
+    for way in sorted(set(WAYS) - {"checkpoint"}):
+        WAYS[way](source, target, str(tmp_path / way))
+        name = way if way == "tf" else f"{way}.{way}"
+        assert holds_masks(str(tmp_path / name)) is True
+        plain.save_weights(str(tmp_path / f"plain.{name}"))
+        assert holds_masks(str(tmp_path / f"plain.{name}")) is False
 
 
 def test_weights_of_a_loaded_model_into_a_freshly_pruned_one(tmp_path):
@@ -637,19 +586,13 @@ class OwnLayer(keras.layers.Layer):
         return [self.w]
 
 
-METHODS = {
-    "soft": tf_movprune.SoftMovement(10.0, target=True),
-    "L0": tf_movprune.L0(),
-    "magnitude": tf_movprune.Magnitude(),
-}
-
-
-@pytest.mark.parametrize("format_", ["keras", "h5"])
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name, format_", [("soft", "keras"), ("L0", "h5")])
 def test_layers_of_ones_own_and_in_wrappers_load_again(name, format_, tmp_path):
+    methods = {"soft": tf_movprune.SoftMovement(10.0, target=True), "L0": tf_movprune.L0()}
+
     def prune(layer):
         ramp = None if name == "L0" else tf_movprune.CubicSparsity(0.5, 0, 2)
-        return tf_movprune.prune_low_movement(layer, ramp, METHODS[name])
+        return tf_movprune.prune_low_movement(layer, ramp, methods[name])
 
     x = keras.Input([5, 4])
     h = prune(OwnLayer())(x)
@@ -721,12 +664,15 @@ def test_layers_whose_call_is_no_plain_method_in_saved_models(name, tmp_path):
     x = np.random.RandomState(0).standard_normal([3, 5, 8]).astype("float32")
     expected = pruned(x)
     pruned.save(tmp_path / "keras")
-    tf.saved_model.save(pruned, str(tmp_path / "tensorflow"))
     np.testing.assert_array_equal(pruned(x), expected)  # as before
     with tf_movprune.prune_scope():
         loaded = keras.models.load_model(tmp_path / "keras")
-    restored = tf.saved_model.load(str(tmp_path / "tensorflow"))
-    for outputs in (loaded(x), restored(x, training=False)):
+    paths = [tmp_path / "keras"]
+    if name != "LSTM":  # whose functions take seconds to trace
+        paths.append(tmp_path / "tensorflow")
+        tf.saved_model.save(pruned, str(paths[1]))
+    restored = [tf.saved_model.load(str(path))(x, training=False) for path in paths]
+    for outputs in (loaded(x), *restored):
         np.testing.assert_allclose(outputs, expected, atol=1e-6)
     assert tf_movprune.summarize_sparsity(loaded) == tf_movprune.summarize_sparsity(pruned)
 
@@ -740,16 +686,17 @@ def test_what_was_loaded_without_its_class_does_not_train(saved, monkeypatch):
     assert not tf_movprune.pruned_layers(loaded)
     x = inputs_of(loaded)
     np.testing.assert_allclose(loaded(x), outputs_of(example("sequential")), atol=1e-6)
-    loaded.compile("sgd", "mse")
+    loaded.compile("sgd", "mse", run_eagerly=True)
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"prune_scope\(\)"):
         loaded.fit(x, loaded(x), verbose=0)
-    loaded.compile("sgd", "mse", jit_compile=True)
-    assert np.isnan(loaded.fit(x, loaded(x), verbose=0).history["loss"])
+    train = tf.function(lambda x: loaded(x, training=True), jit_compile=True)
+    assert np.all(np.isnan(train(x)))
 
 
 def test_saved_by_tensorflow_itself(tmp_path):
-    model = tf_movprune.prune_low_movement(attention_chain(), None, tf_movprune.L0())
-    x = np.random.RandomState(0).standard_normal([2, 4, 8]).astype("float32")
+    model = keras.Sequential([keras.Input([8]), dense(8, "hidden"), dense(2, "out")])
+    model = tf_movprune.prune_low_movement(model, None, tf_movprune.L0())
+    x = np.random.RandomState(0).standard_normal([2, 8]).astype("float32")
     tf.saved_model.save(model, str(tmp_path))
     np.testing.assert_allclose(tf.saved_model.load(str(tmp_path))(x), model(x), rtol=1e-6)
 

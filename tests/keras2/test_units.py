@@ -94,40 +94,6 @@ def test_movement_is_the_sum_over_all_weights_of_a_unit(off):
     assert_movement_is_summed(model, TOKENS, off)
 
 
-# ---- selection
-
-
-@pytest.mark.parametrize("scope", ["local", "global"])
-def test_hard_selection(scope):
-    model = bert()
-    tf_movprune.prune_low_movement(
-        model, SCHEDULE, tf_movprune.HardMovement(scope=scope), block_size=BY_PART
-    )
-    scores = list(zip(*draw_scores(model)))
-    tf_movprune.update_masks(model, 4)
-    for kind in (4, 24):  # heads with heads, neurons with neurons
-        of_kind = [
-            (values, shared.mask.numpy()) for values, shared in scores if len(values) == kind
-        ]
-        groups = [[pair] for pair in of_kind] if scope == "local" else [of_kind]
-        for group in groups:
-            values, kept = (np.concatenate(column) for column in zip(*group))
-            expected = values >= np.sort(values)[len(values) // 2]
-            np.testing.assert_array_equal(kept, expected)
-
-
-def test_where_a_global_threshold_empties_a_layer_its_best_head_stays():
-    model = bert()
-    method = tf_movprune.HardMovement(scope="global")
-    tf_movprune.prune_low_movement(model, SCHEDULE, method, block_size=BY_PART)
-    heads = [shared for shared in kernels(model) if shared.size == 4]
-    heads[0].scores.assign([1.0, 2.0, 4.0, 3.0])
-    heads[1].scores.assign([5.0, 6.0, 7.0, 8.0])
-    tf_movprune.update_masks(model, 4)
-    assert heads[0].mask.numpy().tolist() == [False, False, True, False]
-    assert heads[1].mask.numpy().tolist() == [False, True, True, True]  # four in all, as asked
-
-
 # ---- training, saving, removal
 
 
@@ -201,18 +167,6 @@ def test_weights_in_a_file_of_the_old_format_come_back(tmp_path):
     for one, other in zip(kernels(source), kernels(target)):
         np.testing.assert_array_equal(one.scores, other.scores)
         np.testing.assert_array_equal(one.mask, other.mask)
-
-
-@pytest.mark.parametrize("name", ["model.keras", "model.h5", "saved"])
-def test_whole_models_are_refused(name, tmp_path):
-    model = tf_movprune.prune_low_movement(chain(), SCHEDULE, block_size=NEURONS)
-    chain().save(tmp_path / name)
-    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match=r"shares masks of neurons .* save_weights"):
-        model.save(tmp_path / name)
-    with pytest.raises(ValueError, match=r"shares masks of neurons .* save_weights"):
-        model.get_config()
-    assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
 
 # ---- errors
