@@ -231,7 +231,6 @@ MODELS = {
 
 IN_KERAS_3 = {
     "attention": ["attention_output"],  # whose layers are pruned one by one
-    "tf.function": ["out", "b"],  # one operation of the graph holds both
 }
 
 

@@ -90,3 +90,14 @@ def _traced_in_bases(cls: Any) -> tuple[Any, ...]:
 
 def _is_traced(value: Any) -> bool:
     return isinstance(value, tf.types.experimental.PolymorphicFunction)
+
+
+@contextlib.contextmanager
+def inlined() -> Iterator[None]:
+    """A context in which a traced graph has the operations of functions, and no calls of them."""
+    ran_eagerly = tf.config.functions_run_eagerly()
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(ran_eagerly)

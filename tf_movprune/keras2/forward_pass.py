@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_movprune.core.traced_functions import inlined
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import keras
 from tf_movprune.keras2.replacement import unchanged
@@ -44,14 +45,9 @@ def trace(model: keras.Model) -> tf.types.experimental.ConcreteFunction:
     if specs is None:
         raise ValueError("it was never called")
     function = tf.function(forward, autograph=False)
-    ran_eagerly = tf.config.functions_run_eagerly()
-    with unchanged(model), compat.unchanged_losses(model):
-        tf.config.run_functions_eagerly(True)
+    with unchanged(model), compat.unchanged_losses(model), inlined():
         try:
-            try:
-                return function.get_concrete_function(*specs)
-            except Exception:  # the size of a batch may be part of what the model computes
-                specs = model.save_spec(dynamic_batch=False)
-                return function.get_concrete_function(*specs)
-        finally:
-            tf.config.run_functions_eagerly(ran_eagerly)
+            return function.get_concrete_function(*specs)
+        except Exception:  # the size of a batch may be part of what the model computes
+            specs = model.save_spec(dynamic_batch=False)
+            return function.get_concrete_function(*specs)

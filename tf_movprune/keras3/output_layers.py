@@ -13,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from tf_movprune.core.data_flow import DataFlow, resources
+from tf_movprune.core.traced_functions import inlined
 from tf_movprune.core.user_warnings import warn
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
@@ -88,7 +89,8 @@ def _trace(model: keras.Model) -> Any:
         outputs = model(*args, **kwargs, training=False)
         return [x for x in tf.nest.flatten(outputs, expand_composites=True) if tf.is_tensor(x)]
 
-    return tf.function(forward, autograph=False).get_concrete_function(*args, **kwargs)
+    with inlined():
+        return tf.function(forward, autograph=False).get_concrete_function(*args, **kwargs)
 
 
 def is_matrix(variable: Any) -> bool:
