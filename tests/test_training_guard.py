@@ -331,14 +331,118 @@ def test_a_train_function_may_be_made_with_an_update(keras):
     assert set(sparsities(inner)) == {0.75}
 
 
-def test_updates_in_a_graph_of_their_own_allow_a_model_around_its_steps(keras):
+@pytest.mark.parametrize("is_around", [True, False])
+def test_an_update_in_a_graph_of_its_own_allows_one_step(keras, is_around):
+    """Nothing tells the guards when the graph is run again."""
+    inner = prune(mlp(keras))
+    inner.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    model = compiled_around(keras, inner) if is_around else inner
+    update = tf.function(lambda step: tf_movprune.update_masks(inner, step))
+    update(tf.constant(0))
+    model.train_on_batch(X, X[:, :3])
+    update(tf.constant(1))
+    with pytest.raises(RuntimeError, match="nothing refreshes its masks"):
+        model.train_on_batch(X, X[:, :3])
+
+
+def test_refused_steps_stay_refused(keras):
     inner = prune(mlp(keras))
     model = compiled_around(keras, inner)
-    update = tf.function(lambda step: tf_movprune.update_masks(inner, step))
-    for step in range(8):
-        update(tf.constant(step))
+    refresh(inner, 0)
+    model.train_on_batch(X, X[:, :3])
+    for _ in range(4):
+        with pytest.raises(RuntimeError, match="nothing refreshes its masks"):
+            model.train_on_batch(X, X[:, :3])
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    with pytest.raises(RuntimeError, match="nothing refreshes its masks"):
         model.train_on_batch(X, X[:, :3])
-    assert set(sparsities(inner)) == {0.75}
+
+
+def test_a_refused_step_may_be_taken_with_updates_of_all_that_is_pruned(keras):
+    first, second = prune(mlp(keras)), prune(mlp(keras))
+    x = keras.Input([8])
+    model = keras.Model(x, first(x) + second(x))
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    refresh(first, 0)
+    with pytest.raises(RuntimeError, match="nothing refreshes its masks"):
+        model.train_on_batch(X, X[:, :3])
+    for step in range(2):
+        refresh(first, step), refresh(second, step)
+        model.train_on_batch(X, X[:, :3])
+
+
+def test_a_loop_that_ends_no_batch_leaves_no_steps_to_others(keras):
+    """It is tfmot's."""
+    pruned = prune(mlp(keras))
+    pruned.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    callback = tf_movprune.UpdatePruningStep()
+    callback.set_model(pruned)
+    callback.on_train_begin()
+    callback.on_train_batch_begin(batch=-1)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_mean(pruned(X, training=True) ** 2)
+    variables = pruned.trainable_variables
+    gradients = tape.gradient(loss, [getattr(v, "_value", v) for v in variables])
+    pruned.optimizer.apply_gradients(zip(gradients, variables))
+    callback.on_epoch_end(batch=-1)
+    with pytest.raises(RuntimeError, match="nothing refreshes its masks"):
+        compiled_around(keras, pruned).fit(X, X[:, :3], 8, verbose=0)
+
+
+@pytest.mark.parametrize("train", ["train_on_batch", "fit"])
+def test_updates_in_the_steps_of_one_model_allow_none_to_another(keras, train):
+    class Refreshing(keras.Model):
+        def train_step(self, data):
+            tf_movprune.update_masks(inner, self.optimizer.iterations)
+            return super().train_step(data)
+
+    inner = prune(mlp(keras))
+    x = keras.Input([8])
+    model = Refreshing(x, inner(x))
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    model.train_on_batch(X, X[:, :3])
+    with pytest.raises(RuntimeError, match="nothing refreshes its masks"):
+        getattr(compiled_around(keras, inner), train)(X, X[:, :3])
+
+
+def test_the_function_of_a_train_step_may_have_another_name(keras):
+    def distil(self, data):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((self(data[0], training=True) - data[1]) ** 2)
+        variables = self.trainable_variables
+        gradients = tape.gradient(loss, [getattr(v, "_value", v) for v in variables])
+        self.optimizer.apply_gradients(zip(gradients, variables))
+        return {"loss": loss}
+
+    inner = prune(mlp(keras))
+    x = keras.Input([8])
+    model = type("Distilled", (keras.Model,), {"train_step": distil})(x, inner(x))
+    model.compile(keras.optimizers.SGD(0.1))
+    refresh(inner, 0)
+    model.train_on_batch(X, X[:, :3])
+    with pytest.raises(RuntimeError, match="nothing refreshes its masks"):
+        model.train_on_batch(X, X[:, :3])
+
+
+def test_an_update_around_a_train_function_is_asked_for_at_each_step(keras):
+    class Updating(keras.Model):
+        def make_train_function(self, force=False):
+            plain = super().make_train_function(force) or self.train_function
+
+            def function(iterator):
+                if int(self.optimizer.iterations) < 2:
+                    tf_movprune.update_masks(inner, self.optimizer.iterations)
+                return plain(iterator)
+
+            self.train_function = function
+            return function
+
+    inner = prune(mlp(keras))
+    x = keras.Input([8])
+    model = Updating(x, inner(x))
+    model.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+    with pytest.raises(RuntimeError, match="nothing refreshes its masks"):
+        model.fit(X, X[:, :3], 4, verbose=0)
 
 
 def test_one_update_is_for_one_of_two_models_around(keras):

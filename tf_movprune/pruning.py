@@ -131,8 +131,9 @@ def update_masks(model: Any, step: Any, *, force: bool = False) -> Any:
     """Refreshes the masks of a pruned model, if its schedules say that they are due.
 
     In a custom training loop, call it before each step with the optimizer's iterations, and once
-    more after the last step with `force=True`. It may be called inside `tf.function`. `fit` needs
-    only `UpdatePruningStep`; one call before `train_on_batch` allows one step.
+    more after the last step with `force=True`. It may be called inside the `tf.function` of the
+    step. `fit` needs only `UpdatePruningStep`; one call before `train_on_batch` allows one step,
+    and has to be an eager one.
 
     Args:
       model: a pruned model or layer.

@@ -3,6 +3,7 @@
 import types
 
 import pytest
+import tensorflow as tf
 
 from tf_movprune.core.training_guard import GuardedTrainFunction, TrainingGuard
 
@@ -122,7 +123,8 @@ def test_a_train_step_that_refreshes_masks_needs_no_callback(guards):
 
     def function(iterator):
         if not traced:
-            allow(guards, once=True)
+            with tf.Graph().as_default():
+                allow(guards, once=True)
         traced.append(iterator)
 
     model = guarded(guards, function, may_refresh=True)

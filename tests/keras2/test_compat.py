@@ -613,11 +613,12 @@ def test_formats_of_files():
 
 
 def test_the_mode_of_the_outermost_call():
-    found = []
+    found, layers, models = [], [], []
 
     class Inner(keras.layers.Layer):
         def call(self, x, training=None):
             found.append((compat.training_mode(), compat.outermost_training_mode()))
+            layers.append(compat.outermost_calling_layer())
             return x
 
     class Outer(keras.Model):
@@ -629,9 +630,12 @@ def test_the_mode_of_the_outermost_call():
             return self.inner(x, training=True)
 
     for mode in (True, False):
-        Outer()(tf.zeros([1, 2]), training=mode)
+        models.append(Outer())
+        models[-1](tf.zeros([1, 2]), training=mode)
     assert found == [(True, True), (True, False)]
     assert compat.outermost_training_mode() is None
+    assert all(layer is model for layer, model in zip(layers, models, strict=True))
+    assert compat.outermost_calling_layer() is None
 
 
 def test_all_variables_are_those_of_the_optimizer_too():

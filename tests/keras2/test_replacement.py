@@ -267,6 +267,26 @@ def test_layers_of_a_pruned_model_that_was_dropped_are_pruned_again():
     prune(model)
 
 
+def test_layers_that_another_model_took_over_from_a_dropped_one_are_not_pruned_again():
+    def taken_over(base):
+        pruned = prune(base)
+        x = y = keras.Input([8])
+        for layer in pruned.layers[1:]:
+            y = layer(y)
+        return keras.Model(x, y)
+
+    gc.freeze()
+    try:
+        base = graph()
+        model = taken_over(base)
+        gc.collect()
+    finally:
+        gc.unfreeze()
+    train(model)
+    with pytest.raises(ValueError, match="pruned already, in another model"):
+        prune(base)
+
+
 def test_an_unbuilt_model_is_not_stripped():
     pruned = prune(keras.Sequential([layers.Dense(4, name="hidden"), layers.Dense(2)]))
     with pytest.raises(ValueError, match=r"hidden' is not built yet.* Call it"):

@@ -36,7 +36,7 @@ class Summaries:
 
     @property
     def has_begun(self) -> bool:
-        """True after the first call of `begin`."""
+        """True between `begin` and `end`."""
         return self._writer is not None
 
     def begin(self, layers: Mapping[str, NamedKernels], step: int) -> None:
@@ -69,6 +69,7 @@ class Summaries:
         """Writes a last time, and closes the file."""
         self.write(step)
         self._writer.close()
+        self._writer = None
 
 
 class SummaryHooks:
@@ -94,6 +95,7 @@ class SummaryHooks:
 
     def on_train_batch_end(self, batch, logs=None):
         if self.update_freq != "epoch":
+            self._begin_once()
             self._summaries.end_step(step_of(self.model))
 
     def on_epoch_end(self, epoch=None, logs=None, batch=None):

@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorflow.python.eager.record import could_possibly_record
 
 from tf_movprune.core.call_stack import objects_running
 from tf_movprune.core.user_warnings import warn
+
+
+class Running(NamedTuple):
+    """The outermost models that are in a `fit` and in a `train_step` at the moment, or None."""
+
+    fit: Any
+    step: Any
+
+
+def running_models() -> Running:
+    """The models that are trained at the moment."""
+    found: dict[str, Any] = {}
+    for method, model in objects_running("fit", "train_step"):
+        if hasattr(model, "train_function"):
+            found[method] = model
+    return Running(found.get("fit"), found.get("train_step"))
 
 
 def mode_of(training: Any) -> Any:
@@ -23,7 +39,7 @@ def mode_of(training: Any) -> Any:
 
 def is_in_train_step() -> bool:
     """Returns whether the `train_step` of a model runs, or is traced, at the moment."""
-    return any(hasattr(model, "train_function") for model in objects_running("train_step"))
+    return running_models().step is not None
 
 
 def resolve_mode(told: Any, outermost: Any, is_open: bool) -> Any:
@@ -91,9 +107,9 @@ class TrainingGuard:
         self.name = name
         self._is_open = False
         self._is_open_once = False
-        self._opened_in_fit: Any = None
+        self._opened_in = Running(None, None)  # of weak references
+        self._opened_in_graph: Any = None
         self._stepped_by: Any = None
-        self._repeats = False
         self._watchers: list[Any] = []
         self._is_folded = False
         self.has_refused = False
@@ -117,9 +133,10 @@ class TrainingGuard:
         """Opens or closes the guard for the steps to come, or opens it for one."""
         self._check_not_folded()
         self._is_open, self._is_open_once = value, value and once
-        self._repeats = not tf.executing_eagerly()  # an update in a graph runs with it
+        self._opened_in_graph = _reference(_outermost_graph())
         self._stepped_by = None
-        self._opened_in_fit = _reference(_model_in("fit")) if self._is_open_once else None
+        running = running_models() if self._is_open_once else Running(None, None)
+        self._opened_in = Running(_reference(running.fit), _reference(running.step))
 
     def end_step(self) -> None:
         """Closes the guard after a step of a train function: the next one is allowed anew.
@@ -140,14 +157,25 @@ class TrainingGuard:
                 model.train_function = None
         self._watchers.clear()
 
+    @property
+    def is_open_in_graph(self) -> bool:
+        """True if the update that opened the guard is part of a graph, and runs with that."""
+        return self._opened_in_graph is not None
+
+    @property
+    def repeats(self) -> bool:
+        """True while what is traced has the update that opened the guard, which runs with it."""
+        graph = _outermost_graph()
+        return graph is not None and _refers_to(self._opened_in_graph, graph)
+
     def check(self) -> None:
         """Raises RuntimeError if nothing refreshes the masks, or they are in the weights."""
-        is_anothers = self._is_open_once and (
-            self._was_opened_for_another_fit() or self._was_stepped_by_another_model()
+        running = running_models()
+        self._check(
+            self._is_open and not (self._is_open_once and self._is_of_another_model(running))
         )
-        self._check(self._is_open and not is_anothers)
-        if self._is_open_once and not self._repeats:
-            self._watch_steps()
+        if not self.repeats:
+            self._watch_steps(running.step)
 
     def check_new_step(self) -> None:
         """Raises RuntimeError too if the one step was taken for which the guard was opened."""
@@ -166,23 +194,24 @@ class TrainingGuard:
                 "tf_movprune.strip_pruning returns."
             )
 
-    def _was_opened_for_another_fit(self) -> bool:
-        """Returns whether a `fit` runs in which no update opened the guard, and no step closes it.
+    def _is_of_another_model(self, running: Running) -> bool:
+        """Returns whether the one step that the guard was opened for is not the one that runs."""
+        if running.step is not None:
+            takers = (self._opened_in.step, self._stepped_by)
+            if any(x is not None and x() is not running.step for x in takers):
+                return True
+        # A model around the pruned one, which was not pruned itself and has no callback.
+        is_around = not isinstance(
+            getattr(running.fit, "train_function", None), GuardedTrainFunction
+        )
+        return (
+            running.fit is not None
+            and is_around
+            and not _refers_to(self._opened_in.fit, running.fit)
+        )
 
-        Its model is one around the pruned one, which was not pruned itself and has no callback.
-        """
-        model = _model_in("fit")
-        if model is None or isinstance(model.train_function, GuardedTrainFunction):
-            return False
-        return self._opened_in_fit is None or self._opened_in_fit() is not model
-
-    def _was_stepped_by_another_model(self) -> bool:
-        model = _model_in("train_step") if self._stepped_by is not None else None
-        return model is not None and self._stepped_by() is not model
-
-    def _watch_steps(self) -> None:
-        """Lets a model whose train step runs end the step, if it is one around the pruned one."""
-        model = _model_in("train_step")
+    def _watch_steps(self, model: Any) -> None:
+        """Lets the model whose train step runs end the step, if it is one around the pruned one."""
         function = getattr(model, "train_function", None)
         if function is None:
             return
@@ -190,6 +219,7 @@ class TrainingGuard:
             function = GuardedTrainFunction(model, function, [], may_refresh=True)
             model.train_function = function
         if function.watch(self):
+            self._check(not self._is_open_once or self._stepped_by is None)  # if traced once more
             self._stepped_by = weakref.ref(model)
             self._watchers.append(self._stepped_by)
 
@@ -202,17 +232,28 @@ class TrainingGuard:
             )
 
 
-def _model_in(method: str) -> Any:
-    """The outermost model whose method of that name runs at the moment; None outside of all."""
-    models = [x for x in objects_running(method) if hasattr(x, "train_function")]
-    return models[-1] if models else None
-
-
 def _forget_failed_trace() -> None:
     """Lets a model whose step is refused while it is traced trace it anew the next time."""
-    model = _model_in("train_step")
-    if model is not None and not isinstance(model.train_function, GuardedTrainFunction):
+    model = running_models().step
+    function = getattr(model, "train_function", None)
+    if model is not None and not (
+        isinstance(function, GuardedTrainFunction) and function.was_made_to_be_guarded
+    ):
         model.train_function = None
+
+
+def _outermost_graph() -> Any:
+    """The graph of the function that is traced at the moment, the outermost one; None eagerly."""
+    if tf.executing_eagerly():
+        return None
+    graph = tf.compat.v1.get_default_graph()
+    while isinstance(getattr(graph, "outer_graph", None), type(graph)):
+        graph = graph.outer_graph
+    return graph
+
+
+def _refers_to(reference: Any, found: Any) -> bool:
+    return reference is not None and reference() is found
 
 
 def _reference(model: Any) -> Any:
@@ -246,6 +287,11 @@ class GuardedTrainFunction:
         self._may_refresh = may_refresh
         self._refreshes = False
 
+    @property
+    def was_made_to_be_guarded(self) -> bool:
+        """True unless a step may show that it refreshes masks, or fail and be made anew."""
+        return not self._may_refresh
+
     def watch(self, guard: TrainingGuard) -> bool:
         """Adds the guard of a layer that the function was seen to train. Returns if it is new."""
         is_new = all(guard is not other for other in self.guards)
@@ -273,8 +319,8 @@ class GuardedTrainFunction:
             if not any(guard.allows_step for guard in self.guards):
                 self.model.train_function = None  # was traced without being watched
             self._check()
-            self._refreshes = True
-        self._may_refresh = False
+            self._refreshes = all(guard.is_open_in_graph for guard in self.guards)
+        self._may_refresh = is_attempt and not self._refreshes
         for guard in self.guards:
             guard.end_step()
         return result

@@ -149,7 +149,9 @@ class UpdateHooks:
             self._refresh()
 
     def on_epoch_end(self, epoch=None, logs=None, batch=None):
-        # Loops that are written as the documentation of tfmot says pass `batch` by name.
+        # Loops that are written as the documentation of tfmot says pass `batch` by name, and do not
+        # say that a batch ends.
+        self._allow_training(False)
         check_scores(self._scores, step_of(self.model))
         if not self._steps_may_be_late():
             self._check_steps()

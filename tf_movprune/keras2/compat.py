@@ -163,6 +163,12 @@ def outermost_training_mode() -> Any:
     )
 
 
+def outermost_calling_layer() -> Layer | None:
+    """The layer or model whose call runs at the moment, the outermost one; None outside of all."""
+    calls = [frame for frame, _ in traceback.walk_stack(None) if frame.f_code is _CALL]
+    return calls[-1].f_locals["self"] if calls else None
+
+
 _CALL = Layer.__call__.__wrapped__.__code__
 _MODES = {"propagated", "training_value"}  # before tf-keras 2.20
 

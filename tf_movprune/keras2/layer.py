@@ -269,6 +269,8 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
 
     def call(self, *args, **kwargs):
         self._check_read_too_early()
+        if self.usage.owner() is None:  # another model was made with the wrapper
+            self.usage.owner = weakref.ref(compat.outermost_calling_layer() or self)
         training = compat.training_argument(self, args, kwargs)
         if compat.is_saving():
             args, kwargs = compat.arguments_by_name(self.layer, args, kwargs)
