@@ -67,8 +67,9 @@ def names(layers):
 def test_check_backend(monkeypatch):
     compat.check_backend()
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(RuntimeError, match=r"Keras runs on 'jax'\. Set KERAS_BACKEND=tensorflow"):
-        compat.check_backend()
+    for check in (compat.check_backend, lambda: compat.check_keras_object(Net())):
+        with pytest.raises(RuntimeError, match=r"runs on 'jax'\. Set KERAS_BACKEND=tensorflow"):
+            check()
 
 
 def test_check_keras_object():
@@ -169,6 +170,9 @@ def test_hold_in_checkpoints(tmp_path):
     compat.hold_in_checkpoints(layer, {"_kernel": other, "extra": extra})
     held = _names_in_checkpoint(layer, tmp_path / "held")
     assert held == names - {"_kernel/_value"} | {"_kernel", "extra"}
+    assert layer._lookup_dependency("extra") is extra
+    assert layer._lookup_dependency("bias") is layer.bias
+    assert "extra" not in layer._trackable_children("savedmodel")
     kernel = layer.kernel.numpy()
     other.assign(0), extra.assign(0), layer.bias.assign([1, 1])
     tf.train.Checkpoint(layer=layer).read(str(tmp_path / "held")).assert_consumed()
@@ -176,6 +180,7 @@ def test_hold_in_checkpoints(tmp_path):
     np.testing.assert_array_equal(layer.bias, [0, 0])
     np.testing.assert_array_equal(layer.kernel, kernel)
     compat.hold_nothing_else_in_checkpoints(layer)
+    assert layer._lookup_dependency("extra") is None
     assert _names_in_checkpoint(layer, tmp_path / "plain again") == names
     compat.hold_nothing_else_in_checkpoints(layer)  # has none
 
@@ -305,6 +310,7 @@ def test_forget_all_traces_and_functions():
     compat.forget_functions(model)  # but not the function inside
     assert model.predict_on_batch(x) == 2
     compat.forget_all_traces(model)
+    assert model.predict_function is None
     assert model.predict_on_batch(x) == 3
 
 
@@ -326,6 +332,16 @@ def test_forget_functions():
     model.reset_metrics()
     assert (model.predict_on_batch(x), model.test_on_batch(x, x)) == (3, 2)
     compat.forget_functions(scale)  # has none
+
+
+def test_forget_functions_of_training_and_of_generating():
+    model, language_model = dense_chain(), dense_chain()
+    language_model.generate_function = len  # as KerasHub's models alone have
+    for each in (model, language_model):
+        each.train_function = each.predict_function = len
+        compat.forget_functions(each)
+        assert each.train_function is each.predict_function is None
+    assert language_model.generate_function is None and not hasattr(model, "generate_function")
 
 
 def test_is_graph_network():
@@ -422,6 +438,7 @@ def test_set_built_width():
     other = keras.layers.Dense.from_config(layer.get_config())
     other.build_from_config(layer.get_build_config())
     assert other.kernel.shape == (6, 2)
+    assert layer.get_build_config() == {"input_shape": (None, 6)}
     layer = keras.layers.Dense(2)
     compat.set_built_width(layer, 6)
     assert not layer.get_build_config()
@@ -458,9 +475,12 @@ def test_compute_in_float32():
     layer = keras.layers.Dense(2, dtype=policies)
     compat.compute_in_float32(layer)
     assert layer(x).dtype == tf.float32
-    layer = keras.layers.Dense(2, dtype="int8_from_mixed_bfloat16")
-    compat.compute_in_float32(layer)
-    assert layer.dtype_policy.name == "int8_from_float32" and layer(x).dtype == tf.float32
+    quantized = "int8_from_mixed_bfloat16"
+    policies = keras.dtype_policies.DTypePolicyMap(default_policy=quantized)
+    for policy in (quantized, policies):
+        layer = keras.layers.Dense(2, dtype=policy)
+        compat.compute_in_float32(layer)
+        assert layer.dtype_policy.name == "int8_from_float32" and layer(x).dtype == tf.float32
 
 
 def test_lookup_layer():
@@ -560,6 +580,20 @@ def test_a_mode_is_the_default_of_a_call():
     assert seen[0] == (True, None) and seen[-1] == (False, False)
 
 
+def test_modes_that_layers_of_keras_hand_on_are_defaults():
+    class Cell(keras.layers.SimpleRNNCell):
+        def call(self, x, states, training=None):
+            seen.append(compat.training_modes())
+            return super().call(x, states, training=training)
+
+    layer, seen = keras.layers.StackedRNNCells([Cell(2)]), []
+    x, states = tf.zeros([1, 3]), [tf.zeros([1, 2])]
+    layer(x, states)  # calls the cell with training=False
+    assert seen[-1] == (None, None)
+    layer(x, states, training=False)
+    assert seen[-1] == (False, False)
+
+
 # ---- files
 
 
@@ -644,7 +678,11 @@ def test_forget_compilation(tmp_path):
         model.fit(ONES, ZEROS, verbose=0)
     assert _names_in_checkpoint(model, tmp_path / "after") == before
     model.save_weights(tmp_path / "a.weights.h5")
-    compat.forget_compilation(keras.layers.Dense(1))  # never is compiled
+    assert compat.loss_of(model) is None and compat.metrics_but_losses(model, []) == []
+    layer = keras.layers.Dense(1)
+    for never_compiled in (dense_chain(), layer):
+        compat.forget_compilation(never_compiled)
+    assert not hasattr(layer, "compiled")
 
 
 def test_replace_compile_check():
@@ -750,14 +788,26 @@ def test_update_compiled_metrics():
     compat.update_compiled_metrics(model, labels, logits, None, None)  # has none
     model.compile("sgd", "mse", metrics=["mae"], weighted_metrics=["mse"])
     valid, weights = tf.constant([1.0, 0.0]), tf.constant([0.0, 1.0])
-    for _ in range(2):
-        compat.update_compiled_metrics(model, labels, logits, valid, weights)
-    results = {name: float(value) for name, value in model.get_metrics_result().items()}
-    assert (results["mae"], results["mse"]) == (1, 9)
+    compat.update_compiled_metrics(model, labels, logits, valid, weights)
+    assert results_of(model, "mae", "mse") == [1, 9]
+    compat.update_compiled_metrics(model, labels, 3 * logits, valid, weights)
+    assert results_of(model, "mae", "mse") == [2, 45]  # means
     model.reset_metrics()
     compat.update_compiled_metrics(model, labels, logits, None, None)
-    results = {name: float(value) for name, value in model.get_metrics_result().items()}
-    assert (results["mae"], results["mse"]) == (2, 5)
+    assert results_of(model, "mae", "mse") == [2, 5]
+
+
+def test_update_compiled_metrics_of_some_outputs():
+    model = functional()
+    model.compile("sgd", "mse", metrics=[[], ["mae"]])
+    labels, logits = [tf.zeros([2, 3])] * 2, [tf.ones([2, 3]), tf.fill([2, 3], 2.0)]
+    compat.update_compiled_metrics(model, labels, logits, [None, tf.ones([2])], None)
+    assert results_of(model, "end_mae") == [2]
+
+
+def results_of(model, *names):
+    results = model.get_metrics_result()
+    return [float(results[name]) for name in names]
 
 
 def test_scales_loss():
