@@ -560,6 +560,7 @@ def test_training_modes_and_the_calling_layer():
         ({}, True, True),
         ({}, False, False),
         ({"training": True}, None, True),
+        ({"training": False}, None, False),
         ({}, None, None),
     ]:
         model, seen = Outer(**told), []
