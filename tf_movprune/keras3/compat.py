@@ -188,7 +188,10 @@ def _keras_attributes() -> frozenset[str]:
     return frozenset(names | {"_functional", "_layers", "_metrics", "_operations"})
 
 
-_TENSORFLOW_ATTRIBUTES = ("_self_unconditional", "_self_name_based", "_obj_reference_counts")
+_TENSORFLOW_ATTRIBUTES = (
+    *("_self_unconditional", "_self_name_based", "_obj_reference_counts"),
+    *("_self_update_uid", "_self_saveable_object_factories"),
+)
 
 
 def all_layers(layer: Layer) -> list[Layer]:
@@ -433,7 +436,10 @@ def input_specs(model: keras.Model) -> tuple[list[Any], dict[str, Any]]:
     Raises:
       ValueError: a subclassed model was never called.
     """
-    signature = export_utils.get_input_signature(model)
+    if isinstance(model, Functional):  # of which Keras 3.8 gives a flat list
+        signature = [keras.tree.map_structure(export_utils.make_input_spec, model._inputs_struct)]
+    else:
+        signature = export_utils.get_input_signature(model)
     specs = keras.tree.map_structure(export_utils.make_tf_tensor_spec, signature)
     return list(specs), {}
 
@@ -503,7 +509,7 @@ def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
 
 
 def loss_of(model: keras.Model) -> Any:
-    """What a model was compiled with as its loss."""
+    """What Keras makes of the loss that a model was compiled with; None if there is none."""
     return model._compile_loss
 
 
