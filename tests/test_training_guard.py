@@ -405,6 +405,28 @@ def test_updates_in_the_steps_of_one_model_allow_none_to_another(keras, train):
         getattr(compiled_around(keras, inner), train)(X, X[:, :3])
 
 
+def test_an_update_repeats_with_a_step_wherever_layers_are_in_its_graph(keras):
+    class Branching(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.inner = inner
+
+        def call(self, x):
+            return tf.cond(tf.reduce_any(x > -9.0), lambda: self.inner(x), lambda: self.inner(-x))
+
+        def train_step(self, data):
+            tf_movprune.update_masks(inner, self.optimizer.iterations)
+            return super().train_step(data)
+
+    inner = prune(mlp(keras))
+    model = Branching()
+    model(X)
+    optimizer = keras.optimizers.SGD(0.1)
+    model.compile(optimizer, "mse", jit_compile=False, steps_per_execution=2)
+    model.fit(X, X[:, :3], 8, 2, verbose=0)
+    assert set(sparsities(inner)) == {0.75}
+
+
 def test_the_function_of_a_train_step_may_have_another_name(keras):
     def distil(self, data):
         with tf.GradientTape() as tape:

@@ -14,7 +14,10 @@ from tf_movprune.core.user_warnings import warn
 
 
 class Running(NamedTuple):
-    """The outermost models that are in a `fit` and in a `train_step` at the moment, or None."""
+    """Models that are trained: the one in a `fit`, and the one in a `train_step`; None if none is.
+
+    Where one is in another, they are the outermost ones.
+    """
 
     fit: Any
     step: Any
@@ -219,7 +222,8 @@ class TrainingGuard:
             function = GuardedTrainFunction(model, function, [], may_refresh=True)
             model.train_function = function
         if function.watch(self):
-            self._check(not self._is_open_once or self._stepped_by is None)  # if traced once more
+            # A step may have been taken, and is traced once more by a new function.
+            self._check(not self._is_open_once or self._stepped_by is None)
             self._stepped_by = weakref.ref(model)
             self._watchers.append(self._stepped_by)
 
@@ -247,7 +251,7 @@ def _outermost_graph() -> Any:
     if tf.executing_eagerly():
         return None
     graph = tf.compat.v1.get_default_graph()
-    while isinstance(getattr(graph, "outer_graph", None), type(graph)):
+    while hasattr(getattr(graph, "outer_graph", None), "outer_graph"):  # which is of a function too
         graph = graph.outer_graph
     return graph
 
