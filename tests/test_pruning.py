@@ -445,10 +445,3 @@ def test_files_of_whole_models(keras, kind, tmp_path):
     stripped = tf_movprune.strip_pruning(source)
     stripped.save(tmp_path / "plain.keras")
     np.testing.assert_array_equal(keras.models.load_model(tmp_path / "plain.keras")(X), masked)
-
-
-def test_files_that_would_lose_masks_are_refused(keras, tmp_path):
-    pruned = prune(subclassed(keras))
-    with pytest.raises((ValueError, NotImplementedError), match=r"get_config|save_weights"):
-        pruned.save(tmp_path / "model.keras")
-    pruned.save_weights(tmp_path / "model.weights.h5")
