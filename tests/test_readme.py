@@ -86,8 +86,9 @@ def test_bert_example(tmp_path, monkeypatch):
     assert tf_movprune.summarize_sparsity(loaded).sparsity == pytest.approx(0.9, abs=0.01)
 
 
-def test_heads_and_neurons_example():
+def test_heads_and_neurons_example(tmp_path, monkeypatch):
     keras_hub = pytest.importorskip("keras_hub")
+    monkeypatch.chdir(tmp_path)
     model = keras_hub.models.BertBackbone(99, 2, 4, 16, 32, max_sequence_length=20)
     trained = "tf_movprune.update_masks(model, 1500)"
     namespace = {"model": model, "tf_movprune": tf_movprune}
