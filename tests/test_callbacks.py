@@ -48,7 +48,7 @@ def test_masks_follow_the_schedule_at_every_step_and_in_validation(keras, capsys
 
 
 def test_final_masks_come_from_the_final_state(keras):
-    """Of scores that learned before pruning began, and of weights."""
+    """Scores that learned before pruning began decide, and so do weights."""
     pruned = prune(
         mlp(keras),
         {"*": CubicSparsity(0.75, 5, 8, frequency=2)},
@@ -118,7 +118,7 @@ def test_the_train_step_is_traced_once(keras, jit_compile):
 
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_several_fits_and_steps_per_execution(keras, jit_compile):
-    """What is due between executions is refreshed at the next; the end of a fit forces nothing."""
+    """A refresh that is due between executions comes with the next; no end of a fit forces one."""
     pruned = prune(mlp(keras), CubicSparsity(0.75, 0, 12, frequency=3))
     update = tf_movprune.UpdatePruningStep(num_train_steps=12)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -1,4 +1,4 @@
-"""What pruning promises for single layers of either Keras."""
+"""Single layers of either Keras are pruned as their tests here say."""
 
 import numpy as np
 import pytest

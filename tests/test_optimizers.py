@@ -62,7 +62,7 @@ def random_values():
 
 
 def random_gradients(steps, seed=3):
-    """Of very different sizes, so that the clip cuts some steps and leaves others."""
+    """Gradients are of very different sizes, so that the clip cuts some steps and leaves others."""
     random = np.random.RandomState(seed)
     return [
         [(scale * random.standard_normal(v.shape)).astype("float32") for v in random_values()]

@@ -174,7 +174,7 @@ def test_scores_that_are_not_finite(keras):
 
 
 def test_masks_that_are_ahead_of_the_optimizer_are_warned_of(keras):
-    """As they are with weights of a file that does not hold the optimizer's step."""
+    """A file that does not hold the optimizer's step brings masks that are ahead."""
     pruned = prune(mlp(keras))
     refresh(pruned, 6)
     with warnings.catch_warnings():

@@ -240,7 +240,7 @@ def test_heads_are_compared_with_heads_and_neurons_with_neurons(keras):
         values, stay = (np.concatenate(column) for column in zip(*of_kind))
         assert len(values) == 2 * size
         np.testing.assert_array_equal(stay, values >= np.sort(values)[size])
-    # Where the threshold empties a layer, its best head stays, and four in all, as asked.
+    # A layer that the threshold empties keeps its best head, and four stay in all, as asked.
     heads = [mask for _, mask in pairs if mask.size == 4]
     heads[0].scores.assign([1.0, 2.0, 4.0, 3.0])
     heads[1].scores.assign([5.0, 6.0, 7.0, 8.0])

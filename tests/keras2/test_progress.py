@@ -1,4 +1,4 @@
-"""What tf_keras's progress bar shows of pruning while a model trains."""
+"""The progress bar of tf_keras shows how sparse a model is while it trains."""
 
 import re
 

@@ -240,9 +240,8 @@ def _forget_failed_trace() -> None:
     """Lets a model whose step is refused while it is traced trace it anew the next time."""
     model = running_models().step
     function = getattr(model, "train_function", None)
-    if model is not None and not (
-        isinstance(function, GuardedTrainFunction) and function.was_made_to_be_guarded
-    ):
+    is_guarded = isinstance(function, GuardedTrainFunction) and not function.may_refresh
+    if model is not None and not is_guarded:
         model.train_function = None
 
 
@@ -288,13 +287,8 @@ class GuardedTrainFunction:
         self.model = model
         self.function = function
         self.guards = list(guards)
-        self._may_refresh = may_refresh
+        self.may_refresh = may_refresh
         self._refreshes = False
-
-    @property
-    def was_made_to_be_guarded(self) -> bool:
-        """True unless a step may show that it refreshes masks, or fail and be made anew."""
-        return not self._may_refresh
 
     def watch(self, guard: TrainingGuard) -> bool:
         """Adds the guard of a layer that the function was seen to train. Returns if it is new."""
@@ -304,7 +298,7 @@ class GuardedTrainFunction:
         return is_new
 
     def __call__(self, iterator: Any) -> Any:
-        is_attempt = self._may_refresh and not any(guard.allows_step for guard in self.guards)
+        is_attempt = self.may_refresh and not any(guard.allows_step for guard in self.guards)
         if not is_attempt and not self._refreshes:
             self._check()
         for guard in self.guards:
@@ -324,7 +318,7 @@ class GuardedTrainFunction:
                 self.model.train_function = None  # was traced without being watched
             self._check()
             self._refreshes = all(guard.is_open_in_graph for guard in self.guards)
-        self._may_refresh = is_attempt and not self._refreshes
+        self.may_refresh = is_attempt and not self._refreshes
         for guard in self.guards:
             guard.end_step()
         return result

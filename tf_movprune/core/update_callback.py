@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import ModuleType
 from typing import Any
 
 import tensorflow as tf
@@ -35,9 +36,11 @@ from tf_movprune.core.update_step import (
 class UpdateHooks:
     """Refreshes masks in `fit`, to be mixed into `keras.callbacks.Callback`.
 
-    A shell adds the methods below that raise NotImplementedError.
+    A shell adds its module `optimizer_checks`, and the methods below that raise
+    NotImplementedError.
     """
 
+    _optimizer_checks: ModuleType
     model: Any
     params: Any
 
@@ -92,10 +95,6 @@ class UpdateHooks:
 
     def _check_kernels_used(self) -> None:
         """Raises ValueError if steps were taken without a pruned layer, or scores."""
-        raise NotImplementedError
-
-    def _warn_of_optimizer(self, run: Run | None) -> None:
-        """Warns of rates that end with another step than the run, and of other score optimizers."""
         raise NotImplementedError
 
     # ---- hooks
@@ -208,11 +207,14 @@ class UpdateHooks:
     def _check_schedules(self, step: int, epoch: int) -> None:
         params = getattr(self, "params", None) or {}  # a loop of one's own may give none
         run = self._run(step, epoch, params)
-        self._warn_of_optimizer(run)
+        optimizer = self.model.optimizer
+        if run is not None:
+            self._optimizer_checks.warn_if_rate_ends(optimizer, run)
         for group in groups(self._kernels):
             if run is not None:
                 check_schedule(group[0].settings.ramp, run)
             warn_if_scores_are_noise(group, step)
+            self._optimizer_checks.warn_if_scores_learn_otherwise(optimizer, group)
             if params.get("verbose"):
                 print(describe_ramp(group))
 

@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 import tensorflow as tf
 
 from tf_movprune.core.masked_kernel import MaskedKernel
-from tf_movprune.core.refresh import groups
-from tf_movprune.core.run_checks import Run
 from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.core.update_callback import UpdateHooks
 from tf_movprune.core.update_step import refresh_for_step
@@ -36,6 +34,8 @@ class UpdatePruningStep(UpdateHooks, keras.callbacks.Callback):
     """Refreshes the masks of tf_keras models in `fit`; see `tf_movprune.UpdatePruningStep`."""
 
     _supports_tf_logs = True
+
+    _optimizer_checks = optimizer_checks
 
     def _find_layers(self) -> None:
         self._layers = built_layers(self.model)
@@ -81,12 +81,6 @@ class UpdatePruningStep(UpdateHooks, keras.callbacks.Callback):
         trained = {id(weight) for weight in self.model.trainable_weights}
         for layer in self._layers.values():
             layer.check_run(trained)
-
-    def _warn_of_optimizer(self, run: Run | None) -> None:
-        if run is not None:
-            optimizer_checks.warn_if_rate_ends(self.model.optimizer, run)
-        for group in groups(self._kernels):
-            optimizer_checks.warn_if_scores_learn_otherwise(self.model.optimizer, group)
 
     # Keras's progress bar averages a value over the epoch unless one of the model's metrics has its
     # name. It looks when an epoch begins, and then a marker of that name is among them.

@@ -13,6 +13,7 @@ import functools
 import os
 import sys
 import traceback
+import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -152,9 +153,7 @@ def training_mode() -> Any:
 
 def outermost_training_mode() -> Any:
     """The value of `training` in the outermost call of a layer; None if it has none."""
-    frames = [
-        f for f, _ in traceback.walk_stack(None) if f.f_code is _CALL and _MODES & {*f.f_locals}
-    ]
+    frames = [frame for frame in _calls() if _MODES & {*frame.f_locals}]
     if not frames:
         return None
     values = frames[-1].f_locals
@@ -165,8 +164,13 @@ def outermost_training_mode() -> Any:
 
 def outermost_calling_layer() -> Layer | None:
     """The layer or model whose call runs at the moment, the outermost one; None outside of all."""
-    calls = [frame for frame, _ in traceback.walk_stack(None) if frame.f_code is _CALL]
+    calls = _calls()
     return calls[-1].f_locals["self"] if calls else None
+
+
+def _calls() -> list[types.FrameType]:
+    """The calls of layers that run at the moment, the innermost one first."""
+    return [frame for frame, _ in traceback.walk_stack(None) if frame.f_code is _CALL]
 
 
 _CALL = Layer.__call__.__wrapped__.__code__

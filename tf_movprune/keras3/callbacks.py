@@ -9,8 +9,6 @@ import keras
 import tensorflow as tf
 
 from tf_movprune.core.masked_kernel import MaskedKernel
-from tf_movprune.core.refresh import groups
-from tf_movprune.core.run_checks import Run
 from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.core.update_callback import UpdateHooks
 from tf_movprune.core.update_step import refresh_for_step
@@ -37,6 +35,8 @@ def update_masks(model: Any, step: Any, *, force: bool = False) -> tf.Tensor:
 
 class UpdatePruningStep(UpdateHooks, keras.callbacks.Callback):
     """Refreshes the masks of Keras 3 models in `fit`; see `tf_movprune.UpdatePruningStep`."""
+
+    _optimizer_checks = optimizer_checks
 
     def _find_layers(self) -> None:
         self._layers = built_layers(self.model)
@@ -73,9 +73,3 @@ class UpdatePruningStep(UpdateHooks, keras.callbacks.Callback):
         trained = {id(compat.tensorflow_variable(variable)) for variable in variables}
         for layer in self._layers.values():
             check_run(layer, trained)
-
-    def _warn_of_optimizer(self, run: Run | None) -> None:
-        if run is not None:
-            optimizer_checks.warn_if_rate_ends(self.model.optimizer, run)
-        for group in groups(self._kernels):
-            optimizer_checks.warn_if_scores_learn_otherwise(self.model.optimizer, group)
