@@ -95,6 +95,8 @@ from .pruning import (
 from .pruning import (
     update_masks as update_masks,
 )
+from .pytorch.load import load_pytorch as load_pytorch
+from .pytorch.save import save_pytorch as save_pytorch
 from .recipes import ShortRun as ShortRun
 from .report import (
     SparsityReport as SparsityReport,

@@ -10,6 +10,7 @@ import sys
 import zipfile
 from typing import Any
 
+from tf_movprune.pytorch.load import holds_pytorch, load_pytorch
 from tf_movprune.shells import module_for
 
 
@@ -61,7 +62,8 @@ def compact(model: Any, *, multiple_of: int = 1) -> Any:
 
 
 def load_compacted(path: str | os.PathLike[str], model_class: Any = None) -> Any:
-    """Loads a compacted model from what its `save_pretrained`, `save_to_preset` or `save` wrote.
+    """Loads a compacted model that `save_pretrained`, `save_to_preset`, `save` or `save_pytorch`
+    wrote.
 
     `from_pretrained`, `from_preset` and `load_model` would make it in full size, or refuse it.
     Compacted models of tf_keras that are not of Hugging Face tell their sizes themselves: load what
@@ -83,6 +85,8 @@ def load_compacted(path: str | os.PathLike[str], model_class: Any = None) -> Any
 
     Warns if `model_class` is another task of KerasHub around the same backbone, whose head is new.
     """
+    if holds_pytorch(pathlib.Path(path)):
+        return load_pytorch(path, model_class, weights="pytorch")
     shell = _shell_of(pathlib.Path(path))
     module = importlib.import_module(f"tf_movprune.{shell}.compact")
     return module.load_compacted(path, model_class)

@@ -10,7 +10,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import h5py
@@ -372,3 +372,65 @@ def _layers_without_weights(model: keras.Model, path: pathlib.Path) -> set[str]:
         with h5py.File(path) as file:
             names |= {name for name in file if not len(file[name].attrs.get("weight_names", ()))}
     return names
+
+
+# ---- checkpoints of PyTorch
+
+_TF_NAMES = {
+    "bert": "TFBert",
+    "camembert": "TFCamembert",
+    "distilbert": "TFDistilBert",
+    "electra": "TFElectra",
+    "roberta": "TFRoberta",
+    "xlm-roberta": "TFXLMRoberta",
+}
+
+
+def tf_class(config: Mapping[str, Any], names: Collection[str]) -> Any:
+    """The TF class of a PyTorch checkpoint.
+
+    Args:
+      config: its configuration.
+      names: names of its weights, which tell the head if the configuration does not.
+
+    Raises:
+      ImportError: transformers is not installed, or has no TF classes.
+      ValueError: no class is known.
+    """
+    try:
+        import transformers
+    except ImportError as error:
+        raise ImportError(
+            "Loading into Hugging Face's TF classes needs transformers from 4.46 to 4.54. Install "
+            "it, or pass a class of KerasHub as model_class."
+        ) from error
+    architecture = next(iter(config.get("architectures") or ()), None)
+    if architecture is None:
+        architecture = _TF_NAMES[config["model_type"]] + _task(names)
+    name = "TF" + str(architecture).removeprefix("TF").removeprefix("Masked")
+    found = getattr(transformers, name, None)
+    if not has_configuration(found):
+        raise ValueError(
+            f"transformers {transformers.__version__} has no {name} that works. Pass the class of "
+            "the model as model_class, and see that transformers is from 4.46 to 4.54."
+        )
+    return found
+
+
+def _task(names: Collection[str]) -> str:
+    """The last part of the name of a class, by the head that a checkpoint has."""
+    if any(name.startswith("qa_outputs.") for name in names):
+        return "ForQuestionAnswering"
+    if not any(name.startswith("classifier.") for name in names):
+        return "Model"
+    of_sequences = (".pooler.dense.weight", "pre_classifier.weight", "classifier.dense.weight")
+    is_of_sequences = any(name.endswith(of_sequences) for name in names)
+    return "ForSequenceClassification" if is_of_sequences else "ForTokenClassification"
+
+
+def pytorch_name(name: str, shape: Sequence[int]) -> tuple[str, bool]:
+    """The name that PyTorch has for a weight of a TF class, and whether it is transposed there."""
+    from transformers import modeling_tf_pytorch_utils as utils
+
+    found, transpose = utils.convert_tf_weight_name_to_pt_weight_name(name, tf_weight_shape=shape)
+    return found, transpose is utils.TransposeType.SIMPLE

@@ -55,8 +55,8 @@ def can_lose_heads(layer: Any) -> bool:
 
 
 def kept_heads(layer: Any) -> Sequence[int] | None:
-    """The places of the heads that are left, among all before; None if it does not matter."""
-    return vars(layer)[_KEPT] if isinstance(layer, _Smaller) and _KEPT in vars(layer) else None
+    """The places of the groups that are left, among all before; None if all are."""
+    return vars(layer).get(_KEPT)
 
 
 def groups_in_kernels(layer: Any) -> int:
@@ -81,9 +81,8 @@ def fit_attention(layer: Any, kept: Sequence[int]) -> None:
     setattr(layer, names.heads, groups * each)
     if names.groups is not None:
         setattr(layer, names.groups, groups)
-    if names.takes_bias:
-        known = kept_heads(layer) or range(before)
-        vars(layer)[_KEPT] = [int(known[place]) for place in kept]
+    known = kept_heads(layer) or range(before)
+    vars(layer)[_KEPT] = [int(known[place]) for place in kept]
     parameters = inspect.signature(type(layer).call).parameters
     if not isinstance(layer, _Smaller) and (names.takes_bias or "cache" in parameters):
         plain: Any = type(layer)

@@ -48,7 +48,7 @@ def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
     units, weights = _fitting(model, units, weights, multiple_of=multiple_of)
     restore, empty = _restorer(model, units), compat.emptier(model.variables)
     try:
-        record_sizes(model, _shrink(units, weights))
+        record_sizes(model, shrink(units, weights))
     except BaseException:
         restore()
         raise
@@ -80,7 +80,7 @@ def compacted(
     removed = removed_of_each_kind(units)
     restore = _restorer(model, units)
     try:
-        _shrink(units, weights)
+        shrink(units, weights)
         yield model, removed
     finally:
         restore()
@@ -132,7 +132,7 @@ def _fitting(
     def fit(units: Sequence[KeptUnits], weights: Matrices) -> bool:
         restore = _restorer(model, units)
         try:
-            _shrink(units, weights)
+            shrink(units, weights)
             return example.is_unchanged()
         finally:
             restore()
@@ -161,7 +161,7 @@ def _restorer(model: keras.Model, units: Sequence[KeptUnits]) -> Callable[[], No
     return restorer(compat.all_layers(model), tensors)
 
 
-def _shrink(units: Sequence[KeptUnits], weights: Matrices) -> set[int]:
+def shrink(units: Sequence[KeptUnits], weights: Matrices) -> set[int]:
     """Gives layers their smaller matrices. Returns the ids of the layers."""
     layers = {id(x): x for unit in units for x in (*unit.sources, unit.reader)}
     shapes = {key: list(layer.kernel.shape) for key, layer in layers.items()}

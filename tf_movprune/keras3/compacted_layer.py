@@ -2,7 +2,8 @@
 
 A block or backbone that lost heads or neurons stays the object that it was, and its class becomes
 `Compacted<Base>`, a subclass of its own class. Its configuration has the shapes of the kernels that
-differ. A file of it does not load unless this class is there, which `load_compacted` sees to.
+differ, and the activation of the blocks of a backbone if that is not the one of its class. A file
+of it does not load unless this class is there, which `load_compacted` sees to.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from tf_movprune.keras3.layer_tree import walk
 from tf_movprune.keras3.resizing import apply_shapes, attention_layers, dense_layers
 
 _SHAPES = "_movement_shapes"
+_ACTIVATION = "_movement_activation"
 _RECORD = "compacted"  # name of a configuration's entry
 _PACKAGE = "tf_movprune"
 _TELL_SIZES = (
@@ -47,6 +49,8 @@ class CompactedLayer:
                 if (kept := kept_heads(layer)) is not None
             ],
         }
+        if _ACTIVATION in vars(self):
+            record["activation"] = vars(self)[_ACTIVATION]
         return {**plain.get_config(self), _RECORD: record}
 
     @classmethod
@@ -67,6 +71,8 @@ class CompactedLayer:
         shapes = dict(record["kernel_shapes"])
         apply_shapes(layers, shapes, dict(record.get("kept_heads", [])))
         _become_compacted(layer, shapes)
+        if "activation" in record:
+            set_activation(layer, record["activation"])
         return layer
 
 
@@ -85,6 +91,19 @@ def record_sizes(model: Layer, resized: set[int]) -> None:
         }
         if found:
             _become_compacted(owner, found)
+
+
+def set_activation(backbone: Any, name: str) -> None:
+    """Gives the blocks of a backbone another activation, which its configuration then tells.
+
+    Args:
+      backbone: a backbone of KerasHub.
+      name: a key of `keras_hub.ACTIVATIONS`.
+    """
+    for block in backbone.transformer_layers:
+        keras_hub.first_dense_layer(block).activation = keras_hub.ACTIVATIONS[name]
+    _become_compacted(backbone, vars(backbone).get(_SHAPES, {}))
+    vars(backbone)[_ACTIVATION] = name
 
 
 def _become_compacted(layer: Any, shapes: Mapping[int, Any]) -> None:

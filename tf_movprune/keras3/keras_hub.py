@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -16,6 +16,11 @@ from tf_movprune.keras3.compat import AttentionNames, Layer, all_layers
 def is_backbone(layer: Any) -> bool:
     """Returns whether a layer is a backbone."""
     return _is_of_class(type(layer), "Backbone")
+
+
+def is_backbone_class(cls: type) -> bool:
+    """Returns whether a class is one of backbones."""
+    return _is_of_class(cls, "Backbone")
 
 
 def is_task(cls: type) -> bool:
@@ -197,6 +202,48 @@ def feed_forward(layer: Any) -> FeedForward | None:
 
 def _gelu_approximate(x: Any) -> Any:
     return keras.activations.gelu(x, approximate=True)
+
+
+ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
+    "gelu": keras.activations.gelu,
+    "gelu_new": _gelu_approximate,
+    "gelu_pytorch_tanh": _gelu_approximate,
+    "relu": keras.activations.relu,
+    "silu": keras.activations.silu,
+}
+"""The activations of blocks by the names that Hugging Face's configurations have for them."""
+
+
+def activation_name(functions: Collection[Any]) -> str:
+    """The name that Hugging Face has for the one activation of all blocks.
+
+    Raises:
+      ValueError: there are several, or there is no name.
+    """
+    found = {
+        next((name for name, known in ACTIVATIONS.items() if known is function), None)
+        or ("gelu_new" if function is not None and is_elementwise(function) else None)
+        for function in functions
+    }
+    if len(found) != 1 or None in found:
+        raise ValueError(
+            f"The blocks must have one of the activations {', '.join(ACTIVATIONS)}, got "
+            f"{[getattr(function, '__name__', function) for function in functions]}."
+        )
+    return str(found.pop())
+
+
+_ATTENTION_LAYER = "_self_attention_layer"
+
+
+def first_dense_layer(block: Any) -> Any:
+    """The dense layer of a `TransformerEncoder` that has the activation."""
+    return getattr(block, _PLAIN[0])
+
+
+def attention_of(block: Any) -> Any:
+    """The attention layer of a `TransformerEncoder`."""
+    return getattr(block, _ATTENTION_LAYER)
 
 
 def is_elementwise(function: Any) -> bool:

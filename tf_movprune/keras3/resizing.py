@@ -29,6 +29,8 @@ def restorer(layers: Sequence[Layer], tensors: Sequence[Any]) -> Callable[[], No
     def restore() -> None:
         for layer, cls, attributes in before:
             layer.__class__ = cls
+            for name in vars(layer).keys() - attributes.keys():
+                del vars(layer)[name]
             vars(layer).update(attributes)
         restore_values()
         for tensor, size in shapes:

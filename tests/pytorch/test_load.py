@@ -1,0 +1,251 @@
+"""Checkpoints of PyTorch compute in both Kerases what they compute in PyTorch."""
+
+import numpy as np
+import pytest
+import pytorch_checkpoints as checkpoints
+import transformers
+from pytorch_checkpoints import TARGETS, load, with_neurons
+
+import tf_movprune
+
+
+@pytest.mark.parametrize(("name", "target"), TARGETS)
+def test_outputs_are_those_of_pytorch(name, target):
+    model = load(name, target)
+    np.testing.assert_allclose(checkpoints.logits(model), checkpoints.expected(name), atol=1e-5)
+
+
+def test_the_class_is_the_one_that_the_checkpoint_names_or_its_head_tells(tmp_path):
+    values = checkpoints.config("bert_tokens")
+    del values["architectures"]
+    folder = checkpoints.write(tmp_path / "a", checkpoints.weights("bert_tokens"), values)
+    assert type(tf_movprune.load_pytorch(folder)) is transformers.TFBertForTokenClassification
+
+
+def test_removed_heads_are_gone_and_named():
+    model = load("bert_without_heads", None)
+    assert model.config.pruned_heads == {0: [0, 2], 1: [1]}
+    assert [
+        layer.attention.self_attention.num_attention_heads for layer in model.bert.encoder.layer
+    ] == [2, 3]
+
+
+@pytest.mark.parametrize("target", [None, "hub"])
+def test_numbers_of_neurons_are_those_of_the_shapes(tmp_path, target):
+    arrays = checkpoints.weights("bert_questions")
+    name = "bert.encoder.layer.1.output.dense.weight"
+    arrays[name][:, [0, 5]] = 0
+    whole = checkpoints.write(tmp_path / "whole", arrays, checkpoints.config("bert_questions"))
+    kept = np.setdiff1d(np.arange(24), [0, 5])
+    cut = with_neurons(arrays, 1, kept)
+    folder = checkpoints.write(tmp_path / "cut", cut, checkpoints.config("bert_questions"))
+    cls = checkpoints.hub_class("bert_questions") if target else None
+    model, reference = (tf_movprune.load_pytorch(path, cls) for path in (folder, whole))
+    np.testing.assert_allclose(checkpoints.logits(model), checkpoints.logits(reference), atol=1e-5)
+    assert reference.count_params() - model.count_params() == 2 * (16 + 1 + 16)
+
+
+def test_names_of_a_bare_encoder_and_of_old_normalisations_are_known(tmp_path):
+    arrays = checkpoints.weights("bert_tokens")
+    old = {
+        name.replace("LayerNorm.weight", "LayerNorm.gamma").replace(
+            "LayerNorm.bias", "LayerNorm.beta"
+        ): value
+        for name, value in arrays.items()
+    }
+    bare = {
+        name.removeprefix("bert."): value for name, value in old.items() if name.startswith("bert.")
+    }
+    bare["embeddings.position_ids"] = np.arange(16)[None]
+    bare["pooler.dense.weight"] = np.zeros([16, 16], np.float32)
+    bare["pooler.dense.bias"] = np.zeros([16], np.float32)
+    values = {**checkpoints.config("bert_tokens"), "architectures": ["BertModel"]}
+    folder = checkpoints.write(tmp_path / "a", bare, values)
+    whole = load("bert_tokens", None)
+    inputs = {"input_ids": np.arange(10).reshape(2, 5)}
+    found = tf_movprune.load_pytorch(folder)(inputs).last_hidden_state
+    np.testing.assert_array_equal(found, whole.bert(inputs).last_hidden_state)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_weights_of_other_precisions_are_read(tmp_path, dtype):
+    import ml_dtypes  # registers bfloat16
+
+    kind = ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype
+    arrays = {k: v.astype(kind) for k, v in checkpoints.weights("bert_questions").items()}
+    rounded = {k: v.astype("float32") for k, v in arrays.items()}
+    values = checkpoints.config("bert_questions")
+    models = [
+        tf_movprune.load_pytorch(checkpoints.write(tmp_path / key, those, values))
+        for key, those in (("a", arrays), ("b", rounded))
+    ]
+    np.testing.assert_array_equal(*map(checkpoints.logits, models))
+
+
+# ---- what is refused
+
+
+@pytest.fixture
+def changed(tmp_path):
+    """A function that writes the checkpoint of questions with changes, and loads it."""
+
+    def write(arrays=(), config=(), *, without=(), **arguments):
+        tensors = {**checkpoints.weights("bert_questions"), **dict(arrays)}
+        for name in without:
+            del tensors[name]
+        values = {**checkpoints.config("bert_questions"), **dict(config)}
+        folder = checkpoints.write(tmp_path / "changed", tensors, values)
+        return tf_movprune.load_pytorch(folder, **arguments)
+
+    return write
+
+
+QUERY = "bert.encoder.layer.0.attention.self.query"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"without": ["qa_outputs.bias"]}, r"missing qa_outputs\.bias"),
+        ({"arrays": {"cls.more": np.zeros(2)}}, r"unexpected cls\.more"),
+        ({"without": [f"{QUERY}.weight"]}, r"must have a matrix 'bert\.encoder\.layer\.0\."),
+        (
+            {"arrays": {f"{QUERY}.bias": np.zeros(8, np.float32)}},
+            r"of another shape bert\.encoder\.layer\.0\.attention\.self\.query\.bias \(8,\) instea",
+        ),
+        (
+            {"arrays": {"qa_outputs.weight": np.zeros([16, 2], np.float32)}},
+            r"qa_outputs\.weight \(16, 2\) instead of \(2, 16\)",
+        ),
+        ({"config": {"layer_norm_type": "no_norm"}}, r"another normalisation .*'no_norm'"),
+        ({"config": {"position_embedding_type": "relative_key"}}, r"absolute positions"),
+        ({"config": {"is_decoder": True}}, r"is_decoder=True"),
+        ({"config": {"model_type": "gpt2"}}, r"model_type .*got 'gpt2'"),
+        ({"config": {"pruned_heads": {"0": [1]}}}, r"removes 1 of 4 heads .*has 4 heads"),
+        ({"config": {"pruned_heads": {"7": [1]}}}, r"pruned_heads .*layers below 2"),
+        ({"config": {"pruned_heads": {"0": [4]}}}, r"heads below 4"),
+        ({"config": {"pruned_heads": [1]}}, r"must map layers"),
+        ({"config": {"num_attention_heads": 3}}, r"hidden_size 16 is no multiple"),
+        ({"config": {"hidden_size": "16"}}, r"hidden_size .*positive integer, got '16'"),
+        ({"config": {"vocab_size": 31}}, r"word_embeddings\.weight \(30, 16\) instead of \(31"),
+        ({"arrays": {f"{QUERY}.ampere_module.x": np.zeros(2)}}, r"ampere masks"),
+        ({"arrays": {f"{QUERY}.rewind_mask": np.zeros(2)}}, r"rewind masks"),
+        ({"threshold": 0.5}, r"no scores"),
+        ({"masks": True}, r"KeepZeros"),
+        ({"pruning_schedule": 1}, r"masks=True"),
+        ({"config": {"model_type": "masked_bert", "pruning_method": "topK"}}, r"nor zeros"),
+    ],
+)
+def test_refusals(changed, changes, message):
+    with pytest.raises(ValueError, match=message):
+        changed(**changes)
+
+
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [("BertTextClassifier", r"classifies texts"), ("RobertaBackbone", r"is a bert, which Rob")],
+)
+def test_classes_of_keras_hub_that_do_not_fit_are_refused(cls, message):
+    import keras_hub
+
+    with pytest.raises(ValueError, match=message):
+        tf_movprune.load_pytorch(
+            checkpoints.CHECKPOINTS / "bert_questions", getattr(keras_hub.models, cls)
+        )
+
+
+def test_what_keras_hub_computes_otherwise_is_refused(tmp_path):
+    cls = checkpoints.hub_class("bert_questions")
+    arrays = checkpoints.weights("bert_questions")
+    for key, value, message in [
+        ("hidden_act", "mish", r"activation .*got 'mish'"),
+        ("layer_norm_eps", 1e-5, r"layer_norm_eps .*1e-05"),
+    ]:
+        values = {**checkpoints.config("bert_questions"), key: value}
+        folder = checkpoints.write(tmp_path / key, arrays, values)
+        with pytest.raises(ValueError, match=message):
+            tf_movprune.load_pytorch(folder, cls)
+
+
+def test_classes_of_no_known_models_are_refused():
+    import keras
+    import tf_keras
+
+    folder = checkpoints.CHECKPOINTS / "bert_questions"
+    for cls in (dict, keras.Sequential, tf_keras.Sequential, "TFBertModel"):
+        with pytest.raises(TypeError, match=r"xpected a model|model_class must be"):
+            tf_movprune.load_pytorch(folder, cls)
+
+
+def test_folders_without_a_checkpoint_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"There is no folder"):
+        tf_movprune.load_pytorch(tmp_path / "none")
+    with pytest.raises(ValueError, match=r"must be a folder with config\.json .* nothing"):
+        tf_movprune.load_pytorch(tmp_path)
+    folder = checkpoints.copied("bert_questions", tmp_path / "a")
+    with pytest.raises(ValueError, match=r"and tf_model\.h5; there is .*model\.safetensors"):
+        tf_movprune.load_pytorch(folder, weights="tf")
+    (folder / "config.json").unlink()
+    with pytest.raises(ValueError, match=r"no config\.json"):
+        tf_movprune.load_pytorch(folder)
+
+
+# ---- two files
+
+
+@pytest.mark.parametrize("target", [None, "hub"])
+def test_files_of_different_functions_are_told_of(tmp_path, target):
+    cls = checkpoints.hub_class("bert_without_heads") if target else None
+    folder = checkpoints.copied("bert_without_heads", tmp_path / "a")
+    whole = tf_movprune.load_pytorch(checkpoints.CHECKPOINTS / "bert_questions")
+    whole.save_weights(folder / "tf_model.h5")
+    with pytest.warns(UserWarning, match=r"tf_model\.h5 .* are different functions.*head 0 of la"):
+        model = tf_movprune.load_pytorch(folder, cls)
+    bin_logits = checkpoints.expected("bert_without_heads")
+    np.testing.assert_allclose(checkpoints.logits(model), bin_logits, atol=1e-5)
+    for weights, wanted in (("pytorch", "bert_without_heads"), ("tf", "bert_questions")):
+        model = tf_movprune.load_pytorch(folder, cls, weights=weights)
+        np.testing.assert_allclose(
+            checkpoints.logits(model), checkpoints.expected(wanted), atol=1e-5
+        )
+
+
+def test_files_of_one_function_are_not(tmp_path, recwarn):
+    folder = checkpoints.copied("bert_questions", tmp_path / "a")
+    tf_movprune.load_pytorch(folder).save_weights(folder / "tf_model.h5")
+    tf_movprune.load_pytorch(folder)
+    arrays = checkpoints.weights("bert_questions")
+    arrays["qa_outputs.bias"] += 1e-3
+    checkpoints.write(folder, arrays, checkpoints.config("bert_questions"))
+    assert not [warning for warning in recwarn if "different" in str(warning.message)]
+    with pytest.warns(UserWarning, match=r"differ in 'qa_outputs\.bias'"):
+        tf_movprune.load_pytorch(folder)
+
+
+# ---- names of the hub
+
+
+def test_a_name_is_downloaded(monkeypatch):
+    import huggingface_hub
+
+    asked = []
+
+    def download(name, **arguments):
+        asked.append(name)
+        return str(checkpoints.CHECKPOINTS / "bert_questions")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    model = tf_movprune.load_pytorch("somebody/pruned-bert")
+    assert asked == ["somebody/pruned-bert"]
+    assert model.config.name_or_path == "somebody/pruned-bert"
+
+
+def test_a_name_that_cannot_be_downloaded_is_refused(monkeypatch):
+    import huggingface_hub
+
+    def fail(name, **arguments):
+        raise OSError("offline")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(ValueError, match=r"no repository of that name .*offline"):
+        tf_movprune.load_pytorch("somebody/pruned-bert")

@@ -1,0 +1,248 @@
+"""Models of either Keras as checkpoints of PyTorch, and back."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import pytorch_checkpoints as checkpoints
+import safetensors
+import safetensors.numpy
+import tensorflow as tf
+import transformers
+from pytorch_checkpoints import TARGETS, load, with_neurons
+
+import tf_movprune
+
+
+def stored(folder):
+    return safetensors.numpy.load_file(folder / "model.safetensors")
+
+
+def config_of(folder):
+    return json.loads((folder / "config.json").read_text())
+
+
+@pytest.mark.parametrize(("name", "target"), TARGETS)
+@pytest.mark.filterwarnings("ignore:No tokenizer")
+def test_loaded_and_saved_weights_are_the_same_to_the_bit(tmp_path, name, target):
+    model = load(name, target)
+    tf_movprune.save_pytorch(model, tmp_path / "a", heads="removed")
+    again = tf_movprune.load_pytorch(
+        tmp_path / "a", checkpoints.hub_class(name) if target else None
+    )
+    for weight, other in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(weight, other)
+    np.testing.assert_array_equal(checkpoints.logits(again), checkpoints.logits(model))
+    np.testing.assert_allclose(checkpoints.logits(again), checkpoints.expected(name), atol=1e-5)
+
+
+@pytest.mark.parametrize("target", [None, "hub"])
+@pytest.mark.filterwarnings("ignore:No tokenizer")
+def test_saved_tensors_are_those_that_were_loaded(tmp_path, target):
+    tf_movprune.save_pytorch(load("bert_tokens", target), tmp_path / "a")
+    found = stored(tmp_path / "a")
+    pooler = [found.pop(f"bert.pooler.dense.{part}") for part in ("weight", "bias")]
+    assert not any(array.any() for array in pooler)  # which nothing reads
+    wanted = checkpoints.weights("bert_tokens")
+    assert found.keys() == wanted.keys()
+    for key, value in wanted.items():
+        np.testing.assert_array_equal(found[key], value, err_msg=key)
+
+
+def narrow(tmp_path):
+    """A folder with a BERT of two heads of four in one layer, three in the other, and 24 and 17
+    neurons."""
+    source = load("bert_without_heads", None)
+    tf_movprune.save_pytorch(source, tmp_path / "whole", heads="removed", tokenizer=tmp_path)
+    arrays = with_neurons(stored(tmp_path / "whole"), 1, np.arange(17))
+    return checkpoints.write(tmp_path / "narrow", arrays, config_of(tmp_path / "whole"))
+
+
+SHAPES = {  # of query and intermediate.dense, in both layers
+    ("zero", "widest"): (16, 24, 16, 24),
+    ("removed", "removed"): (8, 24, 12, 17),
+    ("removed", "widest"): (8, 24, 12, 24),
+    ("zero", "removed"): (16, 24, 16, 17),
+    ("zero", "zero"): (16, 24, 16, 24),
+}
+
+
+@pytest.mark.parametrize(("heads", "neurons"), SHAPES)
+@pytest.mark.parametrize("target", [None, "hub"])
+@pytest.mark.filterwarnings("ignore:No tokenizer")
+def test_sizes_are_filled_up_and_found_again(tmp_path, heads, neurons, target):
+    cls = checkpoints.hub_class("bert_without_heads") if target else None
+    model = tf_movprune.load_pytorch(narrow(tmp_path), cls)
+    folder = tmp_path / "saved"
+    tf_movprune.save_pytorch(model, folder, heads=heads, neurons=neurons)
+    arrays = stored(folder)
+    names = ("attention.self.query", "intermediate.dense")
+    found = [arrays[f"bert.encoder.layer.{i}.{name}.bias"].size for i in (0, 1) for name in names]
+    assert tuple(found) == SHAPES[heads, neurons]
+    assert config_of(folder)["intermediate_size"] == 24
+    is_listed = heads == "removed"
+    assert config_of(folder)["pruned_heads"] == ({"0": [0, 2], "1": [1]} if is_listed else {})
+    if heads == "zero":
+        rows = arrays["bert.encoder.layer.0.attention.self.value.weight"].reshape(4, 4, 16)
+        assert list(rows.any(axis=(1, 2))) == [False, True, False, True]
+    for load_again in (tf_movprune.load_pytorch, tf_movprune.load_compacted):
+        again = load_again(folder, cls)
+        for weight, other in zip(again.weights, model.weights, strict=True):
+            np.testing.assert_array_equal(weight, other)
+
+
+@pytest.mark.filterwarnings("ignore:No tokenizer")
+def test_the_default_form_is_an_ordinary_checkpoint(tmp_path):
+    """Without what the file says of its padding, it is a model of full size, with equal outputs."""
+    model = tf_movprune.load_pytorch(narrow(tmp_path))
+    tf_movprune.save_pytorch(model, tmp_path / "a")
+    with safetensors.safe_open(tmp_path / "a" / "model.safetensors", "np") as file:
+        assert file.metadata()["format"] == "pt"
+    folder = checkpoints.write(tmp_path / "b", stored(tmp_path / "a"), config_of(tmp_path / "a"))
+    whole = tf_movprune.load_pytorch(folder)
+    assert whole.count_params() > model.count_params()
+    np.testing.assert_allclose(checkpoints.logits(whole), checkpoints.logits(model), atol=1e-6)
+    import keras_hub
+
+    backbone = keras_hub.models.BertBackbone.from_preset(str(tmp_path / "a"))
+    np.testing.assert_array_equal(
+        backbone.get_layer("token_embedding").embeddings,
+        stored(folder)["bert.embeddings.word_embeddings.weight"],
+    )
+    assert backbone.intermediate_dim == 24
+
+
+@pytest.mark.filterwarnings("ignore:No tokenizer")
+def test_numbers_where_padding_should_be_are_refused(tmp_path):
+    model = tf_movprune.load_pytorch(narrow(tmp_path))
+    tf_movprune.save_pytorch(model, tmp_path / "a")
+    path = tmp_path / "a" / "model.safetensors"
+    with safetensors.safe_open(path, "np") as file:
+        metadata = file.metadata()
+    arrays = stored(tmp_path / "a")
+    arrays["bert.encoder.layer.1.intermediate.dense.bias"][-1] = 1
+    checkpoints.write(tmp_path / "a", arrays, config_of(tmp_path / "a"), metadata)
+    with pytest.raises(ValueError, match=r"intermediate\.dense\.bias' has numbers where"):
+        tf_movprune.load_pytorch(tmp_path / "a")
+    for wrong in ("no JSON", "[[[0], 3]]", "[[[9], 3], [[1], 3]]", "[[[], 3], [[1], 3]]"):
+        metadata["tf_movprune_sizes"] = wrong
+        checkpoints.write(tmp_path / "a", arrays, config_of(tmp_path / "a"), metadata)
+        with pytest.raises(ValueError, match=r"no valid entry tf_movprune_sizes"):
+            tf_movprune.load_pytorch(tmp_path / "a")
+
+
+# ---- the tokenizer
+
+
+def test_the_tokenizer_of_the_source_is_copied(tmp_path):
+    source = checkpoints.copied("bert_questions", tmp_path / "source")
+    (source / "vocab.txt").write_text("[PAD]\n")
+    model = tf_movprune.load_pytorch(source)
+    tf_movprune.save_pytorch(model, tmp_path / "a")
+    assert (tmp_path / "a" / "vocab.txt").read_text() == "[PAD]\n"
+    hub = tf_movprune.load_pytorch(source, checkpoints.hub_class("bert_questions"))
+    tf_movprune.save_pytorch(hub, tmp_path / "b")
+    assert (tmp_path / "b" / "vocab.txt").read_text() == "[PAD]\n"
+
+
+def test_a_given_tokenizer_is_saved_and_none_is_told_of(tmp_path):
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]
+    (tmp_path / "vocab.txt").write_text("\n".join(words))
+    model = load("bert_questions", None)
+    tokenizer = transformers.BertTokenizer(str(tmp_path / "vocab.txt"))
+    tf_movprune.save_pytorch(model, tmp_path / "a", tokenizer=tokenizer)
+    assert transformers.AutoTokenizer.from_pretrained(tmp_path / "a").vocab_size == len(words)
+    tf_movprune.save_pytorch(model, tmp_path / "b", tokenizer=str(tmp_path))
+    assert (tmp_path / "b" / "vocab.txt").is_file()
+    with pytest.warns(UserWarning, match=r"No tokenizer is in"):
+        tf_movprune.save_pytorch(model, tmp_path / "c")
+    with pytest.raises(ValueError, match=r"tokenizer must be .*got 'none'"):
+        tf_movprune.save_pytorch(model, tmp_path / "d", tokenizer="none")
+
+
+# ---- folders
+
+
+@pytest.mark.filterwarnings("ignore:No tokenizer")
+def test_other_files_of_a_folder_stay(tmp_path):
+    folder = checkpoints.copied("bert_questions", tmp_path / "a")
+    model = tf_movprune.load_pytorch(folder)
+    (folder / "README.md").write_text("mine")
+    (folder / "more").mkdir()
+    tf_movprune.save_pytorch(model, folder)
+    assert (folder / "README.md").read_text() == "mine"
+    assert (folder / "more").is_dir()
+    np.testing.assert_array_equal(
+        checkpoints.logits(tf_movprune.load_pytorch(folder)), checkpoints.logits(model)
+    )
+
+
+def test_a_folder_stays_as_it_was_if_saving_fails(tmp_path):
+    folder = checkpoints.copied("bert_without_heads", tmp_path / "a")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    model = tf_movprune.load_pytorch(folder)
+    with pytest.raises(ValueError, match=r"has weights in pytorch_model\.bin"):
+        tf_movprune.save_pytorch(model, folder)
+
+    class Tokenizer:
+        def save_pretrained(self, path):
+            raise RuntimeError("full")
+
+    other = checkpoints.copied("bert_questions", tmp_path / "b")
+    with pytest.raises(RuntimeError, match="full"):
+        tf_movprune.save_pytorch(model, other, tokenizer=Tokenizer())
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+# ---- what is refused
+
+
+def test_models_that_pytorch_has_no_class_for_are_refused(keras, tmp_path):
+    model = keras.Sequential([keras.Input([3]), keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match=r"PyTorch has no class for|no class for others"):
+        tf_movprune.save_pytorch(model, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_pruned_models_are_refused(tmp_path):
+    for target in (None, "hub"):
+        model = load("bert_questions", target)
+        schedule = tf_movprune.CubicSparsity(0.5, begin_step=0, end_step=2)
+        tf_movprune.prune_low_movement(model, schedule)
+        with pytest.raises(ValueError, match=r"strip_pruning"):
+            tf_movprune.save_pytorch(model, tmp_path / "a")
+
+
+def test_heads_that_pytorch_computes_otherwise_are_refused(tmp_path):
+    import keras
+    import keras_hub
+
+    layers = load("bert_tokens", "hub").layers
+    backbone = next(layer for layer in layers if "backbone" in layer.name)
+    softmax = keras_hub.models.BertTextClassifier(backbone, 2, activation="softmax")
+    with pytest.raises(ValueError, match=r"no activation, as in PyTorch, got softmax"):
+        tf_movprune.save_pytorch(softmax, tmp_path / "a")
+    pooled = backbone(backbone.input)["pooled_output"]
+    model = keras.Model(backbone.input, keras.layers.Dense(2, name="mine")(pooled))
+    with pytest.raises(ValueError, match=r"'qa_outputs' or 'classifier'.*has \['mine'\]"):
+        tf_movprune.save_pytorch(model, tmp_path / "a")
+
+
+@pytest.mark.parametrize("choice", [{"heads": "all"}, {"neurons": None}])
+def test_choices_that_are_none_are_refused(tmp_path, choice):
+    with pytest.raises(ValueError, match=r"must be one of|must be"):
+        tf_movprune.save_pytorch(load("bert_questions", None), tmp_path / "a", **choice)
+
+
+def test_names_and_shapes_are_those_of_transformers(tmp_path):
+    """A new model of each class, saved and loaded by transformers itself in the TF class."""
+    config = transformers.BertConfig(30, 16, 2, 4, 24, max_position_embeddings=16)
+    model = transformers.TFBertForSequenceClassification(config)
+    model(tf.zeros([1, 3], tf.int32))
+    with pytest.warns(UserWarning, match="No tokenizer"):
+        tf_movprune.save_pytorch(model, tmp_path / "a")
+    again = transformers.TFBertForSequenceClassification.from_pretrained(tmp_path / "a")
+    np.testing.assert_array_equal(checkpoints.logits(again), checkpoints.logits(model))
+    assert pathlib.Path(tmp_path / "a" / "config.json").is_file()

@@ -1,0 +1,150 @@
+"""Pruned models with the scores of a checkpoint, whose training goes on."""
+
+import numpy as np
+import pytest
+import pytorch_checkpoints as checkpoints
+from shells import kernels
+
+import tf_movprune
+from tf_movprune.shells import module_for
+
+TARGETS = (None, "hub")
+LAYER = "bert.encoder.layer.0.attention.output.dense"
+
+
+@pytest.fixture(params=TARGETS, ids=["hugging_face", "keras_hub"])
+def cls(request):
+    return checkpoints.hub_class("bert_questions") if request.param else None
+
+
+def scored(folder, method, *, block=(1, 1), threshold=0.3, scale=1.0):
+    """A folder with a BERT whose encoder has scores, and the scores by name of the weight."""
+    arrays = checkpoints.weights("bert_questions")
+    random = np.random.RandomState(0)
+    scores = {}
+    for name, array in arrays.items():
+        if ".layer." in name and array.ndim == 2:
+            shape = [size // part for size, part in zip(array.shape, block)]
+            scores[name] = scale * random.standard_normal(shape).astype("float32")
+    named = {name.replace(".weight", ".mask_scores"): value for name, value in scores.items()}
+    config = {
+        **checkpoints.config("bert_questions"),
+        "model_type": "masked_bert",
+        "pruning_method": method,
+    }
+    return checkpoints.write(folder, {**arrays, **named}, config), scores
+
+
+def features(model):
+    ids = np.random.RandomState(1).randint(0, 30, [8, 6]).astype("int32")
+    if hasattr(model, "config"):
+        return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
+    return {"token_ids": ids, "padding_mask": np.ones_like(ids), "segment_ids": ids * 0}
+
+
+def train(model, steps):
+    keras = __import__("tf_keras" if hasattr(model, "config") else "keras")
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    optimizer = tf_movprune.create_optimizer(1e-3, 10, 1, model=model)
+    losses = {"start_logits": loss, "end_logits": loss}
+    model.compile(optimizer, losses)
+    answers = {name: np.arange(8) % 6 for name in losses}
+    callback = tf_movprune.UpdatePruningStep()
+    model.fit(features(model), answers, 4, steps // 2, verbose=0, callbacks=[callback])
+
+
+@pytest.mark.parametrize(
+    ("method", "threshold"), [("topK", 0.3), ("sigmoied_threshold", 0.6), ("l0", None)]
+)
+@pytest.mark.parametrize("block", [(1, 1), (4, 8)])
+def test_scores_and_masks_are_those_of_the_checkpoint(tmp_path, cls, method, threshold, block):
+    folder, scores = scored(tmp_path / "a", method, block=block)
+    plain = tf_movprune.load_pytorch(folder, cls, threshold=threshold)
+    pruned = tf_movprune.load_pytorch(folder, cls, threshold=threshold, masks=True)
+    found = sorted(
+        (float(np.sum(kernel.paper_scores(), dtype="float64")), kernel.size)
+        for kernel in kernels(pruned)
+    )
+    wanted = sorted((float(x.sum(dtype="float64")), x.size) for x in scores.values())
+    np.testing.assert_allclose(found, wanted, rtol=1e-4)
+    np.testing.assert_allclose(checkpoints.logits(pruned), checkpoints.logits(plain), atol=1e-6)
+    stripped = tf_movprune.strip_pruning(pruned)
+    for weight, other in zip(stripped.weights, plain.weights, strict=True):
+        np.testing.assert_allclose(weight, other, atol=1e-7)
+
+
+def test_latent_weights_are_unmasked(tmp_path, cls):
+    folder, _ = scored(tmp_path / "a", "topK")
+    pruned = tf_movprune.load_pytorch(folder, cls, threshold=0.3, masks=True)
+    latent = sorted(float(np.abs(kernel.weights()).sum()) for kernel in kernels(pruned))
+    arrays = checkpoints.weights("bert_questions")
+    wanted = sorted(
+        float(np.abs(array).sum())
+        for name, array in arrays.items()
+        if ".layer." in name and array.ndim == 2
+    )
+    np.testing.assert_allclose(latent, wanted, rtol=1e-5)
+
+
+def test_training_goes_on_at_the_same_sparsity(tmp_path, cls):
+    folder, _ = scored(tmp_path / "a", "topK", scale=1e-3)
+    pruned = tf_movprune.load_pytorch(folder, cls, threshold=0.3, masks=True)
+    before = [np.array(kernel.mask) for kernel in kernels(pruned)]
+    train(pruned, 6)
+    after = [np.array(kernel.mask) for kernel in kernels(pruned)]
+    assert [mask.sum() for mask in after] == [int(0.3 * mask.size) for mask in before]
+    assert any((new != old).any() for new, old in zip(after, before))
+
+
+def test_a_schedule_and_a_rate_of_scores_can_be_given(tmp_path, cls):
+    folder, _ = scored(tmp_path / "a", "topK")
+    schedule = tf_movprune.CubicSparsity(0.9, begin_step=0, end_step=4, initial_sparsity=0.7)
+    pruned = tf_movprune.load_pytorch(
+        folder,
+        cls,
+        threshold=0.3,
+        masks=True,
+        pruning_schedule=schedule,
+        score_learning_rate_multiplier=50.0,
+    )
+    assert {kernel.settings.score_scale.multiplier for kernel in kernels(pruned)} == {50.0}
+    train(pruned, 6)
+    assert all(
+        np.count_nonzero(kernel.mask) == int(np.floor(0.1 * kernel.size + 1e-9))
+        for kernel in kernels(pruned)
+    )
+
+
+def test_scores_of_rows_or_columns_become_blocks(tmp_path, cls):
+    arrays = checkpoints.weights("bert_questions")
+    modules = "mask_module.context_modules"
+    rows = np.linspace(-2, 2, 24).astype("float32")
+    block = "bert.encoder.layer.0."
+    arrays[f"{block}intermediate.dense.{modules}.0.mask_scores"] = rows
+    arrays[f"{block}output.dense.{modules}.1.mask_scores"] = rows
+    folder = checkpoints.write(tmp_path / "a", arrays, checkpoints.config("bert_questions"))
+    method = tf_movprune.SoftMovement()
+    given = {"method": method, "threshold": 0.5}
+    pruned = tf_movprune.load_pytorch(folder, cls, masks=True, **given)
+    assert [kernel.size for kernel in kernels(pruned)] == [24, 24]
+    assert [np.count_nonzero(kernel.mask) for kernel in kernels(pruned)] == [12, 12]
+    plain = tf_movprune.load_pytorch(folder, cls, **given)
+    np.testing.assert_allclose(checkpoints.logits(pruned), checkpoints.logits(plain), atol=1e-6)
+
+
+def test_products_of_rows_and_columns_are_refused(tmp_path, cls):
+    arrays = checkpoints.weights("bert_questions")
+    for side in (0, 1):
+        name = f"{LAYER}.mask_module.context_modules.{side}.mask_scores"
+        arrays[name] = np.linspace(-2, 2, 16).astype("float32")
+    folder = checkpoints.write(tmp_path / "a", arrays, checkpoints.config("bert_questions"))
+    with pytest.raises(ValueError, match=r"rows and of columns.* without masks=True"):
+        tf_movprune.load_pytorch(
+            folder, cls, masks=True, method=tf_movprune.HardMovement(), threshold=0.5
+        )
+
+
+def test_paths_of_pruned_layers_are_those_with_scores(tmp_path, cls):
+    folder, scores = scored(tmp_path / "a", "topK")
+    pruned = tf_movprune.load_pytorch(folder, cls, threshold=0.3, masks=True)
+    assert len(module_for(pruned, "layer_tree").pruned_layers(pruned)) == len(scores)

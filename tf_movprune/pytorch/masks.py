@@ -1,0 +1,161 @@
+"""Masks from the scores in a checkpoint, as the code that trained it makes them in evaluation."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_movprune.core.hard_concrete import hard_concrete_gate
+from tf_movprune.core.masks import global_topk_masks, minimum_count, threshold_masks, topk_mask
+from tf_movprune.core.methods import L0, HardMovement, Magnitude, SoftMovement
+from tf_movprune.core.stored_tensor import StoredTensor
+
+MINIMUM = 0.005
+"""Fraction of each matrix that the paper's code keeps above a threshold in any case."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ScoredWeight:
+    """A weight of a checkpoint, and its scores.
+
+    Attributes:
+      weight: the weight [out, in].
+      scores: its scores, one for each block; or those of rows and of columns, None for either that
+        has none. Empty for methods without scores.
+    """
+
+    weight: StoredTensor
+    scores: Sequence[StoredTensor | None]
+
+    @property
+    def is_split(self) -> bool:
+        """True if rows and columns have scores of their own, whose products count."""
+        return len(self.scores) == 2
+
+    @property
+    def block_size(self) -> tuple[int, int]:
+        """Rows and columns of the weight [out, in] that share a score."""
+        if not self.scores:
+            return 1, 1
+        if not self.is_split:
+            shape = self.scores[0].shape  # type: ignore[union-attr]
+        else:
+            shape = tuple(
+                size if scores is None else scores.shape[0]
+                for size, scores in zip(self.weight.shape, self.scores)
+            )
+        rows, columns = (size // count for size, count in zip(self.weight.shape, shape))
+        return rows, columns
+
+    def importance(self) -> np.ndarray:
+        """Scores by row and column of blocks, or the magnitudes of the weights: float32."""
+        if not self.scores:
+            return np.abs(self.weight.array())
+        if not self.is_split:
+            return self.scores[0].array()  # type: ignore[union-attr]
+        sizes = (size // block for size, block in zip(self.weight.shape, self.block_size))
+        rows, columns = (
+            np.ones(size, np.float32) if scores is None else scores.array()
+            for size, scores in zip(sizes, self.scores)
+        )
+        return np.outer(rows, columns)
+
+    def expand(self, mask: np.ndarray) -> np.ndarray:
+        """Repeats a mask with an entry for each block over the weight."""
+        rows, columns = self.block_size
+        return mask.repeat(rows, axis=0).repeat(columns, axis=1)
+
+
+class Masks:
+    """The masks of the weights of a checkpoint.
+
+    Args:
+      weights: weights with scores, or all weights of a method without scores, by name.
+      methods: the method of each.
+      threshold: the checkpoint's final threshold: for `HardMovement` and `Magnitude` the fraction
+        that stays, for `SoftMovement` the cut on the sigmoid of the scores; None for `L0`.
+    """
+
+    def __init__(
+        self,
+        weights: Mapping[str, ScoredWeight],
+        methods: Mapping[str, Any],
+        threshold: float | None,
+    ):
+        self.weights, self.methods, self.threshold = weights, methods, threshold
+        together = [name for name in weights if getattr(methods[name], "scope", "") == "global"]
+        self._global = self._global_masks(together) if together else {}
+
+    def _global_masks(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """The masks of weights that are selected together.
+
+        The paper's code keeps all scores above the highest one that goes, and lets one more stay
+        than the fraction says.
+        """
+        importances = [tf.constant(self.weights[name].importance()) for name in names]
+        total = sum(importance.shape.num_elements() for importance in importances)
+        count = min(int(self.threshold * total) + 1, total)  # type: ignore[operator]
+        chosen, _ = global_topk_masks(importances, tf.constant(count, tf.int64))
+        return {name: mask.numpy() for name, mask in zip(names, chosen)}
+
+    def entries(self, name: str) -> np.ndarray:
+        """The mask of a weight, with one entry for each block: bool, or gates in float32."""
+        if name in self._global:
+            return self._global[name]
+        method, importance = self.methods[name], tf.constant(self.weights[name].importance())
+        size = importance.shape.num_elements()
+        if isinstance(method, L0):
+            return hard_concrete_gate(importance).numpy()
+        if isinstance(method, SoftMovement):
+            minimum = min(int(method.minimum_remaining * size) + 1, size)
+            return threshold_masks([importance], self.threshold, [minimum])[0].numpy()
+        count = int(self.threshold * size)  # type: ignore[operator]
+        if method.minimum_remaining is not None:
+            count = max(count, minimum_count(size, method.minimum_remaining))
+        return topk_mask(importance, tf.constant(count, tf.int64))[0].numpy()
+
+    def apply(self, name: str, values: np.ndarray) -> np.ndarray:
+        """A weight times its mask; other tensors as they are."""
+        if name not in self.weights:
+            return values
+        return values * self.weights[name].expand(self.entries(name)).astype(values.dtype)
+
+
+_METHODS: Mapping[str, Any] = {
+    "topK": HardMovement(),
+    "magnitude": Magnitude(),
+    "l0": L0(),
+    "sigmoied_threshold": SoftMovement(minimum_remaining=MINIMUM),
+}
+
+
+def method_of(name: Any, minimum: float) -> Any:
+    """The method that the paper's code, and nn_pruning, call by a name.
+
+    Args:
+      name: the name, with a submethod of nn_pruning after a colon.
+      minimum: fraction of each matrix that stays above a threshold in any case.
+
+    Raises:
+      ValueError: it is not known, or says too little.
+    """
+    plain = str(name).partition(":")[0]
+    if plain == "threshold":
+        raise ValueError(
+            "pruning_method 'threshold' compares scores with a number that is in no file. If it "
+            "was used with --global_topk, pass method=tf_movprune.HardMovement(scope='global') and "
+            "the final fraction that stays as threshold."
+        )
+    if plain not in _METHODS:
+        raise ValueError(
+            f"The pruning method must be one of {', '.join(_METHODS)}, got {name!r}. Pass the "
+            "method, such as tf_movprune.HardMovement()."
+        )
+    found = _METHODS[plain]
+    if isinstance(found, SoftMovement):
+        return dataclasses.replace(found, minimum_remaining=minimum)
+    return found

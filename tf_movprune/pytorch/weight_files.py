@@ -1,0 +1,171 @@
+"""The weights in a folder of Hugging Face, in whatever files they are."""
+
+from __future__ import annotations
+
+import functools
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import h5py
+import ml_dtypes
+import numpy as np
+
+from tf_movprune.core.stored_tensor import StoredTensor
+from tf_movprune.pytorch.bin_files import read_bin
+
+SAFETENSORS = "model.safetensors"
+TF_WEIGHTS = "tf_model.h5"
+_BIN = "pytorch_model.bin"
+_INDEX = ".index.json"
+PYTORCH_FILES = (SAFETENSORS, SAFETENSORS + _INDEX, _BIN, _BIN + _INDEX)
+"""Names of files with PyTorch's weights, in the order in which they are looked for."""
+
+_DTYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": ml_dtypes.bfloat16,
+    "I64": "int64",
+    "I32": "int32",
+    "I16": "int16",
+    "I8": "int8",
+    "U8": "uint8",
+    "BOOL": "bool",
+}
+
+
+def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The files of PyTorch's weights in a folder, the one to read first."""
+    return [folder / name for name in PYTORCH_FILES if (folder / name).is_file()]
+
+
+def read_weights(path: pathlib.Path) -> dict[str, StoredTensor]:
+    """Reads which tensors a file, or those that an index names, hold.
+
+    Raises:
+      ImportError: it is a safetensors file, and the package safetensors is missing.
+      ValueError: the file is damaged, of another kind, or the index does not fit its files.
+    """
+    if path.name.endswith(_INDEX):
+        return _read_shards(path)
+    return _read_safetensors(path) if path.suffix == ".safetensors" else read_bin(path)
+
+
+def _read_shards(index: pathlib.Path) -> dict[str, StoredTensor]:
+    places = _json(index).get("weight_map")
+    if not isinstance(places, dict) or not all(isinstance(x, str) for x in places.values()):
+        raise ValueError(f"{index} has no weight_map from names of tensors to files.")
+    found: dict[str, StoredTensor] = {}
+    for file in sorted(set(places.values())):
+        path = index.parent / file
+        if pathlib.PurePath(file).name != file or not path.is_file():
+            raise ValueError(f"{index} names the file {file!r}, which is not beside it.")
+        tensors = read_weights(path)
+        expected = {name for name, place in places.items() if place == file}
+        if set(tensors) != expected:
+            differing = sorted(set(tensors) ^ expected)
+            raise ValueError(f"{index} and {file} do not agree on where {differing[0]!r} is.")
+        found |= tensors
+    return found
+
+
+def _json(path: pathlib.Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is no JSON file: {error}.") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} must hold a JSON object, got a {type(found).__name__}.")
+    return found
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """The object in a JSON file; an empty one if there is no file.
+
+    Raises:
+      ValueError: it is no JSON object.
+    """
+    return _json(path) if path.is_file() else {}
+
+
+# ---- safetensors
+
+
+def _opened(path: pathlib.Path) -> Any:
+    try:
+        import safetensors
+    except ImportError as error:
+        raise ImportError(
+            f"{path} needs the package safetensors: pip install safetensors."
+        ) from error
+    try:
+        return safetensors.safe_open(path, "np")
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} is no safetensors file, or damaged: {error}.") from error
+
+
+def metadata(path: pathlib.Path) -> Mapping[str, str]:
+    """What a safetensors file says of itself."""
+    with _opened(path) as file:
+        return file.metadata() or {}
+
+
+def _read_safetensors(path: pathlib.Path) -> dict[str, StoredTensor]:
+    kind = metadata(path).get("format", "pt")
+    if kind != "pt":
+        raise ValueError(
+            f"{path} holds weights of format {kind!r}, not PyTorch's. Load it with from_pretrained "
+            "of a TF class, or tf_movprune.load_compacted if the model was compacted."
+        )
+    found = {}
+    with _opened(path) as file:
+        for name in file.keys():  # noqa: SIM118
+            part = file.get_slice(name)
+            if part.get_dtype() not in _DTYPES:
+                raise ValueError(f"{path} has {name!r} of the unknown type {part.get_dtype()}.")
+            dtype = np.dtype(_DTYPES[part.get_dtype()])
+            read = functools.partial(_read_tensor, path, name)
+            found[name] = StoredTensor(tuple(part.get_shape()), dtype, read)
+    return found
+
+
+def _read_tensor(path: pathlib.Path, name: str) -> np.ndarray:
+    with _opened(path) as file:
+        return file.get_tensor(name)
+
+
+# ---- weights of TF classes
+
+
+def read_tf_weights(path: pathlib.Path) -> dict[str, StoredTensor]:
+    """Reads the weights of a TF class under the names, and in the layout, of PyTorch.
+
+    Raises:
+      ImportError: the package transformers, which knows the names, is missing.
+      ValueError: it is no file of weights.
+    """
+    from tf_movprune.keras2.pytorch_weights import pytorch_name
+
+    found = {}
+    try:
+        with h5py.File(path) as file:
+            for layer in file.attrs["layer_names"]:
+                group = file[layer]
+                for name in group.attrs["weight_names"]:
+                    data = group[name]
+                    pytorch, is_transposed = pytorch_name(str(name), data.shape)
+                    shape = data.shape[::-1] if is_transposed else data.shape
+                    place = f"{group.name}/{name}"
+                    read = functools.partial(_read_h5, path, place, is_transposed)
+                    found[pytorch] = StoredTensor(tuple(shape), data.dtype, read)
+    except (OSError, KeyError) as error:
+        raise ValueError(f"{path} is no file of weights of a TF class: {error}.") from error
+    return found
+
+
+def _read_h5(path: pathlib.Path, place: str, is_transposed: bool) -> np.ndarray:
+    with h5py.File(path) as file:
+        values = file[place][()]
+    return values.T if is_transposed else values
