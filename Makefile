@@ -1,9 +1,11 @@
 # Everything works on a machine with Python 3.11 and nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+TORCH := torch==2.13.0 transformers==4.54.1 numpy safetensors
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo deploy test test-all test-oldest lint bench bench-accuracy bench-deploy bench-gpu clean
+.PHONY: demo deploy test test-all test-oldest test-torch lint clean \
+    bench bench-accuracy bench-deploy bench-gpu bench-published
 
 .venv/installed: requirements.txt setup.py
 	$(PYTHON) -m venv .venv
@@ -35,6 +37,12 @@ test-oldest:  # the shell for Keras 3 with the oldest releases that setup.py all
 	    tests/keras3 $(addprefix tests/test_,pruning.py callbacks.py kernel_usage.py \
 	    recomputation.py traced_functions.py training_guard.py training_mode.py) $(ARGS)
 
+test-torch: .venv/installed  # compares with PyTorch, which runs in an environment of its own
+	$(PYTHON) -m venv .venv-torch
+	.venv-torch/bin/python -m pip install --quiet $(TORCH)
+	TF_MOVPRUNE_TORCH=$(CURDIR)/.venv-torch/bin/python $(BIN)/python -m pytest \
+	    tests/pytorch/test_with_torch.py $(ARGS)
+
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,8 +58,11 @@ bench-accuracy: .venv/installed
 bench-deploy: .venv/installed
 	$(BIN)/python -m benchmarks.deploy $(ARGS)
 
+bench-published: .venv/installed
+	$(BIN)/python -m benchmarks.published $(ARGS)
+
 bench-gpu: .venv/installed
 	$(BIN)/python -m benchmarks.gpu_step $(ARGS)
 
 clean:
-	rm -rf .venv .venv-oldest build dist *.egg-info runs
+	rm -rf .venv .venv-oldest .venv-torch build dist *.egg-info runs
