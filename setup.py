@@ -14,6 +14,7 @@ EXTRAS = {
     "tensorboard": ["tensorboard>=2.18"],
     "tflite": ["ai-edge-litert>=1.2"],
     "compress": ["zstandard>=0.22", "safetensors>=0.4.3"],
+    "pytorch": ["safetensors>=0.4.3", "huggingface-hub>=0.23"],
     "examples": [
         TRANSFORMERS,
         "tensorflow-datasets>=4.9.6",
@@ -33,7 +34,15 @@ EXTRAS = {
     ],
     "lint": ["ruff>=0.6", "mypy>=1.11", "import-linter>=2.1"],
 }
-for extra in ("examples", "keras-hub", "tensorboard", "gpu-benchmark", "tflite", "compress"):
+for extra in (
+    "examples",
+    "keras-hub",
+    "tensorboard",
+    "gpu-benchmark",
+    "tflite",
+    "compress",
+    "pytorch",
+):
     EXTRAS["test"] += EXTRAS[extra]
 
 setup(

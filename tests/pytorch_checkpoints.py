@@ -55,13 +55,22 @@ def expected(name):
     return np.load(CHECKPOINTS / name / "expected.npy")
 
 
-def weights(name):
-    """The weights of a checkpoint in safetensors, by name."""
-    return safetensors.numpy.load_file(CHECKPOINTS / name / "model.safetensors")
+def arrays(folder):
+    """The tensors of a safetensors file, by name."""
+    return safetensors.numpy.load_file(folder / "model.safetensors")
+
+
+def config_of(folder):
+    return json.loads((folder / "config.json").read_text())
 
 
 def config(name):
-    return json.loads((CHECKPOINTS / name / "config.json").read_text())
+    return config_of(CHECKPOINTS / name)
+
+
+def weights(name):
+    """The tensors of a checkpoint in safetensors, by name."""
+    return arrays(CHECKPOINTS / name)
 
 
 def write(folder, arrays, values, metadata=None):

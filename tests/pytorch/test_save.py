@@ -1,26 +1,16 @@
 """Models of either Keras as checkpoints of PyTorch, and back."""
 
-import json
 import pathlib
 
 import numpy as np
 import pytest
 import pytorch_checkpoints as checkpoints
 import safetensors
-import safetensors.numpy
 import tensorflow as tf
 import transformers
 from pytorch_checkpoints import TARGETS, load, with_neurons
 
 import tf_movprune
-
-
-def stored(folder):
-    return safetensors.numpy.load_file(folder / "model.safetensors")
-
-
-def config_of(folder):
-    return json.loads((folder / "config.json").read_text())
 
 
 @pytest.mark.parametrize(("name", "target"), TARGETS)
@@ -41,7 +31,7 @@ def test_loaded_and_saved_weights_are_the_same_to_the_bit(tmp_path, name, target
 @pytest.mark.filterwarnings("ignore:No tokenizer")
 def test_saved_tensors_are_those_that_were_loaded(tmp_path, target):
     tf_movprune.save_pytorch(load("bert_tokens", target), tmp_path / "a")
-    found = stored(tmp_path / "a")
+    found = checkpoints.arrays(tmp_path / "a")
     pooler = [found.pop(f"bert.pooler.dense.{part}") for part in ("weight", "bias")]
     assert not any(array.any() for array in pooler)  # which nothing reads
     wanted = checkpoints.weights("bert_tokens")
@@ -55,8 +45,8 @@ def narrow(tmp_path):
     neurons."""
     source = load("bert_without_heads", None)
     tf_movprune.save_pytorch(source, tmp_path / "whole", heads="removed", tokenizer=tmp_path)
-    arrays = with_neurons(stored(tmp_path / "whole"), 1, np.arange(17))
-    return checkpoints.write(tmp_path / "narrow", arrays, config_of(tmp_path / "whole"))
+    arrays = with_neurons(checkpoints.arrays(tmp_path / "whole"), 1, np.arange(17))
+    return checkpoints.write(tmp_path / "narrow", arrays, checkpoints.config_of(tmp_path / "whole"))
 
 
 SHAPES = {  # of query and intermediate.dense, in both layers
@@ -76,13 +66,13 @@ def test_sizes_are_filled_up_and_found_again(tmp_path, heads, neurons, target):
     model = tf_movprune.load_pytorch(narrow(tmp_path), cls)
     folder = tmp_path / "saved"
     tf_movprune.save_pytorch(model, folder, heads=heads, neurons=neurons)
-    arrays = stored(folder)
+    arrays = checkpoints.arrays(folder)
     names = ("attention.self.query", "intermediate.dense")
     found = [arrays[f"bert.encoder.layer.{i}.{name}.bias"].size for i in (0, 1) for name in names]
     assert tuple(found) == SHAPES[heads, neurons]
-    assert config_of(folder)["intermediate_size"] == 24
-    is_listed = heads == "removed"
-    assert config_of(folder)["pruned_heads"] == ({"0": [0, 2], "1": [1]} if is_listed else {})
+    assert checkpoints.config_of(folder)["intermediate_size"] == 24
+    listed = {"0": [0, 2], "1": [1]} if heads == "removed" else {}
+    assert checkpoints.config_of(folder)["pruned_heads"] == listed
     if heads == "zero":
         rows = arrays["bert.encoder.layer.0.attention.self.value.weight"].reshape(4, 4, 16)
         assert list(rows.any(axis=(1, 2))) == [False, True, False, True]
@@ -99,7 +89,9 @@ def test_the_default_form_is_an_ordinary_checkpoint(tmp_path):
     tf_movprune.save_pytorch(model, tmp_path / "a")
     with safetensors.safe_open(tmp_path / "a" / "model.safetensors", "np") as file:
         assert file.metadata()["format"] == "pt"
-    folder = checkpoints.write(tmp_path / "b", stored(tmp_path / "a"), config_of(tmp_path / "a"))
+    folder = checkpoints.write(
+        tmp_path / "b", checkpoints.arrays(tmp_path / "a"), checkpoints.config_of(tmp_path / "a")
+    )
     whole = tf_movprune.load_pytorch(folder)
     assert whole.count_params() > model.count_params()
     np.testing.assert_allclose(checkpoints.logits(whole), checkpoints.logits(model), atol=1e-6)
@@ -108,7 +100,7 @@ def test_the_default_form_is_an_ordinary_checkpoint(tmp_path):
     backbone = keras_hub.models.BertBackbone.from_preset(str(tmp_path / "a"))
     np.testing.assert_array_equal(
         backbone.get_layer("token_embedding").embeddings,
-        stored(folder)["bert.embeddings.word_embeddings.weight"],
+        checkpoints.arrays(folder)["bert.embeddings.word_embeddings.weight"],
     )
     assert backbone.intermediate_dim == 24
 
@@ -120,14 +112,14 @@ def test_numbers_where_padding_should_be_are_refused(tmp_path):
     path = tmp_path / "a" / "model.safetensors"
     with safetensors.safe_open(path, "np") as file:
         metadata = file.metadata()
-    arrays = stored(tmp_path / "a")
+    arrays = checkpoints.arrays(tmp_path / "a")
     arrays["bert.encoder.layer.1.intermediate.dense.bias"][-1] = 1
-    checkpoints.write(tmp_path / "a", arrays, config_of(tmp_path / "a"), metadata)
+    checkpoints.write(tmp_path / "a", arrays, checkpoints.config_of(tmp_path / "a"), metadata)
     with pytest.raises(ValueError, match=r"intermediate\.dense\.bias' has numbers where"):
         tf_movprune.load_pytorch(tmp_path / "a")
     for wrong in ("no JSON", "[[[0], 3]]", "[[[9], 3], [[1], 3]]", "[[[], 3], [[1], 3]]"):
         metadata["tf_movprune_sizes"] = wrong
-        checkpoints.write(tmp_path / "a", arrays, config_of(tmp_path / "a"), metadata)
+        checkpoints.write(tmp_path / "a", arrays, checkpoints.config_of(tmp_path / "a"), metadata)
         with pytest.raises(ValueError, match=r"no valid entry tf_movprune_sizes"):
             tf_movprune.load_pytorch(tmp_path / "a")
 

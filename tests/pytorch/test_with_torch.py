@@ -70,9 +70,18 @@ def test_saved_models_compute_the_same(tmp_path, name, target):
     np.testing.assert_allclose(found, checkpoints.expected(name), atol=1e-5)
 
 
+def has_fewer_heads():
+    """Returns whether that release of transformers knows `pruned_heads`, as those before 5 do."""
+    code = "import transformers; print(transformers.__version__)"
+    found = subprocess.run([PYTHON, "-c", code], check=True, capture_output=True, text=True)
+    return int(found.stdout.split(".")[0]) < 5
+
+
 @pytest.mark.parametrize("heads", ["zero", "removed"])
 @pytest.mark.parametrize("target", [None, "hub"])
 def test_compacted_models_compute_the_same(tmp_path, target, heads):
+    if heads == "removed" and not has_fewer_heads():
+        pytest.skip("transformers 5 has no pruned_heads")
     arrays = checkpoints.weights("bert_questions")
     block = "bert.encoder.layer.1."
     for part in ("weight", "bias"):
@@ -92,6 +101,7 @@ def test_compacted_models_compute_the_same(tmp_path, target, heads):
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(bool(PYTHON) and not has_fewer_heads(), reason="transformers 5 prunes no heads")
 def test_a_bert_of_full_size(tmp_path):
     """BERT-base without 84 of 144 heads, in a file of `torch.save`."""
     run(BASE, tmp_path / "base")
