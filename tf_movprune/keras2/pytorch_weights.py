@@ -108,9 +108,9 @@ def describe(model: keras.Model) -> tuple[dict[str, Any], list[EncoderSizes] | N
             "model of Hugging Face's TF classes or of KerasHub."
         )
     config = json.loads(model.config.to_json_string())
-    removed = hugging_face.remaining_sizes(model.config)
+    removed = hugging_face.remaining_sizes(model.config, model.config.num_hidden_layers)
     config["architectures"] = [type(model).__name__.removeprefix("TF")]
-    if removed is None:
+    if not removed:
         return config, None
     return config, [EncoderSizes(tuple(map(int, heads)), int(n)) for heads, n in removed]
 
