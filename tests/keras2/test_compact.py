@@ -360,7 +360,7 @@ SHARED = pathlib.Path(
 )
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no checkpoints of the hub's layouts in {SHARED}")
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"no checkpoints as on the hub in {SHARED}")
 def test_a_checkpoint_as_it_stands_on_the_hub(tmp_path):
     transformers = pytest.importorskip("transformers")
     model = transformers.TFBertForQuestionAnswering.from_pretrained(SHARED / "d2_hub")
@@ -478,6 +478,17 @@ def test_exports_of_a_model_from_the_hub(tmp_path):
     assert tf_movprune.size_report(model).total("dense float32") == removed < full
 
 
+@pytest.mark.parametrize("config", [{"a": 1}, (1, 2), 3, [{}]])
+def test_a_layer_of_ones_own_has_a_configuration_of_another_kind(config):
+    transformers = pytest.importorskip("transformers")
+    model = Regression(transformers.TFBertModel(tiny_config("Bert")))
+    model.config = model.head.config = config
+    model(dict(TOKENS))
+    zero(model.encoder.bert.encoder.layer[0].bert_output.dense.kernel, rows=slice(0, 4))
+    tf_movprune.compact(model)
+    assert model.encoder.config.intermediate_sizes == [20] and model.config == config
+
+
 class Pair(keras.Model):
     def __init__(self, first, second):
         super().__init__()
@@ -542,6 +553,35 @@ def test_two_encoders_in_one_model_of_hugging_face_with_one_configuration(tmp_pa
     loaded = tf_movprune.load_compacted(tmp_path, TFPair)
     for found in (outputs_of(model, TOKENS), outputs_of(loaded, TOKENS)):
         np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("case", ["of another size", "of two", "around one of two"])
+def test_configurations_that_describe_no_single_encoder_stay(case):
+    transformers = pytest.importorskip("transformers")
+    bert = pytest.importorskip("transformers.models.bert.modeling_tf_bert")
+
+    class TFAround(transformers.TFPreTrainedModel):
+        def __init__(self, config, *inner):
+            super().__init__(config)
+            self.parts = [bert.TFBertMainLayer(x, name=f"part_{i}") for i, x in enumerate(inner)]
+
+        def call(self, inputs):
+            return sum(part(**inputs)[1] for part in self.parts)
+
+    inner = [tiny_config("Bert"), tiny_config("Bert")]
+    config = tiny_config("Bert")
+    if case == "of another size":
+        inner, config.num_hidden_layers = inner[:1], 2
+    elif case == "around one of two":
+        inner, config = [inner[0], inner[0]], transformers.PretrainedConfig(inner=inner[0])
+    model = TFAround(config, *inner)
+    model(dict(TOKENS))
+    for place, part in enumerate(model.parts):
+        zero(part.encoder.layer[0].attention.dense_output.dense.kernel, slice(4 * place + 4))
+    described = config.to_dict()
+    tf_movprune.compact(model)
+    assert [x.config.pruned_heads for x in model.parts] == [{0: [0]}, {0: [0, 1]}][: len(inner)]
+    assert model.config is config and config.to_dict() == described
 
 
 def test_a_layer_of_two_models_keeps_one_configuration():

@@ -64,13 +64,7 @@ def record_sizes(tree: LayerTree, units: Sequence[KeptUnits]) -> None:
         changes += _replacements([*encoder.inside, *others], new)
         for key, config in new.items():
             replaced.setdefault(key, []).append(config)
-    inner = {key: configs[0] for key, configs in replaced.items() if len(configs) == 1}
-    outer = {
-        id(config): _around(config, inner)
-        for config in map(_config, tree.layers())
-        if config is not None and any(id(value) in inner for value in vars(config).values())
-    }
-    changes += _replacements(tree.layers(), outer)
+    changes += _replacements(tree.layers(), _around(tree, replaced))
     for layer, name, config in changes:
         setattr(layer, name, config)
 
@@ -137,7 +131,7 @@ def _is_alias(
 ) -> bool:
     """Returns whether the model around an encoder has a copy of its configuration."""
     config = _config(layer)
-    if config is encoder.config or not hugging_face.are_alike(config, encoder.config):
+    if not hugging_face.are_alike(config, encoder.config):
         return False
     below = [inner for _, inner in tree.walk(start=layer)]
     inside = [other for other in encoders if other.has_any_of(below)]
@@ -156,10 +150,19 @@ def _replacements(layers: Sequence[Layer], new: dict[int, Any]) -> Iterator[tupl
                 yield layer, name, new[id(value)]
 
 
-def _around(config: Any, new: dict[int, Any]) -> Any:
-    """A copy of a configuration with others inside it, some of them new."""
-    copied = copy.copy(config)
-    for name, value in vars(config).items():
-        if id(value) in new:
-            setattr(copied, name, new[id(value)])
-    return copied
+def _around(tree: LayerTree, replaced: dict[int, list[Any]]) -> dict[int, Any]:
+    """Copies of configurations with new ones inside them, by the ids of the former.
+
+    Args:
+      tree: layer tree of a model.
+      replaced: new configurations by the id of the old one. Which of several is meant is not known.
+    """
+    new = {key: configs[0] for key, configs in replaced.items() if len(configs) == 1}
+    copies = {}
+    for config in map(_config, tree.layers()):
+        attributes = getattr(config, "__dict__", {})  # a layer's `config` may be anything
+        inside = {name: new[id(x)] for name, x in attributes.items() if id(x) in new}
+        if inside:
+            copies[id(config)] = copy.copy(config)
+            vars(copies[id(config)]).update(inside)
+    return copies
