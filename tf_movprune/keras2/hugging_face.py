@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
+from tf_movprune.core.wording import counted
 from tf_movprune.keras2.compat import Layer, keras
 
 PACKAGE = "transformers."
@@ -336,11 +337,12 @@ def check_neurons(config: Any, layer: int, count: int, path: str) -> None:
     if count == full or (recorded is None and count < full):
         return
     if recorded is None or list(recorded)[layer : layer + 1] != [count]:
+        has = counted(count, "neuron")
         also = "" if recorded is None else f", and {_SIZES} {recorded}"
         raise ValueError(
-            f"The layer of {path!r}, number {layer}, has {count} neurons, but its configuration "
-            f"has a full size of {full}{also}. Nothing was changed: give the layer the "
-            f"configuration that it was made or compacted with"
+            f"The layer of {path!r}, number {layer}, has {has}, but its config "
+            f"has a full size of {full}{also}. Nothing was changed: give the layer the config "
+            "that it was made or compacted with"
             + (f", or delete its {_SIZES}." if count < full else ".")
         )
 
