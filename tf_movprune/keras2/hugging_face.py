@@ -267,16 +267,23 @@ def are_alike(one: Any, other: Any) -> bool:
     )
 
 
-def remaining_sizes(config: Any, layers: int) -> list[RemainingSizes]:
+def remaining_sizes(config: Any, layers: int | None = None) -> list[RemainingSizes]:
     """What the configuration of a compacted model leaves each of its encoder layers.
 
     The result is empty for a model that was not compacted.
 
+    Args:
+      config: the configuration.
+      layers: number of encoder layers, if it is known.
+
     Raises:
       ValueError: it leaves a layer nothing, or more than there is, or is not of so many layers.
     """
-    sizes, full = getattr(config, _SIZES, []), _full_neurons(config)
-    if sizes and len(sizes) != layers:
+    sizes = getattr(config, _SIZES, None)
+    if not sizes:
+        return []
+    full = _full_neurons(config)
+    if layers is not None and len(sizes) != layers:
         raise ValueError(
             f"{_SIZES} must have a number for each of the {layers} encoder layers, got {sizes}."
         )

@@ -108,7 +108,7 @@ def describe(model: keras.Model) -> tuple[dict[str, Any], list[EncoderSizes] | N
             "model of Hugging Face's TF classes or of KerasHub."
         )
     config = json.loads(model.config.to_json_string())
-    removed = hugging_face.remaining_sizes(model.config, model.config.num_hidden_layers)
+    removed = hugging_face.remaining_sizes(model.config)
     config["architectures"] = [type(model).__name__.removeprefix("TF")]
     if not removed:
         return config, None
