@@ -1,5 +1,6 @@
 """Tests of `compact` on models of either Keras."""
 
+import collections.abc
 import warnings
 
 import keras as keras3
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 import tf_movprune
 from tf_movprune.core.empty_units import Matrix
+from tf_movprune.shells import module_for
 
 TOLERANCE = 1e-5
 X = np.random.RandomState(0).standard_normal([4, 8]).astype("float32")
@@ -441,6 +443,84 @@ def test_what_was_shrunk_for_a_file_is_as_it_was(keras, tmp_path):
     tf_movprune.export_tflite(model, tmp_path / "full.tflite", quantization=None, shrink=False)
     sizes = [(tmp_path / name).stat().st_size for name in ("model.tflite", "full.tflite")]
     assert sizes[0] < sizes[1]
+
+
+STEPS = {
+    "tf_keras": [
+        *("_rebuilt", "_smaller_attention", "_smaller_dense", "record_sizes", "replace_layers"),
+        *("forget_compilation", "LayerTree.forget_traces", "unguard_training"),
+    ],
+    "keras": [
+        *("shrink", "fit_attention", "record_sizes", "resize_dense"),
+        *("compat.forget_compilation", "compat.forget_all_traces", "unguard_training"),
+    ],
+}
+
+
+def attributes_of(model):
+    """All layers, with their classes, their attributes, and what is in lists and mappings."""
+
+    def contents(value):
+        if isinstance(value, list):
+            return [id(item) for item in value]
+        if isinstance(value, dict):
+            return {key: id(item) for key, item in value.items()}
+        return None if isinstance(value, collections.abc.MutableMapping) else id(value)
+
+    return [
+        (layer, type(layer), {name: contents(vars(layer)[name]) for name in vars(layer)})
+        for layer in model._flatten_layers()
+    ]
+
+
+def failing_after(function):
+    def fail(*args, **kwargs):
+        function(*args, **kwargs)
+        raise MemoryError
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    "keras, step",
+    [(name, step) for name, steps in STEPS.items() for step in steps],
+    indirect=["keras"],
+)
+def test_nothing_is_changed_if_a_step_fails(keras, step, monkeypatch):
+    class Net(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.attention = keras.layers.MultiHeadAttention(4, 2)
+            self.chain = chain(keras)
+
+        def call(self, x):
+            return self.chain(self.attention(x, x)[:, 0])
+
+    model = Net()
+    model.compile("adam", "mse")
+    model.fit(SEQUENCES, SEQUENCES[:, 0, :3], verbose=0)
+    empty_some(model.chain)
+    zero(model.attention._output_dense, [1, 3])
+    outputs, names = outputs_of(model, SEQUENCES), [weight.name for weight in model.weights]
+    before, weights = attributes_of(model), model.get_weights()
+
+    *owners, name = step.split(".")
+    owner = module_for(model, "compact")
+    for attribute in owners:
+        owner = getattr(owner, attribute)
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, failing_after(getattr(owner, name)))
+        with pytest.raises(MemoryError):
+            tf_movprune.compact(model)
+
+    assert attributes_of(model) == before
+    assert [weight.name for weight in model.weights] == names
+    for found, expected in zip(model.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(outputs_of(model, SEQUENCES), outputs)
+    model.fit(SEQUENCES, SEQUENCES[:, 0, :3], verbose=0)
+    smaller = tf_movprune.compact(model)
+    assert smaller is model and len(smaller.weights) == len(names)
 
 
 def test_pruned_and_unbuilt_models_are_refused(keras):

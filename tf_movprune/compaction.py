@@ -38,9 +38,11 @@ def compact(model: Any, *, multiple_of: int = 1) -> Any:
     Models of Keras 3 are changed in place, and returned. Save them with `save`, or those of
     KerasHub with `save_to_preset`. In tf_keras, Sequential and Functional models are cloned around
     the layers that do not change, others are changed in place. A Hugging Face model gets a copy of
-    its configuration that says what was removed, as `pruned_heads` and `intermediate_sizes`. Save
-    it with `save_pretrained`, and other models with `save`, subclassed ones to a folder. Load
-    models of KerasHub and Hugging Face with `load_compacted`.
+    its configuration that says what was removed, as `pruned_heads` and `intermediate_sizes`. What
+    these said before counts for layers that have fewer heads or neurons than their full size: some
+    models on the hub list heads as removed that are still there. Save it with `save_pretrained`,
+    and other models with `save`, subclassed ones to a folder. Load models of KerasHub and Hugging
+    Face with `load_compacted`. If anything is raised, the model is as it was.
 
     Args:
       model: a built model without pruned layers.
@@ -54,7 +56,8 @@ def compact(model: Any, *, multiple_of: int = 1) -> Any:
 
     Raises:
       TypeError: `model` is not a Keras model, or `multiple_of` no integer.
-      ValueError: the model is still pruned, or not built, or `multiple_of` is less than 1.
+      ValueError: the model is still pruned, or not built, or `multiple_of` is less than 1; or a
+        layer has another number of heads or neurons than its Hugging Face configuration says.
 
     Warns if there is nothing to remove, and of empty heads and neurons that have to stay.
     """

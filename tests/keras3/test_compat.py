@@ -155,6 +155,18 @@ def test_restorer():
     np.testing.assert_array_equal(layer.kernel, before)
 
 
+def test_books_restorer(tmp_path):
+    model = keras.Sequential([dense()])
+    model.compile("sgd")
+    names = _names_in_checkpoint(model, tmp_path / "before")
+    attributes, restore = dict(vars(model)), compat.books_restorer(model)
+    compat.forget_compilation(model)
+    assert _names_in_checkpoint(model, tmp_path / "forgotten") < names
+    vars(model).update(attributes)
+    restore()
+    assert _names_in_checkpoint(model, tmp_path / "after") == names
+
+
 def test_penalty():
     regularizer = compat.Penalty(lambda x: 3 * tf.reduce_sum(x))
     layer = dense(kernel_initializer="ones", kernel_regularizer=regularizer)

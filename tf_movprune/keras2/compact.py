@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_integer
@@ -24,9 +22,10 @@ from tf_movprune.core.empty_units import (
 from tf_movprune.core.variable_names import plain_name
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, forget_compilation, keras
+from tf_movprune.keras2.encoder_configs import keep_recorded, record_sizes
 from tf_movprune.keras2.kernel_attributes import build_attention
 from tf_movprune.keras2.layer_tree import LayerTree
-from tf_movprune.keras2.replacement import replace_layers, unchanged
+from tf_movprune.keras2.replacement import replace_layers, unchanged, undone_on_error
 from tf_movprune.keras2.saving import check_stripped
 from tf_movprune.keras2.training_guard import unguard_training
 from tf_movprune.keras2.units import Heads, Neurons, find_units, heads_of
@@ -37,15 +36,17 @@ def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
     check_stripped(model)
     multiple_of = check_integer("multiple_of", multiple_of, example=8, minimum=1)
     check_has_weights(model)
-    units, weights = fold_empty_units(find_units(LayerTree(model)), multiple_of=multiple_of)
+    tree = LayerTree(model)
+    units, weights = fold_empty_units(find_units(tree), multiple_of=multiple_of)
     if all(unit.keeps_all for unit in units):
         warn_of_nothing_removed(model.name)
         return model
-    smaller = _rebuilt(model, units, weights)
-    _record(smaller, units)
-    forget_compilation(smaller)
-    LayerTree(smaller).forget_traces()
-    unguard_training(smaller)  # nothing that could come back is left
+    with undone_on_error(model):
+        record_sizes(tree, units)
+        smaller = _rebuilt(model, units, weights)
+        forget_compilation(smaller)
+        LayerTree(smaller).forget_traces()
+        unguard_training(smaller)  # nothing that could come back is left
     return smaller
 
 
@@ -100,35 +101,15 @@ def resized(model: keras.Model) -> keras.Model:
     """Resizes a Hugging Face model to the heads and neurons of its configuration.
 
     Its weights are arbitrary thereafter.
+
+    Raises:
+      ValueError: the configuration leaves other heads and neurons than the model could have.
     """
     hugging_face.build(model)
-    sizes = hugging_face.remaining_sizes(model.config)
-    if sizes is None:
-        return model
-    groups = find_units(LayerTree(model))
+    tree = LayerTree(model)
+    groups = find_units(tree)
     units, weights = [KeptUnits(group) for group in groups], Matrices(groups)
-    for (_, heads, neurons), (kept, size) in zip(_encoder_layers(units), sizes, strict=True):
-        heads.keep(kept, weights)
-        neurons.keep(np.arange(size), weights)
-    return _rebuilt(model, units, weights)
-
-
-def _encoder_layers(units: Sequence[KeptUnits]) -> Iterator[tuple[Any, KeptUnits, KeptUnits]]:
-    """The configuration, the heads and the neurons of each encoder layer of Hugging Face."""
-    for heads, neurons in itertools.pairwise(units):
-        if isinstance(heads.group, Heads) and heads.group.attributes:
-            yield heads.group.owner.config, heads, neurons
-
-
-def _record(model: keras.Model, units: Sequence[KeptUnits]) -> None:
-    """Records in the configurations of encoders what was removed from their layers."""
-    encoders: dict[int, tuple[Any, list[tuple[np.ndarray, int]]]] = {}
-    for config, heads, neurons in _encoder_layers(units):
-        sizes = (heads.kept, len(neurons.kept))
-        encoders.setdefault(id(config), (config, []))[1].append(sizes)
-    for config, layers in encoders.values():
-        new = hugging_face.with_sizes(config, layers)
-        hugging_face.replace_config(LayerTree(model).layers(), config, new)
+    return _rebuilt(model, units, weights) if keep_recorded(tree, units, weights) else model
 
 
 # ---- smaller layers

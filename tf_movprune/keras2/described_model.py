@@ -43,7 +43,7 @@ def model_of(
     try:
         check_numbers(values, specs)
         config = hugging_face.configuration(cls, values)
-        is_compacted = hugging_face.remaining_sizes(config) is not None
+        is_compacted = hugging_face.is_compacted(config)
         shapes = hugging_face.full_size_shapes(cls, config)
         check_size(shapes, specs, MOST_REMOVED if is_compacted else 1)
         return resized(cls(config))

@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
+from tf_movprune.core.wording import counted
 from tf_movprune.keras2.compat import Layer, keras
 
 PACKAGE = "transformers."
@@ -249,47 +250,138 @@ def full_size_shapes(cls: Any, config: Any) -> list[tf.TensorShape]:
 
 # ---- configurations of compacted models
 
-
-def remaining_sizes(config: Any) -> list[tuple[np.ndarray, int]] | None:
-    """The heads and the number of neurons that a compacted model's configuration leaves each layer.
-
-    The result is None for a model that was not compacted.
-    """
-    if not hasattr(config, _SIZES):
-        return None
-    return [(_remaining_heads(config, i), n) for i, n in enumerate(getattr(config, _SIZES))]
+RemainingSizes = tuple[np.ndarray, int]
+"""The numbers of the heads that an encoder layer has left, among all, and how many neurons."""
 
 
-def _remaining_heads(config: Any, layer: int) -> np.ndarray:
-    return np.setdiff1d(np.arange(config.num_attention_heads), config.pruned_heads.get(layer, []))
+def is_compacted(config: Any) -> bool:
+    """Returns whether a configuration, or one inside it, is that of a compacted model."""
+    return any(hasattr(part, _SIZES) for part in (config, *vars(config).values()))
 
 
-def with_sizes(config: Any, layers: Sequence[tuple[np.ndarray, int]]) -> Any:
-    """A copy of a configuration that says what was removed.
+def are_alike(one: Any, other: Any) -> bool:
+    """Returns whether two configurations describe encoders of the same full size."""
+    names = ("num_attention_heads", "num_hidden_layers", "hidden_size")
+    return type(one) is type(other) and all(
+        getattr(one, name, None) == getattr(other, name, None) for name in names
+    )
+
+
+def remaining_sizes(config: Any, layers: int | None = None) -> list[RemainingSizes]:
+    """What the configuration of a compacted model leaves each of its encoder layers.
+
+    The result is empty for a model that was not compacted.
 
     Args:
-      config: configuration of a model, which other models may share.
-      layers: for each encoder layer, the places of the heads that stay among those that `config`
-        left it, and the number of its neurons.
+      config: the configuration.
+      layers: number of encoder layers, if it is known.
+
+    Raises:
+      ValueError: it leaves a layer nothing, or more than there is, or is not of so many layers.
     """
+    sizes = getattr(config, _SIZES, None)
+    if not sizes:
+        return []
+    full = _full_neurons(config)
+    if layers is not None and len(sizes) != layers:
+        raise ValueError(
+            f"{_SIZES} must have a number for each of the {layers} encoder layers, got {sizes}."
+        )
+    for size in sizes:
+        if not isinstance(size, int) or not 1 <= size <= full:
+            raise ValueError(f"{_SIZES} must be whole numbers from 1 to {full}, got {sizes}.")
+    remaining = []
+    for i, size in enumerate(sizes):
+        heads = _heads_without_pruned(config, i)
+        if heads is None:
+            raise ValueError(
+                f"pruned_heads of layer {i} must be some of the heads 0 to "
+                f"{config.num_attention_heads - 1}, but not all, got {_pruned_heads(config, i)}."
+            )
+        remaining.append((heads, size))
+    return remaining
+
+
+def present_heads(config: Any, layer: int, count: int, path: str) -> np.ndarray:
+    """The numbers of the heads that an encoder layer has.
+
+    A configuration may list heads as removed that are still there, as those on the hub do whose
+    weights were converted before heads were removed. Such a list does not count.
+
+    Args:
+      config: configuration of the encoder.
+      layer: place of the layer in it.
+      count: number of heads that the layer has.
+      path: path of the attention, for messages.
+
+    Raises:
+      ValueError: the layer has lost heads, and not as many as are listed.
+    """
+    every = np.arange(config.num_attention_heads)
+    if count == len(every):
+        return every
+    heads = _heads_without_pruned(config, layer)
+    if heads is None or len(heads) != count:
+        raise ValueError(
+            f"{path!r} has {count} of the {len(every)} heads in its configuration, whose "
+            f"pruned_heads lists {_pruned_heads(config, layer)} for layer {layer}. Which heads it "
+            f"has is not known, and nothing was changed: set pruned_heads[{layer}] to the heads "
+            f"that this layer has lost, {len(every) - count} of the numbers 0 to {len(every) - 1}."
+        )
+    return heads
+
+
+def check_neurons(config: Any, layer: int, count: int, path: str) -> None:
+    """Raises ValueError if an encoder layer has another number of neurons than is recorded.
+
+    Args:
+      config: configuration of the encoder.
+      layer: place of the layer in it.
+      count: number of neurons that the layer has.
+      path: path of the attention before them, for messages.
+    """
+    full, recorded = _full_neurons(config), getattr(config, _SIZES, None)
+    if count == full or (recorded is None and count < full):
+        return
+    if recorded is None or list(recorded)[layer : layer + 1] != [count]:
+        has = counted(count, "neuron")
+        also = "" if recorded is None else f", and {_SIZES} {recorded}"
+        raise ValueError(
+            f"The layer of {path!r}, number {layer}, has {has}, but its config "
+            f"has a full size of {full}{also}. Nothing was changed: give the layer the config "
+            "that it was made or compacted with"
+            + (f", or delete its {_SIZES}." if count < full else ".")
+        )
+
+
+def with_sizes(config: Any, layers: Sequence[RemainingSizes]) -> Any:
+    """A copy of a configuration that tells what is left of each encoder layer."""
     described = copy.deepcopy(config)
     every = np.arange(config.num_attention_heads)
-    removed = {
-        i: np.setdiff1d(every, _remaining_heads(config, i)[kept]).tolist()
-        for i, (kept, _) in enumerate(layers)
-    }
+    removed = {i: np.setdiff1d(every, heads).tolist() for i, (heads, _) in enumerate(layers)}
     described.pruned_heads = {i: heads for i, heads in removed.items() if heads}
     setattr(described, _SIZES, [neurons for _, neurons in layers])
     return described
 
 
-def replace_config(layers: Sequence[Layer], old: Any, new: Any) -> None:
-    """Puts a configuration in the place of another, in layers and in other configurations."""
-    for layer in layers:
-        for owner in (layer, getattr(layer, "config", None)):
-            for name, value in list(getattr(owner, "__dict__", {}).items()):
-                if value is old:
-                    setattr(owner, name, new)
+def _full_neurons(config: Any) -> int:
+    return getattr(config, "intermediate_size", None) or config.hidden_dim  # in DistilBERT's
+
+
+def _heads_without_pruned(config: Any, layer: int) -> np.ndarray | None:
+    """The heads that are not listed as removed; None if others are listed than there are, or all.
+
+    PyTorch and JSON leave lists in any order, and some heads twice.
+    """
+    every, pruned = np.arange(config.num_attention_heads), _pruned_heads(config, layer)
+    heads = np.setdiff1d(every, pruned)
+    return heads if len(heads) and np.isin(pruned, every).all() else None
+
+
+def _pruned_heads(config: Any, layer: int) -> list[int]:
+    """The heads that are listed as removed; keys of dictionaries from JSON are strings."""
+    pruned = config.pruned_heads
+    return list(pruned.get(layer, pruned.get(str(layer), [])))
 
 
 _LOAD_OTHERS = (
@@ -331,7 +423,7 @@ def read_compacted(
             f"with a larger max_shard_size if it was split. {_LOAD_OTHERS}"
         )
     config = transformers.AutoConfig.from_pretrained(folder)
-    if not hasattr(config, _SIZES) or not config.architectures:
+    if not is_compacted(config) or not config.architectures:
         raise ValueError(
             f"The configuration in {folder} has no {_SIZES}, or no architectures: it is not that "
             "of a compacted model. Load it with from_pretrained."

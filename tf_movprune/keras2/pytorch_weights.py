@@ -110,7 +110,7 @@ def describe(model: keras.Model) -> tuple[dict[str, Any], list[EncoderSizes] | N
     config = json.loads(model.config.to_json_string())
     removed = hugging_face.remaining_sizes(model.config)
     config["architectures"] = [type(model).__name__.removeprefix("TF")]
-    if removed is None:
+    if not removed:
         return config, None
     return config, [EncoderSizes(tuple(map(int, heads)), int(n)) for heads, n in removed]
 

@@ -49,13 +49,13 @@ def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
     restore, empty = _restorer(model, units), compat.emptier(model.variables)
     try:
         record_sizes(model, shrink(units, weights))
+        compat.forget_compilation(model)
+        compat.forget_all_traces(model)
+        unguard_training(model)  # nothing that could come back is left
     except BaseException:
         restore()
         raise
     empty()
-    compat.forget_compilation(model)
-    compat.forget_all_traces(model)
-    unguard_training(model)  # nothing that could come back is left
     return model
 
 

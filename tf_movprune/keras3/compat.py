@@ -194,6 +194,25 @@ _TENSORFLOW_ATTRIBUTES = (
 )
 
 
+def books_restorer(layer: Layer) -> Callable[[], None]:
+    """A function that gives the books on what a layer holds their present items again."""
+    books = [
+        (book, dict(book) if isinstance(book, dict) else list(book))
+        for name, book in vars(layer).items()
+        if name.startswith((*_TENSORFLOW_ATTRIBUTES, "_tracked")) and isinstance(book, (dict, list))
+    ]
+
+    def restore() -> None:
+        for book, items in books:  # as plain ones: Keras's would track what they are given
+            if isinstance(book, dict):
+                dict.clear(book)
+                dict.update(book, items)
+            else:
+                list.__setitem__(book, slice(None), items)
+
+    return restore
+
+
 def all_layers(layer: Layer) -> list[Layer]:
     """A layer and all layers inside it, each once."""
     return list({id(x): x for x in layer._flatten_layers()}.values())

@@ -23,15 +23,18 @@ _DENSE = (keras.layers.Dense, keras.layers.EinsumDense)
 def restorer(layers: Sequence[Layer], tensors: Sequence[Any]) -> Callable[[], None]:
     """A function that gives layers and symbolic tensors their present sizes and weights again."""
     shapes = [(tensor, tensor.shape[-1]) for tensor in tensors]
-    before = [(layer, type(layer), dict(vars(layer))) for layer in layers]
+    before = [
+        (layer, type(layer), dict(vars(layer)), compat.books_restorer(layer)) for layer in layers
+    ]
     restore_values = compat.restorer(variable for layer in layers for variable in layer.variables)
 
     def restore() -> None:
-        for layer, cls, attributes in before:
+        for layer, cls, attributes, restore_books in before:
             layer.__class__ = cls
             for name in vars(layer).keys() - attributes.keys():
                 del vars(layer)[name]
             vars(layer).update(attributes)
+            restore_books()
         restore_values()
         for tensor, size in shapes:
             compat.set_last_dimension(tensor, size)
