@@ -126,6 +126,18 @@ class KeptUnits:
         matrix.kernel = self._blocks(matrix.kernel.T)[:, stay].reshape(columns, -1).T
         self.kept = self.kept[stay]
 
+    def resize(self, count: int, weights: Matrices) -> None:
+        """Gives the matrices another number of units, more than there were too, of zeros."""
+        size = len(weights[id(self.reader)].kernel) // len(self.kept)
+        for layer in self.sources:
+            matrix = weights[id(layer)]
+            matrix.kernel = np.zeros([len(matrix.kernel), count * size], np.float32)
+            if matrix.bias is not None:
+                matrix.bias = np.zeros(count * size, np.float32)
+        matrix = weights[id(self.reader)]
+        matrix.kernel = np.zeros([count * size, matrix.kernel.shape[1]], np.float32)
+        self.kept = np.arange(count)
+
     def fold_empty(self, weights: Matrices) -> bool:
         """Removes the units that do nothing; the constant ones go into the reader's bias.
 

@@ -26,4 +26,4 @@ class StoredTensor:
         """The tensor in float32, or as it is if it does not hold floating-point numbers."""
         values = self.read()
         is_float = np.issubdtype(values.dtype, np.floating) or values.dtype.kind == "V"
-        return values.astype(np.float32) if is_float else values
+        return values.astype(np.float32, copy=False) if is_float else values

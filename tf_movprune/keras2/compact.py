@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_integer
@@ -19,10 +20,11 @@ from tf_movprune.core.empty_units import (
     removed_of_each_kind,
     warn_of_nothing_removed,
 )
+from tf_movprune.core.ported_weight import EncoderSizes
 from tf_movprune.core.variable_names import plain_name
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compat import Layer, forget_compilation, keras
-from tf_movprune.keras2.encoder_configs import keep_recorded, record_sizes
+from tf_movprune.keras2.encoder_configs import keep_recorded, record_sizes, replace_config
 from tf_movprune.keras2.kernel_attributes import build_attention
 from tf_movprune.keras2.layer_tree import LayerTree
 from tf_movprune.keras2.replacement import replace_layers, unchanged, undone_on_error
@@ -110,6 +112,31 @@ def resized(model: keras.Model) -> keras.Model:
     groups = find_units(tree)
     units, weights = [KeptUnits(group) for group in groups], Matrices(groups)
     return _rebuilt(model, units, weights) if keep_recorded(tree, units, weights) else model
+
+
+def in_sizes(
+    model_class: type[keras.Model], config: Any, sizes: Sequence[EncoderSizes]
+) -> keras.Model:
+    """Makes a Hugging Face model with one encoder of some sizes, and arbitrary weights.
+
+    Most of the memory of a model of full size is never taken.
+
+    Args:
+      model_class: class of the model.
+      config: configuration of the model, which tells the sizes.
+      sizes: what each encoder layer has.
+    """
+    narrow = hugging_face.with_one_neuron(config)
+    model = model_class(narrow)
+    hugging_face.build(model)
+    groups = find_units(LayerTree(model))
+    units, weights = [KeptUnits(group) for group in groups], Matrices(groups)
+    for heads, neurons, size in zip(units[::2], units[1::2], sizes, strict=True):
+        heads.keep(np.array(size.heads), weights)
+        neurons.resize(size.neurons, weights)
+    resized = _rebuilt(model, units, weights)
+    replace_config(LayerTree(resized), narrow, config)
+    return resized
 
 
 # ---- smaller layers

@@ -88,6 +88,12 @@ def keep_recorded(tree: LayerTree, units: Sequence[KeptUnits], weights: Matrices
     return found
 
 
+def replace_config(tree: LayerTree, old: Any, new: Any) -> None:
+    """Puts a configuration in the place of another in all layers of a model."""
+    for layer, name, config in list(_replacements(tree.layers(), {id(old): new})):
+        setattr(layer, name, config)
+
+
 def _encoders(tree: LayerTree, units: Sequence[KeptUnits]) -> list[_Encoder]:
     parts = {
         id(heads.group.owner): (heads, neurons)

@@ -364,6 +364,15 @@ def with_sizes(config: Any, layers: Sequence[RemainingSizes]) -> Any:
     return described
 
 
+def with_one_neuron(config: Any) -> Any:
+    """A copy of a configuration, of an encoder with one neuron in each layer."""
+    narrow = copy.deepcopy(config)
+    setattr(
+        narrow, "intermediate_size" if hasattr(narrow, "intermediate_size") else "hidden_dim", 1
+    )
+    return narrow
+
+
 def _full_neurons(config: Any) -> int:
     return getattr(config, "intermediate_size", None) or config.hidden_dim  # in DistilBERT's
 

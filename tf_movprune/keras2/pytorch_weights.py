@@ -12,7 +12,7 @@ from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.ported_weight import EncoderSizes, PortedWeight
 from tf_movprune.core.stored_tensor import StoredTensor
 from tf_movprune.keras2 import hugging_face
-from tf_movprune.keras2.compact import resized
+from tf_movprune.keras2.compact import in_sizes
 from tf_movprune.keras2.compat import keras
 from tf_movprune.keras2.layer_tree import LayerTree, pruned_layers
 from tf_movprune.keras2.saving import check_stripped
@@ -51,8 +51,8 @@ def model_of(
     neurons = max(size.neurons for size in sizes)
     if any(len(size.heads) < heads or size.neurons < neurons for size in sizes):
         layers = [(np.array(size.heads), size.neurons) for size in sizes]
-        made = hugging_face.with_sizes(made, layers)
-    model = resized(model_class(made))
+        return in_sizes(model_class, hugging_face.with_sizes(made, layers), sizes)
+    model = model_class(made)
     hugging_face.build(model)
     return model
 

@@ -106,8 +106,8 @@ def load_pytorch(
             values = checkpoint.tensors[weight.name].array() if masks else None
             values = checkpoint.array(weight.name) if values is None else values
             weight.variable.assign(weight.to_keras(values))
-        else:  # a pooler that nothing reads
-            weight.variable.assign(np.zeros(weight.variable.shape))
+        else:  # a pooler that nothing reads, whose zeros would count as pruned
+            weight.variable.assign(np.ones(weight.variable.shape))
     if masks:
         return prune_like(
             model, checkpoint.masks, ported, pruning_schedule, score_learning_rate_multiplier

@@ -145,13 +145,13 @@ def _padded_sizes(
 
 
 def _pooler(config: Mapping[str, Any], family: Family) -> dict[str, np.ndarray]:
-    """A pooler of zeros, which nothing reads, and without which KerasHub loads no BERT."""
+    """A pooler of ones, which nothing reads, and without which KerasHub loads no BERT."""
     if family.prefix != "bert":
         return {}
     width = family.size(config, "width")
     shapes = {"weight": (width, width), "bias": (width,)}
     return {
-        f"{family.prefix}.pooler.dense.{part}": np.zeros(shape, np.float32)
+        f"{family.prefix}.pooler.dense.{part}": np.ones(shape, np.float32)
         for part, shape in shapes.items()
     }
 
