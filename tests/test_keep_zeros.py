@@ -272,6 +272,21 @@ def test_what_was_pruned_as_one_is_kept_as_one(keras, kind):
         assert tf_movprune.compact(stripped).count_params() < 0.7 * size
 
 
+def test_single_weights_keep_heads_and_neurons_for_compaction(keras):
+    model = pruned_before(with_heads(keras), 0.5, block_size=BY_PART)
+    before, size = values(model, "kernel"), model.count_params()
+    pruned = keep(model)
+    pruned.compile(keras.optimizers.Adam(0.05), "mse", jit_compile=False)
+    callbacks = [tf_movprune.UpdatePruningStep()]
+    pruned.fit(SEQUENCES, SEQUENCES[:, 0, :3], verbose=0, callbacks=callbacks)
+    stripped = tf_movprune.strip_pruning(pruned)
+    assert_same_zeros(stripped, before)
+    expected = outputs_of(stripped, SEQUENCES)
+    smaller = tf_movprune.compact(stripped)
+    assert smaller.count_params() < 0.7 * size
+    np.testing.assert_allclose(outputs_of(smaller, SEQUENCES), expected, atol=1e-5)
+
+
 def transformer(keras):
     if keras.__name__ == "keras":
         return backbone("Bert"), {"*_attention_layer.*": HEADS, "*": NEURONS}

@@ -89,14 +89,15 @@ def check_zeros(layers: Mapping[str, tuple[Sequence[MaskedKernel], NamedWeights]
             "first, such as those of a stripped model; or prune by another method, such as "
             "tf_movprune.HardMovement()."
         )
-    lost = [f"{count:,} of {named(weight)}" for weight, count, _ in _zeros_let_go(kernels)]
+    coarse = [kernel for kernel in kernels if kernel.settings.block_size != WEIGHTS]
+    lost = [f"{count:,} of {named(weight)}" for weight, count, _ in _zeros_let_go(coarse)]
     if lost:
-        sizes = [kernel.settings.block_size for kernel in kernels]
-        coarse = dict.fromkeys(repr(size) for size in sizes if size != WEIGHTS)
+        sizes = dict.fromkeys(repr(kernel.settings.block_size) for kernel in coarse)
         raise ValueError(
-            f"KeepZeros with block_size {' and '.join(coarse)} masks what is zero as a whole, and "
+            f"KeepZeros with block_size {' and '.join(sizes)} masks what is zero as a whole, and "
             f"other zeros would come back in training: {listed(lost)}. Leave block_size out for "
-            "these layers: masks of single weights keep the zeros of blocks, heads and neurons too."
+            "these layers: masks of single weights keep the zeros of blocks, heads and neurons "
+            "too. An output layer that reads neurons needs a pattern of its own then."
         )
 
 

@@ -126,12 +126,12 @@ class KeepZeros(PruningMethod):
     soon as the model is pruned, and never change. Weights that become zero later are trained on.
     Masked weights get no gradient.
 
-    Blocks, heads and neurons are masked if all their weights and biases are zero. If zeros of other
-    blocks, heads or neurons would come back, pruning is refused: masks of single weights, the
-    default, keep all zeros. So it is if no weight is zero.
+    Blocks, heads and neurons are masked if all their weights and biases are zero. Pruning is
+    refused if others have zeros too, which would come back, and if no weight is zero. Masks of
+    single weights, the default, keep all zeros.
 
     Reference:
-      Zafrir et al. (2021), https://arxiv.org/abs/2111.05754, where masks are kept in this way.
+      Zafrir et al. (2021), https://arxiv.org/abs/2111.05754, where it is called pattern-lock.
     """
 
     has_scores: ClassVar[bool] = False
