@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras as keras
+from berts import stripped_bert
 
 import tf_movprune
 
@@ -30,7 +31,8 @@ def snippets(page, quick=None):
     ]
 
 
-SNIPPETS = snippets("methods.md", quick=("Hard movement", "Distillation"))
+KEEP = "Keep the zeros: sparse transfer"
+SNIPPETS = snippets("methods.md", quick=("Hard movement", "Distillation", KEEP))
 
 
 def bert():
@@ -48,7 +50,8 @@ def bert():
 
 def test_every_method_has_its_snippet():
     code = "".join(param.values[0] for param in SNIPPETS)
-    for name in ("HardMovement", "SoftMovement", "L0", "Magnitude", "Distiller", "OnceSparse"):
+    methods = ("HardMovement", "SoftMovement", "L0", "Magnitude", "KeepZeros")
+    for name in (*methods, "Distiller", "OnceSparse"):
         assert f"tf_movprune.{name}(" in code
 
 
@@ -61,7 +64,7 @@ def test_snippet(code, tmp_path, monkeypatch):
     namespace = {
         "tf_movprune": tf_movprune,
         "keras": keras,
-        "model": bert(),
+        "model": stripped_bert() if "KeepZeros" in code else bert(),
         "teacher": bert() if "teacher" in code else None,
         "dataset": batches.batch(4),
     }
@@ -72,7 +75,7 @@ def test_snippet(code, tmp_path, monkeypatch):
         assert layer.intermediate.dense.units == 8
         return
     report = tf_movprune.summarize_sparsity(namespace.get("plain", namespace["model"]))
-    if "CubicSparsity(0.9" in code or "final_sparsity=0.9" in code:
+    if any(x in code for x in ("CubicSparsity(0.9", "final_sparsity=0.9", "KeepZeros")):
         assert report.sparsity == pytest.approx(0.9, abs=0.01)
     elif "CubicSparsity(0.8" in code:
         assert next(iter(report.groups.values())).sparsity == pytest.approx(0.8, abs=0.01)

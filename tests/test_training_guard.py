@@ -10,7 +10,7 @@ from shells import keras_of, refresh, sparsities
 from small_models import RAMP, Block, X, Y, fit, mlp, prune, subclassed
 
 import tf_movprune
-from tf_movprune import L0, CubicSparsity, Magnitude
+from tf_movprune import L0, KeepZeros, Magnitude
 
 KNOWN_MODES = {"tensor": tf.constant(True), "NumPy": np.True_}
 
@@ -561,7 +561,7 @@ def test_a_stripped_model_warns_when_it_is_trained_first(keras):
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         stripped.evaluate(*data, verbose=0)
-    message = r"was stripped .*zeros are ordinary weights now.*will not stay zero.*Magnitude\(\)"
+    message = r"was stripped .*zeros are ordinary weights now.*will not stay zero.*KeepZeros\(\)"
     with pytest.warns(UserWarning, match=message):
         stripped.fit(*data, verbose=0)
     assert np.count_nonzero(stripped.layers[0].kernel) > 64
@@ -575,7 +575,7 @@ def test_what_that_warning_advises_keeps_the_zeros(keras):
     refresh(pruned, 6)
     stripped = tf_movprune.strip_pruning(pruned)
     zeros = [np.array(layer.kernel) == 0 for layer in stripped.layers[:2]]
-    again = prune(stripped, CubicSparsity(0.75, 0, 1, initial_sparsity=0.75), Magnitude())
+    again = tf_movprune.prune_low_movement(stripped, method=KeepZeros())
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         fit(keras, again)

@@ -38,6 +38,9 @@ from .core.methods import (
     HardMovement as HardMovement,
 )
 from .core.methods import (
+    KeepZeros as KeepZeros,
+)
+from .core.methods import (
     Magnitude as Magnitude,
 )
 from .core.methods import (

@@ -106,7 +106,7 @@ class UpdatePruningStep(_OfEitherKeras):
       RuntimeError: `strip_pruning` has folded the masks in.
       ValueError: nothing in the model is pruned, or it is not built yet; a schedule ends after
         the run, or never fires in it; scores are frozen, unknown to the optimizer, or NaN; there is
-        no loss but the penalty of pruning, or no optimizer.
+        no loss but the penalty of pruning, or no optimizer; masks of `KeepZeros` have no zeros.
 
     Raises (after the first step, or after the first epoch if the model has a `train_step` of its
     own):
@@ -119,7 +119,8 @@ class UpdatePruningStep(_OfEitherKeras):
 
     Warns of runs that go on after the learning rate of `create_optimizer` has fallen to 0, of
     scores that are zero less than 1,000 steps before the first weights go, of masks that are ahead
-    of their schedule, and of training that stops before a schedule ends.
+    of their schedule, of weights that were assigned after pruning if scores or masks started from
+    others, and of training that stops before a schedule ends.
     """
 
     _place = "callbacks", "UpdatePruningStep"

@@ -50,8 +50,8 @@ def prune_low_movement(
         that matches decides; layers that match none stay dense. A pattern that matches none of the
         default choice takes the layers that it matches among those left out, such as an embedding.
         Paths are those that `summarize_sparsity` prints. The method gives the schedule's value its
-        meaning: a sparsity, or the threshold of `SoftMovement`. Pass None for `L0`, which takes no
-        schedule.
+        meaning: a sparsity, or the threshold of `SoftMovement`. Pass None for `L0` and `KeepZeros`,
+        which take no schedule.
       method: a method of choosing masks, or a mapping from patterns to methods; `HardMovement()` by
         default. Layers with equal methods, schedules and block sizes are selected together.
       block_size: granularity of the masks: `Blocks(rows, columns)` or two integers, on kernels [in,
@@ -79,8 +79,8 @@ def prune_low_movement(
       RuntimeError: Keras 3 does not run on TensorFlow.
       TypeError: an argument is not of its type.
       ValueError: nothing can be pruned, the model is pruned already or not built, a layer is
-        quantized, a pattern matches or decides nothing, or heads or neurons are to be pruned in a
-        layer that has none.
+        quantized, a pattern matches or decides nothing, heads or neurons are to be pruned in a
+        layer that has none, or `KeepZeros` finds no zeros, or would let some come back.
 
     Warns of transformer blocks and of matrices that the default choice leaves out, and of an output
     layer that was guessed, as the model cannot be traced.
@@ -122,7 +122,7 @@ def strip_pruning(model: Any) -> Any:
       ValueError: nothing in `model` is pruned, it was stripped already, or it is not built.
 
     Warns if masks were never refreshed, have fewer zeros than their schedule asks for at its
-    `end_step`, have no zeros, or have nothing else.
+    `end_step`, have no zeros, or have nothing else; not of those of `KeepZeros`, which are fixed.
     """
     return module_for(model, "prune").strip_pruning(model)
 

@@ -5,7 +5,13 @@ import pytest
 import tensorflow as tf
 from modes import MODES, every_mode
 
-from tf_movprune.core.blocks import block_shape, check_blocks, expand_blocks, mean_blocks
+from tf_movprune.core.blocks import (
+    any_in_blocks,
+    block_shape,
+    check_blocks,
+    expand_blocks,
+    mean_blocks,
+)
 
 BLOCKS = [((6, 8), (1, 1)), ((6, 8), (3, 1)), ((6, 8), (1, 4)), ((6, 8), (2, 4)), ((6, 8), (6, 8))]
 
@@ -121,6 +127,17 @@ def test_mean_blocks(mode, shape, block_size):
     )
     assert means.dtype == tf.float32
     np.testing.assert_allclose(means, blocks, atol=1e-5)
+
+
+@every_mode
+@pytest.mark.parametrize("shape, block_size", BLOCKS)
+def test_any_in_blocks(mode, shape, block_size):
+    values = np.zeros(shape, bool)
+    values[:2, 1] = values[-1, -1] = True
+    found = MODES[mode](lambda values: any_in_blocks(values, block_size))(tf.constant(values))
+    rows, columns = block_shape(shape, block_size)
+    blocks = values.reshape(rows, block_size[0], columns, block_size[1])
+    np.testing.assert_array_equal(found, blocks.any(axis=(1, 3)))
 
 
 def test_mean_blocks_of_any_rank_without_blocks():

@@ -77,6 +77,7 @@ def test_weights_of_plain_models_are_listed_if_they_could_be_pruned_ones(
         (None, CUBIC, (2, 4), "HardMovement to sparsity 0.75 of blocks of 2 x 4"),
         (None, CUBIC, NEURONS, "HardMovement to sparsity 0.75 of neurons"),
         (tf_movprune.L0(), None, (1, 1), "L0"),
+        (tf_movprune.KeepZeros(), None, NEURONS, "KeepZeros of neurons"),
         (
             tf_movprune.SoftMovement(1.0),
             tf_movprune.CubicThreshold(0.1, 0, 4),

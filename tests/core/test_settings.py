@@ -6,7 +6,7 @@ from tensorflow_model_optimization.sparsity import keras as tfmot
 
 import tf_movprune
 from tf_movprune.core.granularity import HEADS, WEIGHTS, Blocks
-from tf_movprune.core.schedules import EveryStep, Ramp
+from tf_movprune.core.schedules import EveryStep, FixedMasks, Ramp
 from tf_movprune.core.settings import Settings, by_path, resolve
 
 CUBIC = tf_movprune.CubicSparsity(0.9, 2, 10)
@@ -20,6 +20,7 @@ def test_defaults():
     assert settings.score_learning_rate_multiplier == 1.0
     assert Settings(method=tf_movprune.L0()).score_learning_rate_multiplier == 1e-1 / 3e-5
     assert isinstance(Settings(method=tf_movprune.L0()).schedule, EveryStep)
+    assert isinstance(Settings(method=tf_movprune.KeepZeros()).schedule, FixedMasks)
 
 
 def test_block_sizes_of_two_integers_are_blocks():
@@ -65,6 +66,7 @@ def test_equal_settings_have_equal_keys():
         (tfmot.ConstantSparsity(0.5, 7), ("sparsity", 7, None, 7, 100, 0.5)),
         (tfmot.ConstantSparsity(0.5, 7, 20), ("sparsity", 7, 20, 20, 100, 0.5)),
         (EveryStep(), (None, 0, None, 0, 1, 1.0)),
+        (FixedMasks(), (None, 0, None, 0, 1, 1.0)),
     ],
 )
 def test_ramp_of_any_schedule(schedule, expected):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -97,8 +97,19 @@ def expand_units(units: tf.Tensor, shape: Sequence[int], axis: int) -> tf.Tensor
 
 def mean_blocks(values: tf.Tensor, block_size: tuple[int, int]) -> tf.Tensor:
     """The mean of each block: `[rows, columns] -> [rows / r, columns / c]`."""
+    return _reduced(tf.reduce_mean, values, block_size)
+
+
+def any_in_blocks(values: tf.Tensor, block_size: tuple[int, int]) -> tf.Tensor:
+    """Whether any of the bool `values` in each block is true; shapes as in `mean_blocks`."""
+    return _reduced(tf.reduce_any, values, block_size)
+
+
+def _reduced(
+    reduce: Callable[..., tf.Tensor], values: tf.Tensor, block_size: tuple[int, int]
+) -> tf.Tensor:
     if block_size == (1, 1):
         return values
     rows, columns = block_shape(values.shape, block_size)
     blocks = tf.reshape(values, [rows, block_size[0], columns, block_size[1]])
-    return tf.reduce_mean(blocks, axis=[1, 3])
+    return reduce(blocks, axis=[1, 3])

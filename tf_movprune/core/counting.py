@@ -33,6 +33,14 @@ def count_true_of_each(masks: Sequence[tf.Tensor]) -> tf.Tensor:
     return tf.stack([counts[i] for i in range(len(masks))])
 
 
+def is_zero(values: tf.Tensor) -> tf.Tensor:
+    """Marks the float32 zeros of either sign, and nothing else.
+
+    The bits decide: TensorFlow compares numbers below 1e-38 as if they were zero.
+    """
+    return tf.equal(tf.bitwise.left_shift(tf.bitcast(values, tf.int32), 1), 0)
+
+
 def in_rows(values: tf.Tensor, limit: int, padding: int | np.int32) -> tf.Tensor:
     """Splits the last axis of a tensor into rows of at most `limit`: [..., rows, row]."""
     *others, size = values.shape

@@ -95,7 +95,7 @@ class MaskedKernel:
       parts: the weights that the mask decides on.
       mask: bool variable, one entry for each block or unit.
       threshold: float32 scalar variable: the lowest importance that is kept; for `SoftMovement` the
-        cut on the sigmoid of the scores; -inf before the first refresh.
+        cut on the sigmoid of the scores; -inf before the first refresh, if there is any.
       scores: float32 variable of the shape of the mask, in the units of `settings.score_scale`;
         None for methods without scores.
       penalty_weight: float32 scalar variable; None for methods without a penalty.

@@ -15,7 +15,8 @@ from tf_movprune.core.arguments import (
     check_integer,
     check_number,
 )
-from tf_movprune.core.blocks import mean_blocks
+from tf_movprune.core.blocks import any_in_blocks, mean_blocks
+from tf_movprune.core.counting import is_zero
 from tf_movprune.core.hard_concrete import GATE_THRESHOLD, hard_concrete_gate, open_gate_probability
 from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.scores import check_initializer
@@ -109,6 +110,43 @@ class Magnitude(_TopK):
 
     def importance(self, kernel, scores, block_size):
         return mean_blocks(tf.abs(kernel), block_size)
+
+    def mask_kernel(self, kernel, scores, mask, seed=None):
+        return apply_mask(kernel, mask)
+
+
+@dataclasses.dataclass(frozen=True)
+class KeepZeros(PruningMethod):
+    """Trains a sparse model and keeps its zeros: those that weights have when it is pruned.
+
+        mask = (W != 0) at the time of pruning
+
+    It is for fine-tuning a published sparse model on data of one's own, and for training on with
+    what `strip_pruning` returned. There are no scores and there is no schedule: masks are right as
+    soon as the model is pruned, and never change. Weights that become zero later are trained on.
+    Masked weights get no gradient.
+
+    Blocks, heads and neurons are masked if all their weights and biases are zero. Pruning is
+    refused if others have zeros too, which would come back, and if no weight is zero. Masks of
+    single weights, the default, keep all zeros.
+
+    Reference:
+      Zafrir et al. (2021), https://arxiv.org/abs/2111.05754, where it is called pattern-lock.
+    """
+
+    has_scores: ClassVar[bool] = False
+    keeps_zeros: ClassVar[bool] = True
+
+    @property
+    def schedule_value(self) -> None:
+        return None
+
+    def importance(self, kernel, scores, block_size):
+        """1 for blocks with a weight that is not zero, and 0 for others."""
+        return tf.cast(any_in_blocks(~is_zero(kernel), block_size), tf.float32)
+
+    def select(self, importances, value):
+        return [(importance > 0, tf.ones([])) for importance in importances]
 
     def mask_kernel(self, kernel, scores, mask, seed=None):
         return apply_mask(kernel, mask)

@@ -24,6 +24,9 @@ class PruningMethod(abc.ABC):
     has_penalty: ClassVar[bool] = False
     """True if training adds `penalty` of the scores to the loss, times `penalty_weight`."""
 
+    keeps_zeros: ClassVar[bool] = False
+    """True if masks are chosen once, when a model is pruned, as the zeros that it has then."""
+
     has_noise: ClassVar[bool] = False
     """True if `mask_kernel` draws random numbers in training."""
 

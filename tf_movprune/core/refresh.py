@@ -21,7 +21,8 @@ def refresh_masks(
 ) -> tf.Tensor:
     """Recomputes the masks that were due at one of the last `window` steps up to `step`.
 
-    Their sparsity is that of `step` itself. A schedule's `end_step` is always due.
+    Their sparsity is that of `step` itself. A schedule's `end_step` is always due, and fixed masks
+    are never.
 
     Args:
       kernels: masked kernels, each once.
@@ -37,6 +38,8 @@ def refresh_masks(
     any_due = tf.constant(False)
     for group in groups(kernels):
         ramp = group[0].settings.ramp
+        if ramp.is_fixed:
+            continue
         due = (_may_refresh(ramp, step) & force) | _is_due(ramp, step, window)
         tf.cond(due, lambda group=group: _refresh(group, step, kernels), lambda: False)
         any_due |= due

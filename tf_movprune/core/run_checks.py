@@ -13,7 +13,12 @@ from typing import NamedTuple, Protocol
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune.core.masked_kernel import MaskedKernel, each_once, masked_parts
+from tf_movprune.core.masked_kernel import (
+    MaskedKernel,
+    each_once,
+    masked_parts,
+    overall_sparsity,
+)
 from tf_movprune.core.masks import kept_count
 from tf_movprune.core.refresh import groups
 from tf_movprune.core.schedules import Ramp
@@ -50,6 +55,8 @@ def describe_ramp(group: Sequence[MaskedKernel]) -> str:
         pieces = counted(sum(sizes), "weight")
         places = counted(len(sizes), "matrix", "matrices")
     what = f"Pruning {pieces} in {places}."
+    if ramp.is_fixed:
+        return f"{what} Sparsity is fixed: {float(overall_sparsity(group)):.2f}."
     if ramp.value_name is None:
         return what
     values = ", ".join(f"{ramp.value_at(step):.2f} at {step}" for step in steps)
@@ -236,21 +243,32 @@ def warn_if_ahead(kernels: Iterable[MaskedKernel], step: int) -> None:
 def warn_if_behind(name: str, kernels: Mapping[str, Sequence[MaskedKernel]]) -> None:
     """Warns of masks that were never refreshed, are behind their schedule, or have no zeros.
 
+    Those of methods that keep zeros are right from the start, also if nothing else remains.
+
     Args:
       name: name of the model, for messages.
       kernels: masked kernels by the name of their layer.
     """
-    all_kernels = each_once(kernel for members in kernels.values() for kernel in members)
+    all_kernels = each_once(
+        kernel
+        for members in kernels.values()
+        for kernel in members
+        if not kernel.method.keeps_zeros
+    )
+    if not all_kernels:
+        return
     if all(np.all(kernel.threshold == -np.inf) for kernel in all_kernels) and (
         _kept(all_kernels) == _total(all_kernels)
     ):
         warn(
-            f"The masks of {name!r} were never refreshed: stripping gives the dense model. "
+            f"The masks of {name!r} were never refreshed: stripping gives the model as it was. "
             "Train it with tf_movprune.UpdatePruningStep(), or call tf_movprune.update_masks."
         )
         return
     empty = [
-        layer for layer, members in kernels.items() if not all(np.any(k.mask) for k in members)
+        layer
+        for layer, members in kernels.items()
+        if not all(np.any(k.mask) or k.method.keeps_zeros for k in members)
     ]
     if empty:
         warn(

@@ -260,6 +260,22 @@ class EveryStep(PruningSchedule):
         return {}
 
 
+class FixedMasks(PruningSchedule):
+    """Schedule of methods whose masks are fixed from the start, `KeepZeros`: they are never due."""
+
+    schedule_value = None
+    begin_step = 0
+    end_step = -1
+    freeze_step = -1
+
+    def __call__(self, step: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns false and 1, in the shape of `step`."""
+        return tf.fill(tf.shape(step), False), tf.ones(tf.shape(step), tf.float64)
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Ramp:
     """Properties of a schedule, whoever wrote it.
@@ -297,6 +313,11 @@ class Ramp:
             frequency=frequency,
             last_step=_last_step(schedule, begin, end, frequency),
         )
+
+    @property
+    def is_fixed(self) -> bool:
+        """True if masks are never due, from the first step on."""
+        return self.last_step is not None and self.last_step < 0
 
     def value_at(self, step: int) -> float:
         """The value of the schedule at a step."""

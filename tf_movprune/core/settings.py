@@ -12,7 +12,7 @@ from tf_movprune.core.arguments import check_number
 from tf_movprune.core.granularity import WEIGHTS, Blocks, Units, check_block_size
 from tf_movprune.core.methods import HardMovement
 from tf_movprune.core.pruning_method import PruningMethod
-from tf_movprune.core.schedules import EveryStep, PruningSchedule, Ramp
+from tf_movprune.core.schedules import EveryStep, FixedMasks, PruningSchedule, Ramp
 from tf_movprune.core.scores import ScoreScale
 from tf_movprune.core.wording import listed, numbered_as_one
 
@@ -42,7 +42,7 @@ class Settings:
         check_method(method)
         schedule = self.schedule
         if schedule is None and method.schedule_value is None:
-            schedule = EveryStep()
+            schedule = FixedMasks() if method.keeps_zeros else EveryStep()
         check_schedule_type(schedule)
         multiplier = self.score_learning_rate_multiplier
         if multiplier is None:
@@ -106,7 +106,7 @@ def check_schedule_type(schedule: Any) -> None:
 
 
 def _check_together(ramp: Ramp, method: PruningMethod, block_size: Blocks | Units) -> None:
-    if ramp.value_name != method.schedule_value:
+    if ramp.value_name != method.schedule_value or ramp.is_fixed != method.keeps_zeros:
         raise ValueError(_mismatch(ramp.schedule, method))
     if method.has_penalty and ramp.final_step is None:
         raise ValueError(

@@ -92,10 +92,9 @@ def warn_of_stripped(name: str) -> None:
     """Warns that a stripped model is about to be trained."""
     warn(
         f"{name!r} was stripped of pruning, and is about to be trained: its zeros are ordinary "
-        "weights now, and will not stay zero. To train on with them, prune it again with "
-        "tf_movprune.Magnitude() and a schedule that begins at their share, such as "
-        "CubicSparsity(0.9, 0, 1, initial_sparsity=0.9), and strip it when it is trained. Models "
-        "that tf_movprune.compact made smaller may be trained as they are."
+        "weights now, and will not stay zero. To train on with them, prune it again by "
+        "prune_low_movement(model, method=tf_movprune.KeepZeros()), and strip it when it is "
+        "trained. Models that tf_movprune.compact made smaller may be trained as they are."
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune.core.first_scores import warn_if_kernels_were_replaced
+from tf_movprune.core.kept_zeros import check_anything_is_masked, warn_if_zeros_are_elsewhere
 from tf_movprune.core.masked_kernel import MaskedKernel, each_once, overall_sparsity
 from tf_movprune.core.optimizer_steps import accumulation_steps, inner_optimizer, step_of
 from tf_movprune.core.refresh import groups
@@ -176,7 +177,9 @@ class UpdateHooks:
         """Begins training, at the first point at which the length of the run is known."""
         step = step_of(self.model)
         self._check_schedules(step, epoch)
+        check_anything_is_masked(self._kernels)
         warn_if_ahead(self._kernels, step)
+        warn_if_zeros_are_elsewhere(self._kernels_by_path(), step)
         warn_if_kernels_were_replaced(self._kernels_by_path(), step)
         self._is_training, self._is_used = True, False
         self._step_check = StepCheck(step, self._accumulated, self._loss_scale())

@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune.core.blocks import block_shape, check_blocks
+from tf_movprune.core.kept_zeros import first_threshold, start_of_mask
 from tf_movprune.core.masked_kernel import MaskedKernel, Part, block_size_of, joined_weights
 from tf_movprune.core.matrix_layout import MatrixLayout, einsum_layout, matrix_shape
 from tf_movprune.core.scores import SCORES_NAME, initial_scores
@@ -143,12 +144,12 @@ def make_kernel(
         if method.has_scores:
             start = _start_of_scores(settings, parts, math.prod(shape))
             scores = add(SCORES_NAME, shape, tf.float32, start, trainable=True)
-        lowest = keras.initializers.Constant(-float("inf"))
+        lowest = keras.initializers.Constant(first_threshold(settings))
         return MaskedKernel(
             settings,
             parts,
             scores=scores,
-            mask=state("mask", shape, tf.bool, "ones"),
+            mask=state("mask", shape, tf.bool, start_of_mask(settings, parts)),
             threshold=state("threshold", (), tf.float32, lowest),
             penalty_weight=state("penalty_weight", (), tf.float32) if method.has_penalty else None,
             # int32 variables have no place on a GPU.

@@ -89,9 +89,9 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
 
     Use `prune_low_movement` to make wrappers. Once built, `kernels` has a `MaskedKernel` for each
     prunable kernel, with its variables `movement_scores` (float32 under every precision policy,
-    trainable), `mask` (bool, all true at first) and `threshold`, named after the kernel. Heads and
-    neurons, whose weights lie in several layers, have one that all their wrappers share; their
-    biases are masked too. Penalties are added to the layer's losses.
+    trainable), `mask` (bool, all true at first but for `KeepZeros`) and `threshold`, named after
+    the kernel. Heads and neurons, whose weights lie in several layers, have one that all their
+    wrappers share; their biases are masked too. Penalties are added to the layer's losses.
 
     Args:
       layer: the layer to prune: one that tfmot's registry knows, or a subclass of it, or a layer

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
+
+import tensorflow as tf
 
 from tf_movprune.core.masked_kernel import MaskedKernel, each_once
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import Layer, is_graph_network, keras
+from tf_movprune.keras2.kernel_attributes import short_names
 from tf_movprune.keras2.layer import PruneLowMovement
 
 
@@ -134,6 +137,16 @@ def pruned_layers(model: Layer) -> dict[str, PruneLowMovement]:
 def kernels_of(layers: Iterable[PruneLowMovement]) -> list[MaskedKernel]:
     """The masked kernels of built wrappers, each once, however many wrappers share it."""
     return each_once(kernel for layer in layers for kernel in layer.kernels)
+
+
+def named_kernels(
+    wrappers: Mapping[str, PruneLowMovement],
+) -> dict[str, tuple[list[MaskedKernel], list[tuple[str, tf.Variable]]]]:
+    """The masked kernels of each of the built wrappers, and its prunable weights by name."""
+    return {
+        path: (wrapper.kernels, short_names(wrapper.get_prunable_weights()))
+        for path, wrapper in wrappers.items()
+    }
 
 
 def built_layers(model: Layer) -> dict[str, PruneLowMovement]:

@@ -9,6 +9,7 @@ from typing import Any
 from tf_movprune.core.choice_checks import check_listed, check_policy
 from tf_movprune.core.distillation_checks import not_pruned_itself
 from tf_movprune.core.granularity import WEIGHTS, Units
+from tf_movprune.core.kept_zeros import check_built, check_zeros
 from tf_movprune.core.kernel_holders import check_only_holders
 from tf_movprune.core.passed_by import warn_if_left_out
 from tf_movprune.core.pruning_method import PruningMethod
@@ -26,7 +27,7 @@ from tf_movprune.keras2.compat import (
 from tf_movprune.keras2.distiller import Distiller
 from tf_movprune.keras2.kernel_attributes import prunable_weights
 from tf_movprune.keras2.layer import PruneLowMovement, is_prunable
-from tf_movprune.keras2.layer_tree import LayerTree
+from tf_movprune.keras2.layer_tree import LayerTree, named_kernels
 from tf_movprune.keras2.other_keras import refuse_keras3
 from tf_movprune.keras2.replacement import replace_layers, undone_on_error
 from tf_movprune.keras2.same_outputs import Example
@@ -62,7 +63,7 @@ def prune_low_movement(
         if pruning_policy is not None:
             raise TypeError("A single layer takes no pruning_policy: it is what is pruned.")
         _refuse_patterns("A single layer", *given)
-        return _wrap(_members_of_layer(to_prune, Settings(*given)), **kwargs)[id(to_prune)]
+        return _wrap_each([to_prune], Settings(*given), **kwargs)[id(to_prune)]
     if kwargs:
         raise TypeError(f"Unexpected arguments for a model: {', '.join(kwargs)}.")
 
@@ -76,6 +77,7 @@ def prune_low_movement(
             if_it_fails.callback(wrapper.let_go)
         pruned = replace_layers(to_prune, wrappers, for_a_while=True)
         after = LayerTree(pruned)
+        _check_zeros(after.pruned_layers())
         _forget_traces(after)
         guard_saving(after)
         guard_training(pruned, list(after.pruned_layers().values()))
@@ -103,6 +105,8 @@ def _members_of_layer(layer: Layer, settings: Settings) -> list[Member]:
 
 def _wrap(members: Iterable[Member], **kwargs: Any) -> dict[int, PruneLowMovement]:
     """Wrappers by the ids of the layers inside them."""
+    members = list(members)
+    check_built((member.layer, member.settings) for member in members)
     # The first wrapper of a shared kernel makes it. That should be a trained one, if there is any.
     in_order = sorted(members, key=lambda member: not member.layer.trainable)
     return {
@@ -155,13 +159,28 @@ def _prune_list(
             "weights."
         )
     _check_only_holders([LayerTree(layer) for layer in chosen.values()], chosen.values())
-    with contextlib.ExitStack() as if_it_fails:
-        wrappers: dict[int, PruneLowMovement] = {}
-        for layer in chosen.values():
-            wrappers.update(_wrap(_members_of_layer(layer, settings)))
-            if_it_fails.callback(wrappers[id(layer)].let_go)
-        if_it_fails.pop_all()
+    wrappers = _wrap_each(chosen.values(), settings)
     return [wrappers.get(id(layer), layer) for layer in layers]
+
+
+def _wrap_each(
+    layers: Iterable[Layer], settings: Settings, **kwargs: Any
+) -> dict[int, PruneLowMovement]:
+    """Wrappers of layers that are in no model, by the ids of the layers: all of them, or none."""
+    wrappers: dict[int, PruneLowMovement] = {}
+    with contextlib.ExitStack() as if_it_fails:
+        for layer in layers:
+            wrappers.update(_wrap(_members_of_layer(layer, settings), **kwargs))
+            if_it_fails.callback(wrappers[id(layer)].let_go)
+        _check_zeros({f"{i}.{w.layer.name}": w for i, w in enumerate(wrappers.values())})
+        if_it_fails.pop_all()
+    return wrappers
+
+
+def _check_zeros(wrappers: Mapping[str, PruneLowMovement]) -> None:
+    """Raises ValueError if methods that keep zeros find none, or would let some come back."""
+    keeping = {path: w for path, w in wrappers.items() if w.settings.method.keeps_zeros}
+    check_zeros(named_kernels(keeping))
 
 
 def strip_pruning(model: Any) -> Any:

@@ -6,7 +6,7 @@ from tf_movprune.core.remaining import Row, remaining_rows, zero_rows
 from tf_movprune.keras2.compat import Layer, check_keras_object
 from tf_movprune.keras2.kernel_attributes import prunable_weights, short_names
 from tf_movprune.keras2.layer import is_prunable
-from tf_movprune.keras2.layer_tree import LayerTree
+from tf_movprune.keras2.layer_tree import LayerTree, named_kernels
 from tf_movprune.keras2.targets import default_targets
 
 
@@ -22,12 +22,7 @@ def remaining_weights(model: Layer) -> list[Row]:
     wrappers = tree.pruned_layers()
     if not wrappers:
         return _zeros(tree)
-    return remaining_rows(
-        {
-            path: (wrapper.kernels, short_names(wrapper.get_prunable_weights()))
-            for path, wrapper in wrappers.items()
-        }
-    )
+    return remaining_rows(named_kernels(wrappers))
 
 
 def _zeros(tree: LayerTree) -> list[Row]:

@@ -6,10 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tf_movprune.core.masked_kernel import MaskedKernel, each_once
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
+from tf_movprune.keras3.kernel_places import kernel_places
 from tf_movprune.keras3.movement_mask import MovementMask
 from tf_movprune.keras3.pruning_state import is_pruned, state_of
 
@@ -59,6 +61,18 @@ def kernels_of(layers: Iterable[Layer]) -> list[MaskedKernel]:
 def kernels_by_path(layers: Mapping[str, Layer]) -> dict[str, list[MaskedKernel]]:
     """The masked kernels of each of the pruned layers."""
     return {path: state_of(layer).kernels for path, layer in layers.items()}
+
+
+def named_kernels(
+    layers: Mapping[str, Layer],
+) -> dict[str, tuple[list[MaskedKernel], list[tuple[str, tf.Variable]]]]:
+    """The masked kernels of each of the pruned layers, and its prunable weights by name."""
+    return {path: (state_of(layer).kernels, named_weights(layer)) for path, layer in layers.items()}
+
+
+def named_weights(layer: Layer) -> list[tuple[str, tf.Variable]]:
+    """The prunable weights of a layer with their names."""
+    return [(p.short_name, compat.tensorflow_variable(p.variable)) for p in kernel_places(layer)]
 
 
 def built_layers(model: Layer) -> dict[str, Layer]:

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_movprune.core.kept_zeros import first_threshold, start_of_mask
 from tf_movprune.core.masked_kernel import MaskedKernel, Part, block_size_of, joined_weights
 from tf_movprune.core.saved_settings import SettingsInCheckpoint
 from tf_movprune.core.scores import SCORES_NAME, initial_scores
@@ -21,8 +22,9 @@ class MovementMask(keras.layers.Layer):
 
     It is a sublayer of the layer whose kernel it masks, so that Keras saves, loads and copies its
     variables with that layer's: `movement_scores` (float32 under every precision policy,
-    trainable), `mask` (bool, all true at first) and `threshold`. `record` has them as a
-    `MaskedKernel`, by which the core knows them. Penalties are added to the model's losses.
+    trainable), `mask` (bool, all true at first but for `KeepZeros`) and `threshold`. `record` has
+    them as a `MaskedKernel`, by which the core knows them. Penalties are added to the model's
+    losses.
 
     Args:
       settings: how the kernel is pruned.
@@ -56,8 +58,8 @@ class MovementMask(keras.layers.Layer):
                 autocast=False,
                 regularizer=compat.Penalty(self._penalty) if method.has_penalty else None,
             )
-        self.mask = self._state("mask", shape, "bool", "ones")
-        lowest = keras.initializers.Constant(-float("inf"))
+        self.mask = self._state("mask", shape, "bool", start_of_mask(settings, parts))
+        lowest = keras.initializers.Constant(first_threshold(settings))
         self.threshold = self._state("threshold", (), "float32", lowest)
         names = ("scores", "mask", "threshold", "penalty_weight", "noise_seed")
         variables = {

@@ -10,6 +10,7 @@ from tf_movprune.core import run_checks
 from tf_movprune.core.choice_checks import check_listed, check_policy
 from tf_movprune.core.distillation_checks import not_pruned_itself
 from tf_movprune.core.granularity import WEIGHTS
+from tf_movprune.core.kept_zeros import check_zeros
 from tf_movprune.core.passed_by import warn_if_left_out
 from tf_movprune.core.settings import Settings
 from tf_movprune.keras3 import compat
@@ -17,7 +18,13 @@ from tf_movprune.keras3.compat import Layer
 from tf_movprune.keras3.distiller import Distiller
 from tf_movprune.keras3.kernel_places import is_prunable
 from tf_movprune.keras3.later_changes import allow_changes, refuse_changes
-from tf_movprune.keras3.layer_tree import holders, kernels_by_path, pruned_layers, walk
+from tf_movprune.keras3.layer_tree import (
+    holders,
+    kernels_by_path,
+    named_kernels,
+    pruned_layers,
+    walk,
+)
 from tf_movprune.keras3.other_keras import refuse_tf_keras, take_tf_keras
 from tf_movprune.keras3.pruned_layer import attach, detach, fold
 from tf_movprune.keras3.pruning_state import is_pruned, state_of
@@ -89,6 +96,7 @@ def _attach_all(
             if path not in members:
                 attach(layer, settings[path])
         attach_shared(list(members.values()), masks)
+        check_zeros(named_kernels(everything))
     except BaseException:
         for layer in filter(is_pruned, everything.values()):
             detach(layer)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
-
 from tf_movprune.core.remaining import Row, remaining_rows, zero_rows
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
-from tf_movprune.keras3.kernel_places import kernel_places
-from tf_movprune.keras3.layer_tree import pruned_layers
-from tf_movprune.keras3.pruning_state import state_of
+from tf_movprune.keras3.layer_tree import named_kernels, named_weights, pruned_layers
 from tf_movprune.keras3.targets import default_targets, prunable_layers
 
 
@@ -24,20 +20,13 @@ def remaining_weights(model: Layer) -> list[Row]:
     layers = pruned_layers(model)
     if not layers:
         return _zeros(model)
-    return remaining_rows(
-        {path: (state_of(layer).kernels, _named(layer)) for path, layer in layers.items()}
-    )
-
-
-def _named(layer: Layer) -> list[tuple[str, tf.Variable]]:
-    """The prunable weights of a layer with their names."""
-    return [(p.short_name, compat.tensorflow_variable(p.variable)) for p in kernel_places(layer)]
+    return remaining_rows(named_kernels(layers))
 
 
 def _zeros(model: Layer) -> list[Row]:
     defaults = {id(layer) for layer in default_targets(model).values()}
     return zero_rows(
-        (path, id(layer) in defaults, _named(layer))
+        (path, id(layer) in defaults, named_weights(layer))
         for path, layer in prunable_layers(model).items()
         if layer.built
     )
