@@ -14,12 +14,13 @@ one sequence of 128 tokens on one thread, over those of the dense model.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import datetime
 import json
 import os
 import pathlib
 import platform
-import resource
+import re
 import subprocess
 import sys
 import tempfile
@@ -115,17 +116,17 @@ def measured(folder: pathlib.Path, file: str, keras: str) -> dict[str, Any]:
         _ = transformers.TFBertForQuestionAnswering  # what importing it takes is not the library's
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
     size = size or sum(path.stat().st_size for path in folder.glob("*.bin"))
-    before, start = peak_memory(), time.perf_counter()
+    memory, start = PeakMemory(), time.perf_counter()
     model = tf_movprune.load_pytorch(folder, model_class, weights="pytorch")
     seconds = time.perf_counter() - start
-    memory = (peak_memory() - before) / size
+    rise = memory.rise()
     loaded = model.count_params()
     small = tf_movprune.compact(model)
     report = tf_movprune.export_tflite(small, file, sequence_length=LENGTH, quantization=None)
     return {
         "name": folder.name,
         "seconds": seconds,
-        "memory": memory,
+        "memory": rise / size,
         "loaded": loaded,
         "compacted": small.count_params(),
         "bytes": report.bytes,
@@ -133,10 +134,24 @@ def measured(folder: pathlib.Path, file: str, keras: str) -> dict[str, Any]:
     }
 
 
-def peak_memory() -> int:
-    """The largest amount of memory that this process has taken so far, in bytes."""
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+class PeakMemory:
+    """The bytes by which the memory of this process rises, at most; NaN but on Linux."""
+
+    def __init__(self) -> None:
+        self._before = self._read("VmRSS")
+        with contextlib.suppress(OSError):
+            pathlib.Path("/proc/self/clear_refs").write_text("5")  # forgets the peak until now
+
+    def rise(self) -> float:
+        return self._read("VmHWM") - self._before
+
+    @staticmethod
+    def _read(key: str) -> float:
+        try:
+            text = pathlib.Path("/proc/self/status").read_text()
+        except OSError:
+            return float("nan")
+        return 1024.0 * int(re.search(rf"{key}:\s+(\d+) kB", text)[1])  # type: ignore[index]
 
 
 def run_of(path: str) -> Any:

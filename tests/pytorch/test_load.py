@@ -127,7 +127,11 @@ QUERY = "bert.encoder.layer.0.attention.self.query"
         ({"config": {"pruned_heads": [1]}}, r"must map layers"),
         ({"config": {"num_attention_heads": 3}}, r"hidden_size 16 is no multiple"),
         ({"config": {"hidden_size": "16"}}, r"hidden_size .*positive integer, got '16'"),
-        ({"config": {"vocab_size": 31}}, r"word_embeddings\.weight \(30, 16\) instead of \(31"),
+        ({"config": {"vocab_size": 10**12}}, r"word_embeddings.*\(30, 16\) instead of \(10{12}"),
+        ({"config": {"max_position_embeddings": 10**12}}, r"position_embeddings.*10{12}"),
+        ({"config": {"type_vocab_size": 10**12}}, r"token_type_embeddings.*10{12}"),
+        ({"config": {"hidden_size": 4 * 10**9}}, r"must read hidden_size 4000000000 numbers"),
+        ({"config": {"num_hidden_layers": 10**9}}, r"layer 2 of 1000000000"),
         ({"arrays": {f"{QUERY}.ampere_module.x": np.zeros(2)}}, r"ampere masks"),
         ({"arrays": {f"{QUERY}.rewind_mask": np.zeros(2)}}, r"rewind masks"),
         ({"threshold": 0.5}, r"no scores"),
@@ -222,6 +226,15 @@ def test_files_of_one_function_are_not(tmp_path, recwarn):
         tf_movprune.load_pytorch(folder)
 
 
+def test_a_file_that_cannot_be_compared_is_told_of(tmp_path):
+    folder = checkpoints.copied("bert_questions", tmp_path / "a")
+    (folder / "tf_model.h5").write_bytes(b"none")
+    with pytest.warns(UserWarning, match=r"could not be compared with tf_model\.h5"):
+        model = tf_movprune.load_pytorch(folder)
+    expected = checkpoints.expected("bert_questions")
+    np.testing.assert_allclose(checkpoints.logits(model), expected, atol=1e-5)
+
+
 # ---- names of the hub
 
 
@@ -230,14 +243,15 @@ def test_a_name_is_downloaded(monkeypatch):
 
     asked = []
 
-    def download(name, **arguments):
-        asked.append(name)
+    def download(name, allow_patterns):
+        asked.append((name, "tf_model.h5" in allow_patterns))
         return str(checkpoints.CHECKPOINTS / "bert_questions")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     model = tf_movprune.load_pytorch("somebody/pruned-bert")
-    assert asked == ["somebody/pruned-bert"]
-    assert model.config.name_or_path == "somebody/pruned-bert"
+    tf_movprune.load_pytorch("somebody/pruned-bert", weights="pytorch")
+    assert asked == [("somebody/pruned-bert", True), ("somebody/pruned-bert", False)]
+    assert model.config.name_or_path == str(checkpoints.CHECKPOINTS / "bert_questions")
 
 
 def test_a_name_that_cannot_be_downloaded_is_refused(monkeypatch):

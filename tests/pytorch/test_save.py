@@ -97,6 +97,8 @@ def test_the_default_form_is_an_ordinary_checkpoint(tmp_path):
     np.testing.assert_allclose(checkpoints.logits(whole), checkpoints.logits(model), atol=1e-6)
     import keras_hub
 
+    keys = {"type_vocab_size", "hidden_act", "layer_norm_eps", "max_position_embeddings"}
+    assert keys <= checkpoints.config_of(folder).keys()  # though they have their defaults
     backbone = keras_hub.models.BertBackbone.from_preset(str(tmp_path / "a"))
     np.testing.assert_array_equal(
         backbone.get_layer("token_embedding").embeddings,
@@ -151,6 +153,29 @@ def test_a_given_tokenizer_is_saved_and_none_is_told_of(tmp_path):
         tf_movprune.save_pytorch(model, tmp_path / "c")
     with pytest.raises(ValueError, match=r"tokenizer must be .*got 'none'"):
         tf_movprune.save_pytorch(model, tmp_path / "d", tokenizer="none")
+
+
+@pytest.mark.parametrize("kind", ["Bert", "Roberta"])
+def test_the_tokenizer_of_a_preprocessor_is_saved(tmp_path, kind):
+    import keras_hub
+
+    models = keras_hub.models
+    if kind == "Bert":
+        words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "good", "film"]
+        tokenizer = models.BertTokenizer(words, lowercase=True)
+    else:
+        words = {x: i for i, x in enumerate(["<s>", "<pad>", "</s>", "<unk>", "<mask>", "g", "o"])}
+        words |= {"d": 7, "oo": 8}
+        tokenizer = models.RobertaTokenizer(words, ["o o"])
+    preprocessor = getattr(models, f"{kind}TextClassifierPreprocessor")(tokenizer, 8)
+    cls = getattr(models, f"{kind}TextClassifier")
+    backbone = cls.backbone_cls(30, 1, 2, 8, 16, max_sequence_length=12)
+    model = cls(backbone, 2, preprocessor=preprocessor)
+    tf_movprune.save_pytorch(model, tmp_path / "a")
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "a")
+    text = "Good film" if kind == "Bert" else "good"
+    ours = preprocessor([text])["token_ids"][0].numpy()
+    assert theirs(text)["input_ids"] == ours[ours != tokenizer.pad_token_id].tolist()
 
 
 # ---- folders

@@ -18,14 +18,20 @@ from tf_movprune.core.user_warnings import warn
 
 
 class Matrix:
-    """The kernel of a layer as [in, out], and its bias as [out] or None: NumPy arrays."""
+    """The kernel of a layer as [in, out], and its bias as [out] or None: NumPy arrays.
 
-    def __init__(self, layer: Any):
-        layout, kernel = layout_of(layer), _array(layer.kernel)
+    Args:
+      layer: the layer.
+      is_blank: whether they are zeros instead, which take no memory before they are written to.
+    """
+
+    def __init__(self, layer: Any, *, is_blank: bool = False):
+        read = _zeros_like if is_blank else _array
+        layout, kernel = layout_of(layer), read(layer.kernel)
         self._axes = layout.axes
         in_order = kernel.transpose(layout.axes).reshape(layout.shape(kernel.shape))
         self.kernel = np.ascontiguousarray(in_order)
-        self.bias = None if layer.bias is None else _array(layer.bias).reshape(-1)
+        self.bias = None if layer.bias is None else read(layer.bias).reshape(-1)
 
     @property
     def offsets(self) -> np.ndarray:
@@ -65,6 +71,10 @@ def _array(variable: Any) -> np.ndarray:
     return np.array(tf.convert_to_tensor(variable))
 
 
+def _zeros_like(variable: Any) -> np.ndarray:
+    return np.zeros(variable.shape, tf.as_dtype(variable.dtype).as_numpy_dtype)
+
+
 class Group(Protocol):
     """Heads or neurons: columns in the matrices of some layers, and rows in that of their reader.
 
@@ -89,13 +99,13 @@ class Group(Protocol):
 
 
 class Matrices(dict[int, Matrix]):
-    """The matrices of layers, by the ids of the layers."""
+    """The matrices of layers, by the ids of the layers; zeros if they are to be blank."""
 
-    def __init__(self, groups: Sequence[Group]):
+    def __init__(self, groups: Sequence[Group], *, is_blank: bool = False):
         super().__init__()
         for group in groups:
             for layer in (*group.sources, group.reader):
-                self[id(layer)] = Matrix(layer)
+                self[id(layer)] = Matrix(layer, is_blank=is_blank)
 
 
 class KeptUnits:

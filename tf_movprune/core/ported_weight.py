@@ -3,27 +3,44 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
+import tensorflow as tf
+
+_LARGE = 2**24  # bytes
 
 
 class PortedWeight(NamedTuple):
     """A variable, and the tensor of PyTorch with the same numbers.
 
     Attributes:
-      variable: the variable.
+      variable: the variable of TensorFlow.
       name: name of the tensor in a PyTorch checkpoint.
       shape: shape of the tensor.
       to_keras: function from the tensor to the value of the variable.
       to_pytorch: its inverse.
     """
 
-    variable: Any
+    variable: tf.Variable
     name: str
     shape: tuple[int, ...]
     to_keras: Callable[[np.ndarray], np.ndarray]
     to_pytorch: Callable[[np.ndarray], np.ndarray]
+
+    def assign(self, tensor: np.ndarray) -> None:
+        """Gives the variable the numbers of a tensor of PyTorch.
+
+        Large ones are assigned piece by piece, or TensorFlow would make a copy of the whole.
+        """
+        values = self.to_keras(tensor)
+        if values.nbytes <= _LARGE:
+            self.variable.assign(values)
+            return
+        rows = max(1, len(values) * _LARGE // values.nbytes)
+        for start in range(0, len(values), rows):
+            piece = values[start : start + rows]
+            self.variable[start : start + len(piece)].assign(piece)
 
 
 class EncoderSizes(NamedTuple):

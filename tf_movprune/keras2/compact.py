@@ -130,7 +130,7 @@ def in_sizes(
     model = model_class(narrow)
     hugging_face.build(model)
     groups = find_units(LayerTree(model))
-    units, weights = [KeptUnits(group) for group in groups], Matrices(groups)
+    units, weights = [KeptUnits(group) for group in groups], Matrices(groups, is_blank=True)
     for heads, neurons, size in zip(units[::2], units[1::2], sizes, strict=True):
         heads.keep(np.array(size.heads), weights)
         neurons.resize(size.neurons, weights)

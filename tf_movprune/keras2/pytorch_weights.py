@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -93,6 +94,11 @@ def source_of(model: keras.Model) -> str:
     return str(getattr(model.config, "_name_or_path", "") or "")
 
 
+def write_tokenizer(model: keras.Model, folder: pathlib.Path) -> bool:
+    """Writes the tokenizer that a model has. Returns false: none of these has any."""
+    return False
+
+
 def describe(model: keras.Model) -> tuple[dict[str, Any], list[EncoderSizes] | None]:
     """The configuration of a model in full size, and what is left of each encoder layer.
 
@@ -107,7 +113,7 @@ def describe(model: keras.Model) -> tuple[dict[str, Any], list[EncoderSizes] | N
             f"{model.name!r} is a {type(model).__name__}, which PyTorch has no class for. Pass a "
             "model of Hugging Face's TF classes or of KerasHub."
         )
-    config = json.loads(model.config.to_json_string())
+    config = json.loads(model.config.to_json_string(use_diff=False))
     removed = hugging_face.remaining_sizes(model.config)
     config["architectures"] = [type(model).__name__.removeprefix("TF")]
     if not removed:

@@ -6,6 +6,8 @@ The names of weights are those of KerasHub's own converters of Hugging Face's ch
 from __future__ import annotations
 
 import importlib
+import json
+import pathlib
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -149,11 +151,14 @@ def model_of(
             f"The activation of blocks must be one of {', '.join(keras_hub.ACTIVATIONS)}, got "
             f"{activation!r}."
         )
-    backbone = _backbone(backbone_class, converter, config)
+    heads, neurons = _size(config, "head_count"), _size(config, "neuron_count")
+    is_whole = all(len(size.heads) == heads and size.neurons == neurons for size in sizes)
+    backbone = _backbone(backbone_class, converter, config, neurons if is_whole else 1)
     _check_epsilon(backbone, config)
     set_activation(backbone, activation)
     vars(backbone)[_SOURCE] = config.get("_name_or_path", "")
-    _resize(backbone, sizes)
+    if not is_whole:
+        _resize(backbone, sizes, neurons)
     return _with_head(backbone, config, names, model_class if is_classifier else None)
 
 
@@ -166,8 +171,13 @@ def _kind_of(config: Mapping[str, Any]) -> _Kind:
     return _KINDS[config["model_type"]]
 
 
-def _backbone(backbone_class: Any, converter: Any, config: Mapping[str, Any]) -> Any:
+def _size(config: Mapping[str, Any], which: str) -> int:
+    return config[_SIZE_KEYS[config["model_type"]][which]]
+
+
+def _backbone(backbone_class: Any, converter: Any, config: Mapping[str, Any], neurons: int) -> Any:
     arguments = converter.convert_backbone_config(config)
+    arguments["intermediate_dim"] = neurons
     arguments["dropout"] = config.get("hidden_dropout_prob", config.get("dropout"))
     if config["model_type"] == "bert":
         arguments["num_segments"] = config["type_vocab_size"]
@@ -185,17 +195,25 @@ def _check_epsilon(backbone: Any, config: Mapping[str, Any]) -> None:
         )
 
 
-def _resize(backbone: Any, sizes: Sequence[EncoderSizes]) -> None:
-    """Leaves each block the heads and neurons that it is to have."""
+def _resize(backbone: Any, sizes: Sequence[EncoderSizes], neurons: int) -> None:
+    """Gives each block the heads and neurons that it is to have.
+
+    Args:
+      backbone: backbone with one neuron in each block, so that the memory of one of full size is
+        never taken.
+      sizes: what each block is to have.
+      neurons: the number of neurons that the configuration is to tell.
+    """
     groups = find_units(backbone)
-    units, weights = [KeptUnits(group) for group in groups], Matrices(groups)
+    units, weights = [KeptUnits(group) for group in groups], Matrices(groups, is_blank=True)
     by_layer = {id(unit.group.owner or unit.sources[0]): unit for unit in units}
     for block, size in zip(backbone.transformer_layers, sizes, strict=True):
         by_layer[id(keras_hub.attention_of(block))].keep(np.array(size.heads), weights)
-        by_layer[id(keras_hub.first_dense_layer(block))].keep(np.arange(size.neurons), weights)
-    changed = shrink([unit for unit in units if not unit.keeps_all], weights)
-    if changed:
-        record_sizes(backbone, changed)
+        by_layer[id(keras_hub.first_dense_layer(block))].resize(size.neurons, weights)
+    changed = shrink(units, weights)
+    for layer in (backbone, *backbone.transformer_layers):
+        layer.intermediate_dim = neurons
+    record_sizes(backbone, changed)
 
 
 # ---- heads
@@ -398,20 +416,17 @@ def ported_weights(model: keras.Model) -> list[PortedWeight]:
     unknown = [weight.path for weight in model.weights if id(weight) not in names]
     if unknown:
         raise ValueError(f"{model.name!r} has weights that PyTorch's class has not: {unknown}.")
-    return [
-        _ported(weight, names[id(weight)], dense.get(id(weight)), model_type)
-        for weight in model.weights
-    ]
+    return [_ported(weight, names[id(weight)], dense.get(id(weight))) for weight in model.weights]
 
 
-def _ported(variable: Any, name: str, layer: Any, model_type: str) -> PortedWeight:
-    shape = tuple(variable.shape)
+def _ported(weight: Any, name: str, layer: Any) -> PortedWeight:
+    variable, shape = compat.tensorflow_variable(weight), tuple(weight.shape)
     if layer is None:
         if name == _POSITIONS:
             padded = (shape[0] + _FIRST_POSITION, shape[1])
             return PortedWeight(variable, name, padded, _without_first, _with_first)
         return PortedWeight(variable, name, shape, np.asarray, np.asarray)
-    if variable is layer.bias:
+    if weight is layer.bias:
         size = int(np.prod(shape))
         return PortedWeight(variable, name, (size,), lambda x: x.reshape(shape), np.ravel)
     layout = layout_of(layer)
@@ -494,7 +509,7 @@ def unread_weights(model: keras.Model) -> set[str]:
 def kernel_paths(model: keras.Model) -> dict[int, str]:
     """The paths of the dense layers of a model, by the ids of their kernels."""
     return {
-        id(layer.kernel): path
+        id(compat.tensorflow_variable(layer.kernel)): path
         for path, layer in walk(model).items()
         if isinstance(layer, (keras.layers.Dense, keras.layers.EinsumDense))
     }
@@ -503,6 +518,32 @@ def kernel_paths(model: keras.Model) -> dict[int, str]:
 def masked_kernels(model: keras.Model) -> dict[str, MaskedKernel]:
     """The masked kernel of each pruned layer of a model."""
     return {path: found[0] for path, found in kernels_by_path(pruned_layers(model)).items()}
+
+
+def write_tokenizer(model: keras.Model, folder: pathlib.Path) -> bool:
+    """Writes the tokenizer of a task's preprocessor as Hugging Face has it.
+
+    Returns:
+      True if there is one.
+    """
+    tokenizer = getattr(getattr(model, "preprocessor", None), "tokenizer", None)
+    if tokenizer is None:
+        return False
+    tokenizer.save_assets(str(folder))
+    for name in ("vocabulary.txt", "vocabulary.json"):
+        if (folder / name).is_file():
+            (folder / name).rename(folder / name.replace("vocabulary", "vocab"))
+    merges = folder / "merges.txt"
+    if merges.is_file():  # Hugging Face does not read its first line
+        text = merges.read_text(encoding="utf-8")
+        merges.write_text(f"#version: 0.2\n{text}", encoding="utf-8")
+    kind = _KINDS[_model_type(backbone_of(model))].architecture
+    settings = {"tokenizer_class": f"{kind}Tokenizer"}
+    if hasattr(tokenizer, "lowercase"):
+        settings["do_lower_case"] = tokenizer.lowercase
+    text = json.dumps(settings, indent=2)
+    (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
+    return True
 
 
 def source_of(model: keras.Model) -> str:

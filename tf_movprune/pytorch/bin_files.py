@@ -19,6 +19,7 @@ _MAGIC = 0x1950A86A20F9469CFC6C  # first object of files before PyTorch 1.6
 
 _WRONG_SIZE = "storage {!r} is missing, cut off, or not of the size that its tensors say."
 _MOST_AXES = 32
+_PIECE = 2**20  # bytes to read at once
 
 Loader = Callable[[Storage], np.ndarray]
 
@@ -117,8 +118,13 @@ def _read_archive(path: str | os.PathLike[str]) -> tuple[Any, Loader]:
 
     @functools.lru_cache(maxsize=1)  # tensors that share a storage follow each other
     def load(storage: Storage) -> np.ndarray:
-        with zipfile.ZipFile(path) as archive:
-            return np.frombuffer(archive.read(f"{root}/data/{storage.key}"), storage.dtype)
+        numbers = np.empty(storage.size, storage.dtype)
+        left: Any = numbers.view(np.uint8)
+        with zipfile.ZipFile(path) as archive, archive.open(f"{root}/data/{storage.key}") as file:
+            while piece := file.read(_PIECE):
+                left[: len(piece)] = np.frombuffer(piece, np.uint8)
+                left = left[len(piece) :]
+        return numbers
 
     return pickled, load
 

@@ -20,7 +20,7 @@ from tf_movprune.pytorch import weight_files
 from tf_movprune.pytorch.comparison import differing_weight
 from tf_movprune.pytorch.families import Family, family_of, with_todays_names
 from tf_movprune.pytorch.masks import MINIMUM, Masks, ScoredWeight, method_of
-from tf_movprune.pytorch.sizes import cut, found_sizes, recorded_sizes
+from tf_movprune.pytorch.sizes import check_tables, cut, found_sizes, recorded_sizes
 
 _SCORES = re.compile(r"(.+?)\.(?:mask_module\.context_modules\.([01])\.)?mask_scores")
 
@@ -90,10 +90,17 @@ def _compare_with_others(found: Checkpoint, path: pathlib.Path, config: Mapping[
     others = [file for file in weight_files.weight_files(found.folder) if file != path]
     if tf_weights.is_file() and path != tf_weights:
         others.append(tf_weights)
+    remedy = "Pass weights='pytorch' or weights='tf' to choose without this warning."
     for other in others:
-        difference = differing_weight(found.tensors, found.sizes, found.family, config, other)
+        try:
+            difference = differing_weight(found.tensors, found.sizes, found.family, config, other)
+        except (ImportError, OSError, ValueError) as error:
+            warn(
+                f"{path.name} in {found.folder} is loaded, and could not be compared with "
+                f"{other.name}: {error} {remedy}"
+            )
+            continue
         if difference is not None:
-            remedy = "Pass weights='pytorch' or weights='tf' to choose without this warning."
             warn(
                 f"{path.name} and {other.name} in {found.folder} are different functions: they "
                 f"differ in {difference}. {path.name} is loaded. {remedy}"
@@ -114,6 +121,7 @@ def _checkpoint(
     _check_supported(folder, config, sparse_args)
     tensors, scores = _split(with_todays_names(stored, family), path)
     plain = {**config, "model_type": model_type.removeprefix("masked_")}
+    check_tables(tensors, plain, family, path)
     is_of_tf = path.name == weight_files.TF_WEIGHTS
     sizes = found_sizes(tensors, plain, family, path, may_be_whole=is_of_tf)
     recorded = recorded_sizes(path, sizes)

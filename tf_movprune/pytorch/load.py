@@ -15,7 +15,7 @@ from tf_movprune.core.ported_weight import PortedWeight
 from tf_movprune.core.wording import listed
 from tf_movprune.pytorch.checkpoint import Checkpoint, read_checkpoint
 from tf_movprune.pytorch.training import prune_like
-from tf_movprune.pytorch.weight_files import SAFETENSORS, metadata
+from tf_movprune.pytorch.weight_files import SAFETENSORS, TF_WEIGHTS, metadata
 from tf_movprune.shells import module_for
 
 
@@ -82,7 +82,7 @@ def load_pytorch(
     """
     check_boolean("masks", masks)
     shell = _shell(model_class)
-    place = local_folder(folder)
+    place = local_folder(folder, weights)
     checkpoint = read_checkpoint(place, method=method, threshold=threshold, weights=weights)
     tensors = shell.adapted(checkpoint.tensors)
     checkpoint = dataclasses.replace(checkpoint, tensors=tensors)
@@ -97,7 +97,7 @@ def load_pytorch(
             "pruning_schedule and score_learning_rate_multiplier are of a pruned model. Pass "
             "masks=True as well."
         )
-    config = {**checkpoint.config, "_name_or_path": str(folder)}
+    config = {**checkpoint.config, "_name_or_path": str(place)}
     model = shell.model_of(config, checkpoint.sizes, checkpoint.tensors, model_class)
     ported = shell.ported_weights(model)
     _check_fit(checkpoint, ported, shell.unread_weights(model), place)
@@ -105,7 +105,7 @@ def load_pytorch(
         if weight.name in checkpoint.tensors:
             values = checkpoint.tensors[weight.name].array() if masks else None
             values = checkpoint.array(weight.name) if values is None else values
-            weight.variable.assign(weight.to_keras(values))
+            weight.assign(values)
         else:  # a pooler that nothing reads, whose zeros would count as pruned
             weight.variable.assign(np.ones(weight.variable.shape))
     if masks:
@@ -132,8 +132,12 @@ def holds_pytorch(path: pathlib.Path) -> bool:
     return file.is_file() and metadata(file).get("format") == "pt"
 
 
-def local_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
+def local_folder(folder: str | os.PathLike[str], weights: str) -> pathlib.Path:
     """The folder itself; or where the repository of that name was downloaded to.
+
+    Args:
+      folder: the folder, or the name of a repository.
+      weights: which of its weights to download, as in `load_pytorch`.
 
     Raises:
       ImportError: `huggingface_hub` is not installed.
@@ -151,7 +155,9 @@ def local_folder(folder: str | os.PathLike[str]) -> pathlib.Path:
             f"There is no folder {folder!r}, and no package huggingface_hub to download a "
             "repository of that name: pip install huggingface_hub."
         ) from error
-    patterns = ["*.json", "*.txt", "*.model", "*.safetensors", "*.bin", "tf_model.h5"]
+    patterns = ["*.json", "*.txt", "*.model"]
+    patterns += [] if weights == "tf" else ["*.safetensors", "*.bin"]
+    patterns += [] if weights == "pytorch" else [TF_WEIGHTS]
     try:
         return pathlib.Path(huggingface_hub.snapshot_download(folder, allow_patterns=patterns))
     except Exception as error:  # of whatever the network does

@@ -56,7 +56,8 @@ def save_pytorch(
         `"zero"` to the number that the configuration says they had; `"removed"` leaves them as
         they are, which `load_pytorch` and nn_pruning's classes load.
       tokenizer: object with a `save_pretrained(folder)`, or folder whose tokenizer is copied; by
-        default that of the folder or repository which the model was loaded from.
+        default that of the folder or repository which the model was loaded from, or of the
+        preprocessor of a KerasHub classifier.
 
     Raises:
       ImportError: the package safetensors is missing.
@@ -93,9 +94,10 @@ def save_pytorch(
     with replacing(path) as temporary:
         temporary.mkdir()
         _write(temporary, arrays, metadata, _configuration(config, family, padded))
-        _write_tokenizer(temporary, tokenizer, files)
+        is_known = _write_tokenizer(temporary, tokenizer, files)
+        is_known = is_known or shell.write_tokenizer(model, temporary)
         _copy_others(path, temporary)
-    if tokenizer is None and not files:
+    if not is_known:
         warn(
             f"No tokenizer is in {path}: none is known for {model.name!r}. Pass it as tokenizer, "
             "or save it there."
@@ -218,11 +220,13 @@ def _cached(repository: str, name: str) -> pathlib.Path | None:
     return pathlib.Path(found) if isinstance(found, str) else None
 
 
-def _write_tokenizer(folder: pathlib.Path, tokenizer: Any, files: Sequence[pathlib.Path]) -> None:
+def _write_tokenizer(folder: pathlib.Path, tokenizer: Any, files: Sequence[pathlib.Path]) -> bool:
+    """Writes a tokenizer that was given or found. Returns whether there is any."""
     if hasattr(tokenizer, "save_pretrained"):
         tokenizer.save_pretrained(str(folder))
     for file in files:
         shutil.copyfile(file, folder / file.name)
+    return bool(tokenizer or files)
 
 
 def _copy_others(old: pathlib.Path, new: pathlib.Path) -> None:

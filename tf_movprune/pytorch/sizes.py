@@ -19,6 +19,35 @@ SIZES = "tf_movprune_sizes"
 """Entry in a safetensors file that says which heads and neurons of each layer are padding."""
 
 
+_TABLES = {
+    "vocab_size": "{}.embeddings.word_embeddings.weight",
+    "max_position_embeddings": "{}.embeddings.position_embeddings.weight",
+    "type_vocab_size": "{}.embeddings.token_type_embeddings.weight",
+    "num_labels": "classifier.weight",
+}
+
+
+def check_tables(
+    tensors: Mapping[str, StoredTensor],
+    config: Mapping[str, Any],
+    family: Family,
+    path: pathlib.Path,
+) -> None:
+    """Refuses a configuration by which a model would be larger than its weights, before it is made.
+
+    Raises:
+      ValueError: a number of words, positions, segments or labels is not that of the weights.
+    """
+    for key, template in _TABLES.items():
+        name = template.format(family.prefix)
+        tensor = tensors.get(name)
+        if key in config and tensor is not None and tensor.shape[:1] != (config[key],):
+            raise ValueError(
+                f"{name} in {path} is of another shape than config.json says: {tensor.shape} "
+                f"instead of ({config[key]}, …), by its {key}."
+            )
+
+
 def found_sizes(
     tensors: Mapping[str, StoredTensor],
     config: Mapping[str, Any],
@@ -56,6 +85,11 @@ def found_sizes(
                 "none."
             )
         rows, neurons = (tensors[name].shape[0] for name in names)
+        if tensors[names[0]].shape[1] != width or not neurons:
+            raise ValueError(
+                f"{names[0]!r} in {path} must read {family.width} {width} numbers, and a neuron be "
+                f"left, got the shapes {tensors[names[0]].shape} and {tensors[names[1]].shape}."
+            )
         gone = removed.get(index, set())
         left, rest = divmod(rows, width // heads)
         if left == heads and may_be_whole:
