@@ -28,6 +28,11 @@ def is_task(cls: type) -> bool:
     return _is_of_class(cls, "Task")
 
 
+def is_text_classifier(cls: type) -> bool:
+    """Returns whether a class is one of tasks that classify texts."""
+    return _is_of_class(cls, "TextClassifier")
+
+
 def is_causal_lm(model: Any) -> bool:
     """Returns whether a model is a task whose output is the logits of tokens."""
     return _is_of_class(type(model), "CausalLM")
@@ -111,7 +116,7 @@ def _class_in(utils: Any, path: str | os.PathLike[str], name: str) -> type | Non
 
 def _name(cls: type) -> str:
     """The name of the public class that a class of compacted models stands for."""
-    known: type = next(filter(_is_of_keras_hub, cls.__mro__), cls)
+    known: type = next(filter(is_of_keras_hub, cls.__mro__), cls)
     return known.__name__
 
 
@@ -184,7 +189,7 @@ class FeedForward(NamedTuple):
 def feed_forward(layer: Any) -> FeedForward | None:
     """The feed-forward layers of a built block of a known kind; None for any other layer."""
     cls = type(layer)
-    known: Any = next(filter(_is_of_keras_hub, cls.__mro__), None)
+    known: Any = next(filter(is_of_keras_hub, cls.__mro__), None)
     names = _FEED_FORWARD.get(known.__name__) if known else None
     if names is None or cls.call is not known.call or not layer.built:
         return None
@@ -256,8 +261,9 @@ def is_elementwise(function: Any) -> bool:
 
 def attention_names(cls: type) -> AttentionNames | None:
     """The names of the attributes of KerasHub's attention layers; None for other classes."""
-    return _ATTENTION.get(cls.__name__) if _is_of_keras_hub(cls) else None
+    return _ATTENTION.get(cls.__name__) if is_of_keras_hub(cls) else None
 
 
-def _is_of_keras_hub(cls: type) -> bool:
+def is_of_keras_hub(cls: type) -> bool:
+    """Returns whether a class is one of KerasHub's own."""
     return cls.__module__.startswith("keras_hub.")

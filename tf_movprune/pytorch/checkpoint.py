@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tf_movprune.core.arguments import check_choice, check_number
+from tf_movprune.core.encoder_families import Family, family_of, with_todays_names
 from tf_movprune.core.methods import L0, HardMovement, Magnitude, SoftMovement
 from tf_movprune.core.ported_weight import EncoderSizes
 from tf_movprune.core.stored_tensor import StoredTensor
@@ -18,7 +19,6 @@ from tf_movprune.core.user_warnings import warn
 from tf_movprune.core.wording import listed
 from tf_movprune.pytorch import weight_files
 from tf_movprune.pytorch.comparison import differing_weight
-from tf_movprune.pytorch.families import Family, family_of, with_todays_names
 from tf_movprune.pytorch.masks import MINIMUM, Masks, ScoredWeight, method_of
 from tf_movprune.pytorch.sizes import check_tables, cut, found_sizes, recorded_sizes
 

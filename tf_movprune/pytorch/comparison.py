@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from tf_movprune.core.encoder_families import Family, with_todays_names
 from tf_movprune.core.ported_weight import EncoderSizes
 from tf_movprune.core.stored_tensor import StoredTensor
 from tf_movprune.pytorch import weight_files
-from tf_movprune.pytorch.families import Family, with_todays_names
 from tf_movprune.pytorch.sizes import cut, found_sizes
 
 

@@ -118,10 +118,10 @@ def load_pytorch(
 def _shell(model_class: Any) -> Any:
     """The module for a class of models, which is one of Hugging Face's unless one is given."""
     if model_class is None:
-        return importlib.import_module("tf_movprune.keras2.pytorch_weights")
+        return importlib.import_module("tf_movprune.keras2.pytorch_protocol")
     if not isinstance(model_class, type):
         raise TypeError(f"model_class must be a class of models, got {model_class!r}.")
-    shell = module_for(model_class, "pytorch_weights")
+    shell = module_for(model_class, "pytorch_protocol")
     shell.check_model_class(model_class)
     return shell
 

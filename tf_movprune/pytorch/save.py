@@ -13,11 +13,11 @@ import numpy as np
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_choice
+from tf_movprune.core.encoder_families import Family, family_of
 from tf_movprune.core.ported_weight import EncoderSizes
 from tf_movprune.core.user_warnings import warn
 from tf_movprune.core.wording import listed
 from tf_movprune.export.files import check_place, replacing
-from tf_movprune.pytorch.families import Family, family_of
 from tf_movprune.pytorch.sizes import SIZES, pad, to_json
 from tf_movprune.pytorch.weight_files import PYTORCH_FILES, SAFETENSORS, TF_WEIGHTS
 from tf_movprune.shells import module_for
@@ -73,7 +73,7 @@ def save_pytorch(
     path = pathlib.Path(folder)
     check_place(path, for_folder=True)
     _check_other_weights(path)
-    shell = module_for(model, "pytorch_weights")
+    shell = module_for(model, "pytorch_protocol")
     config, sizes = shell.describe(model)
     family = family_of(config.get("model_type"))
     arrays = {

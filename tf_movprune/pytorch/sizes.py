@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from tf_movprune.core.encoder_families import Family
 from tf_movprune.core.ported_weight import EncoderSizes
 from tf_movprune.core.stored_tensor import StoredTensor
-from tf_movprune.pytorch.families import Family
 from tf_movprune.pytorch.weight_files import metadata
 
 SIZES = "tf_movprune_sizes"

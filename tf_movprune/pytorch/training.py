@@ -40,7 +40,7 @@ def prune_like(
     Raises:
       ValueError: a mask of the checkpoint cannot be had here.
     """
-    shell = module_for(model, "pytorch_weights")
+    shell = module_for(model, "pytorch_protocol")
     names = {id(weight.variable): weight.name for weight in ported}
     paths = {
         path: names[key]

@@ -1,0 +1,178 @@
+"""KerasHub's models for PyTorch checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from tf_movprune.core.empty_units import KeptUnits, Matrices
+from tf_movprune.core.encoder_families import family_of
+from tf_movprune.core.ported_weight import EncoderSizes
+from tf_movprune.keras3 import keras_hub
+from tf_movprune.keras3.compact import shrink
+from tf_movprune.keras3.compacted_layer import record_sizes, set_activation
+from tf_movprune.keras3.pytorch_kinds import (
+    QUESTIONS,
+    SOURCE,
+    TOKENS,
+    Kind,
+    converter_of,
+    is_of,
+    kind_of,
+)
+from tf_movprune.keras3.units import find_units
+
+
+def check_model_class(model_class: Any) -> None:
+    """Raises TypeError if a class is not a backbone or text classifier of KerasHub."""
+    is_known = keras_hub.is_text_classifier(model_class) or keras_hub.is_backbone_class(model_class)
+    if not is_known:
+        raise TypeError(
+            "model_class must be a class of Hugging Face TF models, or a text classifier or "
+            f"backbone of KerasHub, such as keras_hub.models.BertBackbone, got {model_class!r}."
+        )
+
+
+def model_of(
+    config: Mapping[str, Any],
+    sizes: Sequence[EncoderSizes],
+    names: Collection[str],
+    model_class: Any,
+) -> keras.Model:
+    """Makes a model of some sizes, whose weights are arbitrary.
+
+    Args:
+      config: configuration of the model in full size.
+      sizes: what is left of each encoder layer.
+      names: names of the weights of the checkpoint, which tell its head.
+      model_class: class of KerasHub: a backbone or a text classifier.
+
+    Raises:
+      ValueError: the class is not one of the checkpoint's, or does not compute what it does.
+    """
+    kind = kind_of(config)
+    config = {**kind.defaults, **config}
+    converter = converter_of(kind)
+    is_classifier = not keras_hub.is_backbone_class(model_class)
+    backbone_class = model_class.backbone_cls if is_classifier else model_class
+    if not is_of(backbone_class, kind):
+        raise ValueError(
+            f"The checkpoint is a {config['model_type']}, which {model_class.__name__} is not. "
+            f"Pass {converter.backbone_cls.__name__}, or its text classifier."
+        )
+    activation = str(config.get("hidden_act", config.get("activation")))
+    if activation not in keras_hub.ACTIVATIONS:
+        raise ValueError(
+            f"The activation of blocks must be one of {', '.join(keras_hub.ACTIVATIONS)}, got "
+            f"{activation!r}."
+        )
+    family = family_of(config["model_type"])
+    heads, neurons = (family.size(config, which) for which in ("head_count", "neuron_count"))
+    is_whole = all(len(size.heads) == heads and size.neurons == neurons for size in sizes)
+    backbone = _backbone(backbone_class, converter, config, neurons if is_whole else 1)
+    _check_epsilon(backbone, config)
+    set_activation(backbone, activation)
+    vars(backbone)[SOURCE] = config.get("_name_or_path", "")
+    if not is_whole:
+        _resize(backbone, sizes, neurons)
+    return _with_head(backbone, config, names, model_class if is_classifier else None)
+
+
+def _backbone(backbone_class: Any, converter: Any, config: Mapping[str, Any], neurons: int) -> Any:
+    arguments = converter.convert_backbone_config(config)
+    arguments["intermediate_dim"] = neurons
+    arguments["dropout"] = config.get("hidden_dropout_prob", config.get("dropout"))
+    if config["model_type"] == "bert":
+        arguments["num_segments"] = config["type_vocab_size"]
+    return backbone_class(**arguments)
+
+
+def _check_epsilon(backbone: Any, config: Mapping[str, Any]) -> None:
+    """Refuses a model whose normalisations would divide by something else."""
+    wanted = config.get("layer_norm_eps", 1e-12)  # DistilBERT's is in its code
+    has = backbone.transformer_layers[0].layer_norm_epsilon
+    if config["model_type"] != "distilbert" and has != wanted:
+        raise ValueError(
+            f"layer_norm_eps in config.json is {wanted}, and {type(backbone).__name__} has {has}. "
+            "Load the checkpoint into Hugging Face's TF classes."
+        )
+
+
+def _resize(backbone: Any, sizes: Sequence[EncoderSizes], neurons: int) -> None:
+    """Gives each block the heads and neurons that it is to have.
+
+    Args:
+      backbone: backbone with one neuron in each block, so that the memory of one of full size is
+        never taken.
+      sizes: what each block is to have.
+      neurons: the number of neurons that the configuration is to tell.
+    """
+    groups = find_units(backbone)
+    units, weights = [KeptUnits(group) for group in groups], Matrices(groups, is_blank=True)
+    by_layer = {id(unit.group.owner or unit.sources[0]): unit for unit in units}
+    for block, size in zip(backbone.transformer_layers, sizes, strict=True):
+        by_layer[id(keras_hub.attention_of(block))].keep(np.array(size.heads), weights)
+        by_layer[id(keras_hub.first_dense_layer(block))].resize(size.neurons, weights)
+    changed = shrink(units, weights)
+    for layer in (backbone, *backbone.transformer_layers):
+        layer.intermediate_dim = neurons
+    record_sizes(backbone, changed)
+
+
+# ---- heads
+
+
+def _with_head(
+    backbone: Any, config: Mapping[str, Any], names: Collection[str], task: Any
+) -> keras.Model:
+    """The backbone with the head that a checkpoint has."""
+    heads = {name.removesuffix(".weight") for name in names if name.endswith(".weight")}
+    labels = len(config.get("id2label") or range(config.get("num_labels", 2)))
+    kind = kind_of(config)
+    if task is not None:
+        if not heads.issuperset(kind.classifier.values()):
+            raise ValueError(
+                f"{task.__name__} classifies texts, and the checkpoint has no {_and(kind)} for "
+                f"that. Pass {type(backbone).__bases__[1].__name__}, or no model_class."
+            )
+        return task(backbone, num_classes=labels)
+    if QUESTIONS in heads:
+        return _with_dense(backbone, QUESTIONS, 2)
+    if not any(name.split(".")[0] in ("classifier", "pre_classifier") for name in heads):
+        return backbone
+    is_of_texts = len(kind.classifier) > 1 and heads.issuperset(kind.classifier.values())
+    architecture = next(iter(config.get("architectures") or ()), "")
+    if is_of_texts or "ForSequenceClassification" in architecture:
+        raise ValueError(
+            f"The checkpoint classifies texts. Pass keras_hub.models.{kind.architecture}"
+            "TextClassifier as model_class."
+        )
+    return _with_dense(backbone, TOKENS, labels, config.get("classifier_dropout"))
+
+
+def _and(kind: Kind) -> str:
+    return " and ".join(kind.classifier.values())
+
+
+def _with_dense(backbone: Any, name: str, units: int, dropout: float | None = None) -> keras.Model:
+    """A model of a backbone and a dense layer over each token."""
+    inputs = {
+        key: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=key)
+        for key, tensor in backbone.input.items()
+    }
+    features = backbone(inputs)
+    tokens = features
+    if isinstance(features, dict):
+        tokens = features["sequence_output"]
+        backbone.pooled_dense.trainable = False  # nothing reads it
+    if name == TOKENS:
+        rate = backbone.dropout if dropout is None else dropout
+        tokens = keras.layers.Dropout(rate, name="classifier_dropout")(tokens)
+    logits = keras.layers.Dense(units, name=name)(tokens)
+    if name == QUESTIONS:
+        outputs = {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
+        return keras.Model(inputs, outputs)
+    return keras.Model(inputs, logits)
