@@ -45,9 +45,10 @@ class Checkpoint:
     sizes: Sequence[EncoderSizes]
     masks: Masks
 
-    def array(self, name: str) -> np.ndarray:
-        """A weight, masked."""
-        return self.masks.apply(name, self.tensors[name].array())
+    def array(self, name: str, *, is_masked: bool = True) -> np.ndarray:
+        """A weight, with its mask folded in if it has one and is to be masked."""
+        values = self.tensors[name].array()
+        return self.masks.apply(name, values) if is_masked else values
 
 
 def read_checkpoint(

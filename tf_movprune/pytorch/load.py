@@ -103,20 +103,18 @@ def load_pytorch(
     _check_fit(checkpoint, ported, shell.unread_weights(model), place)
     for weight in ported:
         if weight.name in checkpoint.tensors:
-            values = checkpoint.tensors[weight.name].array() if masks else None
-            values = checkpoint.array(weight.name) if values is None else values
-            weight.assign(values)
+            weight.assign(checkpoint.array(weight.name, is_masked=not masks))
         else:  # a pooler that nothing reads, whose zeros would count as pruned
-            weight.variable.assign(np.ones(weight.variable.shape))
-    if masks:
-        return prune_like(
-            model, checkpoint.masks, ported, pruning_schedule, score_learning_rate_multiplier
-        )
-    return model
+            weight.assign(np.ones(weight.shape, np.float32))
+    if not masks:
+        return model
+    return prune_like(
+        model, checkpoint.masks, ported, pruning_schedule, score_learning_rate_multiplier
+    )
 
 
 def _shell(model_class: Any) -> Any:
-    """The module for a class of models, which is one of Hugging Face's unless one is given."""
+    """The module for a class of models, Hugging Face's TF classes unless one is given."""
     if model_class is None:
         return importlib.import_module("tf_movprune.keras2.pytorch_protocol")
     if not isinstance(model_class, type):
