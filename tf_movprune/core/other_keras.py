@@ -51,7 +51,7 @@ class CheckedMethod:
             return
         own = "" if base is type(value) else f", a subclass of {base.__name__},"
         if type(value).__module__.startswith("tf_movprune."):
-            remedy = "Pass model=model to what made it, such as create_optimizer."
+            remedy = "Pass model=model to what made it, such as create_optimizer of a ShortRun."
         else:
             remedy = f"Take it from {mine}{_path_in(self._keras, base.__name__)}."
         raise TypeError(

@@ -173,6 +173,15 @@ def warn_if_rate_ends(rate: DecayingRate, run: Run) -> None:
         )
 
 
+def built_too_early(unknown: str) -> ValueError:
+    """The error to raise if an optimizer does not know the scores that it should train."""
+    return ValueError(
+        f"The optimizer was built before the model was pruned, and does not know {unknown}. "
+        "Compile the pruned model with a new optimizer, such as what create_optimizer of a "
+        "ShortRun or of tf_movprune makes with model=model."
+    )
+
+
 def warn_if_scores_learn_otherwise(
     group: Sequence[MaskedKernel],
     optimizer_name: str,

@@ -32,10 +32,7 @@ def check_trainable(model: keras.Model, scores: Mapping[str, tf.Variable]) -> No
                 "schedules or a pruning_policy, or use tf_movprune.Magnitude()."
             )
         if all(compat.was_built_without(o, variable) for o in optimizers if o is not None):
-            raise ValueError(
-                "The optimizer was built before the model was pruned, and does not know "
-                f"{variable.name!r}. Compile the pruned model with a new optimizer."
-            )
+            raise run_checks.built_too_early(repr(variable.name))
 
 
 def check_loss(model: keras.Model, layers: Mapping[str, PruneLowMovement]) -> None:

@@ -35,10 +35,7 @@ def check_trainable(model: keras.Model, scores: Mapping[str, tf.Variable]) -> No
                 "schedules or a pruning_policy, or use tf_movprune.Magnitude()."
             )
         if compat.was_built_without(optimizer, trainable[id(variable)]):
-            raise ValueError(
-                "The optimizer was built before the model was pruned, and does not know the "
-                f"movement scores of {path}. Compile the pruned model with a new optimizer."
-            )
+            raise run_checks.built_too_early(f"the movement scores of {path}")
 
 
 def check_loss(model: keras.Model, kernels: Sequence[MaskedKernel]) -> None:
