@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> str:
     print(f"compacted in {time.perf_counter() - start:.1f} s: {model.count_params():,} parameters")
     small = tf_movprune.export_tflite(model, output / "model.tflite", **options)
     print(small)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(args.model)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(args.tokenizer or args.model)
     encoded = encode(tokenizer, args.question, args.context, args.sequence_length)
     inputs = dict(zip(NAMES[args.keras], encoded.values(), strict=True))
     runners = {report.path: runner(report.path) for report in (loaded, small)}
@@ -129,6 +129,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("model", help="folder of a PyTorch checkpoint, or a name on the hub")
     parser.add_argument("--keras", choices=("2", "3"), default="2", help="Hugging Face or KerasHub")
     parser.add_argument("--threshold", type=float, help="if the checkpoint has scores")
+    parser.add_argument("--tokenizer", help="folder or name of another tokenizer than the model's")
     parser.add_argument("--quantization", choices=("int8", "float16"), help="float32 by default")
     parser.add_argument("--sequence_length", type=int, default=128)
     parser.add_argument("--question", default=QUESTION)
