@@ -11,6 +11,7 @@ import zipfile
 from typing import Any
 
 from tf_movprune.pytorch.load import holds_pytorch, load_pytorch
+from tf_movprune.pytorch.weight_files import TF_WEIGHTS
 from tf_movprune.shells import module_for
 
 
@@ -89,6 +90,11 @@ def load_compacted(path: str | os.PathLike[str], model_class: Any = None) -> Any
     Warns if `model_class` is another task of KerasHub around the same backbone, whose head is new.
     """
     if holds_pytorch(pathlib.Path(path)):
+        if (pathlib.Path(path) / TF_WEIGHTS).is_file():
+            raise ValueError(
+                f"{path} has {TF_WEIGHTS} and PyTorch's weights, which save_pretrained and "
+                "save_pytorch wrote. Remove one of them, or save into another folder."
+            )
         return load_pytorch(path, model_class, weights="pytorch")
     shell = _shell_of(pathlib.Path(path))
     module = importlib.import_module(f"tf_movprune.{shell}.compact")

@@ -23,9 +23,12 @@ ROOT = pathlib.Path(
 )
 FOLDERS = sorted(path.parent.name for path in ROOT.glob("*/config.json"))
 REFUSED = {"c1_nn_masked": r"ampere masks", "c4_nonorm": r"no_norm"}
-pytestmark = pytest.mark.skipif(
-    not FOLDERS, reason="TF_MOVPRUNE_PYTORCH_CHECKPOINTS names no folder with checkpoints"
-)
+pytestmark = [
+    pytest.mark.skipif(
+        not FOLDERS, reason="TF_MOVPRUNE_PYTORCH_CHECKPOINTS names no folder with checkpoints"
+    ),
+    pytest.mark.filterwarnings("ignore:No tokenizer"),
+]
 
 
 @pytest.fixture(params=[None, "hub"], ids=["hugging_face", "keras_hub"])
@@ -58,7 +61,7 @@ def test_layout(folder, cls, tmp_path):
             ROOT / folder, cls, weights=weights, threshold=threshold(folder)
         )
         np.testing.assert_allclose(logits(model), expected, atol=1e-5)
-        tf_movprune.save_pytorch(model, tmp_path / name, tokenizer=tmp_path)
+        tf_movprune.save_pytorch(model, tmp_path / name)
         again = tf_movprune.load_pytorch(tmp_path / name, cls)
         np.testing.assert_array_equal(logits(again), logits(model))
         small = tf_movprune.compact(model)

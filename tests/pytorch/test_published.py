@@ -36,24 +36,25 @@ def test_the_lines_of_the_page(published, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(published))
     arrays = checkpoints.weights("bert_questions")
-    layer = "bert.encoder.layer.0.intermediate.dense"
-    scores = np.arange(24 * 16, dtype="float32").reshape(24, 16)
+    matrices = [name for name, x in arrays.items() if ".layer." in name and x.ndim == 2]
+    scores = {name: np.arange(arrays[name].size, dtype="float32") for name in matrices}
+    scores = {name: value.reshape(arrays[name].shape) for name, value in scores.items()}
     masked = {**checkpoints.config("bert_questions"), "model_type": "masked_bert"}
     masked["pruning_method"] = "topK"
-    checkpoints.write(
-        tmp_path / "finepruned-bert", {**arrays, f"{layer}.mask_scores": scores}, masked
-    )
-    arrays[f"{layer}.weight"][scores < 300] = 0
+    named = {name.replace(".weight", ".mask_scores"): value for name, value in scores.items()}
+    checkpoints.write(tmp_path / "finepruned-bert", {**arrays, **named}, masked)
+    for name in matrices:
+        arrays[name][scores[name] < 150] = 0
     checkpoints.write(tmp_path / "bertarized-bert", arrays, masked)
     namespace = {}
     for code in re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL):
         exec(code, namespace)
         if "threshold=0.1" in code:
             (kernel,) = namespace["pruned"].bert.encoder.layer[0].intermediate.dense.kernels
-            assert np.count_nonzero(kernel.mask) == int(0.1 * scores.size)
+            assert np.count_nonzero(kernel.mask) == int(0.1 * 24 * 16)
     assert namespace["small"].count_params() < namespace["model"].count_params() + 24 * 33
     (kernel,) = namespace["pruned"].bert.encoder.layer[0].intermediate.dense.kernels
-    assert np.count_nonzero(~kernel.mask.numpy()) == 300
+    assert np.count_nonzero(~kernel.mask.numpy()) == 150
     assert (tmp_path / "pruned-bert-pytorch" / "model.safetensors").is_file()
     assert (tmp_path / "pruned-bert-pytorch" / "vocab.txt").is_file()
 

@@ -1,5 +1,7 @@
 """Pruned models with the scores of a checkpoint, whose training goes on."""
 
+import json
+
 import numpy as np
 import pytest
 import pytorch_checkpoints as checkpoints
@@ -9,7 +11,6 @@ import tf_movprune
 from tf_movprune.shells import module_for
 
 TARGETS = (None, "hub")
-LAYER = "bert.encoder.layer.0.attention.output.dense"
 
 
 @pytest.fixture(params=TARGETS, ids=["hugging_face", "keras_hub"])
@@ -115,33 +116,55 @@ def test_a_schedule_and_a_rate_of_scores_can_be_given(tmp_path, cls):
     )
 
 
-def test_scores_of_rows_or_columns_become_blocks(tmp_path, cls):
+ARGUMENTS = {  # of nn_pruning, for dense layers alone
+    "attention_pruning_method": "disabled",
+    "attention_output_with_dense": 0,
+    "dense_pruning_method": "sigmoied_threshold:1d_alt",
+    "final_threshold": 0.5,
+    "bias_mask": False,
+}
+
+
+def with_rows(folder, sides=((0,), (1,)), **arguments):
+    """A folder with scores of rows (0) or columns (1) of the two dense layers of each block."""
     arrays = checkpoints.weights("bert_questions")
-    modules = "mask_module.context_modules"
-    rows = np.linspace(-2, 2, 24).astype("float32")
-    block = "bert.encoder.layer.0."
-    arrays[f"{block}intermediate.dense.{modules}.0.mask_scores"] = rows
-    arrays[f"{block}output.dense.{modules}.1.mask_scores"] = rows
-    folder = checkpoints.write(tmp_path / "a", arrays, checkpoints.config("bert_questions"))
-    method = tf_movprune.SoftMovement()
-    given = {"method": method, "threshold": 0.5}
-    pruned = tf_movprune.load_pytorch(folder, cls, masks=True, **given)
-    assert [kernel.size for kernel in kernels(pruned)] == [24, 24]
-    assert [np.count_nonzero(kernel.mask) for kernel in kernels(pruned)] == [12, 12]
-    plain = tf_movprune.load_pytorch(folder, cls, **given)
+    for i in range(2):
+        for name, those in zip(("intermediate.dense", "output.dense"), sides):
+            layer = f"bert.encoder.layer.{i}.{name}"
+            for side in those:
+                scores = np.linspace(-2, 2, arrays[f"{layer}.weight"].shape[side])
+                scores = scores.astype("float32")
+                arrays[f"{layer}.mask_module.context_modules.{side}.mask_scores"] = scores
+    checkpoints.write(folder, arrays, checkpoints.config("bert_questions"))
+    (folder / "sparse_args.json").write_text(json.dumps({**ARGUMENTS, **arguments}))
+    return folder
+
+
+def test_scores_of_rows_or_columns_become_blocks(tmp_path, cls):
+    folder = with_rows(tmp_path / "a")
+    pruned = tf_movprune.load_pytorch(folder, cls, masks=True)
+    assert [kernel.size for kernel in kernels(pruned)] == [24] * 4
+    assert [np.count_nonzero(kernel.mask) for kernel in kernels(pruned)] == [12] * 4
+    plain = tf_movprune.load_pytorch(folder, cls)
     np.testing.assert_allclose(checkpoints.logits(pruned), checkpoints.logits(plain), atol=1e-6)
 
 
-def test_products_of_rows_and_columns_are_refused(tmp_path, cls):
-    arrays = checkpoints.weights("bert_questions")
-    for side in (0, 1):
-        name = f"{LAYER}.mask_module.context_modules.{side}.mask_scores"
-        arrays[name] = np.linspace(-2, 2, 16).astype("float32")
-    folder = checkpoints.write(tmp_path / "a", arrays, checkpoints.config("bert_questions"))
-    with pytest.raises(ValueError, match=r"rows and of columns.* without masks=True"):
-        tf_movprune.load_pytorch(
-            folder, cls, masks=True, method=tf_movprune.HardMovement(), threshold=0.5
-        )
+@pytest.mark.parametrize(
+    ("sides", "arguments", "message"),
+    [
+        (((0, 1), (0, 1)), {}, r"rows and of columns.* without masks=True"),
+        (
+            ((0,), (1,)),
+            {"dense_pruning_method": "topK:1d_alt", "final_threshold": 0.53},
+            r"ends within a row or column .* without masks=True",
+        ),
+        (((0,), (1,)), {"bias_mask": True}, r"masks '.*bias' too.* without masks=True"),
+    ],
+)
+def test_masks_that_no_model_here_has_are_refused(tmp_path, cls, sides, arguments, message):
+    folder = with_rows(tmp_path / "a", sides, **arguments)
+    with pytest.raises(ValueError, match=message):
+        tf_movprune.load_pytorch(folder, cls, masks=True)
 
 
 def test_paths_of_pruned_layers_are_those_with_scores(tmp_path, cls):

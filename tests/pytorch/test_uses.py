@@ -12,6 +12,9 @@ import tf_movprune
 NAME = "bert_without_heads"
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:No tokenizer")
+
+
 @pytest.fixture(params=[None, "hub"], ids=["hugging_face", "keras_hub"])
 def target(request):
     return request.param
@@ -22,7 +25,7 @@ def folder(tmp_path):
     """The folder of a BERT without some heads, with empty neurons, scattered zeros, and a head
     whose query and key are zero but whose value is not."""
     source = checkpoints.load(NAME, None)
-    tf_movprune.save_pytorch(source, tmp_path / "a", heads="removed", tokenizer=tmp_path)
+    tf_movprune.save_pytorch(source, tmp_path / "a", heads="removed")
     arrays = checkpoints.arrays(tmp_path / "a")
     for i in range(2):
         block = f"bert.encoder.layer.{i}."
@@ -47,7 +50,7 @@ def test_compact_removes_what_is_empty_and_no_more(model):
 
 
 def saved_heads(model, folder):
-    tf_movprune.save_pytorch(model, folder, heads="removed", tokenizer=folder.parent)
+    tf_movprune.save_pytorch(model, folder, heads="removed")
     return checkpoints.config_of(folder)["pruned_heads"]
 
 

@@ -92,6 +92,30 @@ def with_todays_names(tensors: Mapping[str, Any], family: Family) -> dict[str, A
     return {new: tensors[old] for old, new in family.todays_names(tensors).items()}
 
 
+def task_of(config: Mapping[str, Any], names: Iterable[str]) -> str:
+    """What a checkpoint is for, as the last part of the name of its class says it.
+
+    Args:
+      config: its configuration, which may name an architecture.
+      names: names of its weights, which tell the head otherwise.
+
+    Returns:
+      `"ForQuestionAnswering"`, `"ForSequenceClassification"`, `"ForTokenClassification"` or
+      `"Model"`; or the last part of another architecture.
+    """
+    architecture = next(iter(config.get("architectures") or ()), None)
+    if isinstance(architecture, str):
+        return "For" + architecture.partition("For")[2] if "For" in architecture else "Model"
+    names = list(names)
+    if any(name.startswith("qa_outputs.") for name in names):
+        return "ForQuestionAnswering"
+    if not any(name.startswith("classifier.") for name in names):
+        return "Model"
+    of_sequences = (".pooler.dense.weight", "pre_classifier.weight", "classifier.dense.weight")
+    is_of_sequences = any(name.endswith(of_sequences) for name in names)
+    return "ForSequenceClassification" if is_of_sequences else "ForTokenClassification"
+
+
 _BERT = Family("bert")
 _ROBERTA = Family("roberta")
 _ELECTRA = Family("electra", defaults=(12, 4, 256, 1024))

@@ -8,7 +8,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-_LARGE = 2**24  # bytes
+LARGE = 2**24
+"""Bytes that are assigned at once, at most."""
 
 
 class PortedWeight(NamedTuple):
@@ -32,12 +33,13 @@ class PortedWeight(NamedTuple):
         """Gives the variable the numbers of a tensor of PyTorch.
 
         Large ones are assigned piece by piece, or TensorFlow would make a copy of the whole.
+        Variables that are cast when they are read have no pieces.
         """
         values = self.to_keras(tensor)
-        if values.nbytes <= _LARGE:
+        if values.nbytes <= LARGE or not hasattr(self.variable[:1], "assign"):
             self.variable.assign(values)
             return
-        rows = max(1, len(values) * _LARGE // values.nbytes)
+        rows = max(1, len(values) * LARGE // values.nbytes)
         for start in range(0, len(values), rows):
             piece = values[start : start + rows]
             self.variable[start : start + len(piece)].assign(piece)

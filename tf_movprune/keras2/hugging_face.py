@@ -17,6 +17,7 @@ import h5py
 import numpy as np
 import tensorflow as tf
 
+from tf_movprune.core.encoder_families import task_of
 from tf_movprune.core.wording import counted
 from tf_movprune.keras2.compat import Layer, keras
 
@@ -507,7 +508,7 @@ def tf_class(config: Mapping[str, Any], names: Collection[str]) -> Any:
         ) from error
     architecture = next(iter(config.get("architectures") or ()), None)
     if architecture is None:
-        architecture = _TF_NAMES[config["model_type"]] + _task(names)
+        architecture = _TF_NAMES[config["model_type"]] + task_of(config, names)
     name = "TF" + str(architecture).removeprefix("TF").removeprefix("Masked")
     found = getattr(transformers, name, None)
     if not has_configuration(found):
@@ -518,15 +519,45 @@ def tf_class(config: Mapping[str, Any], names: Collection[str]) -> Any:
     return found
 
 
-def _task(names: Collection[str]) -> str:
-    """The last part of the name of a class, by the head that a checkpoint has."""
-    if any(name.startswith("qa_outputs.") for name in names):
-        return "ForQuestionAnswering"
-    if not any(name.startswith("classifier.") for name in names):
-        return "Model"
-    of_sequences = (".pooler.dense.weight", "pre_classifier.weight", "classifier.dense.weight")
-    is_of_sequences = any(name.endswith(of_sequences) for name in names)
-    return "ForSequenceClassification" if is_of_sequences else "ForTokenClassification"
+_ACTIVATIONS = {"gelu_pytorch_tanh": "gelu_new", "gelu_python": "gelu"}
+"""Names that TF classes have for activations, by others that PyTorch has for them."""
+
+
+def with_tf_activation(config: Any) -> Any:
+    """A configuration whose activation is one of the TF classes'.
+
+    Raises:
+      ValueError: they have none like it.
+    """
+    from transformers.activations_tf import ACT2FN
+
+    key = "hidden_act" if hasattr(config, "hidden_act") else "activation"
+    name = _ACTIVATIONS.get(getattr(config, key), getattr(config, key))
+    if name not in ACT2FN:
+        raise ValueError(f"{key} in config.json must be one of {', '.join(ACT2FN)}, got {name!r}.")
+    setattr(config, key, name)
+    return config
+
+
+def weight_shapes(cls: Any, config: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of the weights of a new model by PyTorch's names, without their memory."""
+    with tf.Graph().as_default():
+        model = cls(config)
+        model.build_in_name_scope()
+        return {
+            pytorch_name(name, weight.shape)[0]: tuple(weight.shape)
+            for name, weight in names_in(model)
+        }
+
+
+def names_in(model: keras.Model) -> list[tuple[str, Any]]:
+    """The weights of a model by name, without the scopes of models around it."""
+    scope = f"{model.name}/"
+    found = []
+    for weight in model.weights:
+        before, _, rest = weight.name.rpartition(f"/{scope}")
+        found.append((scope + rest if before else weight.name, weight))
+    return found
 
 
 def pytorch_name(name: str, shape: Sequence[int]) -> tuple[str, bool]:

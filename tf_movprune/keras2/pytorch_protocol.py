@@ -12,6 +12,7 @@ import numpy as np
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.ported_weight import EncoderSizes, PortedWeight
 from tf_movprune.core.stored_tensor import StoredTensor
+from tf_movprune.core.wording import listed
 from tf_movprune.keras2 import hugging_face
 from tf_movprune.keras2.compact import in_sizes
 from tf_movprune.keras2.compat import keras
@@ -48,6 +49,7 @@ def model_of(
     """
     model_class = model_class or hugging_face.tf_class(config, names)
     made = hugging_face.configuration(model_class, dict(config))
+    made = hugging_face.with_tf_activation(made)
     heads = made.num_attention_heads
     neurons = max(size.neurons for size in sizes)
     if any(len(size.heads) < heads or size.neurons < neurons for size in sizes):
@@ -66,8 +68,8 @@ def adapted(tensors: Mapping[str, StoredTensor]) -> Mapping[str, StoredTensor]:
 def ported_weights(model: keras.Model) -> list[PortedWeight]:
     """The weights of a model, and the tensors of PyTorch that they stand for."""
     found = []
-    for variable in model.weights:
-        name, is_transposed = pytorch_name(variable.name, variable.shape)
+    for tf_name, variable in hugging_face.names_in(model):
+        name, is_transposed = pytorch_name(tf_name, variable.shape)
         change = np.transpose if is_transposed else np.asarray
         shape = tuple(variable.shape)[::-1] if is_transposed else tuple(variable.shape)
         found.append(PortedWeight(variable, name, shape, change, change))
@@ -87,6 +89,22 @@ def unread_weights(model: keras.Model) -> set[str]:
 def added_weights(model: keras.Model) -> dict[str, np.ndarray]:
     """Weights that PyTorch's class has and the model has not: none."""
     return {}
+
+
+def _check_plain(model: keras.Model) -> None:
+    """Refuses a model with other weights than its class and configuration make."""
+    if getattr(model.config, "is_decoder", False):
+        raise ValueError(f"{model.name!r} must be an encoder, and is_decoder is set.")
+    names = [weight.name for weight in ported_weights(model)]
+    wanted = hugging_face.weight_shapes(type(model), model.config).keys()
+    missing, others = sorted(wanted - set(names)), sorted(set(names) - wanted)
+    if missing or others or len(set(names)) < len(names):
+        raise ValueError(
+            f"{model.name!r} does not have the weights of a {type(model).__name__} that its "
+            f"configuration describes, missing {listed(missing) or 'none'}, with "
+            f"{listed(others) or 'none'} besides: PyTorch's class would not find them. Save a "
+            "model whose layers are its class's own."
+        )
 
 
 def source_of(model: keras.Model) -> str:
@@ -113,6 +131,7 @@ def describe(model: keras.Model) -> tuple[dict[str, Any], list[EncoderSizes] | N
             f"{model.name!r} is a {type(model).__name__}, which PyTorch has no class for. Pass a "
             "model of Hugging Face's TF classes or of KerasHub."
         )
+    _check_plain(model)
     config = json.loads(model.config.to_json_string(use_diff=False))
     removed = hugging_face.remaining_sizes(model.config)
     config["architectures"] = [type(model).__name__.removeprefix("TF")]

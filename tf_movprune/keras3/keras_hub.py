@@ -212,11 +212,30 @@ def _gelu_approximate(x: Any) -> Any:
 ACTIVATIONS: Mapping[str, Callable[[Any], Any]] = {
     "gelu": keras.activations.gelu,
     "gelu_new": _gelu_approximate,
-    "gelu_pytorch_tanh": _gelu_approximate,
     "relu": keras.activations.relu,
     "silu": keras.activations.silu,
 }
 """The activations of blocks by the names that Hugging Face's configurations have for them."""
+
+
+def known_activation(name: Any) -> str:
+    """The name of an activation, one of `ACTIVATIONS`; different names are of one function.
+
+    Raises:
+      ValueError: it is not known.
+    """
+    name = {"gelu_pytorch_tanh": "gelu_new", "gelu_python": "gelu"}.get(name, name)
+    if name not in ACTIVATIONS:
+        raise ValueError(
+            f"The activation of blocks must be one of {', '.join(ACTIVATIONS)}, got {name!r}."
+        )
+    return name
+
+
+def activation_of(backbone: Any) -> str:
+    """The name of the one activation of a backbone's blocks; see `activation_name`."""
+    blocks = backbone.transformer_layers
+    return activation_name({first_dense_layer(block).activation for block in blocks})
 
 
 def activation_name(functions: Collection[Any]) -> str:

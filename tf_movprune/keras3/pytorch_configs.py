@@ -35,8 +35,7 @@ def describe(model: keras.Model) -> tuple[dict[str, Any], list[EncoderSizes]]:
     backbone = backbone_of(model)
     model_type = model_type_of(backbone)
     blocks = backbone.transformer_layers
-    activations = {keras_hub.first_dense_layer(block).activation for block in blocks}
-    activation = keras_hub.activation_name(activations)
+    activation = keras_hub.activation_of(backbone)
     family = family_of(model_type)
     config: dict[str, Any] = {
         "model_type": model_type,
@@ -106,20 +105,34 @@ def write_tokenizer(model: keras.Model, folder: pathlib.Path) -> bool:
       True if there is one.
     """
     tokenizer = getattr(getattr(model, "preprocessor", None), "tokenizer", None)
-    if tokenizer is None:
-        return False
+    if tokenizer is not None:
+        write_assets(tokenizer, folder)
+    return tokenizer is not None
+
+
+def write_assets(tokenizer: Any, folder: pathlib.Path) -> None:
+    """Writes a tokenizer of KerasHub as Hugging Face has it.
+
+    Raises:
+      ValueError: it is of another kind than the models here have.
+    """
+    classes = {f"{kind.architecture}Tokenizer" for kind in KINDS.values()}
+    name = next((c.__name__ for c in type(tokenizer).__mro__ if c.__name__ in classes), None)
+    if name is None:
+        raise ValueError(
+            f"tokenizer must be one of {', '.join(sorted(classes))}, got a "
+            f"{type(tokenizer).__name__}."
+        )
     tokenizer.save_assets(str(folder))
-    for name in ("vocabulary.txt", "vocabulary.json"):
-        if (folder / name).is_file():
-            (folder / name).rename(folder / name.replace("vocabulary", "vocab"))
+    for file in ("vocabulary.txt", "vocabulary.json"):
+        if (folder / file).is_file():
+            (folder / file).rename(folder / file.replace("vocabulary", "vocab"))
     merges = folder / "merges.txt"
     if merges.is_file():  # Hugging Face does not read its first line
         text = merges.read_text(encoding="utf-8")
         merges.write_text(f"#version: 0.2\n{text}", encoding="utf-8")
-    kind = KINDS[model_type_of(backbone_of(model))].architecture
-    settings = {"tokenizer_class": f"{kind}Tokenizer"}
+    settings = {"tokenizer_class": name}
     if hasattr(tokenizer, "lowercase"):
         settings["do_lower_case"] = tokenizer.lowercase
     text = json.dumps(settings, indent=2)
     (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")
-    return True

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import keras
+import numpy as np
 
 from tf_movprune.keras3 import compat, keras_hub
 from tf_movprune.keras3.resizing import dense_layers
@@ -18,12 +19,14 @@ class Kind(NamedTuple):
     """What a kind of backbone is called.
 
     Attributes:
+      backbone: name of KerasHub's class of backbones.
       converter: last part of the name of KerasHub's converter.
       architecture: first part of the names of Hugging Face's classes.
       defaults: what a configuration says that lacks the keys.
       classifier: tensors of PyTorch by the attribute of a text classifier that holds their layer.
     """
 
+    backbone: str
     converter: str
     architecture: str
     defaults: Mapping[str, Any]
@@ -53,14 +56,16 @@ _DISTILBERT = {
     "vocab_size": 30522,
 }
 KINDS = {
-    "bert": Kind("bert", "Bert", _COMMON, {"output_dense": "classifier"}),
+    "bert": Kind("BertBackbone", "bert", "Bert", _COMMON, {"output_dense": "classifier"}),
     "distilbert": Kind(
+        "DistilBertBackbone",
         "distilbert",
         "DistilBert",
         _DISTILBERT,
         {"pooled_dense": "pre_classifier", "output_dense": "classifier"},
     ),
     "roberta": Kind(
+        "RobertaBackbone",
         "roberta",
         "Roberta",
         {**_COMMON, "vocab_size": 50265},
@@ -75,8 +80,19 @@ QUESTIONS, TOKENS = "qa_outputs", "classifier"
 
 
 def converter_of(kind: Kind) -> Any:
-    """KerasHub's converter of the checkpoints of a kind."""
-    return importlib.import_module(_CONVERTERS + kind.converter)
+    """KerasHub's converter of the checkpoints of a kind.
+
+    Raises:
+      ImportError: this release of KerasHub has none.
+    """
+    try:
+        return importlib.import_module(_CONVERTERS + kind.converter)
+    except ModuleNotFoundError as error:
+        version = importlib.import_module("keras_hub").__version__
+        raise ImportError(
+            f"KerasHub {version} has no names for checkpoints of {kind.architecture}: install a "
+            "later release, or load into Hugging Face's TF classes."
+        ) from error
 
 
 def is_of(cls: type, kind: Kind) -> bool:
@@ -85,7 +101,7 @@ def is_of(cls: type, kind: Kind) -> bool:
     XLM-RoBERTa's is below RoBERTa's, and another kind.
     """
     known = next(filter(keras_hub.is_of_keras_hub, cls.__mro__), None)
-    return known is converter_of(kind).backbone_cls
+    return known is not None and known.__name__ == kind.backbone
 
 
 def kind_of(config: Mapping[str, Any]) -> Kind:
@@ -150,4 +166,53 @@ def head_layers(model: keras.Model, backbone: Any, model_type: str) -> list[tupl
             f"{model.name!r} must have one dense layer after its backbone, {QUESTIONS!r} or "
             f"{TOKENS!r}, and has {[layer.name for layer in dense]}."
         )
+    _check_reads_tokens(model, backbone, dense[0])
     return [(dense[0], dense[0].name)]
+
+
+def with_dense(backbone: Any, dense: Any, dropout: float = 0.0) -> keras.Model:
+    """A model of a backbone and a dense layer over each token, `QUESTIONS` or `TOKENS`."""
+    inputs = {
+        key: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=key)
+        for key, tensor in backbone.input.items()
+    }
+    tokens = backbone(inputs)
+    if isinstance(tokens, dict):
+        tokens = tokens["sequence_output"]
+        backbone.pooled_dense.trainable = False  # nothing reads it
+    if dense.name == TOKENS:
+        tokens = keras.layers.Dropout(dropout, name="classifier_dropout")(tokens)
+    logits = dense(tokens)
+    if dense.name == QUESTIONS:
+        outputs = {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
+        return keras.Model(inputs, outputs)
+    return keras.Model(inputs, logits)
+
+
+def _check_reads_tokens(model: keras.Model, backbone: Any, dense: Any) -> None:
+    """Refuses a model that computes something else than its layers do in PyTorch's class."""
+    ids = np.arange(10).reshape(2, 5) % backbone.vocabulary_size
+    inputs = {key: np.int32(ids > -1 if key == "padding_mask" else ids) for key in backbone.input}
+    if "segment_ids" in inputs:
+        inputs["segment_ids"] = np.zeros_like(ids)
+    try:
+        tokens = backbone(inputs)
+        tokens = tokens["sequence_output"] if isinstance(tokens, dict) else tokens
+        expected = keras.ops.matmul(tokens, dense.kernel) + dense.bias
+        if dense.name == QUESTIONS:
+            expected = {"start_logits": expected[..., 0], "end_logits": expected[..., 1]}
+        keras.tree.assert_same_structure(found := model(inputs), expected)
+        pairs = zip(keras.tree.flatten(found), keras.tree.flatten(expected), strict=True)
+        is_same = all(x.shape == y.shape and np.allclose(x, y, atol=1e-3) for x, y in pairs)
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise _computes_otherwise(model, dense) from error
+    if not is_same:
+        raise _computes_otherwise(model, dense)
+
+
+def _computes_otherwise(model: keras.Model, dense: Any) -> ValueError:
+    shape = "start_logits and end_logits" if dense.name == QUESTIONS else "the logits of tokens"
+    return ValueError(
+        f"{model.name!r} must compute {shape} by {dense.name!r} of each token of its backbone and "
+        "nothing else, as PyTorch's class does; its outputs are others."
+    )

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from tf_movprune.core.empty_units import KeptUnits, Matrices
-from tf_movprune.core.encoder_families import family_of
+from tf_movprune.core.encoder_families import family_of, task_of
 from tf_movprune.core.ported_weight import EncoderSizes
 from tf_movprune.keras3 import keras_hub
 from tf_movprune.keras3.compact import shrink
@@ -18,11 +18,12 @@ from tf_movprune.keras3.pytorch_kinds import (
     QUESTIONS,
     SOURCE,
     TOKENS,
-    Kind,
     converter_of,
     is_of,
     kind_of,
+    with_dense,
 )
+from tf_movprune.keras3.pytorch_weights import FIRST_POSITION
 from tf_movprune.keras3.units import find_units
 
 
@@ -61,20 +62,16 @@ def model_of(
     if not is_of(backbone_class, kind):
         raise ValueError(
             f"The checkpoint is a {config['model_type']}, which {model_class.__name__} is not. "
-            f"Pass {converter.backbone_cls.__name__}, or its text classifier."
+            f"Pass {kind.backbone}, or its text classifier."
         )
-    activation = str(config.get("hidden_act", config.get("activation")))
-    if activation not in keras_hub.ACTIVATIONS:
-        raise ValueError(
-            f"The activation of blocks must be one of {', '.join(keras_hub.ACTIVATIONS)}, got "
-            f"{activation!r}."
-        )
+    activation = keras_hub.known_activation(config.get("hidden_act", config.get("activation")))
     family = family_of(config["model_type"])
     heads, neurons = (family.size(config, which) for which in ("head_count", "neuron_count"))
     is_whole = all(len(size.heads) == heads and size.neurons == neurons for size in sizes)
     backbone = _backbone(backbone_class, converter, config, neurons if is_whole else 1)
     _check_epsilon(backbone, config)
-    set_activation(backbone, activation)
+    if keras_hub.activation_of(backbone) != activation:
+        set_activation(backbone, activation)
     vars(backbone)[SOURCE] = config.get("_name_or_path", "")
     if not is_whole:
         _resize(backbone, sizes, neurons)
@@ -84,6 +81,8 @@ def model_of(
 def _backbone(backbone_class: Any, converter: Any, config: Mapping[str, Any], neurons: int) -> Any:
     arguments = converter.convert_backbone_config(config)
     arguments["intermediate_dim"] = neurons
+    first = FIRST_POSITION if config["model_type"] == "roberta" else 0
+    arguments["max_sequence_length"] = config["max_position_embeddings"] - first
     arguments["dropout"] = config.get("hidden_dropout_prob", config.get("dropout"))
     if config["model_type"] == "bert":
         arguments["num_segments"] = config["type_vocab_size"]
@@ -129,50 +128,30 @@ def _with_head(
     backbone: Any, config: Mapping[str, Any], names: Collection[str], task: Any
 ) -> keras.Model:
     """The backbone with the head that a checkpoint has."""
-    heads = {name.removesuffix(".weight") for name in names if name.endswith(".weight")}
     labels = len(config.get("id2label") or range(config.get("num_labels", 2)))
-    kind = kind_of(config)
+    kind, purpose = kind_of(config), task_of(config, names)
+    is_of_texts = purpose == "ForSequenceClassification"
     if task is not None:
-        if not heads.issuperset(kind.classifier.values()):
+        if not is_of_texts:
             raise ValueError(
-                f"{task.__name__} classifies texts, and the checkpoint has no {_and(kind)} for "
-                f"that. Pass {type(backbone).__bases__[1].__name__}, or no model_class."
+                f"{task.__name__} classifies texts, and the checkpoint is for something else "
+                f"({purpose}). Pass {kind.backbone}, or no model_class."
             )
         return task(backbone, num_classes=labels)
-    if QUESTIONS in heads:
-        return _with_dense(backbone, QUESTIONS, 2)
-    if not any(name.split(".")[0] in ("classifier", "pre_classifier") for name in heads):
-        return backbone
-    is_of_texts = len(kind.classifier) > 1 and heads.issuperset(kind.classifier.values())
-    architecture = next(iter(config.get("architectures") or ()), "")
-    if is_of_texts or "ForSequenceClassification" in architecture:
+    if is_of_texts:
         raise ValueError(
             f"The checkpoint classifies texts. Pass keras_hub.models.{kind.architecture}"
             "TextClassifier as model_class."
         )
-    return _with_dense(backbone, TOKENS, labels, config.get("classifier_dropout"))
-
-
-def _and(kind: Kind) -> str:
-    return " and ".join(kind.classifier.values())
-
-
-def _with_dense(backbone: Any, name: str, units: int, dropout: float | None = None) -> keras.Model:
-    """A model of a backbone and a dense layer over each token."""
-    inputs = {
-        key: keras.Input(tensor.shape[1:], dtype=tensor.dtype, name=key)
-        for key, tensor in backbone.input.items()
-    }
-    features = backbone(inputs)
-    tokens = features
-    if isinstance(features, dict):
-        tokens = features["sequence_output"]
-        backbone.pooled_dense.trainable = False  # nothing reads it
-    if name == TOKENS:
-        rate = backbone.dropout if dropout is None else dropout
-        tokens = keras.layers.Dropout(rate, name="classifier_dropout")(tokens)
-    logits = keras.layers.Dense(units, name=name)(tokens)
-    if name == QUESTIONS:
-        outputs = {"start_logits": logits[..., 0], "end_logits": logits[..., 1]}
-        return keras.Model(inputs, outputs)
-    return keras.Model(inputs, logits)
+    if purpose == "ForQuestionAnswering":
+        return with_dense(backbone, keras.layers.Dense(2, name=QUESTIONS))
+    if purpose == "ForTokenClassification":
+        rate = config.get("classifier_dropout")
+        dropout = backbone.dropout if rate is None else rate
+        return with_dense(backbone, keras.layers.Dense(labels, name=TOKENS), dropout)
+    if purpose != "Model":
+        raise ValueError(
+            f"The checkpoint is for {purpose.removeprefix('For')}, which has no counterpart in "
+            "KerasHub here. Load it into Hugging Face's TF classes."
+        )
+    return backbone

@@ -8,14 +8,19 @@ import os
 import pathlib
 from typing import Any
 
-import numpy as np
-
 from tf_movprune.core.arguments import check_boolean
 from tf_movprune.core.ported_weight import PortedWeight
 from tf_movprune.core.wording import listed
 from tf_movprune.pytorch.checkpoint import Checkpoint, read_checkpoint
+from tf_movprune.pytorch.pooler import new_pooler, pooler_names
 from tf_movprune.pytorch.training import prune_like
-from tf_movprune.pytorch.weight_files import SAFETENSORS, TF_WEIGHTS, metadata
+from tf_movprune.pytorch.weight_files import (
+    PYTORCH_FILES,
+    SAFETENSORS,
+    TF_WEIGHTS,
+    TOKENIZER_FILES,
+    metadata,
+)
 from tf_movprune.shells import module_for
 
 
@@ -101,11 +106,13 @@ def load_pytorch(
     model = shell.model_of(config, checkpoint.sizes, checkpoint.tensors, model_class)
     ported = shell.ported_weights(model)
     _check_fit(checkpoint, ported, shell.unread_weights(model), place)
+    width = checkpoint.family.size(config, "width")
+    unread = new_pooler(checkpoint.family, width)
     for weight in ported:
         if weight.name in checkpoint.tensors:
             weight.assign(checkpoint.array(weight.name, is_masked=not masks))
-        else:  # a pooler that nothing reads, whose zeros would count as pruned
-            weight.assign(np.ones(weight.shape, np.float32))
+        else:
+            weight.assign(unread[weight.name])
     if not masks:
         return model
     return prune_like(
@@ -153,9 +160,12 @@ def local_folder(folder: str | os.PathLike[str], weights: str) -> pathlib.Path:
             f"There is no folder {folder!r}, and no package huggingface_hub to download a "
             "repository of that name: pip install huggingface_hub."
         ) from error
-    patterns = ["*.json", "*.txt", "*.model"]
-    patterns += [] if weights == "tf" else ["*.safetensors", "*.bin"]
-    patterns += [] if weights == "pytorch" else [TF_WEIGHTS]
+    patterns = ["config.json", "sparse_args.json", *TOKENIZER_FILES]
+    if weights != "tf":
+        patterns += [f"{PYTORCH_FILES[0]}*", f"{PYTORCH_FILES[2]}*"]  # with their indices
+        patterns += ["model-*-of-*.safetensors", "pytorch_model-*-of-*.bin"]
+    if weights != "pytorch":
+        patterns.append(TF_WEIGHTS)
     try:
         return pathlib.Path(huggingface_hub.snapshot_download(folder, allow_patterns=patterns))
     except Exception as error:  # of whatever the network does
@@ -174,7 +184,7 @@ def _check_fit(
     """
     wanted = {weight.name: weight.shape for weight in ported}
     there = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
-    pooler = {f"{checkpoint.family.prefix}.pooler.dense.{part}" for part in ("weight", "bias")}
+    pooler = set(pooler_names(checkpoint.family))
     missing = sorted(wanted.keys() - there.keys() - unread)
     unexpected = sorted(there.keys() - wanted.keys() - pooler)
     mismatched = sorted(

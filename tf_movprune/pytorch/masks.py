@@ -77,16 +77,20 @@ class Masks:
       weights: weights with scores, or all weights of a method without scores, by name.
       methods: the method of each.
       threshold: the checkpoint's final threshold: for `HardMovement` and `Magnitude` the fraction
-        that stays, for `SoftMovement` the cut on the sigmoid of the scores; None for `L0`.
+        that stays, for `SoftMovement` the cut on the sigmoid of the scores; None if all are `L0`.
+      masks_biases: whether the bias of a row is zero if all of the row is.
     """
 
     def __init__(
         self,
         weights: Mapping[str, ScoredWeight],
         methods: Mapping[str, Any],
-        threshold: float | None,
+        threshold: float | None = None,
+        *,
+        masks_biases: bool = False,
     ):
         self.weights, self.methods, self.threshold = weights, methods, threshold
+        self.masks_biases = masks_biases
         together = [name for name in weights if getattr(methods[name], "scope", "") == "global"]
         self._global = self._global_masks(together) if together else {}
 
@@ -94,13 +98,19 @@ class Masks:
         """The masks of weights that are selected together.
 
         The paper's code keeps all scores above the highest one that goes, and lets one more stay
-        than the fraction says.
+        than the fraction says. Then it adds what a matrix has less than its minimum.
         """
         importances = [tf.constant(self.weights[name].importance()) for name in names]
         total = sum(importance.shape.num_elements() for importance in importances)
         count = min(int(self.threshold * total) + 1, total)  # type: ignore[operator]
         chosen, _ = global_topk_masks(importances, tf.constant(count, tf.int64))
-        return {name: mask.numpy() for name, mask in zip(names, chosen)}
+        found = {}
+        for name, mask, importance in zip(names, chosen, importances):
+            given, size = self.methods[name].minimum_remaining, mask.shape.num_elements()
+            least = int(MINIMUM * size) + 1 if given is None else minimum_count(size, given)
+            enough, _ = topk_mask(importance, tf.constant(min(least, size), tf.int64))
+            found[name] = (mask | enough).numpy()
+        return found
 
     def entries(self, name: str) -> np.ndarray:
         """The mask of a weight, with one entry for each block: bool, or gates in float32."""
@@ -119,10 +129,20 @@ class Masks:
         return topk_mask(importance, tf.constant(count, tf.int64))[0].numpy()
 
     def apply(self, name: str, values: np.ndarray) -> np.ndarray:
-        """A weight times its mask; other tensors as they are."""
-        if name not in self.weights:
+        """A weight times its mask, or a bias times that of its rows; other tensors as they are."""
+        if name in self.weights:
+            mask = self.weights[name].expand(self.entries(name))
+        elif self.masks_biases and (weight := _weight_of(name)) in self.weights:
+            rows = (self.entries(weight) != 0).any(axis=1)
+            mask = rows.repeat(self.weights[weight].block_size[0])
+        else:
             return values
-        return values * self.weights[name].expand(self.entries(name)).astype(values.dtype)
+        return values * mask.astype(values.dtype)
+
+
+def _weight_of(bias: str) -> str:
+    """The name of the weight of a layer, by that of its bias; empty for other tensors."""
+    return f"{bias.removesuffix('.bias')}.weight" if bias.endswith(".bias") else ""
 
 
 _METHODS: Mapping[str, Any] = {
@@ -146,9 +166,9 @@ def method_of(name: Any, minimum: float) -> Any:
     plain = str(name).partition(":")[0]
     if plain == "threshold":
         raise ValueError(
-            "pruning_method 'threshold' compares scores with a number that is in no file. If it "
-            "was used with --global_topk, pass method=tf_movprune.HardMovement(scope='global') and "
-            "the final fraction that stays as threshold."
+            "The pruning method 'threshold' compares scores with a number, which no method here "
+            "does. If it was used with --global_topk, pass method=tf_movprune.HardMovement("
+            "scope='global') and the final fraction that stays as threshold."
         )
     if plain not in _METHODS:
         raise ValueError(

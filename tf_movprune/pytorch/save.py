@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
 import shutil
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,15 +20,20 @@ from tf_movprune.core.ported_weight import EncoderSizes
 from tf_movprune.core.user_warnings import warn
 from tf_movprune.core.wording import listed
 from tf_movprune.export.files import check_place, replacing
+from tf_movprune.pytorch.pooler import new_pooler
 from tf_movprune.pytorch.sizes import SIZES, pad, to_json
-from tf_movprune.pytorch.weight_files import PYTORCH_FILES, SAFETENSORS, TF_WEIGHTS
+from tf_movprune.pytorch.weight_files import (
+    PYTORCH_FILES,
+    SAFETENSORS,
+    TF_WEIGHTS,
+    TOKENIZER_FILES,
+    read_json,
+)
 from tf_movprune.shells import module_for
 
-_TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model"),
-)
 _OTHER_WEIGHTS = (*(name for name in PYTORCH_FILES if name != SAFETENSORS), TF_WEIGHTS)
+_OF_TRAINING = ("sparse_args.json", "training_args.bin")  # of what was in a folder before
+_KEPT = ("id2label", "label2id", "problem_type", "finetuning_task")
 
 
 def save_pytorch(
@@ -49,27 +56,27 @@ def save_pytorch(
         ELECTRA, or a KerasHub backbone of BERT, RoBERTa or DistilBERT, by itself, in a text
         classifier or as `load_pytorch` makes it; without pruned layers, compacted or not.
       folder: folder to write. If there is one, its configuration, weights and tokenizer are
-        replaced, and other files stay.
+        replaced once the new ones are written, and other files stay.
       heads: `"zero"` fills heads that were removed with zeros; `"removed"` leaves them out and
         lists them as `pruned_heads`, which loads in transformers 4, and not in 5 or KerasHub.
       neurons: `"widest"` fills the feed-forward layers up with zeros to the widest of them;
-        `"zero"` to the number that the configuration says they had; `"removed"` leaves them as
+        `"full"` to the number that the configuration says they had; `"removed"` leaves them as
         they are, which `load_pytorch` and nn_pruning's classes load.
-      tokenizer: object with a `save_pretrained(folder)`, or folder whose tokenizer is copied; by
-        default that of the folder or repository which the model was loaded from, or of the
-        preprocessor of a KerasHub classifier.
+      tokenizer: a tokenizer of Hugging Face or KerasHub, or a folder whose tokenizer is copied; by
+        default that of the preprocessor of a KerasHub classifier, or of the folder or repository
+        which the model was loaded from.
 
     Raises:
       ImportError: the package safetensors is missing.
       OSError: the folder cannot be written; it is as before.
-      TypeError: `model` is not a Keras model.
+      TypeError: `model` is not a Keras model, or `tokenizer` is none.
       ValueError: PyTorch has no class for such a model, it is still pruned, an argument is none of
         the choices, or the folder has weights in other files, which would be read in their place.
 
     Warns if no tokenizer is found.
     """
     check_choice("heads", heads, ("zero", "removed"))
-    check_choice("neurons", neurons, ("widest", "zero", "removed"))
+    check_choice("neurons", neurons, ("widest", "full", "removed"))
     path = pathlib.Path(folder)
     check_place(path, for_folder=True)
     _check_other_weights(path)
@@ -85,19 +92,17 @@ def save_pytorch(
     padded = _padded_sizes(config, family, sizes, heads, neurons)
     head_size = family.size(config, "width") // family.size(config, "head_count")
     pad(arrays, family, sizes, padded, head_size)
-    if not any(name.startswith(f"{family.prefix}.pooler.") for name in arrays):
-        arrays |= _pooler(config, family)
+    if family.prefix == "bert":  # KerasHub loads none without a pooler
+        arrays = {**new_pooler(family, family.size(config, "width")), **arrays}
     metadata = {"format": "pt"}
     if padded != sizes:
         metadata[SIZES] = to_json(sizes)
-    files = list(_tokenizer_files(tokenizer, shell.source_of(model)))
-    with replacing(path) as temporary:
-        temporary.mkdir()
-        _write(temporary, arrays, metadata, _configuration(config, family, padded))
-        is_known = _write_tokenizer(temporary, tokenizer, files)
-        is_known = is_known or shell.write_tokenizer(model, temporary)
-        _copy_others(path, temporary)
-    if not is_known:
+    source = shell.source_of(model)
+    config = {**config, **_labels_of(source, config)}
+    with _written(path) as new:
+        _write(new, arrays, metadata, _configuration(config, family, padded))
+        has_tokenizer = _write_tokenizer(new, model, tokenizer, source)
+    if not has_tokenizer:
         warn(
             f"No tokenizer is in {path}: none is known for {model.name!r}. Pass it as tokenizer, "
             "or save it there."
@@ -136,7 +141,7 @@ def _padded_sizes(
     """The sizes that encoder layers have in the file."""
     all_heads = tuple(range(family.size(config, "head_count")))
     widest = max(size.neurons for size in sizes)
-    most = max(widest, family.size(config, "neuron_count")) if neurons == "zero" else widest
+    most = max(widest, family.size(config, "neuron_count")) if neurons == "full" else widest
     return [
         EncoderSizes(
             size.heads if heads == "removed" else all_heads,
@@ -144,18 +149,6 @@ def _padded_sizes(
         )
         for size in sizes
     ]
-
-
-def _pooler(config: Mapping[str, Any], family: Family) -> dict[str, np.ndarray]:
-    """A pooler of ones, which nothing reads, and without which KerasHub loads no BERT."""
-    if family.prefix != "bert":
-        return {}
-    width = family.size(config, "width")
-    shapes = {"weight": (width, width), "bias": (width,)}
-    return {
-        f"{family.prefix}.pooler.dense.{part}": np.ones(shape, np.float32)
-        for part, shape in shapes.items()
-    }
 
 
 def _configuration(
@@ -193,20 +186,43 @@ def _write(
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
 
 
-def _tokenizer_files(tokenizer: Any, source: str) -> Iterator[pathlib.Path]:
-    """The files of the tokenizer that a folder or repository has."""
+def _labels_of(source: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The names of labels in what a model was loaded from, if there are as many."""
+    old = read_json(pathlib.Path(source) / "config.json") if source else {}
+    is_same = len(old.get("id2label") or ()) == len(config.get("id2label") or ())
+    return {key: old[key] for key in _KEPT if key in old} if is_same else {}
+
+
+def _write_tokenizer(folder: pathlib.Path, model: Any, tokenizer: Any, source: str) -> bool:
+    """Writes a tokenizer that is given or known. Returns whether there is any."""
+    if tokenizer is None:
+        shell = module_for(model, "pytorch_protocol")
+        return shell.write_tokenizer(model, folder) or _copy_tokenizer(source, folder)
     if hasattr(tokenizer, "save_pretrained"):
-        return
-    if tokenizer is not None and not pathlib.Path(tokenizer).is_dir():
-        raise ValueError(
-            "tokenizer must be an object with save_pretrained or a folder that has one, got "
+        tokenizer.save_pretrained(str(folder))
+    elif hasattr(tokenizer, "save_assets"):
+        from tf_movprune.keras3.pytorch_configs import write_assets
+
+        write_assets(tokenizer, folder)
+    elif not isinstance(tokenizer, (str, os.PathLike)):
+        raise TypeError(
+            "tokenizer must be a tokenizer of Hugging Face or KerasHub, or a folder, got "
             f"{tokenizer!r}."
         )
-    folder = pathlib.Path(tokenizer or source or ".")
-    for name in _TOKENIZER_FILES if tokenizer or source else ():
-        file = folder / name if folder.is_dir() else _cached(source, name)
+    elif not _copy_tokenizer(os.fspath(tokenizer), folder):
+        raise ValueError(f"tokenizer must be a folder with a tokenizer, got {tokenizer!r}.")
+    return True
+
+
+def _copy_tokenizer(source: str, folder: pathlib.Path) -> bool:
+    """Copies the tokenizer of a folder or repository. Returns whether it has any."""
+    found = []
+    for name in TOKENIZER_FILES if source else ():
+        local = pathlib.Path(source) / name
+        file = local if pathlib.Path(source).is_dir() else _cached(source, name)
         if file is not None and file.is_file():
-            yield file
+            found.append(shutil.copyfile(file, folder / name))
+    return bool(found)
 
 
 def _cached(repository: str, name: str) -> pathlib.Path | None:
@@ -220,21 +236,25 @@ def _cached(repository: str, name: str) -> pathlib.Path | None:
     return pathlib.Path(found) if isinstance(found, str) else None
 
 
-def _write_tokenizer(folder: pathlib.Path, tokenizer: Any, files: Sequence[pathlib.Path]) -> bool:
-    """Writes a tokenizer that was given or found. Returns whether there is any."""
-    if hasattr(tokenizer, "save_pretrained"):
-        tokenizer.save_pretrained(str(folder))
-    for file in files:
-        shutil.copyfile(file, folder / file.name)
-    return bool(tokenizer or files)
+@contextlib.contextmanager
+def _written(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a folder for new files, which then take their places in `path`, one after the other.
 
-
-def _copy_others(old: pathlib.Path, new: pathlib.Path) -> None:
-    """Copies what else is in a folder, if there is one."""
-    for item in old.iterdir() if old.is_dir() else ():
-        if item.name in (SAFETENSORS, "config.json") or (new / item.name).exists():
-            continue
-        if item.is_dir() and not item.is_symlink():
-            shutil.copytree(item, new / item.name, symlinks=True)
-        else:
-            shutil.copy2(item, new / item.name, follow_symlinks=False)
+    On an error in the context `path` is as before. Files of an old tokenizer, and of an earlier
+    training, go.
+    """
+    if not path.is_dir():
+        with replacing(path) as new:
+            new.mkdir()
+            yield new
+        return
+    with tempfile.TemporaryDirectory(prefix=".", dir=path) as place:
+        new = pathlib.Path(place)
+        yield new
+        names = {file.name for file in new.iterdir()}
+        old = [*_OF_TRAINING, *(TOKENIZER_FILES if names & set(TOKENIZER_FILES) else ())]
+        for name in old:
+            if name not in names:
+                (path / name).unlink(missing_ok=True)
+        for name in sorted(names, key="config.json".__eq__):  # which makes it a checkpoint
+            os.replace(new / name, path / name)

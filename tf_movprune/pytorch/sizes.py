@@ -131,12 +131,20 @@ def recorded_sizes(path: pathlib.Path, sizes: Sequence[EncoderSizes]) -> list[En
         return None
     try:
         found = [EncoderSizes(tuple(heads), neurons) for heads, neurons in json.loads(said[SIZES])]
-        for recorded, size in zip(found, sizes, strict=True):
-            is_part = set(recorded.heads) <= set(size.heads) and recorded.heads
-            if not is_part or recorded.neurons not in range(1, size.neurons + 1):
-                raise ValueError(f"{recorded} is not in {size}")
+        if len(found) != len(sizes):
+            raise ValueError(f"it is of {len(found)} layers, and there are {len(sizes)}")
+        for recorded, size in zip(found, sizes):
+            is_part = recorded.heads and set(recorded.heads) <= set(size.heads)
+            is_sorted = list(recorded.heads) == sorted(set(recorded.heads))
+            numbers = (*recorded.heads, recorded.neurons)
+            is_whole = all(type(number) is int for number in numbers)
+            if not (is_part and is_sorted and is_whole and 0 < recorded.neurons <= size.neurons):
+                raise ValueError(f"{recorded} is no part of {size}")
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} has no valid entry {SIZES}: {error}.") from error
+        raise ValueError(
+            f"{path} has no valid entry {SIZES}, which says what is padding: {error}. Save its "
+            "tensors without that entry to load them in the size that they have."
+        ) from error
     return found
 
 

@@ -40,6 +40,7 @@ def prune_like(
     Raises:
       ValueError: a mask of the checkpoint cannot be had here.
     """
+    _check_biases(masks, ported)
     shell = module_for(model, "pytorch_protocol")
     names = {id(weight.variable): weight.name for weight in ported}
     paths = {
@@ -65,6 +66,17 @@ def prune_like(
     for path, (mask, importance) in entries.items():
         _assign(kernels[path], mask, importance, masks.threshold)
     return pruned
+
+
+def _check_biases(masks: Masks, ported: Sequence[PortedWeight]) -> None:
+    for weight in ported:
+        values = np.ones(weight.shape, np.float32)
+        if weight.name.endswith(".bias") and not masks.apply(weight.name, values).all():
+            raise ValueError(
+                f"The mask of the checkpoint masks {weight.name!r} too, with the rows of its layer "
+                "(bias_mask), and no mask here is like that. Load the checkpoint without "
+                "masks=True."
+            )
 
 
 def _constant(method: Any, threshold: Any) -> Any:

@@ -22,6 +22,12 @@ _INDEX = ".index.json"
 PYTORCH_FILES = (SAFETENSORS, SAFETENSORS + _INDEX, _BIN, _BIN + _INDEX)
 """Names of files with PyTorch's weights, in the order in which they are looked for."""
 
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("vocab.txt", "vocab.json", "merges.txt", "sentencepiece.bpe.model", "spiece.model"),
+)
+"""Names of files that tokenizers are made of."""
+
 _DTYPES = {
     "F64": "float64",
     "F32": "float32",
