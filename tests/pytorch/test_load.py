@@ -1,5 +1,7 @@
 """Checkpoints of PyTorch compute in both Kerases what they compute in PyTorch."""
 
+import json
+
 import numpy as np
 import pytest
 import pytorch_checkpoints as checkpoints
@@ -80,6 +82,81 @@ def test_weights_of_other_precisions_are_read(tmp_path, dtype):
         for key, those in (("a", arrays), ("b", rounded))
     ]
     np.testing.assert_array_equal(*map(checkpoints.logits, models))
+
+
+@pytest.mark.parametrize("target", [None, "hub"])
+def test_large_tables_are_assigned_piece_by_piece(monkeypatch, target):
+    monkeypatch.setattr("tf_movprune.core.ported_weight.LARGE", 100)
+    model = load("bert_questions", target)
+    expected = checkpoints.expected("bert_questions")
+    np.testing.assert_allclose(checkpoints.logits(model), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+@pytest.mark.parametrize("target", [None, "hub"])
+def test_mixed_precision(monkeypatch, target, policy):
+    keras = __import__("keras" if target else "tf_keras")
+    monkeypatch.setattr("tf_movprune.core.ported_weight.LARGE", 100)
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        model = load("bert_questions", target)
+        found = np.float32(checkpoints.logits(model))
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    expected = checkpoints.expected("bert_questions")
+    np.testing.assert_allclose(found, expected, atol=0.1 if policy == "mixed_float16" else 0.5)
+    assert all(weight.dtype in ("float32", np.float32) for weight in model.weights)
+
+
+def test_keras_hub_has_the_dropout_and_segments_of_the_configuration(tmp_path):
+    arrays = checkpoints.weights("bert_tokens")
+    name = "bert.embeddings.token_type_embeddings.weight"
+    arrays[name] = np.concatenate([arrays[name], arrays[name][:1]])
+    config = checkpoints.config("bert_tokens")
+    config |= {"type_vocab_size": 3, "hidden_dropout_prob": 0.2, "classifier_dropout": 0.4}
+    folder = checkpoints.write(tmp_path / "a", arrays, config)
+    model = tf_movprune.load_pytorch(folder, checkpoints.hub_class("bert_tokens"))
+    (backbone,) = (layer for layer in model.layers if "backbone" in layer.name)
+    assert backbone.dropout == 0.2
+    assert backbone.get_layer("segment_embedding").embeddings.shape[0] == 3
+    assert model.get_layer("classifier_dropout").rate == 0.4
+    assert not backbone.pooled_dense.trainable  # nothing reads it
+
+
+def test_a_head_is_known_without_an_architecture_in_keras_hub(tmp_path):
+    texts = checkpoints.config("bert_texts")
+    del texts["architectures"]
+    folder = checkpoints.copied("bert_texts", tmp_path / "texts")
+    (folder / "config.json").write_text(json.dumps(texts))
+    model = tf_movprune.load_pytorch(folder, checkpoints.hub_class("bert_texts"))
+    np.testing.assert_allclose(
+        checkpoints.logits(model), checkpoints.expected("bert_texts"), atol=1e-5
+    )
+    with pytest.raises(ValueError, match=r"Pass keras_hub\.models\.BertTextClassifier"):
+        tf_movprune.load_pytorch(folder, checkpoints.hub_class("bert_tokens"))
+
+
+def test_a_token_classifier_with_a_pooler_is_no_text_classifier(tmp_path):
+    arrays = checkpoints.weights("bert_tokens")
+    arrays["bert.pooler.dense.weight"] = np.eye(16, dtype="float32")
+    arrays["bert.pooler.dense.bias"] = np.zeros(16, "float32")
+    folder = checkpoints.write(tmp_path / "a", arrays, checkpoints.config("bert_tokens"))
+    with pytest.raises(ValueError, match=r"something else \(ForTokenClassification\)"):
+        tf_movprune.load_pytorch(folder, checkpoints.hub_class("bert_texts"))
+
+
+@pytest.mark.parametrize("name", ["gelu_pytorch_tanh", "gelu_new", "gelu_python"])
+def test_other_names_of_activations_are_known_to_both(tmp_path, name):
+    values = {**checkpoints.config("bert_questions"), "hidden_act": name}
+    folder = checkpoints.write(tmp_path / "a", checkpoints.weights("bert_questions"), values)
+    models = [
+        tf_movprune.load_pytorch(folder, cls)
+        for cls in (None, checkpoints.hub_class("bert_questions"))
+    ]
+    found = [checkpoints.logits(model) for model in models]
+    np.testing.assert_allclose(*found, atol=1e-5)
+    is_exact = np.allclose(found[0], checkpoints.expected("bert_questions"), atol=1e-5)
+    assert is_exact == (name == "gelu_python")
 
 
 # ---- what is refused
@@ -212,6 +289,27 @@ def test_files_of_different_functions_are_told_of(tmp_path, target):
         np.testing.assert_allclose(
             checkpoints.logits(model), checkpoints.expected(wanted), atol=1e-5
         )
+
+
+@pytest.mark.parametrize("which", ["weight", "bias"])
+def test_heads_that_only_one_file_has_may_do_nothing(tmp_path, recwarn, which):
+    """Without values, or with a bias of values alone, in the file that has them."""
+    folder = checkpoints.copied("bert_without_heads", tmp_path / "a")
+    model = load("bert_without_heads", None)
+    tf_movprune.save_pytorch(model, tmp_path / "whole")
+    arrays = checkpoints.arrays(tmp_path / "whole")
+    for name in ("query", "key"):
+        arrays[f"bert.encoder.layer.0.attention.self.{name}.weight"][:4] = 1
+    arrays["bert.encoder.layer.0.attention.output.dense.weight"][:, :4] = 1
+    if which == "bias":
+        arrays["bert.encoder.layer.0.attention.self.value.bias"][:4] = 1
+    config = checkpoints.config_of(tmp_path / "whole")
+    whole = tf_movprune.load_pytorch(checkpoints.write(tmp_path / "b", arrays, config))
+    whole.save_weights(folder / "tf_model.h5")
+    recwarn.clear()
+    tf_movprune.load_pytorch(folder)
+    warned = [str(w.message) for w in recwarn if "different functions" in str(w.message)]
+    assert len(warned) == (which == "bias")
 
 
 def test_files_of_one_function_are_not(tmp_path, recwarn):

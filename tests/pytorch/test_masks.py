@@ -97,14 +97,29 @@ def test_topk(tmp_path, block, share):
 
 
 @pytest.mark.parametrize("method", ["topK", "threshold"])
-def test_global_topk_keeps_one_more(tmp_path, method):
+def test_global_topk_keeps_one_more_and_a_minimum_of_each(tmp_path, method):
     arrays, scores = with_scores()
+    scores[LAYERS[3]] -= 100  # of which the cut alone would leave nothing
+    arrays[f"{LAYERS[3]}.mask_scores"] = scores[LAYERS[3]]
     everything = np.concatenate([value.ravel() for value in scores.values()])
     cut = np.sort(everything)[-(int(0.3 * everything.size) + 1)]
     masks = {layer: value >= cut for layer, value in scores.items()}
+    lowest = np.sort(scores[LAYERS[3]].ravel())[-2]  # int(0.005 * 256) + 1 stay
+    masks[LAYERS[3]] = scores[LAYERS[3]] >= lowest
     given = tf_movprune.HardMovement(scope="global")
     config = masked_config(pruning_method=method)
     check(tmp_path, arrays, masks, config, method=given, threshold=0.3)
+
+
+def test_a_minimum_that_is_given_counts_after_a_global_cut(tmp_path):
+    arrays, scores = with_scores()
+    scores[LAYERS[3]] -= 100
+    arrays[f"{LAYERS[3]}.mask_scores"] = scores[LAYERS[3]]
+    given = tf_movprune.HardMovement(scope="global", minimum_remaining=0.25)
+    folder = checkpoints.write(tmp_path / "a", arrays, masked_config(pruning_method="topK"))
+    model = tf_movprune.load_pytorch(folder, method=given, threshold=0.3)
+    kernel = model.bert.encoder.layer[0].attention.dense_output.dense.kernel
+    assert np.count_nonzero(kernel) == 64
 
 
 @pytest.mark.parametrize("cut", [0.3, 0.999])
@@ -126,6 +141,15 @@ def test_magnitude(tmp_path):
     arrays = checkpoints.weights("bert_questions")
     masks = {layer: topk(np.abs(arrays[f"{layer}.weight"]), 0.4) for layer in LAYERS}
     check(tmp_path, arrays, masks, masked_config(pruning_method="magnitude"), threshold=0.4)
+
+
+def test_magnitudes_count_and_not_the_scores_beside_them(tmp_path):
+    arrays, scores = with_scores()
+    masks = {layer: topk(np.abs(arrays[f"{layer}.weight"]), 0.4) for layer in scores}
+    check(tmp_path, arrays, masks, masked_config(pruning_method="magnitude"), threshold=0.4)
+    given = tf_movprune.Magnitude()
+    config = masked_config(pruning_method="topK")
+    check(tmp_path / "b", arrays, masks, config, method=given, threshold=0.4)
 
 
 def test_folded_masks_need_nothing(tmp_path):
@@ -150,16 +174,82 @@ def test_nn_pruning_blocks(tmp_path):
     check(tmp_path, arrays, masks, checkpoints.config("bert_questions"), SPARSE_ARGS)
 
 
-def test_nn_pruning_methods_of_attention_and_dense_layers(tmp_path):
+@pytest.mark.parametrize("with_dense", [True, False, None])
+def test_nn_pruning_methods_of_attention_and_dense_layers(tmp_path, with_dense):
     arrays, scores = with_scores((4, 4), suffix=MODULE)
-    methods = {"attention_pruning_method": "topK"}
+    args = {**SPARSE_ARGS, "attention_pruning_method": "topK", "linear_min_parameters": 0.3}
+    if with_dense is not None:
+        args["attention_output_with_dense"] = with_dense
+    in_attention = ["attention.self"] if with_dense in (True, None) else ["attention"]
     masks = {
-        layer: topk(value, 0.4) if "attention" in layer else above(value, 0.4, 0.3)
+        layer: topk(value, 0.4)
+        if any(part in layer for part in in_attention)
+        else above(value, 0.4, 0.3)
         for layer, value in scores.items()
     }
-    args = {**SPARSE_ARGS, **methods, "linear_min_parameters": 0.3}
-    args["attention_output_with_dense"] = 0
     check(tmp_path, arrays, masks, checkpoints.config("bert_questions"), args)
+
+
+def test_nn_pruning_masks_the_biases_of_rows_that_are_gone(tmp_path):
+    arrays, scores = with_scores((4, 4), suffix=MODULE)
+    layer = LAYERS[4]
+    scores[layer][[1, 3]] = -9  # eight rows
+    arrays[f"{layer}.{MODULE}"] = scores[layer]
+    masks = {name: above(value, 0.4) for name, value in scores.items()}
+    plain = folded(arrays, masks)
+    for name, mask in masks.items():
+        plain[f"{name}.bias"] = plain[f"{name}.bias"] * mask.any(axis=1).repeat(4)
+    assert np.count_nonzero(plain[f"{layer}.bias"] == 0) == 8
+    config = checkpoints.config("bert_questions")
+    folder = checkpoints.write(tmp_path / "a", arrays, config)
+    (folder / "sparse_args.json").write_text(json.dumps({**SPARSE_ARGS, "bias_mask": True}))
+    wanted = tf_movprune.load_pytorch(checkpoints.write(tmp_path / "b", plain, config))
+    found = tf_movprune.load_pytorch(folder)
+    for weight, other in zip(found.weights, wanted.weights, strict=True):
+        np.testing.assert_allclose(weight, other, rtol=1e-6, atol=1e-7, err_msg=weight.name)
+
+
+@pytest.mark.parametrize("target", [None, "hub"])
+def test_nn_pruning_has_relus_before_its_configuration_says_so(tmp_path, target):
+    cls = checkpoints.hub_class("bert_questions") if target else None
+    arrays, _ = with_scores((4, 4), suffix=MODULE)
+    config = checkpoints.config("bert_questions")
+    folder = checkpoints.write(tmp_path / "a", arrays, config)
+    (folder / "sparse_args.json").write_text(json.dumps({**SPARSE_ARGS, "gelu_patch": True}))
+    other = checkpoints.write(tmp_path / "b", arrays, {**config, "hidden_act": "relu"})
+    (other / "sparse_args.json").write_text(json.dumps(SPARSE_ARGS))
+    models = [tf_movprune.load_pytorch(path, cls) for path in (folder, other)]
+    np.testing.assert_array_equal(*map(checkpoints.logits, models))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"rewind_model_name_or_path": "bert"}, r"was rewound"),
+        ({"layer_norm_patch": True}, r"another normalisation"),
+    ],
+)
+def test_nn_pruning_arguments_that_are_refused(tmp_path, arguments, message):
+    arrays, _ = with_scores((4, 4), suffix=MODULE)
+    folder = checkpoints.write(tmp_path / "a", arrays, checkpoints.config("bert_questions"))
+    (folder / "sparse_args.json").write_text(json.dumps({**SPARSE_ARGS, **arguments}))
+    with pytest.raises(ValueError, match=message):
+        tf_movprune.load_pytorch(folder)
+
+
+def test_missing_scores_are_told_of_unless_they_are_disabled(tmp_path):
+    arrays, scores = with_scores((4, 4), suffix=MODULE)
+    arrays = {k: v for k, v in arrays.items() if "attention" not in k or "mask" not in k}
+    folder = checkpoints.write(tmp_path / "a", arrays, checkpoints.config("bert_questions"))
+    args = {**SPARSE_ARGS, "attention_output_with_dense": 0}
+    (folder / "sparse_args.json").write_text(json.dumps(args))
+    with pytest.raises(ValueError, match=r"none for bert\.encoder\.layer\.0\.attention\.self"):
+        tf_movprune.load_pytorch(folder)
+    masks = {
+        layer: above(value, 0.4) for layer, value in scores.items() if "attention" not in layer
+    }
+    args["attention_pruning_method"] = "disabled"
+    check(tmp_path / "b", arrays, masks, checkpoints.config("bert_questions"), args)
 
 
 def one_dimensional(sides):

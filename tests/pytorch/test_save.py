@@ -119,7 +119,10 @@ def test_numbers_where_padding_should_be_are_refused(tmp_path):
     checkpoints.write(tmp_path / "a", arrays, checkpoints.config_of(tmp_path / "a"), metadata)
     with pytest.raises(ValueError, match=r"intermediate\.dense\.bias' has numbers where"):
         tf_movprune.load_pytorch(tmp_path / "a")
-    for wrong in ("no JSON", "[[[0], 3]]", "[[[9], 3], [[1], 3]]", "[[[], 3], [[1], 3]]"):
+    for wrong in (
+        *("no JSON", "[[[0], 3]]", "[[[9], 3], [[1], 3]]", "[[[], 3], [[1], 3]]", "[]", "{}"),
+        *("[[[1, 0], 3], [[1], 3]]", "[[[0.0], 3], [[1], 3]]", "[[[0], 3.0], [[1], 3]]"),
+    ):
         metadata["tf_movprune_sizes"] = wrong
         checkpoints.write(tmp_path / "a", arrays, checkpoints.config_of(tmp_path / "a"), metadata)
         with pytest.raises(ValueError, match=r"no valid entry tf_movprune_sizes"):
@@ -151,7 +154,7 @@ def test_a_given_tokenizer_is_saved_and_none_is_told_of(tmp_path):
     assert (tmp_path / "b" / "vocab.txt").is_file()
     with pytest.warns(UserWarning, match=r"No tokenizer is in"):
         tf_movprune.save_pytorch(model, tmp_path / "c")
-    with pytest.raises(ValueError, match=r"tokenizer must be .*got 'none'"):
+    with pytest.raises(ValueError, match=r"folder with a tokenizer, got 'none'"):
         tf_movprune.save_pytorch(model, tmp_path / "d", tokenizer="none")
 
 
@@ -176,6 +179,56 @@ def test_the_tokenizer_of_a_preprocessor_is_saved(tmp_path, kind):
     text = "Good film" if kind == "Bert" else "good"
     ours = preprocessor([text])["token_ids"][0].numpy()
     assert theirs(text)["input_ids"] == ours[ours != tokenizer.pad_token_id].tolist()
+
+
+def test_what_an_earlier_model_left_is_replaced(tmp_path):
+    source = checkpoints.copied("bert_questions", tmp_path / "source")
+    (source / "vocab.txt").write_text("[PAD]\n")
+    folder = checkpoints.copied("bert_questions", tmp_path / "a")
+    for name in ("tokenizer.json", "added_tokens.json", "sparse_args.json", "training_args.bin"):
+        (folder / name).write_text("{}")
+    tf_movprune.save_pytorch(tf_movprune.load_pytorch(source), folder)
+    found = {path.name for path in folder.iterdir()}
+    assert found == {"config.json", "expected.npy", "model.safetensors", "vocab.txt"}
+
+
+def test_tokenizers_of_keras_hub_and_those_that_are_none(tmp_path):
+    import keras_hub
+
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "film"]
+    model = load("bert_questions", None)
+    tokenizer = keras_hub.models.BertTokenizer(words, lowercase=True)
+    tf_movprune.save_pytorch(model, tmp_path / "a", tokenizer=tokenizer)
+    theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "a")
+    assert theirs("Film")["input_ids"] == [2, 5, 3]
+    with pytest.raises(TypeError, match=r"tokenizer must be a tokenizer .*got 3"):
+        tf_movprune.save_pytorch(model, tmp_path / "b", tokenizer=3)
+    with pytest.raises(ValueError, match=r"folder with a tokenizer"):
+        tf_movprune.save_pytorch(model, tmp_path / "b", tokenizer=tmp_path)
+    assert not (tmp_path / "b").exists()
+
+
+def test_labels_keep_their_names_through_keras_hub(tmp_path):
+    config = {**checkpoints.config("bert_tokens"), "problem_type": "single_label_classification"}
+    config["id2label"] = {"0": "O", "1": "PER", "2": "LOC"}
+    config["label2id"] = {"O": 0, "PER": 1, "LOC": 2}
+    folder = checkpoints.write(tmp_path / "a", checkpoints.weights("bert_tokens"), config)
+    model = tf_movprune.load_pytorch(folder, checkpoints.hub_class("bert_tokens"))
+    with pytest.warns(UserWarning, match="No tokenizer"):
+        tf_movprune.save_pytorch(model, tmp_path / "b")
+    saved = checkpoints.config_of(tmp_path / "b")
+    assert saved["id2label"] == config["id2label"]
+    assert saved["problem_type"] == config["problem_type"]
+    assert saved["torch_dtype"] == "float32"
+
+
+def test_two_saved_models_in_one_folder_are_not_mixed_up(tmp_path):
+    model = load("bert_without_heads", None)
+    with pytest.warns(UserWarning, match="No tokenizer"):
+        tf_movprune.save_pytorch(model, tmp_path / "a")
+    model.save_pretrained(tmp_path / "a")
+    with pytest.raises(ValueError, match=r"has tf_model\.h5 and PyTorch's weights"):
+        tf_movprune.load_compacted(tmp_path / "a")
 
 
 # ---- folders
@@ -230,6 +283,97 @@ def test_pruned_models_are_refused(tmp_path):
         tf_movprune.prune_low_movement(model, schedule)
         with pytest.raises(ValueError, match=r"strip_pruning"):
             tf_movprune.save_pytorch(model, tmp_path / "a")
+
+
+def functional(name, head, **changes):
+    """A Functional model of KerasHub, around the backbone of a loaded one."""
+    import keras
+
+    layers = load(name, "hub").layers
+    backbone = next(layer for layer in layers if "backbone" in layer.name)
+    outputs = head(keras, backbone(backbone.input))
+    return keras.Model(backbone.input, outputs)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        lambda keras, x: keras.layers.Dense(2, name="classifier")(x["pooled_output"]),
+        lambda keras, x: keras.layers.Dense(2, "tanh", name="classifier")(x["sequence_output"]),
+        lambda keras, x: keras.layers.Dense(2, name="classifier")(
+            keras.ops.tanh(x["sequence_output"])
+        ),
+        lambda keras, x: keras.layers.Dense(2, name="qa_outputs")(x["sequence_output"]),
+        lambda keras, x: {
+            "start_logits": (y := keras.layers.Dense(2, name="qa_outputs")(x["sequence_output"]))[
+                ..., 1
+            ],
+            "end_logits": y[..., 0],
+        },
+    ],
+    ids=["pooled", "activation", "before", "no logits by name", "exchanged"],
+)
+def test_functional_models_that_compute_otherwise_are_refused(tmp_path, head):
+    with pytest.raises(ValueError, match=r"must compute .* of each token|no activation"):
+        tf_movprune.save_pytorch(functional("bert_tokens", head), tmp_path / "a")
+
+
+def test_functional_models_of_ones_own_are_saved(tmp_path):
+    model = functional(
+        "bert_tokens",
+        lambda keras, x: keras.layers.Dense(2, name="classifier")(x["sequence_output"]),
+    )
+    with pytest.warns(UserWarning, match="No tokenizer"):
+        tf_movprune.save_pytorch(model, tmp_path / "a")
+    again = tf_movprune.load_pytorch(tmp_path / "a")
+    np.testing.assert_allclose(checkpoints.logits(again), checkpoints.logits(model), atol=1e-5)
+
+
+def test_tasks_that_are_no_classifiers_are_refused(tmp_path):
+    import keras_hub
+
+    backbone = keras_hub.models.BertBackbone(30, 1, 2, 8, 16, max_sequence_length=12)
+    model = keras_hub.models.BertMaskedLM(backbone)
+    with pytest.raises(ValueError, match=r"must have one dense layer after its backbone"):
+        tf_movprune.save_pytorch(model, tmp_path / "a")
+    xlm = keras_hub.models.XLMRobertaBackbone(30, 1, 2, 8, 16, max_sequence_length=12)
+    with pytest.raises(ValueError, match=r"got a XLMRobertaBackbone"):
+        tf_movprune.save_pytorch(xlm, tmp_path / "a")
+
+
+def test_a_model_inside_another_is_saved_by_its_own_names(tmp_path):
+    import tf_keras
+
+    class Outer(tf_keras.Model):
+        def __init__(self):
+            super().__init__(name="outer")
+            config = transformers.BertConfig(30, 16, 1, 2, 24, max_position_embeddings=16)
+            self.bert = transformers.TFBertModel(config, name="bert_inside")
+
+        def call(self, inputs):
+            return self.bert(inputs).last_hidden_state
+
+    outer, ids = Outer(), tf.constant([[1, 2, 3]])
+    expected = outer(ids)
+    with pytest.warns(UserWarning, match="No tokenizer"):
+        tf_movprune.save_pytorch(outer.bert, tmp_path / "a")
+    again = tf_movprune.load_pytorch(tmp_path / "a")
+    np.testing.assert_allclose(again(ids).last_hidden_state, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("change", ["head", "variable"])
+def test_tf_models_with_other_weights_than_their_class_are_refused(tmp_path, change):
+    import tf_keras
+
+    model = load("bert_questions", None)
+    if change == "head":
+        model.qa_outputs = tf_keras.layers.Dense(2)
+        model.qa_outputs.build([None, 16])
+    else:
+        model.more = tf.Variable([1.0], name="more")
+    with pytest.raises(ValueError, match=r"does not have the weights of a TFBertForQuestionAns"):
+        tf_movprune.save_pytorch(model, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
 
 
 def test_heads_that_pytorch_computes_otherwise_are_refused(tmp_path):

@@ -18,6 +18,7 @@ from tf_movprune.keras3.pytorch_kinds import (
     QUESTIONS,
     SOURCE,
     backbone_of,
+    check_reads_tokens,
     head_layers,
     model_type_of,
 )
@@ -78,6 +79,7 @@ def _head_config(model: keras.Model, backbone: Any, model_type: str) -> dict[str
     elif keras_hub.is_text_classifier(type(model)):
         task = "ForSequenceClassification"
     else:
+        check_reads_tokens(model, backbone, layers[-1][0])
         task = "ForQuestionAnswering" if layers[-1][1] == QUESTIONS else "ForTokenClassification"
     config: dict[str, Any] = {"architectures": [KINDS[model_type].architecture + task]}
     if task.endswith("Classification"):
