@@ -247,7 +247,7 @@ def test_too_large_a_pickle_is_refused(tmp_path):
         ((2,), (-1,), 1, None, r"without a valid shape"),
         ((2, 2), (1,), 0, None, r"without a valid shape"),
         ((2.0,), (1,), 0, None, r"without a valid shape"),
-        ((1,) * 40, (1,) * 40, 0, None, r"40 axes"),
+        ((1,) * 40, (1,) * 40, 0, None, r"more than 32 axes"),
         ((8,), (1,), 0, 10**12, r"storage '0' is missing, cut off|cut off"),
         ((8,), (1,), 0, -8, r"no storage"),
     ],
@@ -257,6 +257,82 @@ def test_absurd_tensors_are_refused(tmp_path, is_old, shape, strides, offset, si
     tensors = {"a": tensor(storage, shape, strides, offset)}
     with pytest.raises(ValueError, match=message):
         read_bin(write(tmp_path / "a.bin", tensors, [storage], is_old=is_old))
+
+
+def test_storages_of_which_tensors_say_different_things_are_refused(tmp_path):
+    """Else the numbers behind the smaller one would be read as the larger one's."""
+    large = Storage("0", np.zeros(8, "float32"), 10**6)
+    small = Storage("0", np.zeros(8, "float32"))
+    tensors = {"a": tensor(large, (10**6,), (1,)), "b": tensor(small, (8,), (1,))}
+    with pytest.raises(ValueError, match=r"different things of one storage"):
+        read_bin(write(tmp_path / "a.bin", tensors, [small], is_old=True))
+    with pytest.raises(ValueError, match=r"storage '0' is missing, cut off, or not of the size"):
+        read_bin(write(tmp_path / "b.bin", tensors, [small]))
+
+
+def central_directory(data):
+    return data.index(b"PK\x01\x02", data.index(b"PK\x01\x02") + 1)  # of the storage
+
+
+@pytest.mark.parametrize("change", ["no bytes", "checksum", "one bit"])
+def test_damaged_storages_are_told_of_when_they_are_read(tmp_path, change):
+    storage = Storage("0", np.arange(1000, dtype="float32"))
+    path = write(tmp_path / "a.bin", {"a": tensor(storage, (1000,), (1,))}, [storage])
+    data = bytearray(path.read_bytes())
+    place = central_directory(data)
+    if change == "no bytes":
+        data[place + 16 : place + 24] = bytes(8)  # checksum and compressed size
+    elif change == "checksum":
+        data[place + 16] ^= 1
+    else:
+        data[data.index(storage.values[500:502].tobytes())] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=r"cannot be read as a file of torch\.save"):
+        read_bin(path)["a"].array()
+
+
+def test_tensors_that_are_not_just_their_numbers_are_refused(tmp_path, is_old):
+    storage = Storage("0", np.arange(8, dtype="float32"))
+    rebuild = sys.modules["torch._utils"]._rebuild_tensor_v2
+    hooks = collections.OrderedDict()
+    value = Calls(rebuild, storage, 0, (8,), (1,), False, hooks, {"neg": True})
+    with pytest.raises(ValueError, match=r"not just its numbers"):
+        read_bin(write(tmp_path / "a.bin", {"a": value}, [storage], is_old=is_old))
+
+
+def test_long_shapes_are_refused_before_they_are_copied(tmp_path):
+    size = sys.modules["torch"].Size
+    shape = [1] * 100_000
+    storage = Storage("0", np.arange(8, dtype="float32"))
+    for value in ([Calls(size, shape)] * 3, {"a": tensor(storage, shape, shape)}):
+        with pytest.raises(ValueError, match=r"more than 32 axes"):
+            read_bin(write(tmp_path / "a.bin", value, [storage]))
+
+
+def test_keys_of_storages_that_are_no_text_are_refused(tmp_path):
+    storage = Storage("0", np.arange(8, dtype="float32"))
+    path = write(tmp_path / "a.bin", {"a": tensor(storage, (8,), (1,))}, [storage], is_old=True)
+    keys = nested_tuples(60) + b"\x85."
+    path.write_bytes(path.read_bytes().replace(pickled(["0"]), keys))
+    with pytest.raises(ValueError, match=r"storages that no tensor has"):
+        read_bin(path)
+
+
+def test_any_damage_is_told_of_as_such(tmp_path, is_old):
+    storage = Storage("0", np.arange(16, dtype="float32"))
+    tensors = {"a": tensor(storage, (4, 4), (4, 1))}
+    path = write(tmp_path / "a.bin", tensors, [storage], is_old=is_old)
+    data, random = path.read_bytes(), np.random.RandomState(0)
+    for _ in range(400):
+        changed = bytearray(data)
+        for place in random.randint(0, len(data), 3):
+            changed[place] = random.randint(256)
+        path.write_bytes(changed)
+        try:
+            for found in read_bin(path).values():
+                assert found.array().size <= 16
+        except ValueError as error:
+            assert "cannot be read" in str(error)
 
 
 def test_files_that_are_cut_off_are_refused(tmp_path, is_old):

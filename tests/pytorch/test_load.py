@@ -178,6 +178,7 @@ def changed(tmp_path):
 
 
 QUERY = "bert.encoder.layer.0.attention.self.query"
+POSITIONS = "bert.embeddings.position_embeddings.weight"
 
 
 @pytest.mark.parametrize(
@@ -204,13 +205,28 @@ QUERY = "bert.encoder.layer.0.attention.self.query"
         ({"config": {"pruned_heads": [1]}}, r"must map layers"),
         ({"config": {"num_attention_heads": 3}}, r"hidden_size 16 is no multiple"),
         ({"config": {"hidden_size": "16"}}, r"hidden_size .*positive integer, got '16'"),
-        ({"config": {"vocab_size": 10**12}}, r"word_embeddings.*\(30, 16\) instead of \(10{12}"),
+        (
+            {"config": {"vocab_size": 10**12}},
+            r"\(30, 16\), and vocab_size is 10{12}",
+        ),
         ({"config": {"max_position_embeddings": 10**12}}, r"position_embeddings.*10{12}"),
         ({"config": {"type_vocab_size": 10**12}}, r"token_type_embeddings.*10{12}"),
         ({"config": {"hidden_size": 4 * 10**9}}, r"must read hidden_size 4000000000 numbers"),
         ({"config": {"num_hidden_layers": 10**9}}, r"layer 2 of 1000000000"),
         ({"arrays": {f"{QUERY}.ampere_module.x": np.zeros(2)}}, r"ampere masks"),
         ({"arrays": {f"{QUERY}.rewind_mask": np.zeros(2)}}, r"rewind masks"),
+        ({"config": {"num_labels": 10**8}}, r"qa_outputs\.weight .*num_labels is 100000000"),
+        ({"config": {"id2label": {"0": "a"}}}, r"qa_outputs\.weight .*id2label is 1"),
+        ({"config": {"embedding_size": 10**8}}, r"word_embeddings.*embedding_size is 100000000"),
+        ({"without": [POSITIONS]}, r"must have 'bert\.embeddings\.position_embeddings\.weight'"),
+        ({"config": {"hidden_act": "x"}}, r"hidden_act .*must be one of .*got 'x'"),
+        ({"config": {"torch_dtype": []}}, r"makes no model of its weights"),
+        ({"config": {"layer_norm_eps": "1e-12"}}, r"makes no model of its weights"),
+        (
+            {"arrays": {"bert.embeddings.LayerNorm.gamma": np.ones(16, np.float32)}},
+            r"'bert\.embeddings\.LayerNorm\.weight' twice",
+        ),
+        ({"arrays": {f"{QUERY}.bias": np.zeros(16, np.int8)}}, r"another type .*query\.bias int8"),
         ({"threshold": 0.5}, r"no scores"),
         ({"masks": True}, r"KeepZeros"),
         ({"pruning_schedule": 1}, r"masks=True"),
@@ -220,6 +236,103 @@ QUERY = "bert.encoder.layer.0.attention.self.query"
 def test_refusals(changed, changes, message):
     with pytest.raises(ValueError, match=message):
         changed(**changes)
+
+
+@pytest.mark.parametrize("target", [None, "hub"])
+def test_positions_that_begin_elsewhere_are_refused(tmp_path, target):
+    folder = checkpoints.copied("roberta_texts", tmp_path / "a")
+    values = {**checkpoints.config("roberta_texts"), "pad_token_id": 0}
+    (folder / "config.json").write_text(json.dumps(values))
+    cls = checkpoints.hub_class("roberta_texts") if target else None
+    with pytest.raises(ValueError, match=r"must pad with token 1, .*got pad_token_id 0"):
+        tf_movprune.load_pytorch(folder, cls)
+    model = load("roberta_texts", None)
+    model.config.pad_token_id = 0
+    with pytest.raises(ValueError, match=r"padded with token 1 .*pad_token_id=0"):
+        tf_movprune.save_pytorch(model, tmp_path / "b")
+
+
+@pytest.mark.parametrize("target", [None, "hub"])
+def test_other_names_of_sizes_are_taken_unless_they_disagree(tmp_path, target):
+    cls = checkpoints.hub_class("distilbert_texts") if target else None
+    folder = checkpoints.copied("distilbert_texts", tmp_path / "a")
+    values = checkpoints.config("distilbert_texts")
+    values["num_attention_heads"] = values.pop("n_heads")
+    (folder / "config.json").write_text(json.dumps(values))
+    found = checkpoints.logits(tf_movprune.load_pytorch(folder, cls))
+    np.testing.assert_allclose(found, checkpoints.expected("distilbert_texts"), atol=1e-5)
+    for alias, key, value in (("num_attention_heads", "n_heads", 2), ("hidden_size", "dim", 10**9)):
+        values = {**checkpoints.config("distilbert_texts"), alias: value}
+        (folder / "config.json").write_text(json.dumps(values))
+        with pytest.raises(ValueError, match=rf"says {key} .* and {alias} {value}, which are the"):
+            tf_movprune.load_pytorch(folder, cls)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[1]", "{", "\xff"])
+@pytest.mark.parametrize("name", ["config.json", "sparse_args.json"])
+def test_files_that_are_no_objects_are_refused(tmp_path, name, text):
+    folder = checkpoints.copied("bert_questions", tmp_path / "a")
+    (folder / name).write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match=rf"{name} (is no JSON file|must hold a JSON object)"):
+        tf_movprune.load_pytorch(folder)
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        {"a": "../a.bin"},
+        {"a": "none.bin"},
+        {"a": "pytorch_model.bin.index.json"},
+        {"a": "x" * 300},
+        {"a": 3},
+        [],
+        {"a": "pytorch_model-00001-of-00002.bin"},
+    ],
+)
+def test_indices_that_do_not_fit_their_files_are_refused(tmp_path, places):
+    folder = checkpoints.copied("bert_texts", tmp_path / "a")
+    index = folder / "pytorch_model.bin.index.json"
+    index.write_text(json.dumps({"weight_map": places}))
+    with pytest.raises(ValueError, match=r"not beside it|no weight_map|do not agree"):
+        tf_movprune.load_pytorch(folder)
+
+
+def test_names_that_older_keras_wrote_as_bytes_are_read(tmp_path):
+    import h5py
+
+    folder = checkpoints.copied("bert_questions", tmp_path / "a")
+    tf_movprune.load_pytorch(folder).save_weights(folder / "tf_model.h5")
+    with h5py.File(folder / "tf_model.h5", "a") as file:
+        for group, key in [(file, "layer_names"), *((file[x], "weight_names") for x in file)]:
+            if key in group.attrs:
+                group.attrs[key] = np.array([str(x).encode() for x in group.attrs[key]])
+    found = checkpoints.logits(tf_movprune.load_pytorch(folder, weights="tf"))
+    np.testing.assert_allclose(found, checkpoints.expected("bert_questions"), atol=1e-5)
+
+
+@pytest.mark.parametrize("damage", ["names", "group", "outside"])
+def test_odd_files_of_tf_classes_are_refused(tmp_path, damage):
+    import h5py
+
+    folder = checkpoints.copied("bert_questions", tmp_path / "a")
+    tf_movprune.load_pytorch(folder).save_weights(folder / "tf_model.h5")
+    with h5py.File(folder / "tf_model.h5", "a") as file:
+        group = file["bert"]
+        name = group.attrs["weight_names"][0]
+        if damage == "names":
+            file.attrs["layer_names"] = 3
+        else:
+            shape = group[name].shape
+            del group[name]
+            if damage == "group":
+                group.create_group(name)
+            else:
+                place = [(str(tmp_path / "secret"), 0, h5py.h5f.UNLIMITED)]
+                group.create_dataset(name, shape, "float32", external=place)
+    with pytest.raises(ValueError, match=r"no file of weights of a TF class"):
+        tf_movprune.load_pytorch(folder, weights="tf")
+    with pytest.warns(UserWarning, match=r"could not be compared with tf_model\.h5"):
+        tf_movprune.load_pytorch(folder)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +366,10 @@ def test_classes_of_no_known_models_are_refused():
     import tf_keras
 
     folder = checkpoints.CHECKPOINTS / "bert_questions"
-    for cls in (dict, keras.Sequential, tf_keras.Sequential, "TFBertModel"):
+    import keras_hub
+
+    abstract = keras_hub.models.TextClassifier
+    for cls in (dict, keras.Sequential, tf_keras.Sequential, "TFBertModel", abstract):
         with pytest.raises(TypeError, match=r"xpected a model|model_class must be"):
             tf_movprune.load_pytorch(folder, cls)
 

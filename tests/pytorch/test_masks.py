@@ -334,11 +334,29 @@ def test_scores_of_other_shapes_are_refused(tmp_path, name, shape, message):
         tf_movprune.load_pytorch(folder, threshold=0.5)
 
 
-def test_magnitudes_that_may_be_unmasked_are_refused(tmp_path):
-    folder = checkpoints.write(
-        tmp_path / "a",
-        checkpoints.weights("bert_questions"),
-        masked_config(pruning_method="magnitude"),
-    )
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_scores_that_are_not_finite_are_refused(tmp_path, value):
+    arrays, _ = with_scores()
+    arrays[f"{LAYERS[2]}.mask_scores"][0, 0] = value
+    folder = checkpoints.write(tmp_path / "a", arrays, masked_config(pruning_method="topK"))
+    with pytest.raises(ValueError, match=r"scores of '.*value\.weight' are not all finite"):
+        tf_movprune.load_pytorch(folder, threshold=0.5)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "int32", "float64"])
+def test_scores_of_any_type_count(tmp_path, dtype):
+    arrays, scores = with_scores(scale=30.0)
+    for layer, value in scores.items():
+        scores[layer] = arrays[f"{layer}.mask_scores"] = value.astype(dtype)
+    masks = {layer: above(np.float64(value), 0.4) for layer, value in scores.items()}
+    config = masked_config(pruning_method="sigmoied_threshold")
+    check(tmp_path, arrays, masks, config, threshold=0.4)
+
+
+@pytest.mark.parametrize("zero", [False, True])
+def test_magnitudes_that_may_be_unmasked_are_refused(tmp_path, zero):
+    arrays = checkpoints.weights("bert_questions")
+    arrays[f"{LAYERS[0]}.weight"][0, 0] *= not zero  # one by chance
+    folder = checkpoints.write(tmp_path / "a", arrays, masked_config(pruning_method="magnitude"))
     with pytest.raises(ValueError, match=r"For magnitude pruning, pass the final fraction"):
         tf_movprune.load_pytorch(folder)

@@ -252,7 +252,7 @@ def test_a_folder_stays_as_it_was_if_saving_fails(tmp_path):
     folder = checkpoints.copied("bert_without_heads", tmp_path / "a")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     model = tf_movprune.load_pytorch(folder)
-    with pytest.raises(ValueError, match=r"has weights in pytorch_model\.bin"):
+    with pytest.raises(ValueError, match=r"has pytorch_model\.bin, which would be"):
         tf_movprune.save_pytorch(model, folder)
 
     class Tokenizer:
@@ -264,6 +264,31 @@ def test_a_folder_stays_as_it_was_if_saving_fails(tmp_path):
         tf_movprune.save_pytorch(model, other, tokenizer=Tokenizer())
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+@pytest.mark.filterwarnings("ignore:No tokenizer")
+def test_a_model_is_saved_into_the_folder_where_one_is(tmp_path, monkeypatch):
+    (tmp_path / "a").mkdir(mode=0o750)
+    monkeypatch.chdir(tmp_path / "a")
+    with open("events.log", "w") as log:
+        tf_movprune.save_pytorch(load("bert_questions", None), ".")
+        log.write("still here")
+    assert pathlib.Path("events.log").read_text() == "still here"
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        *("config.json", "events.log", "model.safetensors")
+    ]
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o750
+    config, weights = pathlib.Path("config.json"), pathlib.Path("model.safetensors")
+    assert config.stat().st_mode == weights.stat().st_mode
+
+
+def test_presets_are_not_overwritten(tmp_path):
+    model = load("bert_texts", "hub")
+    model.save_to_preset(str(tmp_path / "a"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()}
+    with pytest.raises(ValueError, match=r"has task\.json, model\.weights\.h5, which would"):
+        tf_movprune.save_pytorch(model, tmp_path / "a")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "a").iterdir()} == before
 
 
 # ---- what is refused
@@ -341,6 +366,34 @@ def test_tasks_that_are_no_classifiers_are_refused(tmp_path):
         tf_movprune.save_pytorch(xlm, tmp_path / "a")
 
 
+@pytest.mark.parametrize("change", ["width", "activation"])
+@pytest.mark.parametrize("name", ["Bert", "Roberta", "DistilBert"])
+def test_hidden_layers_of_classifiers_that_pytorch_has_not_are_refused(tmp_path, name, change):
+    import keras
+    import keras_hub
+
+    if (name, change) == ("Bert", "width"):
+        pytest.skip("has none in its classifier")
+    cls = getattr(keras_hub.models, f"{name}TextClassifier")
+    backbone = cls.backbone_cls(30, 1, 2, 8, 16, max_sequence_length=12)
+    model = cls(backbone, 2, **({"hidden_dim": 4} if change == "width" else {}))
+    if change == "activation":
+        owner = backbone if name == "Bert" else model
+        owner.pooled_dense.activation = keras.activations.gelu
+    with pytest.raises(ValueError, match=r"'pooled_dense' of .* must have 8 units"):
+        tf_movprune.save_pytorch(model, tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    "key, value", [("is_decoder", True), ("position_embedding_type", "relative_key")]
+)
+def test_configurations_that_do_not_load_again_are_refused(tmp_path, key, value):
+    model = load("bert_questions", None)
+    setattr(model.config, key, value)
+    with pytest.raises(ValueError, match=rf"{key}='?{value}'?"):
+        tf_movprune.save_pytorch(model, tmp_path / "a")
+
+
 def test_a_model_inside_another_is_saved_by_its_own_names(tmp_path):
     import tf_keras
 
@@ -348,7 +401,7 @@ def test_a_model_inside_another_is_saved_by_its_own_names(tmp_path):
         def __init__(self):
             super().__init__(name="outer")
             config = transformers.BertConfig(30, 16, 1, 2, 24, max_position_embeddings=16)
-            self.bert = transformers.TFBertModel(config, name="bert_inside")
+            self.bert = transformers.TFBertModel(config, name="my/bert")
 
         def call(self, inputs):
             return self.bert(inputs).last_hidden_state

@@ -22,6 +22,7 @@ class Family:
         block.
       layer_count, head_count, width, neuron_count: keys of the configuration.
       defaults: values of these keys in a configuration that does not have them.
+      first_position: the position of the first token.
     """
 
     prefix: str
@@ -37,6 +38,7 @@ class Family:
     width: str = "hidden_size"
     neuron_count: str = "intermediate_size"
     defaults: tuple[int, int, int, int] = (12, 12, 768, 3072)
+    first_position: int = 0
 
     def block(self, index: int) -> str:
         """The first part of the names of a block's weights."""
@@ -88,8 +90,17 @@ class Family:
 
 
 def with_todays_names(tensors: Mapping[str, Any], family: Family) -> dict[str, Any]:
-    """Tensors of a checkpoint under the names of `Family.todays_names`."""
-    return {new: tensors[old] for old, new in family.todays_names(tensors).items()}
+    """Tensors of a checkpoint under the names of `Family.todays_names`.
+
+    Raises:
+      ValueError: two of them have the same name today.
+    """
+    found: dict[str, Any] = {}
+    for old, new in family.todays_names(tensors).items():
+        if new in found:
+            raise ValueError(f"The checkpoint has {new!r} twice, once under an older name.")
+        found[new] = tensors[old]
+    return found
 
 
 def task_of(config: Mapping[str, Any], names: Iterable[str]) -> str:
@@ -117,7 +128,7 @@ def task_of(config: Mapping[str, Any], names: Iterable[str]) -> str:
 
 
 _BERT = Family("bert")
-_ROBERTA = Family("roberta")
+_ROBERTA = Family("roberta", first_position=2)
 _ELECTRA = Family("electra", defaults=(12, 4, 256, 1024))
 _DISTILBERT = Family(
     "distilbert",

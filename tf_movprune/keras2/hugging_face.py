@@ -555,8 +555,8 @@ def names_in(model: keras.Model) -> list[tuple[str, Any]]:
     scope = f"{model.name}/"
     found = []
     for weight in model.weights:
-        before, _, rest = weight.name.rpartition(f"/{scope}")
-        found.append((scope + rest if before else weight.name, weight))
+        _, is_inside, rest = f"/{weight.name}".partition(f"/{scope}")
+        found.append((f"model/{rest}" if is_inside else weight.name, weight))
     return found
 
 

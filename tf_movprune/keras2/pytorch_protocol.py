@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from tf_movprune.core.encoder_families import family_of
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.ported_weight import EncoderSizes, PortedWeight
 from tf_movprune.core.stored_tensor import StoredTensor
@@ -93,8 +94,16 @@ def added_weights(model: keras.Model) -> dict[str, np.ndarray]:
 
 def _check_plain(model: keras.Model) -> None:
     """Refuses a model with other weights than its class and configuration make."""
-    if getattr(model.config, "is_decoder", False):
-        raise ValueError(f"{model.name!r} must be an encoder, and is_decoder is set.")
+    config = model.config
+    positions = getattr(config, "position_embedding_type", "absolute")
+    is_roberta = family_of(config.model_type).first_position > 0
+    is_shifted = is_roberta and config.pad_token_id != 1
+    if getattr(config, "is_decoder", False) or positions != "absolute" or is_shifted:
+        raise ValueError(
+            f"{model.name!r} must be an encoder with absolute positions, padded with token 1 if it "
+            f"is a RoBERTa; got is_decoder={getattr(config, 'is_decoder', False)}, "
+            f"position_embedding_type={positions!r} and pad_token_id={config.pad_token_id}."
+        )
     names = [weight.name for weight in ported_weights(model)]
     wanted = hugging_face.weight_shapes(type(model), model.config).keys()
     missing, others = sorted(wanted - set(names)), sorted(set(names) - wanted)

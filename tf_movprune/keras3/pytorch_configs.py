@@ -22,7 +22,6 @@ from tf_movprune.keras3.pytorch_kinds import (
     head_layers,
     model_type_of,
 )
-from tf_movprune.keras3.pytorch_weights import FIRST_POSITION
 from tf_movprune.keras3.saving import check_stripped
 
 
@@ -56,8 +55,7 @@ def describe(model: keras.Model) -> tuple[dict[str, Any], list[EncoderSizes]]:
             "layer_norm_eps": blocks[0].layer_norm_epsilon,
             "type_vocab_size": getattr(backbone, "num_segments", 1),
         }
-    first = FIRST_POSITION if model_type == "roberta" else 0
-    config["max_position_embeddings"] = backbone.max_sequence_length + first
+    config["max_position_embeddings"] = backbone.max_sequence_length + family.first_position
     if model_type == "roberta":
         config |= {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
     return {**config, **_head_config(model, backbone, model_type)}, _sizes(blocks)

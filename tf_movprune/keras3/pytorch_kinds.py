@@ -158,6 +158,7 @@ def head_layers(model: keras.Model, backbone: Any, model_type: str) -> list[tupl
         return []
     if keras_hub.is_text_classifier(type(model)):
         classifier = KINDS[model_type].classifier
+        _check_pooled(model, backbone, model_type)
         return [(getattr(model, attribute), name) for attribute, name in classifier.items()]
     inside = {id(layer) for layer in compat.all_layers(backbone)}
     dense = [x for x in dense_layers(compat.all_layers(model)) if id(x) not in inside]
@@ -167,6 +168,18 @@ def head_layers(model: keras.Model, backbone: Any, model_type: str) -> list[tupl
             f"{TOKENS!r}, and has {[layer.name for layer in dense]}."
         )
     return [(dense[0], dense[0].name)]
+
+
+def _check_pooled(model: Any, backbone: Any, model_type: str) -> None:
+    """Refuses a classifier whose hidden layer is not what PyTorch's class has."""
+    wanted = "relu" if model_type == "distilbert" else "tanh"
+    dense = backbone.pooled_dense if model_type == "bert" else model.pooled_dense
+    width, found = backbone.hidden_dim, getattr(dense.activation, "__name__", None)
+    if tuple(dense.kernel.shape) != (width, width) or found != wanted:
+        raise ValueError(
+            f"{dense.name!r} of {model.name!r} must have {width} units and the activation "
+            f"{wanted}, as in PyTorch, got {dense.units} and {found}."
+        )
 
 
 def with_dense(backbone: Any, dense: Any, dropout: float = 0.0) -> keras.Model:

@@ -23,13 +23,14 @@ from tf_movprune.keras3.pytorch_kinds import (
     kind_of,
     with_dense,
 )
-from tf_movprune.keras3.pytorch_weights import FIRST_POSITION
 from tf_movprune.keras3.units import find_units
 
 
 def check_model_class(model_class: Any) -> None:
     """Raises TypeError if a class is not a backbone or text classifier of KerasHub."""
-    is_known = keras_hub.is_text_classifier(model_class) or keras_hub.is_backbone_class(model_class)
+    is_known = keras_hub.is_backbone_class(model_class) or (
+        keras_hub.is_text_classifier(model_class) and model_class.backbone_cls is not None
+    )
     if not is_known:
         raise TypeError(
             "model_class must be a class of Hugging Face TF models, or a text classifier or "
@@ -81,7 +82,7 @@ def model_of(
 def _backbone(backbone_class: Any, converter: Any, config: Mapping[str, Any], neurons: int) -> Any:
     arguments = converter.convert_backbone_config(config)
     arguments["intermediate_dim"] = neurons
-    first = FIRST_POSITION if config["model_type"] == "roberta" else 0
+    first = family_of(config["model_type"]).first_position
     arguments["max_sequence_length"] = config["max_position_embeddings"] - first
     arguments["dropout"] = config.get("hidden_dropout_prob", config.get("dropout"))
     if config["model_type"] == "bert":

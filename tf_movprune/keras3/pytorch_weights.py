@@ -11,10 +11,12 @@ from typing import Any
 import keras
 import numpy as np
 
+from tf_movprune.core.encoder_families import family_of
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.matrix_layout import layout_of
 from tf_movprune.core.ported_weight import PortedWeight
 from tf_movprune.core.stored_tensor import StoredTensor
+from tf_movprune.core.wording import listed
 from tf_movprune.keras3 import compat, keras_hub
 from tf_movprune.keras3.layer_tree import kernels_by_path, pruned_layers, walk
 from tf_movprune.keras3.pytorch_kinds import (
@@ -26,9 +28,9 @@ from tf_movprune.keras3.pytorch_kinds import (
 )
 from tf_movprune.keras3.resizing import dense_layers
 
+_FIRST_POSITION = family_of("roberta").first_position  # KerasHub has none of those before
 _SEGMENTS = "roberta.embeddings.token_type_embeddings.weight"
 _POSITIONS = "roberta.embeddings.position_embeddings.weight"
-FIRST_POSITION = 2  # RoBERTa's positions begin there, and KerasHub has none of those before
 
 
 def adapted(tensors: Mapping[str, StoredTensor]) -> Mapping[str, StoredTensor]:
@@ -98,7 +100,10 @@ def ported_weights(model: keras.Model) -> list[PortedWeight]:
     }
     unknown = [weight.path for weight in model.weights if id(weight) not in names]
     if unknown:
-        raise ValueError(f"{model.name!r} has weights that PyTorch's class has not: {unknown}.")
+        raise ValueError(
+            f"{model.name!r} has weights that PyTorch's class does not have: {listed(unknown)}. "
+            "Save a model of the backbone and its head alone."
+        )
     return [_ported(weight, names[id(weight)], dense.get(id(weight))) for weight in model.weights]
 
 
@@ -106,7 +111,7 @@ def _ported(weight: Any, name: str, layer: Any) -> PortedWeight:
     variable, shape = compat.tensorflow_variable(weight), tuple(weight.shape)
     if layer is None:
         if name == _POSITIONS:
-            padded = (shape[0] + FIRST_POSITION, shape[1])
+            padded = (shape[0] + _FIRST_POSITION, shape[1])
             return PortedWeight(variable, name, padded, _without_first, _with_first)
         return PortedWeight(variable, name, shape, np.asarray, np.asarray)
     if weight is layer.bias:
@@ -126,11 +131,11 @@ def _ported(weight: Any, name: str, layer: Any) -> PortedWeight:
 
 
 def _without_first(table: np.ndarray) -> np.ndarray:
-    return table[FIRST_POSITION:]
+    return table[_FIRST_POSITION:]
 
 
 def _with_first(table: np.ndarray) -> np.ndarray:
-    return np.pad(table, [(FIRST_POSITION, 0), (0, 0)])
+    return np.pad(table, [(_FIRST_POSITION, 0), (0, 0)])
 
 
 def unread_weights(model: keras.Model) -> set[str]:

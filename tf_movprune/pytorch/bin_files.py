@@ -6,6 +6,7 @@ import functools
 import io
 import math
 import os
+import struct
 import zipfile
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +19,12 @@ from tf_movprune.pytorch.pickles import Storage, View, read_pickle
 _MAGIC = 0x1950A86A20F9469CFC6C  # first object of files before PyTorch 1.6
 
 _WRONG_SIZE = "storage {!r} is missing, cut off, or not of the size that its tensors say."
-_MOST_AXES = 32
+_ERRORS = (
+    *(ValueError, LookupError, EOFError, OSError, RuntimeError),
+    *(zipfile.BadZipFile, NotImplementedError, OverflowError, struct.error),
+)
+"""What modules of Python raise for damaged files."""
+
 _PIECE = 2**20  # bytes to read at once
 
 Loader = Callable[[Storage], np.ndarray]
@@ -40,12 +46,16 @@ def read_bin(path: str | os.PathLike[str]) -> dict[str, StoredTensor]:
         with open(path, "rb") as file:
             is_archive = file.read(4) == b"PK\x03\x04"
         pickled, load = _read_archive(path) if is_archive else _read_legacy(path)
-        return _tensors(pickled, load)
-    except (ValueError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(f"{path} cannot be read as a file of torch.save: {error}") from error
+        return _tensors(path, pickled, load)
+    except _ERRORS as error:
+        raise _unreadable(path, error) from error
 
 
-def _tensors(pickled: Any, load: Loader) -> dict[str, StoredTensor]:
+def _unreadable(path: str | os.PathLike[str], error: Exception) -> ValueError:
+    return ValueError(f"{path} cannot be read as a file of torch.save: {error}")
+
+
+def _tensors(path: str | os.PathLike[str], pickled: Any, load: Loader) -> dict[str, StoredTensor]:
     if not isinstance(pickled, dict):
         raise ValueError(f"expected a mapping from names to tensors, got {_kind(pickled)}.")
     found = {}
@@ -56,7 +66,7 @@ def _tensors(pickled: Any, load: Loader) -> dict[str, StoredTensor]:
                 "model's state_dict() alone."
             )
         _check_view(name, value)
-        read = functools.partial(_read_view, value, load)
+        read = functools.partial(_read_view, path, value, load)
         found[name] = StoredTensor(value.shape, value.storage.dtype, read)
     return found
 
@@ -68,8 +78,6 @@ def _kind(value: Any) -> str:
 def _check_view(name: str, view: View) -> None:
     size = math.prod(view.shape)
     last = view.offset + sum((n - 1) * step for n, step in zip(view.shape, view.strides))
-    if len(view.shape) > _MOST_AXES:
-        raise ValueError(f"{name!r} has {len(view.shape)} axes.")
     if size and (size > view.storage.size or last >= view.storage.size):
         raise ValueError(
             f"{name!r} of shape {view.shape} needs more numbers than the {view.storage.size:,} "
@@ -77,10 +85,13 @@ def _check_view(name: str, view: View) -> None:
         )
 
 
-def _read_view(view: View, load: Loader) -> np.ndarray:
+def _read_view(path: str | os.PathLike[str], view: View, load: Loader) -> np.ndarray:
     if not math.prod(view.shape):
         return np.zeros(view.shape, view.storage.dtype)
-    numbers = load(view.storage)[view.offset :]
+    try:
+        numbers = load(view.storage)[view.offset :]
+    except _ERRORS as error:
+        raise _unreadable(path, error) from error
     strides = [step * numbers.itemsize for step in view.strides]
     return np.lib.stride_tricks.as_strided(numbers, view.shape, strides, writeable=False)
 
@@ -98,15 +109,16 @@ def _read_archive(path: str | os.PathLike[str]) -> tuple[Any, Loader]:
     """Reads a zip archive: a pickle, and a file of numbers for each storage."""
     with zipfile.ZipFile(path) as archive:
         entries = {entry.filename: entry for entry in archive.infolist()}
-        pickles = [name for name in entries if name.split("/")[1:] == ["data.pkl"]]
+        names = [entry.filename for entry in archive.infolist()]
+        pickles = [name for name in names if name.split("/")[1:] == ["data.pkl"]]
         if len(pickles) != 1:
             raise ValueError("it is a zip archive without one data.pkl.")
         root = pickles[0].split("/")[0]
         if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
             raise ValueError("its entries are compressed, which torch.save never does.")
         size = os.path.getsize(path)
-        if any(entry.file_size > size for entry in entries.values()):
-            raise ValueError("an entry is larger than the file.")
+        if any(not x.compress_size == x.file_size <= size for x in entries.values()):
+            raise ValueError("an entry is not of the size that it says.")
         if f"{root}/byteorder" in entries and archive.read(f"{root}/byteorder") != b"little":
             raise ValueError("its numbers are big-endian. Save it on a little-endian machine.")
         pickled = read_pickle(io.BytesIO(archive.read(pickles[0])))
@@ -124,6 +136,8 @@ def _read_archive(path: str | os.PathLike[str]) -> tuple[Any, Loader]:
             while piece := file.read(_PIECE):
                 left[: len(piece)] = np.frombuffer(piece, np.uint8)
                 left = left[len(piece) :]
+        if left.size:
+            raise ValueError(_WRONG_SIZE.format(storage.key))
         return numbers
 
     return pickled, load
@@ -141,8 +155,11 @@ def _read_legacy(path: str | os.PathLike[str]) -> tuple[Any, Loader]:
             raise ValueError("its numbers are big-endian. Save it on a little-endian machine.")
         pickled = read_pickle(file)
         storages = {storage.key: storage for storage in _storages(pickled)}
+        if any(storages[storage.key] != storage for storage in _storages(pickled)):
+            raise ValueError("two of its tensors say different things of one storage.")
         keys = read_pickle(file)
-        if not isinstance(keys, list) or any(key not in storages for key in map(str, keys)):
+        is_list = isinstance(keys, list) and all(isinstance(key, str) for key in keys)
+        if not is_list or any(key not in storages for key in keys):
             raise ValueError("it lists storages that no tensor has.")
         for key in keys:
             if int.from_bytes(file.read(8), "little") != storages[key].size:
@@ -154,6 +171,9 @@ def _read_legacy(path: str | os.PathLike[str]) -> tuple[Any, Loader]:
 
     @functools.lru_cache(maxsize=1)
     def load(storage: Storage) -> np.ndarray:
-        return np.fromfile(path, storage.dtype, storage.size, offset=places[storage.key])
+        numbers = np.fromfile(path, storage.dtype, storage.size, offset=places[storage.key])
+        if numbers.size != storage.size:
+            raise ValueError(_WRONG_SIZE.format(storage.key))
+        return numbers
 
     return pickled, load

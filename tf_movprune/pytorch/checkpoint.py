@@ -21,6 +21,12 @@ from tf_movprune.pytorch.masks import Masks
 from tf_movprune.pytorch.scores import PruningSaid, masks_of, scored_weights, split_scores
 from tf_movprune.pytorch.sizes import check_tables, cut, found_sizes, recorded_sizes
 
+_ALIASES = {
+    "num_hidden_layers": "layer_count",
+    "num_attention_heads": "head_count",
+    "hidden_size": "width",
+}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Checkpoint:
@@ -92,7 +98,7 @@ def _compare_with_others(found: Checkpoint, path: pathlib.Path, config: Mapping[
     for other in others:
         try:
             difference = differing_weight(found.tensors, found.sizes, found.family, config, other)
-        except (ImportError, OSError, ValueError) as error:
+        except (ImportError, OSError, ValueError, KeyError, IndexError) as error:
             warn(
                 f"{path.name} in {found.folder} is loaded, and could not be compared with "
                 f"{other.name}: {error} {remedy}"
@@ -116,9 +122,11 @@ def _checkpoint(
     sparse_args = weight_files.read_json(folder / "sparse_args.json")
     model_type = str(config.get("model_type"))
     family = family_of(model_type.removeprefix("masked_"))
-    _check_supported(folder, config, sparse_args)
+    _check_supported(folder, config, sparse_args, family)
     tensors, scores = split_scores(with_todays_names(stored, family), path)
     plain = {**config, "model_type": model_type.removeprefix("masked_")}
+    plain.pop("intermediate_sizes", None)  # of another model: shapes tell
+    _take_aliases(plain, family)
     if sparse_args.get("gelu_patch"):
         plain["hidden_act"] = "relu"  # which nn_pruning writes only when it compiles
     check_tables(tensors, plain, family, path)
@@ -134,8 +142,24 @@ def _checkpoint(
     return Checkpoint(folder, plain, family, tensors, sizes, masks)
 
 
+def _take_aliases(config: dict[str, Any], family: Family) -> None:
+    """Gives a configuration the keys of its family, by other names that they may have."""
+    for alias, key in _ALIASES.items():
+        own = getattr(family, key)
+        if alias not in config or alias == own:
+            continue
+        if config.setdefault(own, config[alias]) != config[alias]:
+            raise ValueError(
+                f"config.json says {own} {config[own]} and {alias} {config[alias]}, which are the "
+                "same thing. Remove one of them."
+            )
+
+
 def _check_supported(
-    folder: pathlib.Path, config: Mapping[str, Any], sparse_args: Mapping[str, Any]
+    folder: pathlib.Path,
+    config: Mapping[str, Any],
+    sparse_args: Mapping[str, Any],
+    family: Family,
 ) -> None:
     """Refuses models that are not what their class computes."""
     norm = config.get("layer_norm_type", "layer_norm")
@@ -150,4 +174,10 @@ def _check_supported(
         raise ValueError(
             f"{folder} must be an encoder with absolute positions, got position_embedding_type="
             f"{positions!r} and is_decoder={bool(config.get('is_decoder'))}."
+        )
+    padding = config.get("pad_token_id", 1)
+    if family.first_position and padding != 1:
+        raise ValueError(
+            f"{folder} must pad with token 1, after which {family.prefix} numbers positions, got "
+            f"pad_token_id {padding}."
         )

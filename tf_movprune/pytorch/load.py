@@ -38,10 +38,10 @@ def load_pytorch(
     """Loads a pruned PyTorch checkpoint of BERT and its relatives, without torch.
 
     It knows the checkpoints of the paper's code and of nn_pruning, among them the published pruned
-    BERTs, and ordinary ones. Heads that were removed, and neurons, are those that the shapes of the
-    weights tell. Masks of scores in the file are those that the code which wrote it makes in
-    evaluation. Encoders are BERT, RoBERTa (also CamemBERT and XLM-RoBERTa), DistilBERT and ELECTRA,
-    by themselves or for question answering, and classification of sequences or tokens.
+    BERTs, and ordinary ones. The shapes of the weights tell which heads and neurons are left. Masks
+    are made from the scores in the file as the code that trained them makes them in evaluation.
+    Encoders are BERT, RoBERTa (also CamemBERT and XLM-RoBERTa), DistilBERT and ELECTRA, by
+    themselves or with a head for questions, or for classes of sequences or tokens.
 
     Files are `model.safetensors` or `pytorch_model.bin`, in one or several shards, or
     `tf_model.h5`. Pickles in `.bin` files are read without running anything in them.
@@ -69,17 +69,19 @@ def load_pytorch(
       score_learning_rate_multiplier: that of `prune_low_movement`, for the pruned model.
 
     Returns:
-      The model, in evaluation the same function as the PyTorch model. Load what `save` and
-      `save_to_preset` of a KerasHub model write with `load_compacted`: its GELU is the exact one,
-      which KerasHub's own classes do not have.
+      The model, in evaluation the same function as the PyTorch model. KerasHub's BERT computes the
+      exact GELU then, which its own class does not: load what its `save` and `save_to_preset` write
+      with `load_compacted`. KerasHub's RoBERTa needs its padding on the right.
 
     Raises:
       ImportError: a package that is needed is not installed.
       TypeError: an argument is not of its type.
       ValueError: the folder has no such checkpoint, weights are missing, left over or of another
-        shape, scores have no threshold, or the checkpoint computes something else: with another
-        normalisation (`no_norm`), ampere or rewind masks, `pruned_heads` that disagree with the
-        shapes.
+        shape, scores are missing or have no threshold, `pruned_heads` disagree with the shapes, or
+        the checkpoint computes something else: another normalisation (`no_norm`), ampere masks,
+        or masks that were rewound.
+
+    Warns if other weights in the folder are another function, or could not be compared.
 
     Reference:
       Sanh, Wolf & Rush (2020), https://arxiv.org/abs/2005.07683; Lagunas et al. (2021),
@@ -99,11 +101,18 @@ def load_pytorch(
         )
     if not masks and (pruning_schedule, score_learning_rate_multiplier) != (None, None):
         raise ValueError(
-            "pruning_schedule and score_learning_rate_multiplier are of a pruned model. Pass "
+            "pruning_schedule and score_learning_rate_multiplier need a pruned model. Pass "
             "masks=True as well."
         )
     config = {**checkpoint.config, "_name_or_path": str(place)}
-    model = shell.model_of(config, checkpoint.sizes, checkpoint.tensors, model_class)
+    try:
+        model = shell.model_of(config, checkpoint.sizes, checkpoint.tensors, model_class)
+    except (ImportError, ValueError):
+        raise
+    except Exception as error:  # a configuration can fail anywhere in its model
+        raise ValueError(
+            f"config.json in {place} makes no model of its weights: {error!r}"
+        ) from error
     ported = shell.ported_weights(model)
     _check_fit(checkpoint, ported, shell.unread_weights(model), place)
     width = checkpoint.family.size(config, "width")
@@ -192,12 +201,18 @@ def _check_fit(
         for name, shape in wanted.items()
         if name in there and there[name] != shape
     )
+    not_float = sorted(
+        f"{name} {tensor.dtype}"
+        for name, tensor in checkpoint.tensors.items()
+        if name in wanted and tensor.dtype.kind not in "fV"  # bfloat16 is of kind V
+    )
     problems = [
         f"{what} {listed(names)}"
         for what, names in (
             ("missing", missing),
             ("unexpected", unexpected),
             ("of another shape", mismatched),
+            ("of another type than floating-point numbers", not_float),
         )
         if names
     ]

@@ -56,10 +56,10 @@ class ScoredWeight:
         if not self.scores:
             return np.abs(self.weight.array())
         if not self.is_split:
-            return self.scores[0].array()  # type: ignore[union-attr]
+            return self.scores[0].array().astype(np.float32)  # type: ignore[union-attr]
         sizes = (size // block for size, block in zip(self.weight.shape, self.block_size))
         rows, columns = (
-            np.ones(size, np.float32) if scores is None else scores.array()
+            np.ones(size, np.float32) if scores is None else scores.array().astype(np.float32)
             for size, scores in zip(sizes, self.scores)
         )
         return np.outer(rows, columns)
@@ -100,7 +100,7 @@ class Masks:
         The paper's code keeps all scores above the highest one that goes, and lets one more stay
         than the fraction says. Then it adds what a matrix has less than its minimum.
         """
-        importances = [tf.constant(self.weights[name].importance()) for name in names]
+        importances = [tf.constant(self._importance(name)) for name in names]
         total = sum(importance.shape.num_elements() for importance in importances)
         count = min(int(self.threshold * total) + 1, total)  # type: ignore[operator]
         chosen, _ = global_topk_masks(importances, tf.constant(count, tf.int64))
@@ -112,11 +112,17 @@ class Masks:
             found[name] = (mask | enough).numpy()
         return found
 
+    def _importance(self, name: str) -> np.ndarray:
+        importance = self.weights[name].importance()
+        if not np.isfinite(importance).all():
+            raise ValueError(f"The scores of {name!r} are not all finite: none can be ranked.")
+        return importance
+
     def entries(self, name: str) -> np.ndarray:
         """The mask of a weight, with one entry for each block: bool, or gates in float32."""
         if name in self._global:
             return self._global[name]
-        method, importance = self.methods[name], tf.constant(self.weights[name].importance())
+        method, importance = self.methods[name], tf.constant(self._importance(name))
         size = importance.shape.num_elements()
         if isinstance(method, L0):
             return hard_concrete_gate(importance).numpy()

@@ -16,6 +16,7 @@ import ml_dtypes
 import numpy as np
 
 _MOST_BYTES = 2**20  # names and shapes take some 200 bytes a tensor
+_MOST_AXES = 32
 _DTYPES = {
     "DoubleStorage": np.dtype("float64"),
     "FloatStorage": np.dtype("float32"),
@@ -54,8 +55,8 @@ class View(NamedTuple):
 
     storage: Storage
     offset: int
-    shape: tuple[Any, ...]
-    strides: tuple[Any, ...]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
 
 
 class _Name(NamedTuple):
@@ -224,16 +225,26 @@ def _made(name: str, arguments: tuple[Any, ...]) -> Any:
     if name == _ORDERED_DICT and not arguments:
         return {}
     if name in _TENSORS:
-        storage, offset, shape, strides = arguments[:4]
-        view = View(_expect(Storage, storage), offset, tuple(shape), tuple(strides))
-        if len(shape) != len(strides) or not all(map(_is_size, (offset, *shape, *strides))):
+        storage, offset, shape, strides, *rest = arguments
+        shape, strides = _sizes(shape), _sizes(strides)
+        if len(shape) != len(strides) or not _is_size(offset):
             raise ValueError("its pickle has a tensor without a valid shape.")
-        return view
+        if any(rest[2:]):  # such as a sign that is kept apart
+            raise ValueError("its pickle has a tensor that is not just its numbers.")
+        return View(_expect(Storage, storage), offset, shape, strides)
     if name == _PARAMETER:
         return _expect(View, arguments[0])
     if name == _SIZE:
-        return tuple(*arguments)
+        return _sizes(*arguments)
     raise ValueError(f"its pickle calls {name} with arguments that no tensor has.")
+
+
+def _sizes(values: Any) -> tuple[int, ...]:
+    if not isinstance(values, (list, tuple)) or len(values) > _MOST_AXES:
+        raise ValueError(f"its pickle has a tensor of more than {_MOST_AXES} axes, or of none.")
+    if not all(map(_is_size, values)):
+        raise ValueError("its pickle has a tensor without a valid shape.")
+    return tuple(values)
 
 
 def _is_size(value: Any) -> bool:

@@ -31,9 +31,13 @@ from tf_movprune.pytorch.weight_files import (
 )
 from tf_movprune.shells import module_for
 
-_OTHER_WEIGHTS = (*(name for name in PYTORCH_FILES if name != SAFETENSORS), TF_WEIGHTS)
+_OTHER_WEIGHTS = (
+    *(name for name in PYTORCH_FILES if name != SAFETENSORS),
+    *(TF_WEIGHTS, f"{TF_WEIGHTS}.index.json", "adapter_config.json"),
+    *("task.json", "model.weights.h5"),  # of a preset of KerasHub
+)
 _OF_TRAINING = ("sparse_args.json", "training_args.bin")  # of what was in a folder before
-_KEPT = ("id2label", "label2id", "problem_type", "finetuning_task")
+_KEPT = ("id2label", "label2id", "problem_type", "finetuning_task", "pad_token_id")
 
 
 def save_pytorch(
@@ -113,8 +117,8 @@ def _check_other_weights(path: pathlib.Path) -> None:
     others = [name for name in _OTHER_WEIGHTS if (path / name).exists()]
     if others:
         raise ValueError(
-            f"{path} has weights in {listed(others)}, which would be another model beside this "
-            "one. Pass another folder, or remove them."
+            f"{path} has {listed(others)}, which would be another model beside this one. Pass "
+            "another folder, or remove them."
         )
 
 
@@ -176,14 +180,19 @@ def _write(
     config: dict[str, Any],
 ) -> None:
     try:
+        from safetensors import SafetensorError
         from safetensors.numpy import save_file
     except ImportError as error:
         raise ImportError(
             "save_pytorch needs the package safetensors: pip install safetensors."
         ) from error
-    save_file(arrays, str(folder / SAFETENSORS), metadata)
+    try:
+        save_file(arrays, str(folder / SAFETENSORS), metadata)
+    except SafetensorError as error:
+        raise OSError(f"{SAFETENSORS} cannot be written to {folder}: {error}") from error
     text = json.dumps(config, indent=2, sort_keys=True)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
+    shutil.copymode(folder / "config.json", folder / SAFETENSORS)  # which is its owner's alone
 
 
 def _labels_of(source: str, config: Mapping[str, Any]) -> dict[str, Any]:

@@ -202,7 +202,8 @@ def _check_folded(
             "masks are folded into its weights. Leave them out."
         )
     name = said.config.get("pruning_method")
-    is_dense = not any((tensors[matrix].array() == 0).any() for matrix in matrices)
+    have_zeros = ((tensors[matrix].array() == 0).any() for matrix in matrices)
+    is_dense = not (all(have_zeros) if said.is_of_magnitude else any(have_zeros))
     if said.is_masked_model and name != "l0" and is_dense:
         raise ValueError(
             f"The configuration is of a masked model (pruning_method {name!r}), but its weights "

@@ -19,12 +19,13 @@ SIZES = "tf_movprune_sizes"
 """Entry in a safetensors file that says which heads and neurons of each layer are padding."""
 
 
-_TABLES = {
-    "vocab_size": "{}.embeddings.word_embeddings.weight",
-    "max_position_embeddings": "{}.embeddings.position_embeddings.weight",
-    "type_vocab_size": "{}.embeddings.token_type_embeddings.weight",
-    "num_labels": "classifier.weight",
+_TABLES = {  # keys of a configuration, the tensors that they count, and along which axis
+    "vocab_size": ("{}.embeddings.word_embeddings.weight", 0),
+    "max_position_embeddings": ("{}.embeddings.position_embeddings.weight", 0),
+    "type_vocab_size": ("{}.embeddings.token_type_embeddings.weight", 0),
+    "embedding_size": ("{}.embeddings.word_embeddings.weight", 1),
 }
+_HEADS = ("qa_outputs.weight", "classifier.weight", "classifier.out_proj.weight")
 
 
 def check_tables(
@@ -36,15 +37,28 @@ def check_tables(
     """Refuses a configuration by which a model would be larger than its weights, before it is made.
 
     Raises:
-      ValueError: a number of words, positions, segments or labels is not that of the weights.
+      ValueError: a number of words, positions, segments or labels is not that of the weights, or
+        words or positions are missing.
     """
-    for key, template in _TABLES.items():
-        name = template.format(family.prefix)
-        tensor = tensors.get(name)
-        if key in config and tensor is not None and tensor.shape[:1] != (config[key],):
+    wanted = [
+        (key, template.format(family.prefix), axis, config[key])
+        for key, (template, axis) in _TABLES.items()
+        if key in config
+    ]
+    labels = {"num_labels": config.get("num_labels"), "id2label": config.get("id2label")}
+    for key, value in labels.items():
+        if value is not None:
+            count = len(value) if isinstance(value, (dict, list)) else value
+            wanted += [(key, name, 0, count) for name in _HEADS if name in tensors]
+    for name in (_TABLES["vocab_size"][0], _TABLES["max_position_embeddings"][0]):
+        if name.format(family.prefix) not in tensors:
+            raise ValueError(f"{path} must have {name.format(family.prefix)!r}, and has not.")
+    for key, name, axis, count in wanted:
+        shape = tensors[name].shape if name in tensors else ()
+        if shape and (len(shape) <= axis or shape[axis] != count):
             raise ValueError(
-                f"{name} in {path} is of another shape than config.json says: {tensor.shape} "
-                f"instead of ({config[key]}, …), by its {key}."
+                f"{name} in {path} is of another shape than config.json says: {shape}, and "
+                f"{key} is {count}."
             )
 
 

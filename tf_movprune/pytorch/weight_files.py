@@ -64,9 +64,11 @@ def _read_shards(index: pathlib.Path) -> dict[str, StoredTensor]:
     if not isinstance(places, dict) or not all(isinstance(x, str) for x in places.values()):
         raise ValueError(f"{index} has no weight_map from names of tensors to files.")
     found: dict[str, StoredTensor] = {}
+    there = {path.name for path in index.parent.iterdir() if path.is_file()}
     for file in sorted(set(places.values())):
         path = index.parent / file
-        if pathlib.PurePath(file).name != file or not path.is_file():
+        is_name = pathlib.PurePath(file).name == file and not file.endswith(_INDEX)
+        if not (is_name and file in there):
             raise ValueError(f"{index} names the file {file!r}, which is not beside it.")
         tensors = read_weights(path)
         expected = {name for name, place in places.items() if place == file}
@@ -80,7 +82,7 @@ def _read_shards(index: pathlib.Path) -> dict[str, StoredTensor]:
 def _json(path: pathlib.Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON file: {error}.") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} must hold a JSON object, got a {type(found).__name__}.")
@@ -157,18 +159,25 @@ def read_tf_weights(path: pathlib.Path) -> dict[str, StoredTensor]:
     found = {}
     try:
         with h5py.File(path) as file:
-            for layer in file.attrs["layer_names"]:
+            for layer in map(_text, file.attrs["layer_names"]):
                 group = file[layer]
-                for name in group.attrs["weight_names"]:
+                for name in map(_text, group.attrs["weight_names"]):
                     data = group[name]
-                    pytorch, is_transposed = pytorch_name(str(name), data.shape)
+                    if data.external or data.is_virtual or data.dtype.kind not in "fiu":
+                        raise ValueError(f"{name!r} is no array of numbers in the file")
+                    pytorch, is_transposed = pytorch_name(name, data.shape)
                     shape = data.shape[::-1] if is_transposed else data.shape
                     place = f"{group.name}/{name}"
                     read = functools.partial(_read_h5, path, place, is_transposed)
                     found[pytorch] = StoredTensor(tuple(shape), data.dtype, read)
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path} is no file of weights of a TF class: {error}.") from error
     return found
+
+
+def _text(name: str | bytes) -> str:
+    """A name in a file of Keras, which older releases wrote as bytes."""
+    return name.decode() if isinstance(name, bytes) else str(name)
 
 
 def _read_h5(path: pathlib.Path, place: str, is_transposed: bool) -> np.ndarray:
