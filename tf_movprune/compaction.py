@@ -73,8 +73,8 @@ def load_compacted(path: str | os.PathLike[str], model_class: Any = None) -> Any
     Compacted models of tf_keras that are not of Hugging Face tell their sizes themselves: load what
     their `save` wrote with `tf_keras.models.load_model`.
 
-    Folders that `save_pytorch` wrote load into Hugging Face's TF classes, unless `model_class` is one
-    of KerasHub's.
+    What `save_pytorch` wrote loads into Hugging Face's TF classes, unless `model_class` is one of
+    KerasHub's.
 
     Args:
       path: folder of a Hugging Face model or of a preset of KerasHub, or `.keras` file of Keras 3.
