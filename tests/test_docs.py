@@ -127,3 +127,8 @@ def test_snippet_on_keras_3(code, tmp_path, monkeypatch):
 def test_snippets_that_move_weights_assert_equal_outputs(code):
     assert "assert_allclose" in code
     exec(code, {})
+
+
+def test_pages_have_no_gaps_that_were_to_be_filled():
+    pages = [*DOCS.glob("*.md"), DOCS.parent / "README.md"]
+    assert not [page.name for page in pages if "@@" in page.read_text(encoding="utf-8")]
