@@ -142,7 +142,7 @@ def test_a_task_that_arrives_compiled_has_to_be_compiled_again():
     [
         ("BertTextClassifier", "Bert", {"num_classes": 3}),
         ("GPT2CausalLM", "GPT2", {}),
-        ("GemmaCausalLM", "Gemma", {}),
+        pytest.param("GemmaCausalLM", "Gemma", {}, marks=pytest.mark.slow),
     ],
 )
 def test_tasks_are_trained(name, family, kwargs):
@@ -246,7 +246,7 @@ def test_pruned_models_save_weights_alone(whole, tmp_path):
 CHANGES = {"quantize": "int8", "enable_lora": 2}
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", [pytest.param("quantize", marks=pytest.mark.slow), "enable_lora"])
 def test_quantization_and_lora_wait_for_the_end_of_pruning(name):
     model = backbone("Bert", num_layers=1)
     pruned = prune(model)

@@ -46,26 +46,37 @@ def threshold(folder):
     return json.loads(file.read_text())["final_threshold"] if file.is_file() else None
 
 
+def loaded(folder, cls):
+    """The models of a layout with what PyTorch computes, one for each of its files."""
+    choices = {"expected_bin": "pytorch", "expected_h5": "tf", "expected": "auto"}
+    for name, weights in choices.items():
+        file = ROOT / folder / f"{name}.npy"
+        if file.is_file():
+            model = tf_movprune.load_pytorch(
+                ROOT / folder, cls, weights=weights, threshold=threshold(folder)
+            )
+            yield model, np.load(file)
+
+
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_layout(folder, cls, tmp_path):
     if folder in REFUSED:
         with pytest.raises(ValueError, match=REFUSED[folder]):
             tf_movprune.load_pytorch(ROOT / folder, cls)
         return
-    choices = {"expected_bin": "pytorch", "expected_h5": "tf", "expected": "auto"}
-    for name, weights in choices.items():
-        if not (ROOT / folder / f"{name}.npy").is_file():
-            continue
-        expected = np.load(ROOT / folder / f"{name}.npy")
-        model = tf_movprune.load_pytorch(
-            ROOT / folder, cls, weights=weights, threshold=threshold(folder)
-        )
+    for i, (model, expected) in enumerate(loaded(folder, cls)):
         np.testing.assert_allclose(logits(model), expected, atol=1e-5)
-        tf_movprune.save_pytorch(model, tmp_path / name)
-        again = tf_movprune.load_pytorch(tmp_path / name, cls)
+        tf_movprune.save_pytorch(model, tmp_path / str(i))
+        again = tf_movprune.load_pytorch(tmp_path / str(i), cls)
         np.testing.assert_array_equal(logits(again), logits(model))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", [folder for folder in FOLDERS if folder not in REFUSED])
+def test_layout_in_small_files(folder, cls, tmp_path):
+    for i, (model, expected) in enumerate(loaded(folder, cls)):
         small = tf_movprune.compact(model)
         np.testing.assert_allclose(logits(small), expected, atol=1e-5)
-        file = tmp_path / f"{name}.tflite"
+        file = tmp_path / f"{i}.tflite"
         report = tf_movprune.export_tflite(small, file, sequence_length=8, quantization=None)
         assert report.max_abs_diff < 1e-4

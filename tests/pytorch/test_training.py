@@ -97,6 +97,7 @@ def test_training_goes_on_at_the_same_sparsity(tmp_path, cls):
     assert any((new != old).any() for new, old in zip(after, before))
 
 
+@pytest.mark.slow
 def test_a_schedule_and_a_rate_of_scores_can_be_given(tmp_path, cls):
     folder, _ = scored(tmp_path / "a", "topK")
     schedule = tf_movprune.CubicSparsity(0.9, begin_step=0, end_step=4, initial_sparsity=0.7)

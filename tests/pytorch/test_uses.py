@@ -95,6 +95,7 @@ def test_summary_counts_the_zeros(model, folder):
     assert all(w.remaining == w.total for w in report.weights if "pooled" in w.path)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_as_a_teacher(model, folder, target):
     keras = importlib.import_module("keras" if target else "tf_keras")
     cls = checkpoints.hub_class(NAME) if target else None
