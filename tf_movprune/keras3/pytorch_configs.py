@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -23,6 +23,8 @@ from tf_movprune.keras3.pytorch_kinds import (
     model_type_of,
 )
 from tf_movprune.keras3.saving import check_stripped
+
+_KEPT = ("id2label", "label2id", "problem_type", "finetuning_task", "pad_token_id")
 
 
 def describe(model: keras.Model) -> tuple[dict[str, Any], list[EncoderSizes]]:
@@ -58,7 +60,19 @@ def describe(model: keras.Model) -> tuple[dict[str, Any], list[EncoderSizes]]:
     config["max_position_embeddings"] = backbone.max_sequence_length + family.first_position
     if model_type == "roberta":
         config |= {"bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
-    return {**config, **_head_config(model, backbone, model_type)}, _sizes(blocks)
+    config |= _head_config(model, backbone, model_type)
+    return {**config, **_kept_from_source(model, config)}, _sizes(blocks)
+
+
+def _kept_from_source(model: keras.Model, config: Mapping[str, Any]) -> dict[str, Any]:
+    """What KerasHub does not know of the checkpoint that a model was loaded from.
+
+    Names of labels are kept if there are as many.
+    """
+    file = pathlib.Path(source_of(model)) / "config.json"
+    old = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    is_same = len(old.get("id2label") or ()) == len(config.get("id2label") or ())
+    return {key: old[key] for key in _KEPT if key in old} if is_same else {}
 
 
 def _sizes(blocks: Sequence[Any]) -> list[EncoderSizes]:

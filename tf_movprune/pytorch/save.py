@@ -27,7 +27,6 @@ from tf_movprune.pytorch.weight_files import (
     SAFETENSORS,
     TF_WEIGHTS,
     TOKENIZER_FILES,
-    read_json,
 )
 from tf_movprune.shells import module_for
 
@@ -37,7 +36,6 @@ _OTHER_WEIGHTS = (
     *("task.json", "model.weights.h5"),  # of a preset of KerasHub
 )
 _OF_TRAINING = ("sparse_args.json", "training_args.bin")  # of what was in a folder before
-_KEPT = ("id2label", "label2id", "problem_type", "finetuning_task", "pad_token_id")
 
 
 def save_pytorch(
@@ -102,7 +100,6 @@ def save_pytorch(
     if padded != sizes:
         metadata[SIZES] = to_json(sizes)
     source = shell.source_of(model)
-    config = {**config, **_labels_of(source, config)}
     with _written(path) as new:
         _write(new, arrays, metadata, _configuration(config, family, padded))
         has_tokenizer = _write_tokenizer(new, model, tokenizer, source)
@@ -193,13 +190,6 @@ def _write(
     text = json.dumps(config, indent=2, sort_keys=True)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     shutil.copymode(folder / "config.json", folder / SAFETENSORS)  # which is its owner's alone
-
-
-def _labels_of(source: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The names of labels in what a model was loaded from, if there are as many."""
-    old = read_json(pathlib.Path(source) / "config.json") if source else {}
-    is_same = len(old.get("id2label") or ()) == len(config.get("id2label") or ())
-    return {key: old[key] for key in _KEPT if key in old} if is_same else {}
 
 
 def _write_tokenizer(folder: pathlib.Path, model: Any, tokenizer: Any, source: str) -> bool:
