@@ -1,7 +1,7 @@
 """Takes a published pruned BERT for questions from PyTorch to TFLite, and asks it one.
 
 python -m examples.published_model madlag/bert-base-uncased-squad1.1-block-sparse-0.20-v1
-python -m examples.published_model FOLDER --keras 3 --quantization int8
+python -m examples.published_model FOLDER --keras 3 --quantization float32
 
 The model is a folder with a PyTorch checkpoint, or a name on the Hugging Face hub. What is printed
 last are sizes, and medians of calls on one thread that took turns: of the file that was written,
@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import pathlib
+import sys
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -39,6 +40,7 @@ NAMES = {  # of inputs, in the models of either Keras
 def main(argv: list[str] | None = None) -> str:
     """Loads, compacts, exports and asks. Returns the answer."""
     args = parse_arguments(argv)
+    tokenizer = tokenizer_of(args.tokenizer or args.model)
     output = pathlib.Path(args.output_dir)
     output.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -46,14 +48,17 @@ def main(argv: list[str] | None = None) -> str:
     print(f"loaded in {time.perf_counter() - start:.1f} s: {model.count_params():,} parameters")
     print(tf_movprune.summarize_sparsity(model))
 
-    options = {"quantization": args.quantization, "sequence_length": args.sequence_length}
+    quantization = None if args.quantization == "float32" else args.quantization
+    options = {"quantization": quantization, "sequence_length": args.sequence_length}
     loaded = tf_movprune.export_tflite(model, output / "loaded.tflite", shrink=False, **options)
     start = time.perf_counter()
     model = tf_movprune.compact(model)
     print(f"compacted in {time.perf_counter() - start:.1f} s: {model.count_params():,} parameters")
     small = tf_movprune.export_tflite(model, output / "model.tflite", **options)
     print(small)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(args.tokenizer or args.model)
+    if tokenizer is None:
+        print(f"{args.model} has no tokenizer, and no question was asked. Pass --tokenizer FOLDER.")
+        return ""
     encoded = encode(tokenizer, args.question, args.context, args.sequence_length)
     inputs = dict(zip(NAMES[args.keras], encoded.values(), strict=True))
     runners = {report.path: runner(report.path) for report in (loaded, small)}
@@ -67,6 +72,14 @@ def main(argv: list[str] | None = None) -> str:
     answer = best_answer(tokenizer, encoded, runners[small.path](**inputs))
     print(f"{args.question} {answer!r}")
     return answer
+
+
+def tokenizer_of(place: str) -> Any:
+    """The tokenizer of a folder or of a name on the hub; None if it has none."""
+    try:
+        return transformers.AutoTokenizer.from_pretrained(place)
+    except Exception:  # transformers fails in many ways if files are missing
+        return None
 
 
 def class_for(keras: str) -> Any:
@@ -130,7 +143,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--keras", choices=("2", "3"), default="2", help="Hugging Face or KerasHub")
     parser.add_argument("--threshold", type=float, help="if the checkpoint has scores")
     parser.add_argument("--tokenizer", help="folder or name of another tokenizer than the model's")
-    parser.add_argument("--quantization", choices=("int8", "float16"), help="float32 by default")
+    parser.add_argument("--quantization", choices=("int8", "float16", "float32"), default="int8")
     parser.add_argument("--sequence_length", type=int, default=128)
     parser.add_argument("--question", default=QUESTION)
     parser.add_argument("--context", default=CONTEXT)
@@ -140,4 +153,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ImportError, ValueError) as error:  # of what was asked for
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -26,8 +26,9 @@ def shell_name(obj: Any) -> str:
 
 
 def is_of_keras(obj: Any) -> bool:
-    """Returns whether an object is of Keras 3 or tf_keras."""
-    return bool({"keras", "tf_keras"} & _packages(type(obj)))
+    """Returns whether an object, or a class, is of Keras 3 or tf_keras."""
+    cls = obj if isinstance(obj, type) else type(obj)
+    return bool({"keras", "tf_keras"} & _packages(cls))
 
 
 def _packages(cls: type) -> set[str]:

@@ -295,7 +295,7 @@ def test_nn_pruning_scores_of_rows_and_columns(tmp_path, sides, method):
         ({"pruning_method": "topK"}, {"threshold": -0.1}, r"threshold must be greater than 0"),
         ({"pruning_method": "l0"}, {"threshold": 0.1}, r"L0 has no threshold"),
         ({"pruning_method": "magic"}, {"threshold": 0.1}, r"must be one of .*got 'magic'"),
-        ({}, {"threshold": 0.1}, r"must be one of .*got 'None'"),
+        ({}, {"threshold": 0.1}, r"has no pruning_method\. Pass the method: "),
         ({"pruning_method": "threshold"}, {"threshold": 0.1}, r"scope='global'"),
     ],
 )

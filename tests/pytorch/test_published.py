@@ -78,6 +78,18 @@ def test_the_example_answers(published, tmp_path, keras, capsys):
     assert sizes[0] < sizes[1]
 
 
+def test_the_example_asks_nothing_without_a_tokenizer(published, tmp_path, capsys):
+    pytest.importorskip("ai_edge_litert")
+    from examples import published_model
+
+    for name in ("vocab.txt", "tokenizer_config.json"):
+        (published / name).unlink()
+    output = tmp_path / "out"
+    answer = published_model.main([str(published), "--output_dir", str(output)])
+    assert not answer and (output / "model.tflite").is_file()
+    assert "has no tokenizer, and no question was asked" in capsys.readouterr().out
+
+
 def test_the_best_answer_is_a_short_span_of_the_context():
     from examples import published_model
 

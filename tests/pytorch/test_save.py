@@ -301,6 +301,11 @@ def test_models_that_pytorch_has_no_class_for_are_refused(keras, tmp_path):
     assert not (tmp_path / "a").exists()
 
 
+def test_names_of_files_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"folder must be a folder .*model\.safetensors"):
+        tf_movprune.save_pytorch(load("bert_questions", None), tmp_path / "model.safetensors")
+
+
 def test_pruned_models_are_refused(tmp_path):
     for target in (None, "hub"):
         model = load("bert_questions", target)

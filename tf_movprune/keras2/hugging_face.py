@@ -430,7 +430,8 @@ def read_compacted(
         raise ValueError(
             f"{folder} has no config.json, or neither tf_model.h5 nor model.safetensors. Pass the "
             "folder that save_pretrained of a compacted Hugging Face TF model wrote, in one file: "
-            f"with a larger max_shard_size if it was split. {_LOAD_OTHERS}"
+            "with a larger max_shard_size if it was split; or load PyTorch's weights with "
+            f"tf_movprune.load_pytorch. {_LOAD_OTHERS}"
         )
     config = transformers.AutoConfig.from_pretrained(folder)
     if not is_compacted(config) or not config.architectures:

@@ -21,7 +21,7 @@ from tf_movprune.pytorch.weight_files import (
     TOKENIZER_FILES,
     metadata,
 )
-from tf_movprune.shells import module_for
+from tf_movprune.shells import is_of_keras, module_for
 
 
 def load_pytorch(
@@ -133,8 +133,13 @@ def _shell(model_class: Any) -> Any:
     """The module for a class of models, Hugging Face's TF classes unless one is given."""
     if model_class is None:
         return importlib.import_module("tf_movprune.keras2.pytorch_protocol")
-    if not isinstance(model_class, type):
-        raise TypeError(f"model_class must be a class of models, got {model_class!r}.")
+    if not isinstance(model_class, type) or not is_of_keras(model_class):
+        raise TypeError(
+            "model_class must be a class of Hugging Face TF models, such as "
+            "transformers.TFBertForQuestionAnswering, or of KerasHub, such as "
+            f"keras_hub.models.BertBackbone, got {model_class!r}. Leave it out for the class that "
+            "the checkpoint names."
+        )
     shell = module_for(model_class, "pytorch_protocol")
     shell.check_model_class(model_class)
     return shell
@@ -177,10 +182,10 @@ def local_folder(folder: str | os.PathLike[str], weights: str) -> pathlib.Path:
         patterns.append(TF_WEIGHTS)
     try:
         return pathlib.Path(huggingface_hub.snapshot_download(folder, allow_patterns=patterns))
-    except Exception as error:  # of whatever the network does
+    except Exception as error:  # the network fails in many ways
         raise ValueError(
-            f"There is no folder {folder!r}, and no repository of that name could be downloaded: "
-            f"{error}"
+            f"There is no folder {folder!r}, and no repository of that name could be downloaded. "
+            f"Pass a folder that was downloaded elsewhere. {error}"
         ) from error
 
 
@@ -219,5 +224,5 @@ def _check_fit(
     if problems:
         raise ValueError(
             f"The weights in {folder} are not those of the model that its config.json describes: "
-            f"{'; '.join(problems)}. Pass the class of the model as model_class if it is another."
+            f"{'; '.join(problems)}. Pass another model_class, or none for the one that it names."
         )

@@ -176,6 +176,12 @@ def method_of(name: Any, minimum: float) -> Any:
             "does. If it was used with --global_topk, pass method=tf_movprune.HardMovement("
             "scope='global') and the final fraction that stays as threshold."
         )
+    if name is None:
+        raise ValueError(
+            "The checkpoint has scores, and config.json has no pruning_method. Pass the method: "
+            "method=tf_movprune.HardMovement() for topK, SoftMovement() for sigmoied_threshold, "
+            "Magnitude() or L0()."
+        )
     if plain not in _METHODS:
         raise ValueError(
             f"The pruning method must be one of {', '.join(_METHODS)}, got {name!r}. Pass the "

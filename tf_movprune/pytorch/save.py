@@ -49,9 +49,10 @@ def save_pytorch(
     """Saves a model as a checkpoint of PyTorch, without torch.
 
     It writes `model.safetensors` in float32 with PyTorch's names, `config.json`, and the files of
-    the tokenizer. By default these load in transformers 4 and 5 and in KerasHub, and are as small
-    as that allows: no class there has fewer heads in some layers, or layers with different numbers
-    of neurons. `load_pytorch` and `load_compacted` give a compacted model its sizes back.
+    the tokenizer. By default these load in transformers 4 and 5 and in KerasHub, whose
+    `from_preset` takes the backbone alone. They are as small as that allows: no class there has
+    fewer heads in some layers, or layers with different numbers of neurons. `load_pytorch` and
+    `load_compacted` give a compacted model its sizes back.
 
     Args:
       model: a Hugging Face TF model of BERT, RoBERTa, CamemBERT, XLM-RoBERTa, DistilBERT or
@@ -60,7 +61,8 @@ def save_pytorch(
       folder: folder to write. If there is one, its configuration, weights and tokenizer are
         replaced once the new ones are written, and other files stay.
       heads: `"zero"` fills heads that were removed with zeros; `"removed"` leaves them out and
-        lists them as `pruned_heads`, which loads in transformers 4, and not in 5 or KerasHub.
+        lists them as `pruned_heads`, which loads in PyTorch's classes of transformers 4, and not in
+        5 or KerasHub.
       neurons: `"widest"` fills the feed-forward layers up with zeros to the widest of them;
         `"full"` to the number that the configuration says they had; `"removed"` leaves them as
         they are, which `load_pytorch` and nn_pruning's classes load.
@@ -80,6 +82,8 @@ def save_pytorch(
     check_choice("heads", heads, ("zero", "removed"))
     check_choice("neurons", neurons, ("widest", "full", "removed"))
     path = pathlib.Path(folder)
+    if path.suffix in (".safetensors", ".bin", ".h5", ".keras"):
+        raise ValueError(f"folder must be a folder to write, got the name of a file, {path}.")
     check_place(path, for_folder=True)
     _check_other_weights(path)
     shell = module_for(model, "pytorch_protocol")

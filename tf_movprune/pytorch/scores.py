@@ -132,7 +132,7 @@ class PruningSaid:
             return isinstance(self.method, Magnitude)
         return self.config.get("pruning_method") == "magnitude"
 
-    def method_name(self, weight: str) -> str:
+    def method_name(self, weight: str) -> Any:
         """The name of a weight's method: of the two of nn_pruning, or that of the paper's code."""
         layer, family = weight.removesuffix(".weight"), self.family
         inner = [family.query, family.key, family.value]
@@ -140,7 +140,7 @@ class PruningSaid:
             inner.append(family.attention_output)
         is_attention = any(layer.endswith(f".{name}") for name in inner)
         key = "attention_pruning_method" if is_attention else "dense_pruning_method"
-        return str(self.sparse_args.get(key, self.config.get("pruning_method")))
+        return self.sparse_args.get(key, self.config.get("pruning_method"))
 
     def method_of(self, weight: str) -> Any:
         minimum = self.sparse_args.get("linear_min_parameters", MINIMUM)
@@ -159,7 +159,7 @@ class PruningSaid:
             )
         threshold = check_number("threshold", threshold, example=0.1, above=0)
         if threshold > 1:
-            raise ValueError(f"threshold must be at most 1, got {threshold}.")
+            raise ValueError(f"threshold must be at most 1, such as 0.15 of 15 %, got {threshold}.")
         return threshold
 
 
@@ -224,7 +224,7 @@ def _check_complete(
     missing = [
         name
         for name in matrices
-        if name not in scored and not said.method_name(name).startswith("disabled")
+        if name not in scored and not str(said.method_name(name)).startswith("disabled")
     ]
     if missing:
         raise ValueError(

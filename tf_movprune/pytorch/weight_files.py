@@ -19,6 +19,7 @@ SAFETENSORS = "model.safetensors"
 TF_WEIGHTS = "tf_model.h5"
 _BIN = "pytorch_model.bin"
 _INDEX = ".index.json"
+_POINTER = b"version https://git-lfs"
 PYTORCH_FILES = (SAFETENSORS, SAFETENSORS + _INDEX, _BIN, _BIN + _INDEX)
 """Names of files with PyTorch's weights, in the order in which they are looked for."""
 
@@ -54,6 +55,12 @@ def read_weights(path: pathlib.Path) -> dict[str, StoredTensor]:
       ImportError: it is a safetensors file, and the package safetensors is missing.
       ValueError: the file is damaged, of another kind, or the index does not fit its files.
     """
+    with open(path, "rb") as file:
+        if file.read(len(_POINTER)) == _POINTER:
+            raise ValueError(
+                f"{path} is a pointer of Git LFS, not the file itself: run git lfs pull in "
+                f"{path.parent}, or download it."
+            )
     if path.name.endswith(_INDEX):
         return _read_shards(path)
     return _read_safetensors(path) if path.suffix == ".safetensors" else read_bin(path)
@@ -111,7 +118,9 @@ def _opened(path: pathlib.Path) -> Any:
     try:
         return safetensors.safe_open(path, "np")
     except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is no safetensors file, or damaged: {error}.") from error
+        raise ValueError(
+            f"{path} is no safetensors file, or damaged: {error}. Download it again."
+        ) from error
 
 
 def metadata(path: pathlib.Path) -> Mapping[str, str]:
