@@ -170,8 +170,9 @@ SPARSE_ARGS = {
 
 def test_nn_pruning_blocks(tmp_path):
     arrays, scores = with_scores((4, 4), suffix=MODULE)
-    masks = {layer: above(value, 0.4) for layer, value in scores.items()}
-    check(tmp_path, arrays, masks, checkpoints.config("bert_questions"), SPARSE_ARGS)
+    masks = {layer: above(value, 0.99) for layer, value in scores.items()}
+    args = {**SPARSE_ARGS, "final_threshold": 0.99, "linear_min_parameters": None}
+    check(tmp_path, arrays, masks, checkpoints.config("bert_questions"), args)
 
 
 @pytest.mark.parametrize("with_dense", [True, False, None])

@@ -143,7 +143,8 @@ class PruningSaid:
         return self.sparse_args.get(key, self.config.get("pruning_method"))
 
     def method_of(self, weight: str) -> Any:
-        minimum = self.sparse_args.get("linear_min_parameters", MINIMUM)
+        minimum = self.sparse_args.get("linear_min_parameters")
+        minimum = MINIMUM if minimum is None else minimum
         return self.method or method_of(self.method_name(weight), minimum)
 
     def final_threshold(self) -> float:
