@@ -12,7 +12,7 @@ import tf_keras as keras
 import tf_movprune
 
 README = pathlib.Path(__file__).parents[1] / "README.md"
-FIRST, PRETRAINED, HUGGING_FACE, HEADS, FILES = re.findall(
+FIRST, PRETRAINED, HUGGING_FACE, PUBLISHED, HEADS, FILES = re.findall(
     r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL
 )
 
@@ -84,6 +84,21 @@ def test_bert_example(tmp_path, monkeypatch):
     exec(HUGGING_FACE, {"dataset": batches.batch(4)})
     loaded = transformers.TFBertForSequenceClassification.from_pretrained("pruned-bert")
     assert tf_movprune.summarize_sparsity(loaded).sparsity == pytest.approx(0.9, abs=0.01)
+
+
+def test_published_example(tmp_path, monkeypatch, capsys):
+    import huggingface_hub
+    import pytorch_checkpoints as checkpoints
+
+    arrays = checkpoints.weights("bert_questions")
+    table = np.random.RandomState(0).standard_normal([128, 16]).astype("float32")
+    arrays["bert.embeddings.position_embeddings.weight"] = table
+    config = {**checkpoints.config("bert_questions"), "max_position_embeddings": 128}
+    folder = checkpoints.write(tmp_path / "published", arrays, config)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda name, **_: str(folder))
+    exec(PUBLISHED, {})
+    assert "published.tflite: int8" in capsys.readouterr().out
 
 
 def test_heads_and_neurons_example(tmp_path, monkeypatch):
