@@ -1,6 +1,7 @@
 """Checkpoints of PyTorch compute in both Kerases what they compute in PyTorch."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -438,6 +439,23 @@ def test_files_of_one_function_are_not(tmp_path, recwarn):
     assert not [warning for warning in recwarn if "different" in str(warning.message)]
     with pytest.warns(UserWarning, match=r"differ in 'qa_outputs\.bias'"):
         tf_movprune.load_pytorch(folder)
+
+
+def test_without_transformers_keras_hub_loads_and_says_what_it_did_not_compare(
+    tmp_path, monkeypatch
+):
+    folder = checkpoints.copied("bert_questions", tmp_path / "a")
+    tf_movprune.load_pytorch(folder).save_weights(folder / "tf_model.h5")
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    cls = checkpoints.hub_class("bert_questions")
+    with pytest.warns(UserWarning, match=r"not be compared with tf_model\.h5: .*Install it"):
+        model = tf_movprune.load_pytorch(folder, cls)
+    expected = checkpoints.expected("bert_questions")
+    np.testing.assert_allclose(checkpoints.logits(model), expected, atol=1e-5)
+    with pytest.raises(ImportError, match=r"transformers from 4\.46 to 4\.54"):
+        tf_movprune.load_pytorch(folder, cls, weights="tf")
+    with pytest.raises(ImportError, match=r"Install it, or pass a class of KerasHub"):
+        tf_movprune.load_pytorch(folder, weights="pytorch")
 
 
 def test_a_file_that_cannot_be_compared_is_told_of(tmp_path):

@@ -562,8 +562,18 @@ def names_in(model: keras.Model) -> list[tuple[str, Any]]:
 
 
 def pytorch_name(name: str, shape: Sequence[int]) -> tuple[str, bool]:
-    """The name that PyTorch has for a weight of a TF class, and whether it is transposed there."""
-    from transformers import modeling_tf_pytorch_utils as utils
+    """The name that PyTorch has for a weight of a TF class, and whether it is transposed there.
+
+    Raises:
+      ImportError: transformers, which knows the names, is not installed or has no TF classes.
+    """
+    try:
+        from transformers import modeling_tf_pytorch_utils as utils
+    except ImportError as error:
+        raise ImportError(
+            "The names of weights of TF classes are known to transformers from 4.46 to 4.54 alone. "
+            "Install it to read or write them."
+        ) from error
 
     found, transpose = utils.convert_tf_weight_name_to_pt_weight_name(name, tf_weight_shape=shape)
     return found, transpose is utils.TransposeType.SIMPLE
