@@ -44,7 +44,7 @@ DEAD_NEURONS = 0.6
 
 
 class Card(NamedTuple):
-    """What the card of a model says: the fraction of the linear weights, and heads removed."""
+    """Numbers on the card of a model: the fraction of the linear weights, and heads removed."""
 
     density: float
     removed_heads: int

@@ -45,5 +45,21 @@ def gradients(model, loss):
     return {id(target): grad for target, grad in zip(targets, found)}
 
 
+def interrupting(keras):
+    """A callback that interrupts training after its first epoch."""
+
+    class Interrupting(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    return Interrupting()
+
+
+def backup(keras, folder):
+    """A new callback that keeps a backup in a folder, and goes on from one."""
+    name = "backup.weights.h5" if keras.__name__ == "keras" else "backup"
+    return keras.callbacks.BackupAndRestore(str(folder / name))
+
+
 def refresh(model, step):
     return float(tf_movprune.update_masks(model, step))

@@ -9,7 +9,7 @@ import pytest
 import small_models
 import tensorflow as tf
 from keras_hub_families import backbone
-from shells import gradients, keras_of, kernels, refresh, sparsities
+from shells import backup, gradients, interrupting, keras_of, kernels, refresh, sparsities
 from small_models import (
     RAMP,
     START,
@@ -403,16 +403,10 @@ def straight(name):
 
 
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(keras, tmp_path):
-    class Interrupting(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            raise KeyboardInterrupt
-
-    backup = str(tmp_path / ("backup.weights.h5" if keras.__name__ == "keras" else "backup"))
-    make = keras.callbacks.BackupAndRestore
     with pytest.raises(KeyboardInterrupt):
-        train(started(keras), [make(backup), Interrupting()])
+        train(started(keras), [backup(keras, tmp_path), interrupting(keras)])
     resumed = started(keras)
-    train(resumed, [make(backup)])
+    train(resumed, [backup(keras, tmp_path)])
     for value, expected in zip(values(resumed), straight(keras.__name__), strict=True):
         np.testing.assert_array_equal(value, expected)
 

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
-from shells import keras_of, sparsities
+from shells import backup, interrupting, keras_of, sparsities
 from small_models import X, Y, mlp, prune
 
 import tf_movprune
@@ -131,14 +131,8 @@ def test_the_state_of_training_comes_back(keras, scores, resume, tmp_path):
 
 @every_score_optimizer
 def test_an_interrupted_run_goes_on_as_if_it_had_not_been(keras, scores, tmp_path):
-    class Interrupting(keras.callbacks.Callback):
-        def on_epoch_end(self, epoch, logs=None):
-            raise KeyboardInterrupt
-
-    backup = str(tmp_path / ("backup.weights.h5" if keras.__name__ == "keras" else "backup"))
-    make = keras.callbacks.BackupAndRestore
     with pytest.raises(KeyboardInterrupt):
-        train(started(keras, scores, seed=3), 0, 2, [make(backup), Interrupting()])
+        train(started(keras, scores, seed=3), 0, 2, [backup(keras, tmp_path), interrupting(keras)])
     resumed = started(keras, scores)
-    train(resumed, 0, 2, [make(backup)])
+    train(resumed, 0, 2, [backup(keras, tmp_path)])
     assert_same_to_the_bit(state(resumed), straight(keras.__name__, scores))

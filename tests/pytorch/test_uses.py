@@ -1,4 +1,4 @@
-"""What a loaded checkpoint is for: everything that other models are."""
+"""Loaded checkpoints are good for everything that other models are."""
 
 import importlib
 

@@ -1,4 +1,4 @@
-"""What is saved here computes the same in PyTorch, and the other way round.
+"""Saved models compute the same in PyTorch, and PyTorch's the same here.
 
 PyTorch runs in a process of its own, by the Python that TF_MOVPRUNE_TORCH names and `make
 test-torch` installs: it and TensorFlow in one process can crash.

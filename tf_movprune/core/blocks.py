@@ -101,7 +101,7 @@ def mean_blocks(values: tf.Tensor, block_size: tuple[int, int]) -> tf.Tensor:
 
 
 def any_in_blocks(values: tf.Tensor, block_size: tuple[int, int]) -> tf.Tensor:
-    """Whether any of the bool `values` in each block is true; shapes as in `mean_blocks`."""
+    """Tells whether any bool value in each block is true; shapes are those of `mean_blocks`."""
     return _reduced(tf.reduce_any, values, block_size)
 
 

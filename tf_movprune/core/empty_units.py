@@ -27,10 +27,8 @@ class Matrix:
 
     def __init__(self, layer: Any, *, is_blank: bool = False):
         read = _zeros_like if is_blank else _array
-        layout, kernel = layout_of(layer), read(layer.kernel)
-        self._axes = layout.axes
-        in_order = kernel.transpose(layout.axes).reshape(layout.shape(kernel.shape))
-        self.kernel = np.ascontiguousarray(in_order)
+        self._layout = layout_of(layer)
+        self.kernel = np.ascontiguousarray(self._layout.matrix_of(read(layer.kernel)))
         self.bias = None if layer.bias is None else read(layer.bias).reshape(-1)
 
     @property
@@ -49,8 +47,7 @@ class Matrix:
 
     def to_kernel(self, shape: Sequence[int]) -> np.ndarray:
         """The kernel, whose axes have some lengths."""
-        in_order = self.kernel.reshape([shape[axis] for axis in self._axes])
-        return in_order.transpose(np.argsort(self._axes))
+        return self._layout.kernel_of(self.kernel, shape)
 
     def write(self, layer: Any) -> None:
         layer.kernel.assign(self.to_kernel(layer.kernel.shape))

@@ -53,6 +53,11 @@ class Family:
         """The dense layers of a block, which are pruned."""
         return *self.attention, self.intermediate, self.output
 
+    @property
+    def pooler(self) -> tuple[str, str]:
+        """The names of the weight and the bias of the pooler."""
+        return f"{self.prefix}.pooler.dense.weight", f"{self.prefix}.pooler.dense.bias"
+
     def matrices(self, config: Mapping[str, Any]) -> Iterator[str]:
         """The names of the weights that are pruned."""
         for index in range(self.size(config, "layer_count")):
@@ -104,7 +109,7 @@ def with_todays_names(tensors: Mapping[str, Any], family: Family) -> dict[str, A
 
 
 def task_of(config: Mapping[str, Any], names: Iterable[str]) -> str:
-    """What a checkpoint is for, as the last part of the name of its class says it.
+    """Tells what a checkpoint is for, by the last part of the name of its class.
 
     Args:
       config: its configuration, which may name an architecture.

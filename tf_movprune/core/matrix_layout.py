@@ -38,6 +38,15 @@ class MatrixLayout(NamedTuple):
         in_order = tf.reshape(matrix, [shape[axis] for axis in self.axes])
         return tf.transpose(in_order, np.argsort(self.axes))
 
+    def matrix_of(self, kernel: np.ndarray) -> np.ndarray:
+        """Does `to_matrix` of an array."""
+        return kernel.transpose(self.axes).reshape(self.shape(kernel.shape))
+
+    def kernel_of(self, matrix: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+        """Does `to_kernel` of an array."""
+        in_order = matrix.reshape([shape[axis] for axis in self.axes])
+        return in_order.transpose(np.argsort(self.axes))
+
 
 PLAIN = MatrixLayout((0,), (1,))
 """The layout of the kernels [in, out] of dense layers."""

@@ -121,7 +121,7 @@ def _encoders(tree: LayerTree, units: Sequence[KeptUnits]) -> list[_Encoder]:
 
 
 def _recorded(encoder: _Encoder, tree: LayerTree) -> list[hugging_face.RemainingSizes]:
-    """What is left of each layer, checked against what its configuration tells of it before."""
+    """Lists what is left of each layer, checked against what its configuration told before."""
     paths = {id(layer): path for path, layer in tree.walk()}
     recorded = []
     for i, (heads, neurons) in enumerate(encoder.layers):

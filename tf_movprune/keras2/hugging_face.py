@@ -269,7 +269,7 @@ def are_alike(one: Any, other: Any) -> bool:
 
 
 def remaining_sizes(config: Any, layers: int | None = None) -> list[RemainingSizes]:
-    """What the configuration of a compacted model leaves each of its encoder layers.
+    """Reads what the configuration of a compacted model leaves each of its encoder layers.
 
     The result is empty for a model that was not compacted.
 

@@ -65,7 +65,7 @@ def describe(model: keras.Model) -> tuple[dict[str, Any], list[EncoderSizes]]:
 
 
 def _kept_from_source(model: keras.Model, config: Mapping[str, Any]) -> dict[str, Any]:
-    """What KerasHub does not know of the checkpoint that a model was loaded from.
+    """Reads what KerasHub does not keep of the checkpoint that a model was loaded from.
 
     Names of labels are kept if there are as many.
     """

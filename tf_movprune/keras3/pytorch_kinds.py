@@ -16,7 +16,7 @@ _CONVERTERS = "keras_hub.src.utils.transformers.convert_"
 
 
 class Kind(NamedTuple):
-    """What a kind of backbone is called.
+    """Names of a kind of backbone, in KerasHub and Hugging Face.
 
     Attributes:
       backbone: name of KerasHub's class of backbones.

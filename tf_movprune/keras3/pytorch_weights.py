@@ -120,14 +120,13 @@ def _ported(weight: Any, name: str, layer: Any) -> PortedWeight:
     layout = layout_of(layer)
     rows, columns = layout.shape(shape)
 
-    def to_keras(matrix: np.ndarray) -> np.ndarray:
-        in_order = matrix.T.reshape([shape[axis] for axis in layout.axes])
-        return in_order.transpose(np.argsort(layout.axes))
-
-    def to_pytorch(kernel: np.ndarray) -> np.ndarray:
-        return kernel.transpose(layout.axes).reshape(rows, columns).T
-
-    return PortedWeight(variable, name, (columns, rows), to_keras, to_pytorch)
+    return PortedWeight(
+        variable,
+        name,
+        (columns, rows),
+        lambda matrix: layout.kernel_of(matrix.T, shape),
+        lambda kernel: layout.matrix_of(kernel).T,
+    )
 
 
 def _without_first(table: np.ndarray) -> np.ndarray:
@@ -143,8 +142,7 @@ def unread_weights(model: keras.Model) -> set[str]:
     backbone = backbone_of(model)
     if model is backbone or keras_hub.is_text_classifier(type(model)):
         return set()
-    prefix = model_type_of(backbone)
-    return {f"{prefix}.pooler.dense.{part}" for part in ("weight", "bias")}
+    return set(family_of(model_type_of(backbone)).pooler)
 
 
 # ---- pruned models

@@ -23,7 +23,7 @@ _ERRORS = (
     *(ValueError, LookupError, EOFError, OSError, RuntimeError),
     *(zipfile.BadZipFile, NotImplementedError, OverflowError, struct.error),
 )
-"""What modules of Python raise for damaged files."""
+"""Errors that modules of Python raise for damaged files."""
 
 _PIECE = 2**20  # bytes to read at once
 

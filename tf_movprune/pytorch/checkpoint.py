@@ -63,10 +63,7 @@ def read_checkpoint(
     config = weight_files.read_json(folder / "config.json")
     if not config:
         raise ValueError(f"{folder} has no config.json with the configuration of a model.")
-    if path.name == weight_files.TF_WEIGHTS:
-        stored = weight_files.read_tf_weights(path)
-    else:
-        stored = weight_files.read_weights(path)
+    stored = weight_files.read_weights(path)
     found = _checkpoint(folder, config, stored, path, method, threshold)
     if weights == "auto":
         _compare_with_others(found, path, config)

@@ -11,9 +11,9 @@ import numpy as np
 from tf_movprune.core.encoder_families import Family, with_todays_names
 from tf_movprune.core.ported_weight import EncoderSizes
 from tf_movprune.core.stored_tensor import StoredTensor
-from tf_movprune.pytorch import weight_files
 from tf_movprune.pytorch.scores import split_scores
 from tf_movprune.pytorch.sizes import cut, found_sizes
+from tf_movprune.pytorch.weight_files import read_weights
 
 
 def differing_weight(
@@ -23,7 +23,7 @@ def differing_weight(
     config: Mapping[str, Any],
     other: pathlib.Path,
 ) -> str | None:
-    """What makes another file another function, in words; None if it is the same one.
+    """Finds what makes another file another function, in words; None if it is the same one.
 
     A file of full size is the same function as one without some of its heads if these heads do
     nothing in it.
@@ -35,9 +35,7 @@ def differing_weight(
       config: configuration beside both files.
       other: file of PyTorch, or of a TF class.
     """
-    is_of_tf = other.name == weight_files.TF_WEIGHTS
-    read = weight_files.read_tf_weights if is_of_tf else weight_files.read_weights
-    theirs, _ = split_scores(with_todays_names(read(other), family), other)
+    theirs, _ = split_scores(with_todays_names(read_weights(other), family), other)
     their_sizes = found_sizes(theirs, config, family, other, may_be_whole=True)
     for index, (size, their_size) in enumerate(zip(sizes, their_sizes)):
         if not set(size.heads) <= set(their_size.heads) or size.neurons != their_size.neurons:

@@ -12,7 +12,7 @@ from tf_movprune.core.arguments import check_boolean
 from tf_movprune.core.ported_weight import PortedWeight
 from tf_movprune.core.wording import listed
 from tf_movprune.pytorch.checkpoint import Checkpoint, read_checkpoint
-from tf_movprune.pytorch.pooler import new_pooler, pooler_names
+from tf_movprune.pytorch.pooler import new_pooler
 from tf_movprune.pytorch.training import prune_like
 from tf_movprune.pytorch.weight_files import (
     PYTORCH_FILES,
@@ -198,9 +198,8 @@ def _check_fit(
     """
     wanted = {weight.name: weight.shape for weight in ported}
     there = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
-    pooler = set(pooler_names(checkpoint.family))
     missing = sorted(wanted.keys() - there.keys() - unread)
-    unexpected = sorted(there.keys() - wanted.keys() - pooler)
+    unexpected = sorted(there.keys() - wanted.keys() - set(checkpoint.family.pooler))
     mismatched = sorted(
         f"{name} {there[name]} instead of {shape}"
         for name, shape in wanted.items()

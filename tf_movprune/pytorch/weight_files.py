@@ -51,8 +51,11 @@ def weight_files(folder: pathlib.Path) -> list[pathlib.Path]:
 def read_weights(path: pathlib.Path) -> dict[str, StoredTensor]:
     """Reads which tensors a file, or those that an index names, hold.
 
+    Those of a TF class get the names, and the layout, of PyTorch.
+
     Raises:
-      ImportError: it is a safetensors file, and the package safetensors is missing.
+      ImportError: it is a safetensors file, and the package safetensors is missing; or a file of a
+        TF class, and transformers is.
       ValueError: the file is damaged, of another kind, or the index does not fit its files.
     """
     with open(path, "rb") as file:
@@ -61,6 +64,8 @@ def read_weights(path: pathlib.Path) -> dict[str, StoredTensor]:
                 f"{path} is a pointer of Git LFS, not the file itself: run git lfs pull in "
                 f"{path.parent}, or download it."
             )
+    if path.name == TF_WEIGHTS:
+        return _read_tf_weights(path)
     if path.name.endswith(_INDEX):
         return _read_shards(path)
     return _read_safetensors(path) if path.suffix == ".safetensors" else read_bin(path)
@@ -156,7 +161,7 @@ def _read_tensor(path: pathlib.Path, name: str) -> np.ndarray:
 # ---- weights of TF classes
 
 
-def read_tf_weights(path: pathlib.Path) -> dict[str, StoredTensor]:
+def _read_tf_weights(path: pathlib.Path) -> dict[str, StoredTensor]:
     """Reads the weights of a TF class under the names, and in the layout, of PyTorch.
 
     Raises:
