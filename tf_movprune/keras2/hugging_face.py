@@ -540,15 +540,12 @@ def with_tf_activation(config: Any) -> Any:
     return config
 
 
-def weight_shapes(cls: Any, config: Any) -> dict[str, tuple[int, ...]]:
-    """The shapes of the weights of a new model by PyTorch's names, without their memory."""
+def pytorch_names(cls: Any, config: Any) -> set[str]:
+    """The names that PyTorch has for the weights of a new model, without their memory."""
     with tf.Graph().as_default():
         model = cls(config)
         model.build_in_name_scope()
-        return {
-            pytorch_name(name, weight.shape)[0]: tuple(weight.shape)
-            for name, weight in names_in(model)
-        }
+        return {pytorch_name(name, weight.shape)[0] for name, weight in names_in(model)}
 
 
 def names_in(model: keras.Model) -> list[tuple[str, Any]]:

@@ -70,16 +70,11 @@ def ported_weights(model: keras.Model) -> list[PortedWeight]:
     """The weights of a model, and the tensors of PyTorch that they stand for."""
     found = []
     for tf_name, variable in hugging_face.names_in(model):
-        name, is_transposed = pytorch_name(tf_name, variable.shape)
+        name, is_transposed = hugging_face.pytorch_name(tf_name, variable.shape)
         change = np.transpose if is_transposed else np.asarray
         shape = tuple(variable.shape)[::-1] if is_transposed else tuple(variable.shape)
         found.append(PortedWeight(variable, name, shape, change, change))
     return found
-
-
-def pytorch_name(name: str, shape: Sequence[int]) -> tuple[str, bool]:
-    """The name that PyTorch has for a weight of a TF class, and whether it is transposed there."""
-    return hugging_face.pytorch_name(name, shape)
 
 
 def unread_weights(model: keras.Model) -> set[str]:
@@ -105,7 +100,7 @@ def _check_plain(model: keras.Model) -> None:
             f"position_embedding_type={positions!r} and pad_token_id={config.pad_token_id}."
         )
     names = [weight.name for weight in ported_weights(model)]
-    wanted = hugging_face.weight_shapes(type(model), model.config).keys()
+    wanted = hugging_face.pytorch_names(type(model), model.config)
     missing, others = sorted(wanted - set(names)), sorted(set(names) - wanted)
     if missing or others or len(set(names)) < len(names):
         raise ValueError(

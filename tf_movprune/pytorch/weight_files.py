@@ -168,7 +168,7 @@ def _read_tf_weights(path: pathlib.Path) -> dict[str, StoredTensor]:
       ImportError: the package transformers, which knows the names, is missing.
       ValueError: it is no file of weights.
     """
-    from tf_movprune.keras2.pytorch_protocol import pytorch_name
+    from tf_movprune.keras2.hugging_face import pytorch_name
 
     found = {}
     try:
