@@ -70,6 +70,7 @@ from .export.compressed import (
     load_compressed as load_compressed,
 )
 from .export.export_report import ExportReport as ExportReport
+from .export.onnx import export_onnx as export_onnx
 from .export.saved_model import export_saved_model as export_saved_model
 from .export.sizes import (
     SizeReport as SizeReport,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
+from keras.layers import TFSMLayer
 
 import tf_movprune
 from tf_movprune.core.named_weights import PARTS
@@ -144,6 +145,9 @@ def test_saved_model(case, tmp_path):
     sizes = [np.prod(shape) for name, shape in stored if name.endswith("VARIABLE_VALUE")]
     weights = sum(weight.size for weight in arrays_of(model))
     assert weights <= sum(sizes) < 1.1 * weights  # each once, and the seeds of dropout
+    layer = TFSMLayer(tmp_path / "saved")
+    found = layer(inputs if len(inputs) > 1 else inputs["x"])  # by name, in any order
+    assert_close(found, expected, 1e-6)
 
 
 @pytest.mark.parametrize(("quantization", "atol"), [(None, 1e-5), ("int8", 0.1)])
@@ -168,6 +172,25 @@ def test_tflite(case, quantization, atol, tmp_path):
     }
     assert_close(runner(**inputs), expected, atol)
     assert report.max_abs_diff < atol and report.quantization == quantization
+    assert all((a == b).all() for a, b in zip(arrays_of(model), before))
+
+
+def test_onnx(case, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    make, inputs, names = case
+    model = stripped(make)
+    expected, before = outputs_of(model, inputs, names), arrays_of(model)
+    path = tmp_path / "model.onnx"
+    for quantization, atol in ((None, 1e-5), ("int8", 0.1)):
+        report = tf_movprune.export_onnx(model, path, quantization=quantization, inputs=inputs)
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        assert sorted(i.name for i in session.get_inputs()) == sorted(inputs)
+        for rows in (2, 1):  # any number of rows
+            found = session.run(names, {name: array[:rows] for name, array in inputs.items()})
+            cut = {name: array[:rows] for name, array in expected.items()}
+            assert_close(dict(zip(names, found)), cut, atol)
+        assert report.max_abs_diff < atol and report.quantization == quantization
+        assert {m.dtype for m in report.matrices} == {quantization or "float32"}
     assert all((a == b).all() for a, b in zip(arrays_of(model), before))
 
 
@@ -207,6 +230,7 @@ def test_size_report(case):
     [
         lambda model, path: tf_movprune.export_saved_model(model, path),
         lambda model, path: tf_movprune.export_tflite(model, path),
+        lambda model, path: tf_movprune.export_onnx(model, path),
         lambda model, path: tf_movprune.export_compressed(model, path),
         lambda model, path: tf_movprune.size_report(model),
         lambda model, path: tf_movprune.load_compressed(path, model),

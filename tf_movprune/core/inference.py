@@ -110,6 +110,19 @@ class Inference:
         return found
 
     @property
+    def endpoint(self) -> tuple[Callable[..., dict[str, tf.Tensor]], list[Any]]:
+        """The function of a SavedModel, and its signature: several inputs are one dict by name."""
+        if len(self.specs) == 1:
+            return self.function, list(self.specs)
+        names = [spec.name for spec in self.specs]
+
+        @tf.autograph.experimental.do_not_convert
+        def function(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            return self.function(*(inputs[name] for name in names))
+
+        return function, [dict(zip(names, self.specs))]
+
+    @property
     def assigning(self) -> list[str]:
         """Names of operations that change variables."""
         return [

@@ -6,6 +6,8 @@ import os
 import pathlib
 from typing import Any
 
+import tensorflow as tf
+
 from tf_movprune.core.arguments import check_boolean, check_number
 from tf_movprune.core.inference import Inference
 from tf_movprune.core.user_warnings import warn
@@ -15,11 +17,17 @@ _SUFFIXES = {
     ".movprune": "export_compressed",
     ".h5": "model.save",
     ".keras": "model.save",
-    ".onnx": None,
+    ".onnx": "export_onnx",
     ".pb": None,
     ".safetensors": None,
 }
 """Suffixes of files in known formats, with the functions that write them."""
+
+
+WITHOUT_STRINGS = (
+    "Do so before {} is called, and export a model of the layers behind it; or use "
+    "export_saved_model, which keeps all."
+)
 
 
 def check_path(path: Any, suffix: str | None = None) -> pathlib.Path:
@@ -52,6 +60,29 @@ def check_verification(verify: Any, atol: Any) -> None:
     check_boolean("verify", verify)
     if atol is not None:
         check_number("atol", atol, example=0.001, minimum=0)
+
+
+def check_convertible(inference: Inference, file_kind: str, runtime: str) -> None:
+    """Raises ValueError, before work is done, if an inference is known not to be convertible.
+
+    Args:
+      inference: what is to be converted.
+      file_kind: name of the format, such as `"TFLite"`.
+      runtime: name of what runs its files.
+    """
+    strings = [spec.name for spec in inference.specs if spec.dtype == tf.string]
+    if strings:
+        raise ValueError(
+            f"The inputs {strings} of {inference.name!r} are strings, which {file_kind} files "
+            f"cannot look up or split. {WITHOUT_STRINGS.format(runtime)}"
+        )
+    if inference.assigning:
+        raise ValueError(
+            f"{inference.name!r} changes variables when it is called "
+            f"({', '.join(inference.assigning)}), as stateful layers and metrics do, which "
+            f"{file_kind} files cannot. Make a state an input and an output, or use "
+            "export_saved_model."
+        )
 
 
 def warn_of_constants(inference: Inference) -> None:

@@ -17,27 +17,7 @@ import tensorflow as tf
 
 from tf_movprune.core.inference import Inference
 from tf_movprune.core.user_warnings import warn
-
-_WITHOUT_STRINGS = (
-    "Do so before LiteRT is called, and export a model of the layers behind it; or use "
-    "export_saved_model, which keeps all."
-)
-
-
-def check_convertible(inference: Inference) -> None:
-    """Raises ValueError, before work is done, if an inference is known not to be convertible."""
-    strings = [spec.name for spec in inference.specs if spec.dtype == tf.string]
-    if strings:
-        raise ValueError(
-            f"The inputs {strings} of {inference.name!r} are strings, which TFLite files cannot "
-            f"look up or split. {_WITHOUT_STRINGS}"
-        )
-    if inference.assigning:
-        raise ValueError(
-            f"{inference.name!r} changes variables when it is called "
-            f"({', '.join(inference.assigning)}), as stateful layers and metrics do, which TFLite "
-            "files cannot. Make a state an input and an output, or use export_saved_model."
-        )
+from tf_movprune.export.checks import WITHOUT_STRINGS
 
 
 def convert(inference: Inference, quantization: str | None) -> bytes:
@@ -106,7 +86,7 @@ def _refusal(inference: Inference, message: str) -> str:
             "sequence_length if there are open axes."
         )
     elif any(re.match("Lookup|.*String", kind) for kind in found) or "Placeholder" in found:
-        remedy = f"It works on strings or looks up a table. {_WITHOUT_STRINGS}"
+        remedy = f"It works on strings or looks up a table. {WITHOUT_STRINGS.format('LiteRT')}"
     elif "f64>" in message:
         remedy = "LiteRT has hardly any operations on float64: cast to float32."
     else:

@@ -23,3 +23,15 @@ def unchanged_logging() -> Iterator[None]:
             if handler not in handlers:
                 root.removeHandler(handler)
         theirs.setLevel(level)
+
+
+@contextlib.contextmanager
+def without_lines(name: str) -> Iterator[None]:
+    """Silences a logger during a context: what matters of its lines, our errors say."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

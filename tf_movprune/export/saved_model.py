@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune.export.checks import check_path, check_verification, warn_of_constants
+from tf_movprune.export.error_function import replace_erfc
 from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
 from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.logs import unchanged_logging
@@ -77,6 +78,7 @@ def export_saved_model(
     warn_of_constants(inference)
     with unchanged_logging(), _folder(path.parent), replacing(path) as temporary:
         shell.write_saved_model(model, inference, str(temporary))
+        replace_erfc(temporary)
         difference = None
         if example is not None:
             loaded = tf.saved_model.load(str(temporary)).signatures["serving_default"]

@@ -14,8 +14,13 @@ from tf_movprune.core.arguments import check_boolean, check_choice
 from tf_movprune.core.inference import IfOpen
 from tf_movprune.core.user_warnings import warn
 from tf_movprune.core.wording import counted
-from tf_movprune.export.checks import check_path, check_verification, warn_of_constants
-from tf_movprune.export.conversion import check_convertible, check_runtime, convert, run_file
+from tf_movprune.export.checks import (
+    check_convertible,
+    check_path,
+    check_verification,
+    warn_of_constants,
+)
+from tf_movprune.export.conversion import check_runtime, convert, run_file
 from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
 from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.logs import unchanged_logging
@@ -123,7 +128,7 @@ def export_tflite(
     shell.check_stripped(model)
     with unchanged_logging(), shell.computing_in_float32(model):
         inference = shell.inference_of(model, sequence_length, batch_size, inputs)
-        check_convertible(inference)
+        check_convertible(inference, "TFLite", "LiteRT")
         if inputs is not None:
             inference.checked(inputs)
         example = inference.example(inputs) if verify else None

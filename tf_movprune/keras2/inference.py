@@ -94,7 +94,8 @@ def write_saved_model(model: keras.Model, inference: Inference, path: str) -> No
     """Writes a SavedModel whose `serving_default` is the inference of a model."""
     archive = ExportArchive()
     archive.track(model)
-    archive.add_endpoint("serve", inference.function, input_signature=list(inference.specs))
+    function, signature = inference.endpoint
+    archive.add_endpoint("serve", function, input_signature=signature)
     with _quietly():  # Keras prints a line for each variable
         archive.write_out(path)
 

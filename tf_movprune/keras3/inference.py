@@ -93,5 +93,6 @@ def write_saved_model(model: keras.Model, inference: Inference, path: str) -> No
     archive = keras.export.ExportArchive()
     archive.track(model)
     compat.store_variables_once(archive)
-    archive.add_endpoint("serve", inference.function, input_signature=list(inference.specs))
+    function, signature = inference.endpoint
+    archive.add_endpoint("serve", function, input_signature=signature)
     archive.write_out(path, verbose=False)

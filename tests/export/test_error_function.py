@@ -1,0 +1,87 @@
+"""SavedModels whose graphs have no operation that other tools lack."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+import tf_movprune
+from tf_movprune.export.error_function import replace_erfc
+
+
+def operations(path):
+    """The types of all operations in the graphs of a SavedModel."""
+    saved_model = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
+    found = set()
+    for meta_graph in saved_model.meta_graphs:
+        found.update(node.op for node in meta_graph.graph_def.node)
+        for function in meta_graph.graph_def.library.function:
+            found.update(node.op for node in function.node_def)
+    return found
+
+
+def test_exact_gelu_is_of_erf(keras, tmp_path):
+    layers = keras.layers
+    model = keras.Sequential(
+        [keras.Input([5], name="x"), layers.Dense(7, "gelu"), layers.Dense(3, "gelu")]
+    )
+    x = np.random.RandomState(0).normal(0, 3, [50, 5]).astype("float32")
+    report = tf_movprune.export_saved_model(model, tmp_path / "saved", atol=1e-6, inputs={"x": x})
+    assert report.max_abs_diff <= 1e-6
+    assert "Erf" in operations(tmp_path / "saved")
+    assert "Erfc" not in operations(tmp_path / "saved")
+
+
+class Functions(tf.Module):
+    """Functions with `erfc` in branches, loops, functions of functions, and as outputs."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, name="x")])
+    def serve(self, x):
+        inner = tf.function(lambda x: tf.raw_ops.Erfc(x=x, name="erfc/erf"))
+        branch = tf.cond(x[0] > 0, lambda: tf.math.erfc(x), lambda: tf.math.erfc(-x) + inner(x))
+        loop = tf.while_loop(lambda i, _: i < 2, lambda i, x: (i + 1, tf.math.erfc(x)), (0, x))[1]
+        with tf.control_dependencies([tf.debugging.assert_all_finite(x, "")]):
+            direct = tf.raw_ops.Erfc(x=x)
+        return {"branch": branch, "loop": loop, "direct": direct, "twice": inner(direct)}
+
+
+def test_every_graph_is_searched(tmp_path):
+    module = Functions()
+    tf.saved_model.save(module, str(tmp_path))
+    before = (tmp_path / "fingerprint.pb").read_bytes()
+    assert replace_erfc(tmp_path) >= 5
+    assert "Erfc" not in operations(tmp_path)
+    assert (tmp_path / "fingerprint.pb").read_bytes() != before
+    loaded = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
+    for x in (np.linspace(-4, 4, 99), np.linspace(4, -4, 99)):
+        x = tf.constant(x, tf.float32)
+        for name, expected in module.serve(x).items():
+            np.testing.assert_allclose(loaded(x=x)[name], expected, rtol=0, atol=2.5e-7)
+    tf.saved_model.load(str(tmp_path))
+    assert replace_erfc(tmp_path) == 0
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rtol"), [(tf.float16, 1e-3), (tf.bfloat16, 8e-3), (tf.float64, 1e-13)]
+)
+def test_other_precisions(dtype, rtol, tmp_path):
+    module = tf.Module()
+    module.serve = tf.function(
+        lambda x: {"y": tf.math.erfc(x)}, input_signature=[tf.TensorSpec([None], dtype, name="x")]
+    )
+    tf.saved_model.save(module, str(tmp_path), signatures=module.serve)
+    assert replace_erfc(tmp_path) >= 1
+    x = tf.cast(tf.linspace(-2.0, 2.0, 99), dtype)  # where erfc(x) is at least 0.005
+    found = tf.saved_model.load(str(tmp_path)).signatures["serving_default"](x=x)["y"]
+    assert found.dtype == dtype
+    expected = tf.math.erfc(tf.cast(x, tf.float64))
+    np.testing.assert_allclose(tf.cast(found, tf.float64), expected, rtol=rtol)
+
+
+def test_graphs_without_it_stay_as_they_are(tmp_path):
+    module = tf.Module()
+    module.serve = tf.function(tf.math.erf, input_signature=[tf.TensorSpec([None], tf.float32)])
+    tf.saved_model.save(module, str(tmp_path))
+    before = (tmp_path / "saved_model.pb").read_bytes()
+    assert replace_erfc(tmp_path) == 0
+    assert (tmp_path / "saved_model.pb").read_bytes() == before

@@ -1,0 +1,273 @@
+"""ONNX files: what they hold, what they compute, and what is refused."""
+
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tf_keras
+from berts import stripped_bert
+
+import tf_movprune
+from tf_movprune.export import onnx_conversion, onnx_quantization
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("tf2onnx")
+IDS = np.random.RandomState(0).randint(1, 99, [2, 12]).astype("int32")
+TOKENS = {
+    "input_ids": IDS,
+    "attention_mask": np.repeat([np.arange(12) < 7], 2, axis=0).astype("int32"),
+    "token_type_ids": np.zeros_like(IDS),
+}
+
+
+@pytest.fixture(scope="module")
+def bert():
+    return stripped_bert()
+
+
+@pytest.fixture(scope="module")
+def files(bert, tmp_path_factory):
+    """The reports on a BERT's files, by quantization."""
+    folder = tmp_path_factory.mktemp("onnx")
+    return {
+        quantization: tf_movprune.export_onnx(
+            bert, folder / f"{quantization}.onnx", quantization=quantization, inputs=TOKENS
+        )
+        for quantization in (None, "int8")
+    }
+
+
+def run(path, inputs, **options):
+    settings = onnxruntime.SessionOptions()
+    for name, value in options.items():
+        setattr(settings, name, value)
+    session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+    return dict(zip([o.name for o in session.get_outputs()], session.run(None, inputs)))
+
+
+def dense_kernels(model):
+    """The kernels of a BERT that are multiplied with, by the shape and the number of non-zeros."""
+    kernels = [weight.numpy() for weight in model.weights if "/kernel:" in weight.name]
+    return sorted((kernel.shape, np.count_nonzero(kernel)) for kernel in kernels)
+
+
+def test_bert(bert, files):
+    report = files[None]
+    assert report.inputs == dict.fromkeys(TOKENS, (None, None))
+    assert report.outputs == {"logits": (None, 2)} and report.max_abs_diff <= 1e-6
+    shorter = {name: array[:1, :9] for name, array in TOKENS.items()}
+    for inputs in (TOKENS, shorter):
+        found = run(report.path, inputs)["logits"]
+        np.testing.assert_allclose(found, bert(inputs).logits, rtol=0, atol=1e-6)
+    onnx.checker.check_model(onnx.load(report.path), full_check=True)
+
+
+def test_zeros_are_counted(bert, tmp_path):
+    report = tf_movprune.export_onnx(bert, tmp_path / "x.onnx", shrink=False, verify=False)
+    assert sorted((m.shape, m.remaining) for m in report.matrices) == dense_kernels(bert)
+    assert report.max_abs_diff is None and report.removed == {}
+
+
+def test_empty_neurons_are_left_out(bert, files):
+    removed, total = files[None].removed["neurons"]
+    assert removed > 0 and total == 128
+    widths = [m.shape[1] for m in files[None].matrices if m.shape[0] == 32 and m.shape[1] > 32]
+    assert sum(widths) == total - removed
+
+
+def test_int8_keeps_zeros(files):
+    plain = {m.name: m for m in files[None].matrices}
+    assert files["int8"].bytes < files[None].bytes
+    assert [m.name for m in files["int8"].matrices] == list(plain)
+    for matrix in files["int8"].matrices:
+        before = plain[matrix.name]
+        assert matrix.dtype == "int8" and matrix.bytes == before.bytes / 4
+        assert 0.9 * before.remaining <= matrix.remaining <= before.remaining
+
+
+def test_int8_is_right_on_every_processor(files):
+    """Two products of 8-bit numbers overflow 16 bits, in which processors without VNNI add them."""
+    graph = onnx.load(files["int8"].path).graph
+    values = [
+        onnx.numpy_helper.to_array(tensor)
+        for tensor in graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 2
+    ]
+    assert len(values) == len(files["int8"].matrices)
+    assert all(np.abs(array.astype(int)).max() <= 64 for array in values)
+
+
+def test_runtimes_know_the_exact_gelu(files, tmp_path):
+    run(files[None].path, TOKENS, optimized_model_filepath=str(tmp_path / "optimized.onnx"))
+    operations = [node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node]
+    assert operations.count("Gelu") == 2 and "Erf" not in operations
+
+
+class Products(tf_keras.layers.Layer):
+    """Products with constants, and with each other, as einsums of all kinds."""
+
+    EQUATIONS = (
+        ("abcd,de->abce", (4, 5)),
+        ("abcd,ed->abce", (5, 4)),
+        ("abcd,cde->abe", (3, 4, 5)),
+        ("abcd,dec->abe", (4, 5, 3)),
+        ("abcd,cdef->abef", (3, 4, 5, 6)),
+        ("abcd,def->abcef", (4, 5, 6)),
+        ("abcd,bde->abce", (2, 4, 5)),  # shares an axis
+        ("abcd,de->eabc", (4, 5)),  # puts axes in another order
+        ("abcd,ae->bcde", (1, 5)),  # contracts the first
+        ("abcd,bef->acd", (2, 5, 6)),  # sums
+        ("...d,de->...e", (4, 5)),
+        ("ABCD,CDE->ABE", (3, 4, 5)),
+    )
+
+    def build(self, shape):
+        self.kernels = [
+            self.add_weight(f"kernel_{i}", kernel, initializer="normal")
+            for i, (_, kernel) in enumerate(self.EQUATIONS)
+        ]
+
+    def call(self, x):
+        products = [tf.einsum(e, x, kernel) for (e, _), kernel in zip(self.EQUATIONS, self.kernels)]
+        return [*products, tf.einsum("abcd,abed->abce", x, x)]
+
+
+def test_einsums(tmp_path):
+    first = tf_keras.Input([2, 3, 4], batch_size=1, name="x")
+    model = tf_keras.Model(first, Products()(first))
+    x = np.random.RandomState(0).normal(size=[1, 2, 3, 4]).astype("float32")
+    report = tf_movprune.export_onnx(model, tmp_path / "x.onnx", inputs={"x": x})
+    assert report.max_abs_diff < 1e-6
+    shapes = sorted(matrix.shape for matrix in report.matrices)
+    for shape in ((4, 5), (12, 5), (12, 30), (4, 30), (1, 5)):
+        assert shape in shapes
+    held = sum(onnx.numpy_helper.to_array(t).size for t in onnx.load(report.path).graph.initializer)
+    assert held < 1.5 * model.count_params()  # each once
+
+
+def test_erfc_of_anything(keras, tmp_path):
+    class Erfc(keras.layers.Layer):
+        def call(self, x):
+            scaled = tf.math.erfc(0.3 * -x) + tf.math.erfc(-x * tf.constant([[1.0, 2.0]]))
+            return tf.math.erfc(x) + tf.math.erfc(-x) * scaled + tf.math.erfc(-x * x)
+
+    first = keras.Input([2], name="x")
+    model = keras.Model(first, Erfc()(first))
+    x = np.random.RandomState(0).normal(0, 2, [9, 2]).astype("float32")
+    report = tf_movprune.export_onnx(model, tmp_path / "x.onnx", inputs={"x": x})
+    assert report.max_abs_diff < 2e-6  # of values up to 8
+
+
+def test_convolutions_and_recurrent_layers(keras, tmp_path):
+    layers = keras.layers
+    x, z = keras.Input([12, 12, 3], name="x"), keras.Input([6, 4], name="z")
+    conv = layers.BatchNormalization()(layers.Conv2D(8, 3, strides=2, padding="same")(x))
+    conv = layers.GlobalAveragePooling2D()(layers.DepthwiseConv2D(3)(conv))
+    hidden = layers.Concatenate()([conv, layers.LSTM(5)(z), layers.GRU(3)(z)])
+    model = keras.Model([x, z], layers.Dense(2)(hidden))
+    for quantization, atol in ((None, 1e-5), ("int8", 0.1)):
+        path = tmp_path / f"{quantization}.onnx"
+        report = tf_movprune.export_onnx(model, path, quantization=quantization)
+        assert report.max_abs_diff < atol
+
+
+def test_fixed_sizes(keras, tmp_path):
+    model = keras.Sequential([keras.Input([None, 3], name="x"), keras.layers.Dense(2)])
+    report = tf_movprune.export_onnx(model, tmp_path / "x.onnx", sequence_length=12, batch_size=2)
+    assert report.inputs == {"x": (2, 12, 3)}
+    session = onnxruntime.InferenceSession(str(report.path), providers=["CPUExecutionProvider"])
+    assert [i.shape for i in session.get_inputs()] == [[2, 12, 3]]
+
+
+def dense(keras, *before):
+    return keras.Sequential([keras.Input([4], name="x"), *before, keras.layers.Dense(3)])
+
+
+def test_operations_that_onnx_lacks_are_named(keras, tmp_path):
+    class Layer(keras.layers.Layer):
+        def call(self, x):
+            return tf.math.lgamma(tf.abs(x)) + tf.math.igamma(tf.abs(x), tf.abs(x))
+
+    model = dense(keras, Layer(name="strange"))
+    with pytest.raises(ValueError, match=r"no operation .*Lgamma \(.*strange.*Igamma \(.*strange"):
+        tf_movprune.export_onnx(model, tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_strings_and_states_are_refused(keras, tmp_path):
+    word = keras.Input([1], dtype="string", name="word")
+    look_up = keras.layers.StringLookup(vocabulary=["a", "b"])
+    strings = keras.Model(word, keras.layers.Embedding(3, 2)(look_up(word)))
+    with pytest.raises(ValueError, match=r"\['word'\].* are strings, which ONNX files"):
+        tf_movprune.export_onnx(strings, tmp_path / "x.onnx")
+    first = keras.Input(batch_shape=[2, 3, 4], name="x")
+    keeping = keras.Model(first, keras.layers.LSTM(5, stateful=True)(first))
+    with pytest.raises(ValueError, match=r"changes variables .* which ONNX files cannot"):
+        tf_movprune.export_onnx(keeping, tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"quantization": "float16"}, ValueError, r"quantization must be None or 'int8'"),
+        ({"shrink": 1}, TypeError, r"shrink must be True or False"),
+        ({"atol": -1}, ValueError, r"atol must be at least 0"),
+        ({"sequence_length": 7}, ValueError, r"no open axis"),
+        ({"inputs": {"y": np.ones([1, 4])}}, ValueError, r"'y'"),
+    ],
+)
+def test_wrong_arguments(options, error, message, tmp_path):
+    with pytest.raises(error, match=message):
+        tf_movprune.export_onnx(dense(tf_keras), tmp_path / "x.onnx", **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x.tflite", "x.keras"])
+def test_wrong_suffixes(name, tmp_path):
+    with pytest.raises(ValueError, match=r"must end in '.onnx'"):
+        tf_movprune.export_onnx(dense(tf_keras), tmp_path / name)
+    with pytest.raises(ValueError, match=r"which export_onnx writes"):
+        tf_movprune.export_tflite(dense(tf_keras), tmp_path / "x.onnx")
+
+
+def test_what_differs_is_not_written(tmp_path):
+    path = tmp_path / "x.onnx"
+    path.write_bytes(b"old")
+    model = dense(tf_keras, tf_keras.layers.Dense(50, "tanh"))
+    with pytest.raises(RuntimeError, match=r"was not written: its 'dense.*would differ"):
+        tf_movprune.export_onnx(model, path, quantization="int8", atol=1e-9)
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_more_weights_than_a_file_holds_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_conversion, "_MAX_BYTES", 59)
+    with pytest.raises(ValueError, match=r"one ONNX file holds 2\.1 GB at most"):
+        tf_movprune.export_onnx(dense(tf_keras), tmp_path / "x.onnx")
+    monkeypatch.setattr(onnx_conversion, "_MAX_BYTES", 60)
+    tf_movprune.export_onnx(dense(tf_keras), tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("missing", ["tf2onnx", "onnxruntime"])
+def test_missing_packages_are_named(missing, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, missing, None)
+    with pytest.raises(ImportError, match=rf"{missing}: pip install tf2onnx onnxruntime"):
+        tf_movprune.export_onnx(dense(tf_keras), tmp_path / "x.onnx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_zeros_that_would_be_lost_are_refused():
+    from onnx import helper, numpy_helper
+
+    def model(**arrays):
+        tensors = [numpy_helper.from_array(array, name) for name, array in arrays.items()]
+        return helper.make_model(helper.make_graph([], "g", [], [], tensors))
+
+    plain = model(w=np.array([[0, 1], [2, 0]], "float32"))
+    right = np.array([[5, 64], [64, 0]], "int8")
+    scales = {"w_zero_point": np.array([5, 0], "int8")}
+    onnx_quantization._check_zeros(plain, model(w_quantized=right, **scales))
+    with pytest.raises(RuntimeError, match=r"would make zeros of 'w' other numbers"):
+        onnx_quantization._check_zeros(plain, model(w_quantized=right + 1, **scales))

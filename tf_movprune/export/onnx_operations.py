@@ -1,0 +1,111 @@
+"""TensorFlow's operations that tf2onnx converts to what runtimes lack, or run slowly."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def convert_erfc(context: Any, node: Any, name: str, _: Any) -> None:
+    """Converts erfc(x) to 1 − erf(x), and within the exact GELU to what runtimes know as such."""
+    dtype, shape = context.get_dtype(node.output[0]), context.get_shape(node.output[0])
+    outputs, negated = list(node.output), _negated_input(node)
+    context.remove_node(name)
+
+    def constant(value: float) -> str:
+        import tf2onnx
+
+        array = np.array(value, tf2onnx.utils.map_onnx_to_numpy_type(dtype))
+        return context.make_const(tf2onnx.utils.make_name(name), array).output[0]
+
+    options = {"outputs": outputs, "shapes": [shape], "dtypes": [dtype]}
+    if negated is not None:  # erfc(-c x) = 1 + erf(x / (1 / c))
+        x, factor = negated
+        scaled = context.make_node("Div", [x, constant(1 / factor)]).output[0]
+        erf = context.make_node("Erf", [scaled]).output[0]
+        context.make_node("Add", [erf, constant(1.0)], **options)
+    else:
+        erf = context.make_node("Erf", [node.input[0]]).output[0]
+        context.make_node("Sub", [constant(1.0), erf], **options)
+
+
+def _negated_input(node: Any) -> tuple[str, float] | None:
+    """The x and the c of a node whose input is (−x)·c; None if that is something else."""
+    product = node.inputs[0]
+    if product.type != "Mul" or product.inputs[0].type != "Neg" or not product.inputs[1].is_const():
+        return None
+    factor = product.inputs[1].get_tensor_value(as_list=False)
+    return (product.inputs[0].input[0], float(factor)) if np.size(factor) == 1 and factor else None
+
+
+def convert_einsum(context: Any, node: Any, name: str, _: Any) -> None:
+    """Converts the product with a constant kernel to one of matrices, which is quantized too."""
+    from tf2onnx.onnx_opset.math import Einsum
+
+    equation = node.get_attr_value("equation").decode()
+    order = _as_matrix_product(equation)
+    if order is None or not node.inputs[1].is_const():
+        Einsum.version_12(context, node)
+        return
+    x_order, kernel_order, contracted, result_order = order
+    kernel = node.inputs[1].get_tensor_value(as_list=False).transpose(kernel_order)
+    free = kernel.shape[contracted:]
+    matrix = kernel.reshape(math.prod(kernel.shape[:contracted]), math.prod(free))
+    outputs = list(node.output)
+    dtype, shape = context.get_dtype(outputs[0]), context.get_shape(outputs[0])
+    [x, _kernel] = node.input
+    leading = len(x_order) - contracted
+    context.remove_node(name)
+
+    def reshape(tensor: str, sizes: Sequence[int]) -> str:
+        sizes = [*[0] * leading, *sizes]  # 0 keeps the size that an axis has
+        target = context.make_const(f"{name}_{tensor}_sizes", np.array(sizes, np.int64))
+        return context.make_node("Reshape", [tensor, target.output[0]]).output[0]
+
+    if list(x_order) != sorted(x_order):
+        x = context.make_node("Transpose", [x], attr={"perm": x_order}).output[0]
+    if contracted > 1:
+        x = reshape(x, [matrix.shape[0]])
+    result = context.make_node(
+        "MatMul", [x, context.make_const(f"{name}_kernel", matrix).output[0]]
+    ).output[0]
+    if len(free) != 1:
+        result = reshape(result, free)
+    options = {"outputs": outputs, "shapes": [shape], "dtypes": [dtype]}
+    if list(result_order) != sorted(result_order):
+        context.make_node("Transpose", [result], attr={"perm": result_order}, **options)
+    else:
+        context.make_node("Identity", [result], **options)
+
+
+def _as_matrix_product(equation: str) -> tuple[list[int], list[int], int, list[int]] | None:
+    """How an einsum of two operands is a product of matrices, if it is one.
+
+    Returns:
+      The axes of the first operand, in an order in which those that are contracted come last; the
+      axes of the second in an order in which these come first; their number; and the axes of the
+      product in the order of the result. None if operands share another axis, or one has an axis
+      twice or of its own that the result lacks.
+    """
+    found = re.fullmatch(r"(\w+),(\w+)->(\w+)", equation.replace(" ", ""))
+    if not found:
+        return None
+    x, kernel, result = found.groups()
+    contracted = [axis for axis in x if axis in kernel]
+    x_order = [axis for axis in x if axis not in kernel] + contracted
+    kernel_order = contracted + [axis for axis in kernel if axis not in x]
+    product = x_order[: len(x) - len(contracted)] + kernel_order[len(contracted) :]
+    if not contracted or any(len(set(axes)) < len(axes) for axes in (x, kernel, result)):
+        return None
+    if sorted(product) != sorted(result):
+        return None
+    return (
+        [x.index(axis) for axis in x_order],
+        [kernel.index(axis) for axis in kernel_order],
+        len(contracted),
+        [product.index(axis) for axis in result],
+    )

@@ -1,0 +1,81 @@
+"""Quantization of ONNX models to int8, and the matrices in them."""
+
+from __future__ import annotations
+
+import pathlib
+import tempfile
+from typing import Any
+
+import numpy as np
+
+from tf_movprune.export.logs import without_lines
+from tf_movprune.export.sparse_storage import StoredMatrix
+
+_MATRIX_PRODUCTS = ("MatMul", "Gemm", "MatMulInteger")
+
+
+def quantize(model: Any) -> Any:
+    """Quantizes matrices and tables of an ONNX model to int8, by ONNX Runtime's own quantizer.
+
+    Activations are quantized while the model runs. Each column of a matrix has a scale, and 7 bits:
+    with 8, sums overflow on x86 CPUs without VNNI, and outputs are silently wrong there.
+
+    Raises:
+      RuntimeError: a weight that was 0 would be so no longer.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with tempfile.TemporaryDirectory() as folder, without_lines("root"):
+        path = pathlib.Path(folder, "quantized.onnx")
+        quantize_dynamic(
+            model, path, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True
+        )
+        quantized = onnx.load(path)
+    _check_zeros(model, quantized)
+    return quantized
+
+
+def _check_zeros(model: Any, quantized: Any) -> None:
+    from onnx.numpy_helper import to_array
+
+    before = {tensor.name: tensor for tensor in model.graph.initializer}
+    after = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    for name, tensor in after.items():
+        original = before.get(name.removesuffix("_quantized"))
+        if original is None or not name.endswith("_quantized"):
+            continue
+        zero_points = to_array(after[name.removesuffix("_quantized") + "_zero_point"])
+        is_zero = to_array(tensor) == zero_points  # one number, or one for each column
+        was_zero = to_array(original) == 0
+        if was_zero.shape != is_zero.shape:
+            was_zero = was_zero.swapaxes(-1, -2)  # kernels of LSTM
+        if not is_zero[was_zero].all():
+            raise RuntimeError(
+                f"Quantization would make zeros of {original.name!r} other numbers. Nothing was "
+                "written; quantization=None keeps them."
+            )
+
+
+def stored_matrices(model: Any) -> list[StoredMatrix]:
+    """The constant matrices that an ONNX model multiplies with."""
+    from onnx.numpy_helper import to_array
+
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    used = [node.input[1] for node in model.graph.node if node.op_type in _MATRIX_PRODUCTS]
+    found = []
+    for name in dict.fromkeys(used):
+        if name not in constants or len(constants[name].dims) != 2:
+            continue
+        array = to_array(constants[name])
+        found.append(
+            StoredMatrix(
+                name=name.removesuffix("_quantized"),
+                shape=array.shape,
+                dtype=array.dtype.name,
+                storage="dense",
+                remaining=int(np.count_nonzero(array)),
+                bytes=array.nbytes,
+            )
+        )
+    return found
