@@ -1,6 +1,8 @@
 # Everything works on a machine with Python 3.11 and nothing else.
 PYTHON ?= python3
 BIN := .venv/bin
+TOOLS := openvino==2026.4.1 openvino-telemetry==2025.2.0 tensorflowjs==4.22.0 tensorflow-hub==0.16.1
+TENSORFLOWJS := @tensorflow/tfjs@4.22.0
 TORCH := torch==2.13.0 transformers==4.54.1 numpy safetensors
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
@@ -25,8 +27,14 @@ deploy: .venv/installed
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
 
-test-all: .venv/installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 3600 --xla-refresh \
+.venv-tools/installed:  # the tools of others that exports are tried in, not their dependencies
+	$(PYTHON) -m pip install --quiet --no-deps --target .venv-tools/lib $(TOOLS)
+	if command -v npm >/dev/null; then npm install --silent --prefix .venv-tools $(TENSORFLOWJS); fi
+	touch $@
+
+test-all: .venv/installed .venv-tools/installed
+	TF_MOVPRUNE_TOOLS=$(CURDIR)/.venv-tools $(BIN)/python -m pytest -n 2 --dist loadfile \
+	    --timeout 3600 --xla-refresh \
 	    --cov --cov-report=term --cov-fail-under=95 $(ARGS)
 
 test-oldest:  # the shell for Keras 3 with the oldest releases that setup.py allows
@@ -65,4 +73,4 @@ bench-gpu: .venv/installed
 	$(BIN)/python -m benchmarks.gpu_step $(ARGS)
 
 clean:
-	rm -rf .venv .venv-oldest .venv-torch build dist *.egg-info runs
+	rm -rf .venv .venv-oldest .venv-tools .venv-torch build dist *.egg-info runs

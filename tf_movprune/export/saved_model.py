@@ -10,11 +10,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_movprune.core.arguments import check_boolean
 from tf_movprune.export.checks import check_path, check_verification, warn_of_constants
-from tf_movprune.export.error_function import replace_erfc
 from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
 from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.logs import unchanged_logging
+from tf_movprune.export.portable_graphs import make_portable
 from tf_movprune.export.protocol import shell_of
 
 _FILES = ("saved_model.pb", "saved_model.pbtxt", "fingerprint.pb", "keras_metadata.pb")
@@ -28,6 +29,7 @@ def export_saved_model(
     sequence_length: int | None = None,
     batch_size: int | None = None,
     *,
+    keep_assertions: bool = True,
     verify: bool = True,
     atol: float | None = None,
     inputs: Mapping[str, Any] | None = None,
@@ -36,7 +38,9 @@ def export_saved_model(
 
     The signature `serving_default` takes the model's inputs and gives its outputs by name:
     `input_ids`, `attention_mask`, ... and `logits` for Hugging Face classifiers. It loads with
-    TensorFlow alone, and has no training graph. Zeros are stored as they are: compress the folder.
+    TensorFlow alone, has no training graph, and computes the exact GELU by operations that tf2onnx
+    and TensorFlow.js have. The endpoint `serve` takes several inputs as a dict: so does
+    `keras.layers.TFSMLayer(path)`. Zeros are stored as they are: compress the folder.
 
     Args:
       model: a built model without pruning wrappers. Subclassed models must have been called once.
@@ -45,6 +49,8 @@ def export_saved_model(
         not replaced.
       sequence_length: size of the open axes except the first; None leaves them open.
       batch_size: size of the first axis; None leaves it open.
+      keep_assertions: whether the graph keeps its assertions, such as Hugging Face's that ids are
+        in the vocabulary. TensorFlow.js has no such operation, and takes files without.
       verify: whether to reload and compare.
       atol: largest difference that passes; by default, 1e-4 times the larger of 1 and the largest
         output.
@@ -68,6 +74,7 @@ def export_saved_model(
     """
     path = check_path(path)
     check_verification(verify, atol)
+    check_boolean("keep_assertions", keep_assertions)
     _check_replaceable(path)
     shell = shell_of(model)
     inference = shell.inference_of(model, sequence_length, batch_size, inputs)
@@ -78,7 +85,7 @@ def export_saved_model(
     warn_of_constants(inference)
     with unchanged_logging(), _folder(path.parent), replacing(path) as temporary:
         shell.write_saved_model(model, inference, str(temporary))
-        replace_erfc(temporary)
+        make_portable(temporary, keep_assertions=keep_assertions)
         difference = None
         if example is not None:
             loaded = tf.saved_model.load(str(temporary)).signatures["serving_default"]

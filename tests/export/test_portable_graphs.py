@@ -6,7 +6,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 import tf_movprune
-from tf_movprune.export.error_function import replace_erfc
+from tf_movprune.export.portable_graphs import make_portable
 
 
 def operations(path):
@@ -40,7 +40,8 @@ class Functions(tf.Module):
         inner = tf.function(lambda x: tf.raw_ops.Erfc(x=x, name="erfc/erf"))
         branch = tf.cond(x[0] > 0, lambda: tf.math.erfc(x), lambda: tf.math.erfc(-x) + inner(x))
         loop = tf.while_loop(lambda i, _: i < 2, lambda i, x: (i + 1, tf.math.erfc(x)), (0, x))[1]
-        with tf.control_dependencies([tf.debugging.assert_all_finite(x, "")]):
+        finite = tf.reduce_all(tf.math.is_finite(x))
+        with tf.control_dependencies([tf.debugging.Assert(finite, ["Inf and NaN"])]):
             direct = tf.raw_ops.Erfc(x=x)
         return {"branch": branch, "loop": loop, "direct": direct, "twice": inner(direct)}
 
@@ -49,16 +50,38 @@ def test_every_graph_is_searched(tmp_path):
     module = Functions()
     tf.saved_model.save(module, str(tmp_path))
     before = (tmp_path / "fingerprint.pb").read_bytes()
-    assert replace_erfc(tmp_path) >= 5
-    assert "Erfc" not in operations(tmp_path)
+    make_portable(tmp_path)
+    assert {"Erf", "Assert"} <= operations(tmp_path) and "Erfc" not in operations(tmp_path)
     assert (tmp_path / "fingerprint.pb").read_bytes() != before
     loaded = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
     for x in (np.linspace(-4, 4, 99), np.linspace(4, -4, 99)):
         x = tf.constant(x, tf.float32)
         for name, expected in module.serve(x).items():
             np.testing.assert_allclose(loaded(x=x)[name], expected, rtol=0, atol=2.5e-7)
-    tf.saved_model.load(str(tmp_path))
-    assert replace_erfc(tmp_path) == 0
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Inf and NaN"):
+        loaded(x=tf.constant([np.nan, 1.0]))
+
+
+def test_assertions_can_be_left_out(tmp_path):
+    module = Functions()
+    tf.saved_model.save(module, str(tmp_path))
+    make_portable(tmp_path, keep_assertions=False)
+    assert not {"Erfc", "Assert"} & operations(tmp_path)
+    loaded = tf.saved_model.load(str(tmp_path)).signatures["serving_default"]
+    x = tf.linspace(-4.0, 4.0, 99)
+    for name, expected in module.serve(x).items():
+        np.testing.assert_allclose(loaded(x=x)[name], expected, rtol=0, atol=2.5e-7)
+    assert np.isnan(loaded(x=tf.constant([np.nan, 1.0]))["direct"][0])
+
+
+def test_assertions_of_bert(tmp_path):
+    from berts import stripped_bert
+
+    bert = stripped_bert()
+    tf_movprune.export_saved_model(bert, tmp_path / "with")
+    assert "Assert" in operations(tmp_path / "with")
+    tf_movprune.export_saved_model(bert, tmp_path / "without", keep_assertions=False, atol=1e-6)
+    assert "Assert" not in operations(tmp_path / "without")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +93,8 @@ def test_other_precisions(dtype, rtol, tmp_path):
         lambda x: {"y": tf.math.erfc(x)}, input_signature=[tf.TensorSpec([None], dtype, name="x")]
     )
     tf.saved_model.save(module, str(tmp_path), signatures=module.serve)
-    assert replace_erfc(tmp_path) >= 1
+    make_portable(tmp_path)
+    assert "Erfc" not in operations(tmp_path)
     x = tf.cast(tf.linspace(-2.0, 2.0, 99), dtype)  # where erfc(x) is at least 0.005
     found = tf.saved_model.load(str(tmp_path)).signatures["serving_default"](x=x)["y"]
     assert found.dtype == dtype
@@ -83,5 +107,5 @@ def test_graphs_without_it_stay_as_they_are(tmp_path):
     module.serve = tf.function(tf.math.erf, input_signature=[tf.TensorSpec([None], tf.float32)])
     tf.saved_model.save(module, str(tmp_path))
     before = (tmp_path / "saved_model.pb").read_bytes()
-    assert replace_erfc(tmp_path) == 0
+    make_portable(tmp_path, keep_assertions=False)
     assert (tmp_path / "saved_model.pb").read_bytes() == before

@@ -1,12 +1,13 @@
-"""Graphs that compute the complementary error function by the error function.
+"""Graphs of SavedModels, in operations that other tools have.
 
 `tf.nn.gelu`, and so the exact GELU of every Keras, calls `Erfc`, an operation that ONNX and
-TensorFlow.js lack. They have `Erf`, and erfc(x) = 1 − erf(x).
+TensorFlow.js lack. They have `Erf`, and erfc(x) = 1 − erf(x). TensorFlow.js also lacks `Assert`.
 """
 
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -16,49 +17,69 @@ from tensorflow.python.saved_model import fingerprinting_utils
 _HALVES = (tf.float16.as_datatype_enum, tf.bfloat16.as_datatype_enum)
 
 
-def replace_erfc(path: pathlib.Path) -> int:
-    """Computes each `Erfc` in the graphs of a SavedModel as 1 − `Erf`, and returns their number.
+def make_portable(path: pathlib.Path, *, keep_assertions: bool = True) -> None:
+    """Computes each `Erfc` in the graphs of a SavedModel as 1 − `Erf`.
 
     In float32 results differ by at most 1.2e-7. Those in half precision are computed in float32,
     since erfc(x) has more significant bits near 0 than 1 − erf(x).
+
+    Args:
+      path: folder of the SavedModel.
+      keep_assertions: whether assertions stay.
     """
     file = path / "saved_model.pb"
     saved_model = saved_model_pb2.SavedModel.FromString(file.read_bytes())
-    replaced = 0
-    for meta_graph in saved_model.meta_graphs:
-        graph = meta_graph.graph_def
-        replaced += len(_replace_in(graph.node, is_function=False))
-        for function in graph.library.function:
-            renamed = _replace_in(function.node_def, is_function=True)
-            for key, value in function.ret.items():
-                function.ret[key] = renamed.get(value, value)
-            replaced += len(renamed)
-    if replaced:
+    has_changed = False
+    for nodes, function in _graphs(saved_model):
+        has_changed |= _replace_erfc(nodes, function)
+        if not keep_assertions:
+            has_changed |= _remove_assertions(nodes)
+    if has_changed:
         file.write_bytes(saved_model.SerializeToString(deterministic=True))
         fingerprinting_utils.write_fingerprint(str(path))
-    return replaced
 
 
-def _replace_in(nodes: Any, *, is_function: bool) -> dict[str, str]:
-    """Replaces the nodes in place; returns the new names of the tensors that they gave."""
+def _graphs(saved_model: Any) -> Iterator[tuple[Any, Any]]:
+    """The nodes of each graph in a SavedModel, and the function that it is of, or None."""
+    for meta_graph in saved_model.meta_graphs:
+        yield meta_graph.graph_def.node, None
+        for function in meta_graph.graph_def.library.function:
+            yield function.node_def, function
+
+
+def _remove_assertions(nodes: Any) -> bool:
+    """Makes assertions nodes that do nothing, in place; returns whether there were any."""
+    assertions = [node for node in nodes if node.op == "Assert"]
+    for node in assertions:
+        controls = [name for name in node.input if name.startswith("^")]
+        kept = {"name": node.name, "device": node.device, "input": controls}
+        node.CopyFrom(tf.compat.v1.NodeDef(op="NoOp", **kept))
+    return bool(assertions)
+
+
+def _replace_erfc(nodes: Any, function: Any) -> bool:
+    """Replaces `Erfc` among the nodes of a graph, in place; returns whether there were any."""
     kept, renamed = [], {}
     taken = {node.name for node in nodes}
     for node in nodes:
         if node.op != "Erfc":
             kept.append(node)
             continue
-        replacement = _Replacement(node, taken, is_function)
+        replacement = _Replacement(node, taken, function is not None)
         kept += replacement.nodes
         renamed[f"{node.name}:y:0"] = replacement.output
-    if renamed:
-        copies = [tf.compat.v1.NodeDef.FromString(node.SerializeToString()) for node in kept]
-        del nodes[:]
-        nodes.extend(copies)
-    if is_function:
+    if not renamed:
+        return False
+    copies = [tf.compat.v1.NodeDef.FromString(node.SerializeToString()) for node in kept]
+    del nodes[:]
+    nodes.extend(copies)
+    if function is not None:  # there the name of a tensor has that of its operation's output
         for node in nodes:
             for i, name in enumerate(node.input):
                 node.input[i] = renamed.get(name, name)
-    return renamed
+        for key, name in function.ret.items():
+            function.ret[key] = renamed.get(name, name)
+    return True
 
 
 class _Replacement:
