@@ -11,9 +11,10 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import flatbuffers
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
+
+from tf_movprune.export.tflite_file import builtin_of, main_graph, operator_code, text
 
 SPARSE_STORAGES = (None, "auto", "blocks", "csr")
 
@@ -71,8 +72,8 @@ class StoredMatrix:
         return 1 - self.remaining / (self.shape[0] * self.shape[1])
 
 
-def store_sparsely(data: bytes, storage: str | None) -> tuple[bytes, list[StoredMatrix]]:
-    """Stores the matrices of fully connected layers sparsely if that pays.
+def store_sparsely(model: Any, storage: str | None) -> list[StoredMatrix]:
+    """Stores the matrices of fully connected layers sparsely if that pays, in place.
 
     - `"blocks"`: blocks of 4 inputs in float32, of 16 in int8, which LiteRT multiplies as they
       are; if at least 90 % of the blocks are zero (int8: 95 %), and they divide the inputs.
@@ -82,44 +83,23 @@ def store_sparsely(data: bytes, storage: str | None) -> tuple[bytes, list[Stored
       matrix, in float16 too. int8 stays dense.
 
     Args:
-      data: a TFLite file that was converted without the sparsity flag.
+      model: a TFLite file, from `tflite_file.read`, that was converted without the sparsity flag.
       storage: one of `SPARSE_STORAGES`.
 
     Returns:
-      The file, and a `StoredMatrix` for each of its matrices.
+      A `StoredMatrix` for each of its matrices.
     """
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
-    graph = model.subgraphs[0]
+    graph = main_graph(model)
     found = [_stored(model, graph, i, storage) for i in _matrices(model, graph)]
-    if all(matrix.storage == "dense" for matrix, _ in found):
-        return data, [matrix for matrix, _ in found]
     for matrix, index in found:
         if matrix.storage == "blocks":
             _make_native(model, graph, index)
         elif matrix.storage == "csr":
             _unpack_first(model, graph, index)
-    for buffer in model.buffers:
-        buffer.__class__ = _AlignedBuffer
-    builder = flatbuffers.Builder(len(data))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output()), [matrix for matrix, _ in found]
-
-
-class _AlignedBuffer(schema.BufferT):
-    """Buffer that starts at a multiple of 16 bytes: the schema asks it, its `Pack` ignores it."""
-
-    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802  its name in the schema
-        if self.data is not None:
-            builder.Prep(16, len(self.data))
-        return super().Pack(builder)
+    return [matrix for matrix, _ in found]
 
 
 # ---- which matrices
-
-
-def _code(model: Any, operator: Any) -> int:
-    code = model.operatorCodes[operator.opcodeIndex]
-    return max(code.builtinCode, code.deprecatedBuiltinCode)
 
 
 def _readers(graph: Any, tensor: int) -> list[Any]:
@@ -131,9 +111,11 @@ def _matrices(model: Any, graph: Any) -> Iterator[int]:
     unpacked = {
         operator.outputs[0]: operator.inputs[0]
         for operator in graph.operators
-        if _code(model, operator) == _CODES.DEQUANTIZE
+        if builtin_of(model, operator) == _CODES.DEQUANTIZE
     }
-    weights = [o.inputs[1] for o in graph.operators if _code(model, o) == _CODES.FULLY_CONNECTED]
+    weights = [
+        o.inputs[1] for o in graph.operators if builtin_of(model, o) == _CODES.FULLY_CONNECTED
+    ]
     of_buffers = Counter(tensor.buffer for g in model.subgraphs for tensor in g.tensors)
     for used in dict.fromkeys(weights):
         index = unpacked.get(used, used)
@@ -150,7 +132,7 @@ def _matrices(model: Any, graph: Any) -> Iterator[int]:
 
 def _are_weights(model: Any, readers: list[Any], tensor: int) -> bool:
     return bool(readers) and all(
-        _code(model, reader) == _CODES.FULLY_CONNECTED
+        builtin_of(model, reader) == _CODES.FULLY_CONNECTED
         and reader.inputs[1] == tensor
         and list(reader.inputs).count(tensor) == 1
         for reader in readers
@@ -183,7 +165,7 @@ def _stored(model: Any, graph: Any, index: int, storage: str | None) -> tuple[St
         buffer.data = np.frombuffer(encoded.values.tobytes(), np.uint8)
         tensor.sparsity = encoded.parameters
     stored = StoredMatrix(
-        name=_text(tensor.name),
+        name=text(tensor.name),
         shape=matrix.shape,
         dtype=dtype.name,
         storage=kind,
@@ -271,7 +253,7 @@ def _make_native(model: Any, graph: Any, tensor: int) -> None:
     LiteRT's delegate leaves an operator of this version alone. If other layers had the same code,
     either they would be left alone too, or the sparse values would be read as dense ones.
     """
-    code = _operator_code(model, _CODES.FULLY_CONNECTED, _SPARSE_FULLY_CONNECTED)
+    code = operator_code(model, _CODES.FULLY_CONNECTED, _SPARSE_FULLY_CONNECTED)
     for operator in _readers(graph, tensor):
         operator.opcodeIndex = code
 
@@ -284,10 +266,10 @@ def _unpack_first(model: Any, graph: Any, tensor: int) -> None:
     for name in ("shape", "type", "quantization", "hasRank"):
         setattr(dense, name, getattr(source, name))
     dense.buffer = 0  # the empty one, by convention
-    dense.name = _text(source.name) + "_dense"
+    dense.name = text(source.name) + "_dense"
     graph.tensors.append(dense)
     operator = schema.OperatorT()
-    operator.opcodeIndex = _operator_code(model, _CODES.DENSIFY, 1)
+    operator.opcodeIndex = operator_code(model, _CODES.DENSIFY, 1)
     operator.inputs, operator.outputs = [tensor], [len(graph.tensors) - 1]
     operator.builtinOptionsType = schema.BuiltinOptions.DensifyOptions
     operator.builtinOptions = schema.DensifyOptionsT()
@@ -295,19 +277,3 @@ def _unpack_first(model: Any, graph: Any, tensor: int) -> None:
     for reader in readers:
         reader.inputs = [len(graph.tensors) - 1 if i == tensor else i for i in reader.inputs]
     graph.operators.insert(first, operator)
-
-
-def _operator_code(model: Any, builtin: int, version: int) -> int:
-    for i, code in enumerate(model.operatorCodes):
-        if code.builtinCode == builtin and code.version == version:
-            return i
-    code = schema.OperatorCodeT()
-    code.builtinCode = builtin
-    code.deprecatedBuiltinCode = min(builtin, 127)
-    code.version = version
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
-
-
-def _text(name: Any) -> str:
-    return name.decode() if isinstance(name, bytes) else name

@@ -14,6 +14,7 @@ from tf_movprune.core.arguments import check_boolean, check_choice
 from tf_movprune.core.inference import IfOpen
 from tf_movprune.core.user_warnings import warn
 from tf_movprune.core.wording import counted
+from tf_movprune.export import tflite_file
 from tf_movprune.export.checks import check_path, check_verification, warn_of_constants
 from tf_movprune.export.conversion import check_convertible, check_runtime, convert, run_file
 from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
@@ -26,6 +27,7 @@ from tf_movprune.export.sparse_storage import (
     StoredMatrix,
     store_sparsely,
 )
+from tf_movprune.export.tensor_names import name_as_signature
 
 # The difference that passes, over the largest output. For int8 it finds gross errors only: how
 # much is good enough depends on the task.
@@ -138,11 +140,13 @@ def export_tflite(
                 if any(gone for gone, _ in removed.values()):
                     traced = shell.inference_of(smaller, sequence_length, batch_size, inputs)
             data = convert(traced, quantization)
-        data, matrices = store_sparsely(data, sparse_storage)
+        file = tflite_file.read(data)
+        name_as_signature(file)
+        matrices = store_sparsely(file, sparse_storage)
         if sparse_storage in ("blocks", "csr"):
             _warn_if_dense(matrices, quantization, sparse_storage, removed)
         with replacing(path) as temporary:
-            temporary.write_bytes(data)
+            temporary.write_bytes(tflite_file.written(file))
             difference = None
             if example is not None:
                 outputs = run_file(path, temporary, example.inputs)
