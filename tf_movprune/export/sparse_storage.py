@@ -7,23 +7,25 @@ quantization give wrong outputs, or files that do not load.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from tf_movprune.export.tflite_file import builtin_of, main_graph, operator_code, text
+from tf_movprune.export.runtime_version import require_runtime
+from tf_movprune.export.tflite_file import main_graph, operator_code, readers_of, text
+from tf_movprune.export.tflite_matrices import matrices_of, values_of
 
 SPARSE_STORAGES = (None, "auto", "blocks", "csr")
 
 _SPARSE_FULLY_CONNECTED = 8  # version of the operator that LiteRT hands to its sparse kernels
 _CODES = schema.BuiltinOperator
-_DTYPES: dict[int, Any] = {
-    schema.TensorType.FLOAT32: np.dtype("float32"),
-    schema.TensorType.FLOAT16: np.dtype("float16"),
-    schema.TensorType.INT8: np.dtype("int8"),
+# The first releases of TensorFlow Lite known to read them. Rows of float16 may be older.
+_MIN_RUNTIMES = {
+    ("csr", "float32"): "2.2.0",
+    ("csr", "float16"): "2.12.0",
+    ("blocks", "float32"): "2.3.0",
+    ("blocks", "int8"): "2.3.0",
 }
 
 
@@ -90,53 +92,15 @@ def store_sparsely(model: Any, storage: str | None) -> list[StoredMatrix]:
       A `StoredMatrix` for each of its matrices.
     """
     graph = main_graph(model)
-    found = [_stored(model, graph, i, storage) for i in _matrices(model, graph)]
+    found = [_stored(model, graph, i, storage) for i in matrices_of(model, graph)]
     for matrix, index in found:
+        if matrix.storage != "dense":
+            require_runtime(model, _MIN_RUNTIMES[matrix.storage, matrix.dtype])
         if matrix.storage == "blocks":
             _make_native(model, graph, index)
         elif matrix.storage == "csr":
             _unpack_first(model, graph, index)
     return [matrix for matrix, _ in found]
-
-
-# ---- which matrices
-
-
-def _readers(graph: Any, tensor: int) -> list[Any]:
-    return [operator for operator in graph.operators if tensor in operator.inputs]
-
-
-def _matrices(model: Any, graph: Any) -> Iterator[int]:
-    """Constants that are nothing but the weights of fully connected layers, in their order."""
-    unpacked = {
-        operator.outputs[0]: operator.inputs[0]
-        for operator in graph.operators
-        if builtin_of(model, operator) == _CODES.DEQUANTIZE
-    }
-    weights = [
-        o.inputs[1] for o in graph.operators if builtin_of(model, o) == _CODES.FULLY_CONNECTED
-    ]
-    of_buffers = Counter(tensor.buffer for g in model.subgraphs for tensor in g.tensors)
-    for used in dict.fromkeys(weights):
-        index = unpacked.get(used, used)
-        tensor = graph.tensors[index]
-        is_alone = index == used or len(_readers(graph, index)) == 1
-        has_data = model.buffers[tensor.buffer].data is not None
-        if (
-            (is_alone and has_data and of_buffers[tensor.buffer] == 1)
-            and tensor.type in _DTYPES
-            and _are_weights(model, _readers(graph, used), used)
-        ):
-            yield index
-
-
-def _are_weights(model: Any, readers: list[Any], tensor: int) -> bool:
-    return bool(readers) and all(
-        builtin_of(model, reader) == _CODES.FULLY_CONNECTED
-        and reader.inputs[1] == tensor
-        and list(reader.inputs).count(tensor) == 1
-        for reader in readers
-    )
 
 
 # ---- how they are stored
@@ -146,15 +110,14 @@ def _stored(model: Any, graph: Any, index: int, storage: str | None) -> tuple[St
     """Encodes a tensor in place, if `storage` allows it and it pays."""
     tensor = graph.tensors[index]
     buffer = model.buffers[tensor.buffer]
-    dtype = _DTYPES[tensor.type]
-    matrix = np.frombuffer(np.asarray(buffer.data, np.uint8).tobytes(), dtype)
-    matrix = matrix.reshape(tensor.shape)
+    matrix = values_of(model, tensor)
+    dtype = matrix.dtype
     blocks = _blocks(matrix)
     dense, encoded, kind = len(buffer.data), None, "dense"
     # CPUs with instructions for int8 multiply it faster when it is dense; see docs/export.md.
     if storage == "blocks" or (storage == "auto" and dtype == np.float32):
         encoded, kind = _as_blocks(blocks), "blocks"
-    if encoded is None and storage in ("auto", "csr") and dtype != np.int8:
+    if encoded is None and storage in ("auto", "csr") and dtype in (np.float32, np.float16):
         encoded, kind = _as_rows(matrix), "csr"
         if encoded.bytes > (dense // 2 if storage == "auto" else dense - 1):
             encoded = None
@@ -251,16 +214,18 @@ def _make_native(model: Any, graph: Any, tensor: int) -> None:
     """Gives the readers an operator code of their own.
 
     LiteRT's delegate leaves an operator of this version alone. If other layers had the same code,
-    either they would be left alone too, or the sparse values would be read as dense ones.
+    either they would be left alone too, or the sparse values would be read as dense ones. Theirs
+    stays in the file even if no layer has it any more: a release that does not know it would take
+    the scales of all outputs for one, and so refuses the file.
     """
     code = operator_code(model, _CODES.FULLY_CONNECTED, _SPARSE_FULLY_CONNECTED)
-    for operator in _readers(graph, tensor):
+    for operator in readers_of(graph, tensor):
         operator.opcodeIndex = code
 
 
 def _unpack_first(model: Any, graph: Any, tensor: int) -> None:
     """Puts an operator before the readers that makes the matrix dense when the file is loaded."""
-    readers = _readers(graph, tensor)
+    readers = readers_of(graph, tensor)
     source = graph.tensors[tensor]
     dense = schema.TensorT()
     for name in ("shape", "type", "quantization", "hasRank"):

@@ -47,6 +47,11 @@ def builtin_of(model: Any, operator: Any) -> int:
     return builtin(model.operatorCodes[operator.opcodeIndex])
 
 
+def readers_of(graph: Any, tensor: int) -> list[Any]:
+    """The operators that read a tensor."""
+    return [operator for operator in graph.operators if tensor in operator.inputs]
+
+
 def operator_code(model: Any, operator: int, version: int) -> int:
     """Index of the code of a `BuiltinOperator` in a version, which is added if there is none."""
     for i, code in enumerate(model.operatorCodes):
