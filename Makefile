@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 TOOLS := openvino==2026.4.1 openvino-telemetry==2025.2.0 tensorflowjs==4.22.0 tensorflow-hub==0.16.1
 TENSORFLOWJS := @tensorflow/tfjs@4.22.0
+OLD_TFLITE := tflite-runtime==2.14.0 numpy==1.26.4
 TORCH := torch==2.13.0 transformers==4.54.1 numpy safetensors
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo deploy test test-all test-oldest test-torch lint clean \
+.PHONY: demo deploy test test-all test-oldest test-old-tflite test-torch lint clean \
     bench bench-accuracy bench-deploy bench-gpu bench-published
 
 .venv/installed: requirements.txt setup.py
@@ -32,9 +33,10 @@ test: .venv/installed
 	if command -v npm >/dev/null; then npm install --silent --prefix .venv-tools $(TENSORFLOWJS); fi
 	touch $@
 
-test-all: .venv/installed .venv-tools/installed
-	TF_MOVPRUNE_TOOLS=$(CURDIR)/.venv-tools $(BIN)/python -m pytest -n 2 --dist loadfile \
-	    --timeout 3600 --xla-refresh \
+test-all: export TF_MOVPRUNE_TOOLS = $(CURDIR)/.venv-tools
+test-all: export TF_MOVPRUNE_OLD_TFLITE = $(CURDIR)/.venv-old-tflite/bin/python
+test-all: .venv/installed .venv-tools/installed .venv-old-tflite/installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 3600 --xla-refresh \
 	    --cov --cov-report=term --cov-fail-under=95 $(ARGS)
 
 test-oldest:  # the shell for Keras 3 with the oldest releases that setup.py allows
@@ -44,6 +46,15 @@ test-oldest:  # the shell for Keras 3 with the oldest releases that setup.py all
 	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow" -k "not tf_keras" \
 	    tests/keras3 $(addprefix tests/test_,pruning.py callbacks.py kernel_usage.py \
 	    recomputation.py traced_functions.py training_guard.py training_mode.py) $(ARGS)
+
+.venv-old-tflite/installed:  # a runtime of 2023, in which files of today are run
+	$(PYTHON) -m venv .venv-old-tflite
+	.venv-old-tflite/bin/python -m pip install --quiet $(OLD_TFLITE)
+	touch $@
+
+test-old-tflite: .venv/installed .venv-old-tflite/installed
+	TF_MOVPRUNE_OLD_TFLITE=$(CURDIR)/.venv-old-tflite/bin/python $(BIN)/python -m pytest \
+	    tests/export/test_runtime_version.py $(ARGS)
 
 test-torch: .venv/installed  # compares with PyTorch, which runs in an environment of its own
 	$(PYTHON) -m venv .venv-torch
@@ -73,4 +84,4 @@ bench-gpu: .venv/installed
 	$(BIN)/python -m benchmarks.gpu_step $(ARGS)
 
 clean:
-	rm -rf .venv .venv-oldest .venv-tools .venv-torch build dist *.egg-info runs
+	rm -rf .venv .venv-* build dist *.egg-info runs

@@ -95,8 +95,7 @@ def runner(path: pathlib.Path, inputs: dict[str, np.ndarray]):
     interpreter = Interpreter(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
     for detail in interpreter.get_input_details():
-        name = detail["name"].removeprefix("serving_default_").split(":")[0]
-        interpreter.set_tensor(detail["index"], inputs[name])
+        interpreter.set_tensor(detail["index"], inputs[detail["name"]])
     interpreter.invoke()
     return interpreter.invoke
 

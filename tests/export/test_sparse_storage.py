@@ -15,6 +15,7 @@ from exporting import (
 )
 from tensorflow.lite.python import schema_py_generated as schema
 
+from tf_movprune.export import tflite_file
 from tf_movprune.export.sparse_storage import store_sparsely
 
 FULLY_CONNECTED = schema.BuiltinOperator.FULLY_CONNECTED
@@ -167,7 +168,9 @@ def test_buffers_begin_at_multiples_of_16(tmp_path):
         assert place % 16 == 0
 
 
-def test_a_file_without_fully_connected_layers_is_not_touched():
+def test_a_file_without_fully_connected_layers_stays_as_it_is():
     model = keras.Sequential([keras.Input([4]), keras.layers.Activation("relu")])
     data = tf.lite.TFLiteConverter.from_keras_model(model).convert()
-    assert store_sparsely(data, "auto") == (data, [])
+    file = tflite_file.read(data)
+    assert store_sparsely(file, "auto") == []
+    assert tflite_file.written(file) == tflite_file.written(tflite_file.read(data))

@@ -20,8 +20,13 @@ from tf_movprune.core.user_warnings import warn
 from tf_movprune.export.checks import WITHOUT_STRINGS
 
 
-def convert(inference: Inference, quantization: str | None) -> bytes:
+def convert(inference: Inference, quantization: str | None, per_channel: bool = True) -> bytes:
     """Converts an inference to a TFLite file.
+
+    Args:
+      inference: a model's inference.
+      quantization: `"int8"`, `"float16"` or None.
+      per_channel: whether matrices of int8 have a scale for each output, and not one.
 
     Raises:
       ValueError: the converter does not take the model; says which operations, and the remedy.
@@ -36,6 +41,8 @@ def convert(inference: Inference, quantization: str | None) -> bytes:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantization == "float16":
             converter.target_spec.supported_types = [tf.float16]
+        if not per_channel:  # if TensorFlow drops this, the file needs a newer runtime and says so
+            converter._experimental_disable_per_channel_quantization_for_dense_layers = True  # noqa: SLF001
         with _without_diagnostics():
             return converter.convert()
     except Exception as error:  # ConverterError and, from inside of it, many others

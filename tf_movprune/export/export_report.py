@@ -31,6 +31,8 @@ class ExportReport:
       removed: numbers of empty `"heads"` and `"neurons"` that a TFLite file leaves out, each with
         the number of all.
       matrices: storage of the weights of fully connected layers in a TFLite file.
+      min_runtime: oldest release of TensorFlow Lite known to run a TFLite file, such as
+        `"2.17.0"`; None if it is not known. Every release of LiteRT counts as 2.17 or newer.
     """
 
     path: pathlib.Path
@@ -42,6 +44,7 @@ class ExportReport:
     quantization: str | None = None
     removed: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     matrices: tuple[StoredMatrix, ...] = ()
+    min_runtime: str | None = None
 
     @property
     def storages(self) -> dict[str, int]:
@@ -61,6 +64,7 @@ class ExportReport:
                 for kind, (count, total) in self.removed.items()
                 if count
             ),
+            *([f"TensorFlow Lite {self.min_runtime} or later"] if self.min_runtime else []),
             checked,
         ]
         if self.storages.keys() - {"dense"}:

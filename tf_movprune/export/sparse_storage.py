@@ -7,22 +7,25 @@ quantization give wrong outputs, or files that do not load.
 from __future__ import annotations
 
 import dataclasses
-from collections import Counter
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import flatbuffers
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
+
+from tf_movprune.export.runtime_version import require_runtime
+from tf_movprune.export.tflite_file import main_graph, operator_code, readers_of, text
+from tf_movprune.export.tflite_matrices import matrices_of, values_of
 
 SPARSE_STORAGES = (None, "auto", "blocks", "csr")
 
 _SPARSE_FULLY_CONNECTED = 8  # version of the operator that LiteRT hands to its sparse kernels
 _CODES = schema.BuiltinOperator
-_DTYPES: dict[int, Any] = {
-    schema.TensorType.FLOAT32: np.dtype("float32"),
-    schema.TensorType.FLOAT16: np.dtype("float16"),
-    schema.TensorType.INT8: np.dtype("int8"),
+# The first releases of TensorFlow Lite known to read them. Rows of float16 may be older.
+_MIN_RUNTIMES = {
+    ("csr", "float32"): "2.2.0",
+    ("csr", "float16"): "2.12.0",
+    ("blocks", "float32"): "2.3.0",
+    ("blocks", "int8"): "2.3.0",
 }
 
 
@@ -71,8 +74,8 @@ class StoredMatrix:
         return 1 - self.remaining / (self.shape[0] * self.shape[1])
 
 
-def store_sparsely(data: bytes, storage: str | None) -> tuple[bytes, list[StoredMatrix]]:
-    """Stores the matrices of fully connected layers sparsely if that pays.
+def store_sparsely(model: Any, storage: str | None) -> list[StoredMatrix]:
+    """Stores the matrices of fully connected layers sparsely if that pays, in place.
 
     - `"blocks"`: blocks of 4 inputs in float32, of 16 in int8, which LiteRT multiplies as they
       are; if at least 90 % of the blocks are zero (int8: 95 %), and they divide the inputs.
@@ -82,79 +85,22 @@ def store_sparsely(data: bytes, storage: str | None) -> tuple[bytes, list[Stored
       matrix, in float16 too. int8 stays dense.
 
     Args:
-      data: a TFLite file that was converted without the sparsity flag.
+      model: a TFLite file, from `tflite_file.read`, that was converted without the sparsity flag.
       storage: one of `SPARSE_STORAGES`.
 
     Returns:
-      The file, and a `StoredMatrix` for each of its matrices.
+      A `StoredMatrix` for each of its matrices.
     """
-    model = schema.ModelT.InitFromObj(schema.Model.GetRootAsModel(data, 0))
-    graph = model.subgraphs[0]
-    found = [_stored(model, graph, i, storage) for i in _matrices(model, graph)]
-    if all(matrix.storage == "dense" for matrix, _ in found):
-        return data, [matrix for matrix, _ in found]
+    graph = main_graph(model)
+    found = [_stored(model, graph, i, storage) for i in matrices_of(model, graph)]
     for matrix, index in found:
+        if matrix.storage != "dense":
+            require_runtime(model, _MIN_RUNTIMES[matrix.storage, matrix.dtype])
         if matrix.storage == "blocks":
             _make_native(model, graph, index)
         elif matrix.storage == "csr":
             _unpack_first(model, graph, index)
-    for buffer in model.buffers:
-        buffer.__class__ = _AlignedBuffer
-    builder = flatbuffers.Builder(len(data))
-    builder.Finish(model.Pack(builder), b"TFL3")
-    return bytes(builder.Output()), [matrix for matrix, _ in found]
-
-
-class _AlignedBuffer(schema.BufferT):
-    """Buffer that starts at a multiple of 16 bytes: the schema asks it, its `Pack` ignores it."""
-
-    def Pack(self, builder: flatbuffers.Builder) -> int:  # noqa: N802  its name in the schema
-        if self.data is not None:
-            builder.Prep(16, len(self.data))
-        return super().Pack(builder)
-
-
-# ---- which matrices
-
-
-def _code(model: Any, operator: Any) -> int:
-    code = model.operatorCodes[operator.opcodeIndex]
-    return max(code.builtinCode, code.deprecatedBuiltinCode)
-
-
-def _readers(graph: Any, tensor: int) -> list[Any]:
-    return [operator for operator in graph.operators if tensor in operator.inputs]
-
-
-def _matrices(model: Any, graph: Any) -> Iterator[int]:
-    """Constants that are nothing but the weights of fully connected layers, in their order."""
-    unpacked = {
-        operator.outputs[0]: operator.inputs[0]
-        for operator in graph.operators
-        if _code(model, operator) == _CODES.DEQUANTIZE
-    }
-    weights = [o.inputs[1] for o in graph.operators if _code(model, o) == _CODES.FULLY_CONNECTED]
-    of_buffers = Counter(tensor.buffer for g in model.subgraphs for tensor in g.tensors)
-    for used in dict.fromkeys(weights):
-        index = unpacked.get(used, used)
-        tensor = graph.tensors[index]
-        is_alone = index == used or len(_readers(graph, index)) == 1
-        has_data = model.buffers[tensor.buffer].data is not None
-        if (
-            (is_alone and has_data and of_buffers[tensor.buffer] == 1)
-            and tensor.type in _DTYPES
-            and _are_weights(model, _readers(graph, used), used)
-        ):
-            yield index
-
-
-def _are_weights(model: Any, readers: list[Any], tensor: int) -> bool:
-    return bool(readers) and all(
-        _code(model, reader) == _CODES.FULLY_CONNECTED
-        and reader.inputs[1] == tensor
-        and list(reader.inputs).count(tensor) == 1
-        for reader in readers
-    )
+    return [matrix for matrix, _ in found]
 
 
 # ---- how they are stored
@@ -164,15 +110,14 @@ def _stored(model: Any, graph: Any, index: int, storage: str | None) -> tuple[St
     """Encodes a tensor in place, if `storage` allows it and it pays."""
     tensor = graph.tensors[index]
     buffer = model.buffers[tensor.buffer]
-    dtype = _DTYPES[tensor.type]
-    matrix = np.frombuffer(np.asarray(buffer.data, np.uint8).tobytes(), dtype)
-    matrix = matrix.reshape(tensor.shape)
+    matrix = values_of(model, tensor)
+    dtype = matrix.dtype
     blocks = _blocks(matrix)
     dense, encoded, kind = len(buffer.data), None, "dense"
     # CPUs with instructions for int8 multiply it faster when it is dense; see docs/export.md.
     if storage == "blocks" or (storage == "auto" and dtype == np.float32):
         encoded, kind = _as_blocks(blocks), "blocks"
-    if encoded is None and storage in ("auto", "csr") and dtype != np.int8:
+    if encoded is None and storage in ("auto", "csr") and dtype in (np.float32, np.float16):
         encoded, kind = _as_rows(matrix), "csr"
         if encoded.bytes > (dense // 2 if storage == "auto" else dense - 1):
             encoded = None
@@ -183,7 +128,7 @@ def _stored(model: Any, graph: Any, index: int, storage: str | None) -> tuple[St
         buffer.data = np.frombuffer(encoded.values.tobytes(), np.uint8)
         tensor.sparsity = encoded.parameters
     stored = StoredMatrix(
-        name=_text(tensor.name),
+        name=text(tensor.name),
         shape=matrix.shape,
         dtype=dtype.name,
         storage=kind,
@@ -269,25 +214,27 @@ def _make_native(model: Any, graph: Any, tensor: int) -> None:
     """Gives the readers an operator code of their own.
 
     LiteRT's delegate leaves an operator of this version alone. If other layers had the same code,
-    either they would be left alone too, or the sparse values would be read as dense ones.
+    either they would be left alone too, or the sparse values would be read as dense ones. Theirs
+    stays in the file even if no layer has it any more: a release that does not know it would take
+    the scales of all outputs for one, and so refuses the file.
     """
-    code = _operator_code(model, _CODES.FULLY_CONNECTED, _SPARSE_FULLY_CONNECTED)
-    for operator in _readers(graph, tensor):
+    code = operator_code(model, _CODES.FULLY_CONNECTED, _SPARSE_FULLY_CONNECTED)
+    for operator in readers_of(graph, tensor):
         operator.opcodeIndex = code
 
 
 def _unpack_first(model: Any, graph: Any, tensor: int) -> None:
     """Puts an operator before the readers that makes the matrix dense when the file is loaded."""
-    readers = _readers(graph, tensor)
+    readers = readers_of(graph, tensor)
     source = graph.tensors[tensor]
     dense = schema.TensorT()
     for name in ("shape", "type", "quantization", "hasRank"):
         setattr(dense, name, getattr(source, name))
     dense.buffer = 0  # the empty one, by convention
-    dense.name = _text(source.name) + "_dense"
+    dense.name = text(source.name) + "_dense"
     graph.tensors.append(dense)
     operator = schema.OperatorT()
-    operator.opcodeIndex = _operator_code(model, _CODES.DENSIFY, 1)
+    operator.opcodeIndex = operator_code(model, _CODES.DENSIFY, 1)
     operator.inputs, operator.outputs = [tensor], [len(graph.tensors) - 1]
     operator.builtinOptionsType = schema.BuiltinOptions.DensifyOptions
     operator.builtinOptions = schema.DensifyOptionsT()
@@ -295,19 +242,3 @@ def _unpack_first(model: Any, graph: Any, tensor: int) -> None:
     for reader in readers:
         reader.inputs = [len(graph.tensors) - 1 if i == tensor else i for i in reader.inputs]
     graph.operators.insert(first, operator)
-
-
-def _operator_code(model: Any, builtin: int, version: int) -> int:
-    for i, code in enumerate(model.operatorCodes):
-        if code.builtinCode == builtin and code.version == version:
-            return i
-    code = schema.OperatorCodeT()
-    code.builtinCode = builtin
-    code.deprecatedBuiltinCode = min(builtin, 127)
-    code.version = version
-    model.operatorCodes.append(code)
-    return len(model.operatorCodes) - 1
-
-
-def _text(name: Any) -> str:
-    return name.decode() if isinstance(name, bytes) else name

@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from tf_movprune.core.arguments import check_boolean, check_choice
+from tf_movprune.core.arguments import check_boolean
 from tf_movprune.core.inference import IfOpen
-from tf_movprune.core.user_warnings import warn
-from tf_movprune.core.wording import counted
+from tf_movprune.export import tflite_file
 from tf_movprune.export.checks import (
     check_convertible,
     check_path,
@@ -25,22 +24,12 @@ from tf_movprune.export.export_report import ExportReport, largest_difference, r
 from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.logs import unchanged_logging
 from tf_movprune.export.protocol import shell_of
-from tf_movprune.export.sparse_storage import (
-    NATIVE_BLOCKS,
-    SPARSE_STORAGES,
-    StoredMatrix,
-    store_sparsely,
-)
+from tf_movprune.export.runtime_version import check_runs_in, min_runtime
+from tf_movprune.export.sparse_storage import NATIVE_BLOCKS, store_sparsely
+from tf_movprune.export.sparse_warnings import warn_if_dense
+from tf_movprune.export.tensor_names import name_as_signature
+from tf_movprune.export.tflite_options import TOLERANCES, check_options, is_per_channel
 
-# The difference that passes, over the largest output. For int8 it finds gross errors only: how
-# much is good enough depends on the task.
-_TOLERANCES = {None: 1e-4, "float16": 1e-2, "int8": 0.5}
-_IMPOSSIBLE: dict[tuple[str | None, str | None], str] = {
-    ("int8", "csr"): "LiteRT cannot load rows of int8. Use quantization=None or 'float16', or "
-    "sparse_storage='blocks'",
-    ("float16", "blocks"): "LiteRT has no kernel for blocks of float16. Use quantization=None or "
-    "'int8', or sparse_storage='auto'",
-}
 # The types of the matrices that may be stored in blocks.
 _IN_BLOCKS: dict[tuple[str | None, str | None], np.dtype] = {
     (None, "blocks"): np.dtype("float32"),
@@ -48,7 +37,6 @@ _IN_BLOCKS: dict[tuple[str | None, str | None], np.dtype] = {
     ("int8", "blocks"): np.dtype("int8"),
 }
 _LENGTH = IfOpen(128)
-_BLOCK_SIZES = {4: "BLOCKS_FLOAT32", 16: "BLOCKS_INT8"}
 
 
 def export_tflite(
@@ -60,6 +48,7 @@ def export_tflite(
     quantization: str | None = "int8",
     shrink: bool = True,
     sparse_storage: str | None = None,
+    runtime: str | None = None,
     verify: bool = True,
     atol: float | None = None,
     inputs: Mapping[str, Any] | None = None,
@@ -85,6 +74,9 @@ def export_tflite(
         `BLOCKS_FLOAT32` or `BLOCKS_INT8`, if at least 90 % (int8: 95 %) of them are zero; `"csr"`
         for rows that LiteRT unpacks when it loads the file; or `"auto"` for blocks or rows if they
         are smaller and not slower on any CPU, and so never in int8.
+      runtime: oldest release of TensorFlow Lite that has to run the file, such as `"2.14"`; None
+        for any. Before 2.17, matrices of int8 get one scale instead of one for each output. Every
+        release of LiteRT counts as 2.17 or newer.
       verify: whether to run the file and compare, in `ai_edge_litert` if it is installed and
         otherwise in TensorFlow's own interpreter, with a warning; with the default delegate.
       atol: largest difference that passes. The default, over the larger of 1 and the largest
@@ -106,18 +98,12 @@ def export_tflite(
         strings; it cannot take inputs of these sizes, has no open axis for a `sequence_length` that
         was given, or `inputs` does not fit it; it has operations that TFLite lacks; `quantization`,
         `sparse_storage` or the suffix of `path` is not one of TFLite files, or LiteRT cannot run
-        the first two together.
+        the first two together; the file would need a release that is newer than `runtime`.
 
     Warns if `sparse_storage` is `"blocks"` or `"csr"` and no matrix is sparse enough, and if
     arguments of the `call` of a subclassed model get their defaults.
     """
-    check_choice("quantization", quantization, tuple(_TOLERANCES))
-    check_choice("sparse_storage", sparse_storage, SPARSE_STORAGES)
-    if (quantization, sparse_storage) in _IMPOSSIBLE:
-        raise ValueError(
-            f"sparse_storage {sparse_storage!r} does not go with quantization {quantization!r}: "
-            f"{_IMPOSSIBLE[quantization, sparse_storage]}."
-        )
+    check_options(quantization, sparse_storage, runtime)
     path = check_path(path, ".tflite")
     check_verification(verify, atol)
     check_boolean("shrink", shrink)
@@ -142,56 +128,25 @@ def export_tflite(
                 smaller, removed = stack.enter_context(shell.compacted(model, width, min_sparsity))
                 if any(gone for gone, _ in removed.values()):
                     traced = shell.inference_of(smaller, sequence_length, batch_size, inputs)
-            data = convert(traced, quantization)
-        data, matrices = store_sparsely(data, sparse_storage)
+            data = convert(traced, quantization, is_per_channel(runtime))
+        file = tflite_file.read(data)
+        name_as_signature(file)
+        matrices = store_sparsely(file, sparse_storage)
+        check_runs_in(file, runtime, inference.name)
         if sparse_storage in ("blocks", "csr"):
-            _warn_if_dense(matrices, quantization, sparse_storage, removed)
+            warn_if_dense(matrices, quantization, sparse_storage, removed)
         with replacing(path) as temporary:
-            temporary.write_bytes(data)
+            temporary.write_bytes(tflite_file.written(file))
             difference = None
             if example is not None:
                 outputs = run_file(path, temporary, example.inputs)
-                tolerance = _TOLERANCES[quantization]
+                tolerance = TOLERANCES[quantization]
                 difference = largest_difference(path, inference, example, outputs, tolerance, atol)
             report = report_on(path, temporary, traced, difference)
     return dataclasses.replace(
-        report, quantization=quantization, removed=removed, matrices=tuple(matrices)
+        report,
+        quantization=quantization,
+        removed=removed,
+        matrices=tuple(matrices),
+        min_runtime=min_runtime(file),
     )
-
-
-def _warn_if_dense(
-    matrices: Sequence[StoredMatrix],
-    quantization: str | None,
-    sparse_storage: str,
-    removed: Mapping[str, tuple[int, int]],
-) -> None:
-    """Warns, with what was needed and what was found, if nothing is stored sparsely."""
-    if any(matrix.storage != "dense" for matrix in matrices):
-        return
-    gone = [counted(count, f"empty {kind[:-1]}") for kind, (count, _) in removed.items() if count]
-    left_out = f" after leaving out {' and '.join(gone)}" if gone else ""
-    if sparse_storage == "csr":
-        needed = "Rows must take fewer bytes than the dense matrix: 20 to 50 % zeros or more"
-        remedy = "Prune further"
-    else:
-        width, min_sparsity, _ = NATIVE_BLOCKS[np.dtype(quantization or "float32")]
-        needed = f"At least {min_sparsity:.0%} of the blocks of {width} inputs must be zero"
-        remedy = f"Prune further, by {_BLOCK_SIZES[width]}"
-        if quantization == "int8":
-            remedy += "; or pass quantization=None for blocks of 4"
-    sparsest = sorted(matrices, key=lambda matrix: -_found(matrix, sparse_storage)[0])[:3]
-    found = [f"{m.name!r} has {_found(m, sparse_storage)[1]}" for m in sparsest]
-    warn(
-        f"sparse_storage={sparse_storage!r} found no matrix that is sparse enough{left_out}: all "
-        f"are stored dense. {needed}. {', '.join(found) or 'There is no matrix'}. "
-        f"{remedy}{'; or try shrink=False' if gone else ''}."
-    )
-
-
-def _found(matrix: StoredMatrix, sparse_storage: str) -> tuple[float, str]:
-    """The sparsity that decides on the storage of a matrix, as a number and in words."""
-    if sparse_storage == "csr":
-        return matrix.sparsity, f"{matrix.sparsity:.0%} zeros"
-    if matrix.block_sparsity is None:
-        return -1.0, f"{matrix.shape[1]:,} inputs of {matrix.dtype}, for which there are no blocks"
-    return matrix.block_sparsity, f"{matrix.block_sparsity:.0%} zero blocks"
