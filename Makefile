@@ -74,8 +74,10 @@ bench: .venv/installed
 bench-accuracy: .venv/installed
 	$(BIN)/python -m benchmarks.accuracy $(ARGS)
 
-bench-deploy: .venv/installed
+bench-deploy: export TF_MOVPRUNE_TOOLS = $(CURDIR)/.venv-tools
+bench-deploy: .venv/installed .venv-tools/installed
 	$(BIN)/python -m benchmarks.deploy $(ARGS)
+	$(BIN)/python -m benchmarks.tools $(ARGS)
 
 bench-published: .venv/installed
 	$(BIN)/python -m benchmarks.published $(ARGS)

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not TOOLS, reason="TF_MOVPRUNE_TOOLS names no folder with the tools"),
 ]
-HERE = pathlib.Path(__file__).parent
+ROOT = pathlib.Path(__file__).parents[2]
 IDS = np.random.RandomState(0).randint(1, 99, [2, 12]).astype("int32")
 MASK = np.repeat([np.arange(12) < 7], 2, axis=0).astype("int32")
 
@@ -56,11 +56,15 @@ def run(*command):
     environment = {
         **os.environ,
         "PYTHONPATH": str(pathlib.Path(TOOLS, "lib")),
-        "TF_ENABLE_ONEDNN_OPTS": "0",  # whose fused operations TensorFlow.js lacks
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     found = subprocess.run(
-        list(map(str, command)), capture_output=True, text=True, check=False, env=environment
+        list(map(str, command)),
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=ROOT,
     )
     assert found.returncode == 0, found.stdout[-2000:] + found.stderr[-2000:]
     return found.stdout
@@ -130,21 +134,13 @@ def test_the_command_of_tf2onnx_converts_saved_models(bert, tmp_path):
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
 
 
-CONVERT = """
-import sys, types
-sys.modules["tensorflow_decision_forests"] = types.ModuleType("a stub: it is not needed")
-from tensorflowjs.converters.converter import convert
-convert(["--input_format=tf_saved_model", *sys.argv[1:]])
-"""
-
-
 @pytest.mark.skipif(not shutil.which("node"), reason="Node.js is not installed")
 def test_tensorflowjs_runs_saved_models(bert, tmp_path):
     model, inputs, expected = bert
     tf_movprune.export_saved_model(model, tmp_path / "saved", keep_assertions=False, inputs=inputs)
-    run(sys.executable, "-c", CONVERT, tmp_path / "saved", tmp_path / "web")
+    run(sys.executable, "-m", "benchmarks.tensorflowjs", tmp_path / "saved", tmp_path / "web")
     given = tmp_path / "inputs.json"
     given.write_text(json.dumps({name: value.tolist() for name, value in inputs.items()}))
-    printed = run("node", HERE / "run_tensorflowjs.js", tmp_path / "web", given)
-    found = np.array(json.loads(printed.strip().splitlines()[-1]))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    printed = run("node", ROOT / "benchmarks" / "tensorflowjs.js", given, 1, tmp_path / "web")
+    [found] = json.loads(printed.strip().splitlines()[-1])
+    np.testing.assert_allclose(found["outputs"], expected, rtol=0, atol=1e-5)
