@@ -149,3 +149,35 @@ def test_gross_errors_are_found(tmp_path):
     report = export(dense_model(64), tmp_path / "x", quantization="int4", verify=False)
     assert report.max_abs_diff is None
     assert Interpreter(model_path=str(tmp_path / "x")).get_signature_list()
+
+
+@pytest.mark.slow
+def test_an_encoder_of_hugging_face(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    config = transformers.BertConfig(
+        vocab_size=90,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=20,
+    )
+    model = transformers.TFBertForSequenceClassification(config)
+    model(model.dummy_inputs)
+    random = np.random.RandomState(0)
+    mask = (np.arange(12) < random.randint(4, 13, [30, 1])).astype(np.int32)
+    tokens = {
+        "input_ids": random.randint(1, 90, [30, 12]) * mask,
+        "attention_mask": mask,
+        "token_type_ids": np.zeros([30, 12], np.int32),
+    }
+    options = {"sequence_length": 12, "inputs": {k: v[:1] for k, v in tokens.items()}}
+    int8, int4, calibrated = (
+        tf_movprune.export_tflite(model, tmp_path / "x", **options, **more)
+        for more in ({}, {"quantization": "int4"}, {"calibration": tokens})
+    )
+    encoder = 2 * (4 * 32 * 32 + 2 * 32 * 64)
+    assert 0.45 * encoder < int8.bytes - int4.bytes < 0.6 * encoder
+    assert int8.max_abs_diff < 0.02 and int4.max_abs_diff < 0.1 and calibrated.max_abs_diff < 0.1
+    assert (int8.min_runtime, int4.min_runtime) == ("2.17.0", "2.17.0")
+    assert calibrated.min_runtime == "2.12.0" and calibrated.calibration_rows == 30
