@@ -150,8 +150,16 @@ def test_saved_model(case, tmp_path):
     assert_close(found, expected, 1e-6)
 
 
-@pytest.mark.parametrize(("quantization", "atol"), [(None, 1e-5), ("int8", 0.1)])
-def test_tflite(case, quantization, atol, tmp_path):
+@pytest.mark.parametrize(
+    ("quantization", "calibrated", "atol"),
+    [
+        (None, False, 1e-5),
+        ("int8", False, 0.1),
+        ("int4", False, 0.4),
+        pytest.param("int8", True, 0.2, marks=pytest.mark.slow),
+    ],
+)
+def test_tflite(case, quantization, calibrated, atol, tmp_path):
     make, inputs, names = case
     model = stripped(make)
     expected, before = outputs_of(model, inputs, names), arrays_of(model)
@@ -164,14 +172,26 @@ def test_tflite(case, quantization, atol, tmp_path):
         **({"sequence_length": lengths[0]} if lengths else {}),
         quantization=quantization,
         inputs=inputs,
+        calibration=inputs if calibrated else None,
     )
-    runner = Interpreter(model_path=str(path)).get_signature_runner()
+    interpreter = Interpreter(model_path=str(path))
+    assert sorted(d["name"] for d in interpreter.get_input_details()) == sorted(inputs)
+    assert sorted(d["name"] for d in interpreter.get_output_details()) == names
+    runner = interpreter.get_signature_runner()
     details = runner.get_input_details()
     assert {name: tuple(details[name]["shape"]) for name in details} == {
         name: array.shape for name, array in inputs.items()
     }
     assert_close(runner(**inputs), expected, atol)
     assert report.max_abs_diff < atol and report.quantization == quantization
+    assert report.calibration_rows == (2 if calibrated else None)
+    if quantization is not None:
+        kept = sum(matrix.remaining for matrix in report.matrices)
+        large = [a for a in before if a.ndim > 1 and a.size >= 1024]
+        assert 0 < kept <= sum(np.count_nonzero(a) for a in before)
+        assert {m.dtype for m in report.matrices} - {"float32"} == (
+            {quantization} if large else set()
+        )
     assert all((a == b).all() for a, b in zip(arrays_of(model), before))
 
 

@@ -49,10 +49,17 @@ def random_inputs(
     return inputs
 
 
-def given_inputs(specs: Sequence[tf.TensorSpec], given: Mapping[str, Any]) -> dict[str, np.ndarray]:
+def given_inputs(
+    specs: Sequence[tf.TensorSpec], given: Mapping[str, Any], argument: str = "inputs"
+) -> dict[str, np.ndarray]:
     """The `given` inputs in the dtypes of `specs`.
 
-    Nested ones are found by their keys, joined by underscores.
+    Nested ones are found by their keys, joined by underscores. Whole numbers can be floats.
+
+    Args:
+      specs: specs of the inputs.
+      given: arrays by the names of inputs.
+      argument: name of the argument that they were given as, for messages.
 
     Raises:
       TypeError: `given` is not a mapping.
@@ -61,7 +68,7 @@ def given_inputs(specs: Sequence[tf.TensorSpec], given: Mapping[str, Any]) -> di
     names = [spec.name for spec in specs]
     if not isinstance(given, Mapping):
         raise TypeError(
-            "inputs must map the names of the model's inputs to arrays, with the keys "
+            f"{argument} must map the names of the model's inputs to arrays, with the keys "
             f"{sorted(names)}, got {type(given).__name__}."
         )
     flat: dict[str, Any] = {}
@@ -71,27 +78,29 @@ def given_inputs(specs: Sequence[tf.TensorSpec], given: Mapping[str, Any]) -> di
     for name in names:
         if name not in given:
             raise ValueError(
-                f"inputs lacks {name!r}: it has {sorted(given, key=str)}, and the model takes "
+                f"{argument} lacks {name!r}: it has {sorted(given, key=str)}, and the model takes "
                 f"{sorted(names)}."
             )
     unknown = sorted(given.keys() - set(names), key=str)
     if unknown:
         raise ValueError(
-            f"inputs has {', '.join(map(repr, unknown))}, but the file takes {names}. Leave out "
-            "what it does not take."
+            f"{argument} has {', '.join(map(repr, unknown))}, but the file takes {names}. Leave "
+            "out what it does not take."
         )
     inputs = {}
     for spec in specs:
         try:
             inputs[spec.name] = np.asarray(given[spec.name], spec.dtype.as_numpy_dtype)
+            if spec.dtype.is_integer and not np.array_equal(inputs[spec.name], given[spec.name]):
+                raise ValueError("it has other values than whole numbers of that size")
         except (TypeError, ValueError) as error:
             raise ValueError(
-                f"inputs has {spec.name!r} that is no array of {spec.dtype.name}: {error}."
+                f"{argument} has {spec.name!r} that is no array of {spec.dtype.name}: {error}."
             ) from error
         if not spec.shape.is_compatible_with(inputs[spec.name].shape):
             raise ValueError(
-                f"inputs has {spec.name!r} of shape {inputs[spec.name].shape}, but the file "
-                f"takes {tuple(spec.shape)}. Pass inputs of that shape, or another "
+                f"{argument} has {spec.name!r} of shape {inputs[spec.name].shape}, but the file "
+                f"takes {tuple(spec.shape)}. Pass arrays of that shape, or another "
                 "sequence_length or batch_size."
             )
     return inputs

@@ -9,7 +9,7 @@ import re
 import tempfile
 import threading
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,13 +20,20 @@ from tf_movprune.core.user_warnings import warn
 from tf_movprune.export.checks import WITHOUT_STRINGS
 
 
-def convert(inference: Inference, quantization: str | None, per_channel: bool = True) -> bytes:
+def convert(
+    inference: Inference,
+    quantization: str | None,
+    per_channel: bool = True,
+    calibration: Sequence[Mapping[str, np.ndarray]] | None = None,
+) -> bytes:
     """Converts an inference to a TFLite file.
 
     Args:
       inference: a model's inference.
       quantization: `"int8"`, `"float16"` or None.
       per_channel: whether matrices of int8 have a scale for each output, and not one.
+      calibration: batches by input name. If there are some, activations are int8 too, with the
+        ranges that they have on these batches; inputs and outputs stay what they are.
 
     Raises:
       ValueError: the converter does not take the model; says which operations, and the remedy.
@@ -41,10 +48,13 @@ def convert(inference: Inference, quantization: str | None, per_channel: bool = 
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
         if quantization == "float16":
             converter.target_spec.supported_types = [tf.float16]
+        if calibration is not None:
+            converter.representative_dataset = lambda: iter(calibration)
         if not per_channel:  # if TensorFlow drops this, the file needs a newer runtime and says so
             converter._experimental_disable_per_channel_quantization_for_dense_layers = True  # noqa: SLF001
-        with _without_diagnostics():
-            return converter.convert()
+        with _without_diagnostics(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", r"\s*Warning: tf.lite.Interpreter is deprecated")
+            return converter.convert()  # which runs `calibration` in it
     except Exception as error:  # ConverterError and, from inside of it, many others
         raise ValueError(_refusal(inference, str(error))) from error
 

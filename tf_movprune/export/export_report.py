@@ -27,12 +27,14 @@ class ExportReport:
       inputs, outputs: shapes by name; None is any size, and, instead of a shape, any shape.
       max_abs_diff: largest difference from the outputs of the Keras model; None if the export was
         not verified.
-      quantization: `"int8"` or `"float16"` for a TFLite file, or None for float32.
+      quantization: `"int8"`, `"int4"` or `"float16"` for a TFLite file, or None for float32.
       removed: numbers of empty `"heads"` and `"neurons"` that a TFLite file leaves out, each with
         the number of all.
       matrices: storage of the weights of fully connected layers in a TFLite file.
       min_runtime: oldest release of TensorFlow Lite known to run a TFLite file, such as
         `"2.17.0"`; None if it is not known. Every release of LiteRT counts as 2.17 or newer.
+      calibration_rows: number of rows that ranges of activations were measured on; None for a file
+        whose activations are floats.
     """
 
     path: pathlib.Path
@@ -45,6 +47,7 @@ class ExportReport:
     removed: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
     matrices: tuple[StoredMatrix, ...] = ()
     min_runtime: str | None = None
+    calibration_rows: int | None = None
 
     @property
     def storages(self) -> dict[str, int]:
@@ -56,6 +59,8 @@ class ExportReport:
         if self.max_abs_diff is not None:
             checked = f"largest difference from the Keras model {self.max_abs_diff:.2g}"
         quantization = f"{self.quantization}, " if self.quantization else ""
+        if self.calibration_rows is not None:
+            quantization += f"activations too, from {counted(self.calibration_rows, 'row')}, "
         parts = [
             f"{self.path}: {quantization}{_size(self.bytes)}, {_size(self.gzip_bytes)} gzipped",
             f"{', '.join(self.inputs)} -> {', '.join(self.outputs)}",

@@ -14,9 +14,6 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from tf_movprune.export.tflite_file import builtin, text
 
-PER_CHANNEL = "2.17.0"
-"""The first release with int8 matrices that have a scale for each output."""
-
 _ENTRY = "min_runtime_version"
 _ENTRY_BYTES = 16
 # Operators that the converter's table lacks, and skips.

@@ -12,7 +12,9 @@ import numpy as np
 
 from tf_movprune.core.arguments import check_boolean
 from tf_movprune.core.inference import IfOpen
+from tf_movprune.core.user_warnings import warn
 from tf_movprune.export import tflite_file
+from tf_movprune.export.calibration import calibration_batches, number_of_rows
 from tf_movprune.export.checks import (
     check_convertible,
     check_path,
@@ -22,13 +24,19 @@ from tf_movprune.export.checks import (
 from tf_movprune.export.conversion import check_runtime, convert, run_file
 from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
 from tf_movprune.export.files import check_place, replacing
+from tf_movprune.export.int4 import store_in_int4
 from tf_movprune.export.logs import unchanged_logging
 from tf_movprune.export.protocol import shell_of
-from tf_movprune.export.runtime_version import check_runs_in, min_runtime
+from tf_movprune.export.runtime_version import check_runs_in, min_runtime, require_runtime
 from tf_movprune.export.sparse_storage import NATIVE_BLOCKS, store_sparsely
 from tf_movprune.export.sparse_warnings import warn_if_dense
 from tf_movprune.export.tensor_names import name_as_signature
-from tf_movprune.export.tflite_options import TOLERANCES, check_options, is_per_channel
+from tf_movprune.export.tflite_options import (
+    PER_CHANNEL_CALIBRATED,
+    TOLERANCES,
+    check_options,
+    is_per_channel,
+)
 
 # The types of the matrices that may be stored in blocks.
 _IN_BLOCKS: dict[tuple[str | None, str | None], np.dtype] = {
@@ -49,6 +57,7 @@ def export_tflite(
     shrink: bool = True,
     sparse_storage: str | None = None,
     runtime: str | None = None,
+    calibration: Any = None,
     verify: bool = True,
     atol: float | None = None,
     inputs: Mapping[str, Any] | None = None,
@@ -67,6 +76,7 @@ def export_tflite(
       batch_size: size of the first axis; None leaves it open.
       quantization: `"int8"` stores matrices of 1,024 entries and more as int8 and quantizes
         activations while it runs, four times smaller, and on x86 with VNNI four times faster;
+        `"int4"` stores those of fully connected layers as int4, and the rest as int8;
         `"float16"` halves the file, at the same speed; None keeps float32.
       shrink: whether to leave out empty heads and neurons; see `compact`. Matrices that are stored
         in blocks lose whole blocks only.
@@ -77,14 +87,19 @@ def export_tflite(
       runtime: oldest release of TensorFlow Lite that has to run the file, such as `"2.14"`; None
         for any. Before 2.17, matrices of int8 get one scale instead of one for each output. Every
         release of LiteRT counts as 2.17 or newer.
+      calibration: data on which to measure the ranges of activations, which int8 then stores as
+        int8 too, for hardware that has nothing else: a mapping of arrays by input name, batches of
+        such mappings or of `(x, y)`, or a `tf.data.Dataset`. The first 256 rows are read. Inputs
+        and outputs of the file keep their types.
       verify: whether to run the file and compare, in `ai_edge_litert` if it is installed and
         otherwise in TensorFlow's own interpreter, with a warning; with the default delegate.
       atol: largest difference that passes. The default, over the larger of 1 and the largest
-        output, is 1e-4 in float32, 0.01 in float16, and 0.5 in int8, which finds gross errors only.
-      inputs: arrays by input name to compare on; random ones by default. For a subclassed model,
-        which is called as it was first called, they can be arrays by the names of arguments of its
-        `call` instead: the file then takes these arguments, in these shapes apart from the first
-        axis, and the others get their defaults.
+        output, is 1e-4 in float32, 0.01 in float16, and 0.5 in int8 and int4, which finds gross
+        errors only.
+      inputs: arrays by input name to compare on; by default rows of `calibration`, or random ones.
+        For a subclassed model, which is called as it was first called, they can be arrays by the
+        names of arguments of its `call` instead: the file then takes these arguments, in these
+        shapes apart from the first axis, and the others get their defaults.
 
     Returns:
       An `ExportReport`.
@@ -98,12 +113,13 @@ def export_tflite(
         strings; it cannot take inputs of these sizes, has no open axis for a `sequence_length` that
         was given, or `inputs` does not fit it; it has operations that TFLite lacks; `quantization`,
         `sparse_storage` or the suffix of `path` is not one of TFLite files, or LiteRT cannot run
-        the first two together; the file would need a release that is newer than `runtime`.
+        the first two together; the file would need a release that is newer than `runtime`;
+        `calibration` has too few rows, or they do not fit the model.
 
-    Warns if `sparse_storage` is `"blocks"` or `"csr"` and no matrix is sparse enough, and if
-    arguments of the `call` of a subclassed model get their defaults.
+    Warns if `sparse_storage` is `"blocks"` or `"csr"` and no matrix is sparse enough, if there is
+    none to store in int4, and if arguments of the `call` of a subclassed model get their defaults.
     """
-    check_options(quantization, sparse_storage, runtime)
+    check_options(quantization, sparse_storage, runtime, calibration is not None)
     path = check_path(path, ".tflite")
     check_verification(verify, atol)
     check_boolean("shrink", shrink)
@@ -117,7 +133,11 @@ def export_tflite(
         check_convertible(inference, "TFLite", "LiteRT")
         if inputs is not None:
             inference.checked(inputs)
-        example = inference.example(inputs) if verify else None
+        batches = None
+        if calibration is not None:
+            batches = calibration_batches(inference.specs, calibration)
+        shown = batches[0] if inputs is None and batches else inputs
+        example = inference.example(shown) if verify else None
         warn_of_constants(inference)
         with contextlib.ExitStack() as stack:
             removed: dict[str, tuple[int, int]] = {}
@@ -128,9 +148,17 @@ def export_tflite(
                 smaller, removed = stack.enter_context(shell.compacted(model, width, min_sparsity))
                 if any(gone for gone, _ in removed.values()):
                     traced = shell.inference_of(smaller, sequence_length, batch_size, inputs)
-            data = convert(traced, quantization, is_per_channel(runtime))
+            per_channel = is_per_channel(runtime, batches is not None)
+            data = convert(traced, quantization, per_channel, batches)
         file = tflite_file.read(data)
         name_as_signature(file)
+        if batches and per_channel:
+            require_runtime(file, PER_CHANNEL_CALIBRATED)
+        if quantization == "int4" and not store_in_int4(file):
+            warn(
+                "quantization='int4' found no matrix of a fully connected layer with 1,024 entries "
+                "or more: all is stored as in int8."
+            )
         matrices = store_sparsely(file, sparse_storage)
         check_runs_in(file, runtime, inference.name)
         if sparse_storage in ("blocks", "csr"):
@@ -149,4 +177,5 @@ def export_tflite(
         removed=removed,
         matrices=tuple(matrices),
         min_runtime=min_runtime(file),
+        calibration_rows=None if batches is None else number_of_rows(batches),
     )
