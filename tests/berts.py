@@ -12,14 +12,16 @@ def stripped_bert(**changes):
 
     keras.utils.set_random_seed(0)
     config = transformers.BertConfig(
-        vocab_size=99,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=40,
-        initializer_range=0.3,
-        **changes,
+        **{
+            "vocab_size": 99,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "intermediate_size": 64,
+            "max_position_embeddings": 40,
+            "initializer_range": 0.3,
+            **changes,
+        }
     )
     model = transformers.TFBertForSequenceClassification(config)
     model(np.ones([1, 4], np.int32))
