@@ -42,6 +42,8 @@ class Variant(NamedTuple):
     block_size: Any = (1, 1)
     quantization: str | None = None
     sparse_storage: str | None = None
+    blocks_of_rest: float | None = None
+    """Sparsity, in blocks, of what is left of the matrices without empty heads and neurons."""
 
 
 VARIANTS = {
@@ -63,29 +65,49 @@ VARIANTS = {
     "1/2 of heads, 1/4 of neurons, int8": Variant((0.5, 0.75), STRUCTURE, "int8"),
     "1/2 of heads, 3/10 of neurons, float32": Variant((0.5, 0.7), STRUCTURE),
     "1/2 of heads, 3/10 of neurons, int8": Variant((0.5, 0.7), STRUCTURE, "int8"),
+    "1/2 of heads, 1/5 of neurons, float32": Variant((0.5, 0.8), STRUCTURE),
+    "1/2 of heads, 1/5 of neurons, int8": Variant((0.5, 0.8), STRUCTURE, "int8"),
+    "1/2 of heads, 1/4 of neurons, then 10 % in blocks of 4, float32": Variant(
+        (0.5, 0.75), STRUCTURE, sparse_storage="blocks", blocks_of_rest=0.9
+    ),
+    "1/2 of heads, 1/4 of neurons, then 5 % in blocks of 16, int8": Variant(
+        (0.5, 0.75), STRUCTURE, "int8", sparse_storage="blocks", blocks_of_rest=0.95
+    ),
 }
 FASTER = {  # targets
     "3 % in blocks of 4, float32": 2.3,
     "1/2 of heads, 1/4 of neurons, float32": 2.6,
     "1/2 of heads, 1/4 of neurons, int8": 6.0,
     "1/2 of heads, 3/10 of neurons, float32": 2.5,
+    "1/2 of heads, 1/5 of neurons, float32": 3.0,
+    "1/2 of heads, 1/5 of neurons, int8": 8.0,
 }
 SMALLER = {"3 % remaining, float32, rows": 12.0, "3 % in blocks of 4, float32": 11.0}
 
 
 def pruned(shape: str, variant: Variant) -> keras.Model:
     model = bert_classifier(shape, vocab_size=1000)
-    if not any(variant.sparsity):
-        return model
-    heads, rest = (
-        tf_movprune.CubicSparsity(sparsity, begin_step=0, end_step=1)
-        for sparsity in variant.sparsity
+    if any(variant.sparsity):
+        model = prune(model, *variant.sparsity, variant.block_size)
+    if variant.blocks_of_rest is not None:
+        blocks = {None: tf_movprune.BLOCKS_FLOAT32, "int8": tf_movprune.BLOCKS_INT8}
+        # Neurons left in each layer are a multiple of what the blocks divide.
+        model = tf_movprune.compact(model, multiple_of=16)
+        both = (variant.blocks_of_rest,) * 2
+        model = prune(model, *both, blocks[variant.quantization])
+    return model
+
+
+def prune(model: keras.Model, heads: float, rest: float, block_size: Any) -> keras.Model:
+    """Prunes to a sparsity of attention and one of the rest, by magnitude, at once."""
+    schedules = (
+        tf_movprune.CubicSparsity(sparsity, begin_step=0, end_step=1) for sparsity in (heads, rest)
     )
     tf_movprune.prune_low_movement(
         model,
-        {ATTENTION: heads, "*": rest},
+        dict(zip((ATTENTION, "*"), schedules)),
         tf_movprune.Magnitude(),
-        block_size=variant.block_size,
+        block_size=block_size,
     )
     tf_movprune.update_masks(model, 1)
     return tf_movprune.strip_pruning(model)
