@@ -160,6 +160,24 @@ def test_erfc_of_anything(keras, tmp_path):
     assert report.max_abs_diff < 2e-6  # of values up to 8
 
 
+def test_captured_constants(keras, tmp_path):
+    class Scale(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.scale, self.unused = tf.constant([1.0, 2.0]), tf.constant(3.0)
+
+        def call(self, x):
+            return tf.cond(x[0, 0] > 0, lambda: x * self.scale, lambda: x - self.scale)
+
+    x, unread = keras.Input([2], name="x"), keras.Input([3], name="unread")
+    model = keras.Model([x, unread], Scale()(x))
+    inputs = {"x": np.ones([1, 2], "float32"), "unread": np.ones([1, 3], "float32")}
+    report = tf_movprune.export_onnx(model, tmp_path / "x.onnx", inputs=inputs)
+    assert [i.name for i in onnx.load(report.path).graph.input] == ["x", "unread"]
+    [found] = run(report.path, {**inputs, "x": -inputs["x"]}).values()
+    np.testing.assert_array_equal(found, [[-2, -3]])
+
+
 def test_convolutions_and_recurrent_layers(keras, tmp_path):
     layers = keras.layers
     x, z = keras.Input([12, 12, 3], name="x"), keras.Input([6, 4], name="z")
@@ -271,3 +289,17 @@ def test_zeros_that_would_be_lost_are_refused():
     onnx_quantization._check_zeros(plain, model(w_quantized=right, **scales))
     with pytest.raises(RuntimeError, match=r"would make zeros of 'w' other numbers"):
         onnx_quantization._check_zeros(plain, model(w_quantized=right + 1, **scales))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["Roberta", "DebertaV3", "GPT2", "ViT", "Gemma3", "Llama"])
+def test_families_of_keras_hub(family, tmp_path):
+    families = pytest.importorskip("keras_hub_families")
+    model = families.backbone(family)
+    inputs = families.inputs_of(model)
+    inputs = {name: np.array(value) for name, value in inputs.items()} if family != "ViT" else None
+    for quantization, atol in ((None, 1e-5), ("int8", 0.3)):
+        path = tmp_path / "x.onnx"
+        report = tf_movprune.export_onnx(model, path, quantization=quantization, inputs=inputs)
+        assert report.max_abs_diff < atol
+        assert {matrix.dtype for matrix in report.matrices} == {quantization or "float32"}

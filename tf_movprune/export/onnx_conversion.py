@@ -62,7 +62,24 @@ def convert_to_onnx(inference: Inference) -> Any:
             "export_saved_model or export_tflite."
         ) from error
     _check_operations(inference, model)
+    _hold_constants(model, function.get_concrete_function())
     return model
+
+
+def _hold_constants(model: Any, concrete: Any) -> None:
+    """Makes constants of the tensors that a function captured, which tf2onnx makes inputs of."""
+    from onnx.numpy_helper import from_array
+
+    captured = {
+        inner.name: outer for outer, inner in concrete.graph.captures if inner.dtype != tf.resource
+    }
+    used = {name for graph in _graphs(model.graph) for node in graph.node for name in node.input}
+    for value in list(model.graph.input):
+        if value.name in captured:
+            model.graph.input.remove(value)
+            if value.name in used:
+                constant = from_array(captured[value.name].numpy(), value.name)
+                model.graph.initializer.append(constant)
 
 
 def _check_operations(inference: Inference, model: Any) -> None:
@@ -106,9 +123,7 @@ def run_onnx(
     try:
         session = onnxruntime.InferenceSession(str(written), providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
-        taken = {i.name for i in session.get_inputs()}
-        given = {name: value for name, value in inputs.items() if name in taken}
-        return dict(zip(names, session.run(names, given)))
+        return dict(zip(names, session.run(names, dict(inputs))))
     except Exception as error:  # of classes that ONNX Runtime does not name
         raise RuntimeError(
             f"{path} was not written: ONNX Runtime would not run it: {_first_line(error)}. Fixed "
