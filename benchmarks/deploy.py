@@ -2,6 +2,7 @@
 
     python -m benchmarks.deploy                     # about five minutes on two cores
     python -m benchmarks.deploy --shape tiny --rounds 3   # to see whether it runs
+    python -m benchmarks.deploy --only dense        # quantizations alone, in a minute or two
 
 Random weights in the shapes of MiniLM-L6, with a vocabulary of 1,000 words so that the encoder is
 what shows; pruned by magnitude. LiteRT with its default delegate, one sentence of 128 tokens, one
@@ -36,12 +37,14 @@ STRUCTURE = {ATTENTION: tf_movprune.HEADS, "*": tf_movprune.NEURONS}
 
 
 class Variant(NamedTuple):
-    """A file: sparsity (of heads and of the rest), blocks, quantization and storage."""
+    """A file: sparsity (of heads and of the rest), blocks, quantization, storage and the like."""
 
     sparsity: tuple[float, float] = (0.0, 0.0)
     block_size: Any = (1, 1)
     quantization: str | None = None
     sparse_storage: str | None = None
+    runtime: str | None = None
+    is_calibrated: bool = False
     blocks_of_rest: float | None = None
     """Sparsity, in blocks, of what is left of the matrices without empty heads and neurons."""
 
@@ -50,6 +53,9 @@ VARIANTS = {
     "dense, float32": Variant(),
     "dense, float16": Variant(quantization="float16"),
     "dense, int8": Variant(quantization="int8"),
+    "dense, int8 for 2.14": Variant(quantization="int8", runtime="2.14"),
+    "dense, int8, calibrated": Variant(quantization="int8", is_calibrated=True),
+    "dense, int4": Variant(quantization="int4"),
     "3 % remaining, float32, rows": Variant((0.97, 0.97), sparse_storage="csr"),
     "3 % remaining, int8": Variant((0.97, 0.97), quantization="int8"),
     "3 % in blocks of 4, float32": Variant(
@@ -122,6 +128,15 @@ def runner(path: pathlib.Path, inputs: dict[str, np.ndarray]):
     return interpreter.invoke
 
 
+def sentences(count: int, length: int) -> dict[str, np.ndarray]:
+    ids = np.random.RandomState(0).randint(0, 1000, [count, length]).astype(np.int32)
+    return {
+        "input_ids": ids,
+        "attention_mask": np.ones_like(ids),
+        "token_type_ids": np.zeros_like(ids),
+    }
+
+
 def encoder_bytes(report: tf_movprune.ExportReport) -> int:
     """Of all matrices but the last two, those of the pooler and the classifier."""
     return sum(matrix.bytes for matrix in report.matrices[:-2])
@@ -134,20 +149,18 @@ def main() -> None:
     parser.add_argument("--shape", default="minilm", help="tiny, minilm or bert-base")
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=31)
+    parser.add_argument("--only", default="", help="how the names of the files begin")
     parser.add_argument("--report", type=pathlib.Path, default=pathlib.Path("runs/deploy.md"))
     args = parser.parse_args()
     args.report.parent.mkdir(parents=True, exist_ok=True)
     warnings.filterwarnings("ignore", message="sparse_storage")  # of a shape that is too small
 
-    random = np.random.RandomState(0)
-    inputs = {
-        "input_ids": random.randint(0, 1000, [1, args.length]).astype(np.int32),
-        "attention_mask": np.ones([1, args.length], np.int32),
-        "token_type_ids": np.zeros([1, args.length], np.int32),
-    }
+    inputs, calibration = sentences(1, args.length), sentences(32, args.length)
     table, reports, runners = Table(), {}, {}
     with tempfile.TemporaryDirectory() as folder:
         for i, (name, variant) in enumerate(VARIANTS.items()):
+            if not name.startswith(args.only):
+                continue
             path = pathlib.Path(folder) / f"{i}.tflite"
             reports[name] = tf_movprune.export_tflite(
                 pruned(args.shape, variant),
@@ -155,13 +168,17 @@ def main() -> None:
                 sequence_length=args.length,
                 quantization=variant.quantization,
                 sparse_storage=variant.sparse_storage,
+                runtime=variant.runtime,
+                calibration=calibration if variant.is_calibrated else None,
                 inputs=inputs,
             )
             runners[name] = runner(path, inputs)
             print(f"{name}: {reports[name]}", flush=True)
-        model = pruned(args.shape, VARIANTS["3 % remaining, int8"])
-        compressed = tf_movprune.export_compressed(model, pathlib.Path(folder) / "compressed")
-        print(compressed)
+        compressed = None
+        if not args.only:
+            model = pruned(args.shape, VARIANTS["3 % remaining, int8"])
+            compressed = tf_movprune.export_compressed(model, pathlib.Path(folder) / "compressed")
+            print(compressed)
         times = interleaved(runners, args.rounds)
     dense, *others = reports
     for name in others:
@@ -172,12 +189,12 @@ def main() -> None:
         label = f"{name}: times smaller (file {whole:.1f})"
         table.add(label, smaller, SMALLER.get(name), at_least=True)
         table.add(f"{name}: times faster", faster, FASTER.get(name), at_least=True)
-    encoder = compressed.parts["layers"]
-    label = (
-        f"3 % remaining, compressed file, int8: times smaller (file {compressed.times_smaller:.1f})"
-    )
-    table.add(label, encoder.times_smaller, 60.0, at_least=True)
-    table.add("the same: encoder over the bound", encoder.ratio, 1.25)
+    if compressed is not None:
+        encoder = compressed.parts["layers"]
+        whole = compressed.times_smaller
+        label = f"3 % remaining, compressed file, int8: times smaller (file {whole:.1f})"
+        table.add(label, encoder.times_smaller, 60.0, at_least=True)
+        table.add("the same: encoder over the bound", encoder.ratio, 1.25)
     table.report(
         args.report,
         f"{args.shape}, 1 x {args.length} tokens, one thread; dense float32 "

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-import tf_keras as keras
+import tf_keras
 from ai_edge_litert.interpreter import Interpreter
 from exporting import dense_model, operators, outputs_of, prune, random_input
 from tensorflow.lite.python import schema_py_generated as schema
@@ -20,7 +20,9 @@ SCALE = np.linspace(0, 1, 5)
 ROWS = {"ids": IDS, "scale": SCALE}
 
 
-@pytest.mark.filterwarnings("error")  # the converter's own interpreter says that it is deprecated
+@pytest.mark.filterwarnings(
+    "error::UserWarning"
+)  # the converter's own interpreter says that it is deprecated
 def test_files_of_whole_numbers(tmp_path):
     model = dense_model(64, 48)
     prune(model.layers[1], 0.9)
@@ -47,7 +49,7 @@ def test_files_of_whole_numbers(tmp_path):
 
 def test_ranges_are_those_of_the_data(tmp_path):
     """With data ten times too small, large activations are cut."""
-    model = keras.Sequential([keras.Input([32]), keras.layers.Dense(32, use_bias=False)])
+    model = tf_keras.Sequential([tf_keras.Input([32]), tf_keras.layers.Dense(32, use_bias=False)])
     x = np.random.RandomState(0).normal(size=[64, 32]).astype(np.float32)
     differences = []
     for scale in (1.0, 0.1):
@@ -76,9 +78,9 @@ def test_old_runtimes(tmp_path):
 
 
 def test_integers_stay_integers(tmp_path):
-    ids = keras.Input([16], name="ids", dtype="int32")
-    hidden = keras.layers.Embedding(50, 32)(ids)
-    model = keras.Model(ids, keras.layers.Dense(64)(hidden))
+    ids = tf_keras.Input([16], name="ids", dtype="int32")
+    hidden = tf_keras.layers.Embedding(50, 32)(ids)
+    model = tf_keras.Model(ids, tf_keras.layers.Dense(64)(hidden))
     data = tf.data.Dataset.from_tensor_slices(
         (np.random.RandomState(0).randint(0, 50, [30, 16]), np.zeros(30))
     ).batch(8)
@@ -89,18 +91,44 @@ def test_integers_stay_integers(tmp_path):
 
 
 def test_images(tmp_path):
-    keras.utils.set_random_seed(0)
-    images = keras.Input([8, 8, 3], name="image")
-    hidden = keras.layers.Conv2D(8, 3, activation="relu")(images)
-    hidden = keras.layers.DepthwiseConv2D(3)(keras.layers.BatchNormalization()(hidden))
-    hidden = keras.layers.GlobalAveragePooling2D()(hidden)
-    model = keras.Model(images, keras.layers.Dense(4)(hidden))
+    tf_keras.utils.set_random_seed(0)
+    images = tf_keras.Input([8, 8, 3], name="image")
+    hidden = tf_keras.layers.Conv2D(8, 3, activation="relu")(images)
+    hidden = tf_keras.layers.DepthwiseConv2D(3)(tf_keras.layers.BatchNormalization()(hidden))
+    hidden = tf_keras.layers.GlobalAveragePooling2D()(hidden)
+    model = tf_keras.Model(images, tf_keras.layers.Dense(4)(hidden))
     data = np.random.RandomState(0).uniform(size=[20, 8, 8, 3])
     report = tf_movprune.export_tflite(model, tmp_path / "x", calibration=data, batch_size=None)
     assert report.max_abs_diff < 0.05 and report.calibration_rows == 20
     ends = (schema.BuiltinOperator.QUANTIZE, schema.BuiltinOperator.DEQUANTIZE)
     codes = [code for code, _ in operators(tmp_path / "x")]
     assert [codes.count(end) for end in ends] == [1, 1]
+
+
+def recurrent(keras, layer, **options):
+    x = keras.Input([10, 8], name="x")
+    layer = getattr(keras.layers, layer)(32, name="memory", **options)
+    return keras.Model(x, keras.layers.Dense(40)(layer(x)), name="net")
+
+
+STEPS = {"x": np.random.RandomState(0).normal(size=[16, 10, 8])}
+
+
+@pytest.mark.parametrize("layer", ["GRU", "SimpleRNN"])
+def test_loops_that_would_end_the_process_are_refused(keras, layer, tmp_path):
+    model = recurrent(keras, layer)
+    with pytest.raises(
+        ValueError, match=r"'net' loops over steps \(.*\), .* unroll=True, or leave"
+    ):
+        tf_movprune.export_tflite(model, tmp_path / "x", calibration=STEPS)
+    assert not list(tmp_path.iterdir())
+
+
+def test_recurrent_layers_that_are_no_loops(tmp_path):
+    for layer, options in (("LSTM", {}), ("GRU", {"unroll": True})):
+        model = recurrent(tf_keras, layer, **options)
+        report = tf_movprune.export_tflite(model, tmp_path / "x", calibration=STEPS)
+        assert report.max_abs_diff < 0.1
 
 
 @pytest.mark.parametrize(

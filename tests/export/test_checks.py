@@ -55,8 +55,10 @@ def test_before_any_work(export, options, error, message, model, no_work, tmp_pa
     [
         ({"shrink": "yes"}, TypeError, "shrink must be True or False, got 'yes'"),
         ({"shrink": 0}, TypeError, "shrink must be True or False, got 0"),
-        ({"quantization": "int4"}, ValueError, "quantization must be None, .* got 'int4'"),
+        ({"quantization": "int2"}, ValueError, "quantization must be None, .* got 'int2'"),
         ({"quantization": np.int8}, ValueError, "quantization must be None, "),
+        ({"runtime": 2.14}, TypeError, "runtime must be a string such as '2.14', got 2.14"),
+        ({"quantization": None, "calibration": []}, ValueError, "calibration is for activations"),
     ],
 )
 def test_before_any_work_of_tflite(options, error, message, model, no_work, tmp_path):

@@ -33,11 +33,14 @@ def sparse_model(sparsity=0.97, block=(1, 1)):
     return model
 
 
+CALIBRATION = {"x": np.random.RandomState(0).normal(size=[32, 8, 64])}
 KINDS = {  # options of the export, block size, and the oldest runtime
     "float32": ({"quantization": None}, (1, 1), "2.0.0"),
     "float16": ({"quantization": "float16"}, (1, 1), "2.0.0"),
     "int8": ({"quantization": "int8"}, (1, 1), "2.17.0"),
     "int8, old": ({"quantization": "int8", "runtime": OLD}, (1, 1), "2.0.0"),
+    "int8, calibrated": ({"calibration": CALIBRATION}, (1, 1), "2.12.0"),
+    "int4": ({"quantization": "int4"}, (1, 1), "2.17.0"),
     "csr": ({"quantization": None, "sparse_storage": "csr"}, (1, 1), "2.2.0"),
     "csr, float16": ({"quantization": "float16", "sparse_storage": "csr"}, (1, 1), "2.12.0"),
     "blocks": ({"quantization": None, "sparse_storage": "blocks"}, (4, 1), "2.3.0"),

@@ -171,8 +171,8 @@ def test_without_litert(bert, tmp_path, monkeypatch):
 
 
 def test_errors(bert, tmp_path):
-    with pytest.raises(ValueError, match=r"quantization must be None, .* got 'int4'"):
-        tf_movprune.export_tflite(bert, tmp_path / "x", quantization="int4")
+    with pytest.raises(ValueError, match=r"quantization must be None, .* got 'int2'"):
+        tf_movprune.export_tflite(bert, tmp_path / "x", quantization="int2")
     with pytest.raises(TypeError, match=r"with the keys \['attention_mask', .*, got ndarray"):
         ids = np.ones([1, 12], np.int32)
         tf_movprune.export_tflite(bert, tmp_path / "x", sequence_length=12, inputs=ids)

@@ -282,7 +282,7 @@ def test_constants_of_mixed_precision_are_folded_in_float32(policy, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"quantization": "int4"}, r"quantization must be None, .* or 'int8', got 'int4'"),
+        ({"quantization": "int2"}, r"quantization must be None, .* or 'int4', got 'int2'"),
         ({"sparse_storage": "coo"}, r"sparse_storage must be None, .* or 'csr', got 'coo'"),
         ({"sparse_storage": "csr"}, "'csr' does not go with quantization 'int8': LiteRT cannot"),
         (

@@ -14,10 +14,14 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow.lite.python import schema_py_generated as schema
 
 from tf_movprune.core.inference import Inference
 from tf_movprune.core.user_warnings import warn
+from tf_movprune.export import tflite_file
 from tf_movprune.export.checks import WITHOUT_STRINGS
+
+_WHILE = schema.BuiltinOperator.WHILE
 
 
 def convert(
@@ -38,6 +42,8 @@ def convert(
     Raises:
       ValueError: the converter does not take the model; says which operations, and the remedy.
     """
+    if calibration is not None:
+        _check_loops(inference)
     # The function stands in for the model: Keras would trace all of the model, and models that it
     # cannot trace get a file without a signature.
     module = tf.Module()
@@ -57,6 +63,24 @@ def convert(
             return converter.convert()  # which runs `calibration` in it
     except Exception as error:  # ConverterError and, from inside of it, many others
         raise ValueError(_refusal(inference, str(error))) from error
+
+
+def _check_loops(inference: Inference) -> None:
+    """Raises ValueError if the converter would end the process in quantizing a recurrent layer.
+
+    In TensorFlow 2.21 it does so with loops over lists of tensors that stay loops in the file.
+    Those of Keras 2's LSTM become one operation.
+    """
+    lists = {kind: path for kind, path in inference.operations.items() if "TensorList" in kind}
+    if not lists:
+        return
+    model = tflite_file.read(convert(inference, None))
+    if any(tflite_file.builtin(code) == _WHILE for code in model.operatorCodes):
+        raise ValueError(
+            f"{inference.name!r} loops over steps ({next(iter(lists.values()))}), and TensorFlow's "
+            "converter would crash on calibration. Make recurrent layers with unroll=True, or "
+            "leave calibration out: weights of the file are int8 without it."
+        )
 
 
 _redirection = threading.Lock()  # two that overlap would not put back what was there
