@@ -47,6 +47,37 @@ def test_files_of_whole_numbers(tmp_path):
     assert report.max_abs_diff < 0.06
 
 
+def test_inputs_and_outputs_of_int8(keras, tmp_path):
+    """Floats become int8 if asked for, and ids stay what they are."""
+    ids, x = keras.Input([8], dtype="int32", name="ids"), keras.Input([16], name="x")
+    pooled = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(99, 16)(ids))
+    outputs = keras.layers.Dense(3, name="y")(keras.layers.Dense(64)(pooled + x))
+    model = keras.Model([ids, x], outputs)
+    random = np.random.RandomState(0)
+    data = {
+        "ids": random.randint(0, 99, [50, 8]).astype(np.int32),
+        "x": random.normal(size=[50, 16]).astype(np.float32),
+    }
+    path = tmp_path / "x.tflite"
+    report = tf_movprune.export_tflite(model, path, calibration=data, float_io=False)
+    runner = Interpreter(model_path=str(path)).get_signature_runner()
+    taken, given = runner.get_input_details(), runner.get_output_details()
+    assert {name: details["dtype"] for name, details in taken.items()} == {
+        "ids": np.int32,
+        "x": np.int8,
+    }
+    (output,) = given.values()
+    assert output["dtype"] == np.int8 and output["quantization"][0] > 0
+    expected = np.array(model([data["ids"], data["x"]]))
+    assert 0 < report.max_abs_diff < 0.1 * np.abs(expected).max()
+    wrong = tmp_path / "wrong.tflite"
+    with pytest.raises(RuntimeError, match=r"would differ from that of the Keras model"):
+        tf_movprune.export_tflite(model, wrong, calibration=data, float_io=False, atol=1e-6)
+    with pytest.raises(ValueError, match=r"float_io=False.* Pass calibration"):
+        tf_movprune.export_tflite(model, wrong, float_io=False)
+    assert not wrong.exists()
+
+
 def test_ranges_are_those_of_the_data(tmp_path):
     """With data ten times too small, large activations are cut."""
     model = tf_keras.Sequential([tf_keras.Input([32]), tf_keras.layers.Dense(32, use_bias=False)])

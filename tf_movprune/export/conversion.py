@@ -29,6 +29,7 @@ def convert(
     quantization: str | None,
     per_channel: bool = True,
     calibration: Sequence[Mapping[str, np.ndarray]] | None = None,
+    float_io: bool = True,
 ) -> bytes:
     """Converts an inference to a TFLite file.
 
@@ -37,7 +38,8 @@ def convert(
       quantization: `"int8"`, `"float16"` or None.
       per_channel: whether matrices of int8 have a scale for each output, and not one.
       calibration: batches by input name. If there are some, activations are int8 too, with the
-        ranges that they have on these batches; inputs and outputs stay what they are.
+        ranges that they have on these batches.
+      float_io: whether inputs and outputs stay floats then.
 
     Raises:
       ValueError: the converter does not take the model; says which operations, and the remedy.
@@ -56,6 +58,8 @@ def convert(
             converter.target_spec.supported_types = [tf.float16]
         if calibration is not None:
             converter.representative_dataset = lambda: iter(calibration)
+        if not float_io:
+            converter.inference_input_type = converter.inference_output_type = tf.int8
         if not per_channel:  # if TensorFlow drops this, the file needs a newer runtime and says so
             converter._experimental_disable_per_channel_quantization_for_dense_layers = True  # noqa: SLF001
         with _without_diagnostics(), warnings.catch_warnings():
@@ -161,17 +165,36 @@ def run_file(
 ) -> dict[str, np.ndarray]:
     """The outputs of the TFLite file `written`, which is going to be `path`.
 
+    Inputs that it takes as int8 are given so, and outputs of int8 are made floats.
+
     Raises:
       RuntimeError: the file does not run.
     """
     try:
-        return _interpreter(written).get_signature_runner()(**inputs)
+        run = _interpreter(written).get_signature_runner()
+        taken, given = run.get_input_details(), run.get_output_details()
+        found = run(**{name: _quantized(array, taken[name]) for name, array in inputs.items()})
+        return {name: _dequantized(array, given[name]) for name, array in found.items()}
     except (RuntimeError, ValueError) as error:
         first = str(error).strip().split("\n")[0].rstrip(".")
         raise RuntimeError(
             f"{path} was not written: LiteRT would not run it: {first}. Another "
             "batch_size or sequence_length may help; verify=False writes it without running it."
         ) from error
+
+
+def _quantized(array: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+    scale, zero_point = details["quantization"]
+    if details["dtype"] != np.int8 or not scale or array.dtype.kind != "f":
+        return array
+    return np.clip(np.rint(array / scale) + zero_point, -128, 127).astype(np.int8)
+
+
+def _dequantized(array: np.ndarray, details: Mapping[str, Any]) -> np.ndarray:
+    scale, zero_point = details["quantization"]
+    if array.dtype != np.int8 or not scale:
+        return array
+    return (array.astype(np.float32) - np.float32(zero_point)) * np.float32(scale)
 
 
 def _interpreter(path: pathlib.Path) -> Any:

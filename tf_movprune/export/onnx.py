@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tf_movprune.core.arguments import check_boolean, check_choice
+from tf_movprune.core.inference import Inference
 from tf_movprune.export.checks import (
     check_convertible,
     check_path,
@@ -26,6 +27,7 @@ from tf_movprune.export.onnx_conversion import (
 )
 from tf_movprune.export.onnx_quantization import quantize, stored_matrices
 from tf_movprune.export.protocol import shell_of
+from tf_movprune.export.shrinking import Removed, shrunk
 
 # The difference that passes, over the larger of 1 and the largest output, as in TFLite files.
 _TOLERANCES = {None: 1e-4, "int8": 0.5}
@@ -90,19 +92,18 @@ def export_onnx(
     shell.check_stripped(model)
     check_libraries()
     with unchanged_logging(), shell.computing_in_float32(model):
-        inference = shell.inference_of(model, sequence_length, batch_size, inputs)
+
+        def trace(model: Any) -> Inference:
+            return shell.inference_of(model, sequence_length, batch_size, inputs)
+
+        inference = trace(model)
         check_convertible(inference, "ONNX", "ONNX Runtime")
         if inputs is not None:
             inference.checked(inputs)
         example = inference.example(inputs) if verify else None
         warn_of_constants(inference)
-        with contextlib.ExitStack() as stack:
-            removed: dict[str, tuple[int, int]] = {}
-            traced = inference
-            if shrink:
-                smaller, removed = stack.enter_context(shell.compacted(model))
-                if any(gone for gone, _ in removed.values()):
-                    traced = shell.inference_of(smaller, sequence_length, batch_size, inputs)
+        unchanged = contextlib.nullcontext((inference, Removed()))
+        with shrunk(shell, model, trace, inference) if shrink else unchanged as (traced, removed):
             check_size(traced)
             converted = convert_to_onnx(traced)
         if quantization == "int8":

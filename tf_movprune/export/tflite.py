@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from tf_movprune.core.arguments import check_boolean
-from tf_movprune.core.inference import IfOpen
+from tf_movprune.core.inference import IfOpen, Inference
 from tf_movprune.core.user_warnings import warn
 from tf_movprune.export import tflite_file
 from tf_movprune.export.calibration import calibration_batches, number_of_rows
@@ -28,6 +28,7 @@ from tf_movprune.export.int4 import store_in_int4
 from tf_movprune.export.logs import unchanged_logging
 from tf_movprune.export.protocol import shell_of
 from tf_movprune.export.runtime_version import check_runs_in, min_runtime, require_runtime
+from tf_movprune.export.shrinking import Removed, shrunk
 from tf_movprune.export.sparse_storage import NATIVE_BLOCKS, store_sparsely
 from tf_movprune.export.sparse_warnings import warn_if_dense
 from tf_movprune.export.tensor_names import name_as_signature
@@ -58,6 +59,7 @@ def export_tflite(
     sparse_storage: str | None = None,
     runtime: str | None = None,
     calibration: Any = None,
+    float_io: bool = True,
     verify: bool = True,
     atol: float | None = None,
     inputs: Mapping[str, Any] | None = None,
@@ -89,8 +91,9 @@ def export_tflite(
         release of LiteRT counts as 2.17 or newer.
       calibration: data on which to measure the ranges of activations, which int8 then stores as
         int8 too, for hardware that has nothing else: a mapping of arrays by input name, batches of
-        such mappings or of `(x, y)`, or a `tf.data.Dataset`. The first 256 rows are read. Inputs
-        and outputs of the file keep their types.
+        such mappings or of `(x, y)`, or a `tf.data.Dataset`. The first 256 rows are read.
+      float_io: whether inputs and outputs that are floats stay so with `calibration`. Otherwise
+        they are int8, with a scale and a zero point that the interpreter tells.
       verify: whether to run the file and compare, in `ai_edge_litert` if it is installed and
         otherwise in TensorFlow's own interpreter, with a warning; with the default delegate.
       atol: largest difference that passes. The default, over the larger of 1 and the largest
@@ -119,7 +122,7 @@ def export_tflite(
     Warns if `sparse_storage` is `"blocks"` or `"csr"` and no matrix is sparse enough, if there is
     none to store in int4, and if arguments of the `call` of a subclassed model get their defaults.
     """
-    check_options(quantization, sparse_storage, runtime, calibration is not None)
+    check_options(quantization, sparse_storage, runtime, calibration is not None, float_io)
     path = check_path(path, ".tflite")
     check_verification(verify, atol)
     check_boolean("shrink", shrink)
@@ -129,7 +132,11 @@ def export_tflite(
     shell = shell_of(model)
     shell.check_stripped(model)
     with unchanged_logging(), shell.computing_in_float32(model):
-        inference = shell.inference_of(model, sequence_length, batch_size, inputs)
+
+        def trace(model: Any) -> Inference:
+            return shell.inference_of(model, sequence_length, batch_size, inputs)
+
+        inference = trace(model)
         check_convertible(inference, "TFLite", "LiteRT")
         if inputs is not None:
             inference.checked(inputs)
@@ -139,17 +146,13 @@ def export_tflite(
         shown = batches[0] if inputs is None and batches else inputs
         example = inference.example(shown) if verify else None
         warn_of_constants(inference)
-        with contextlib.ExitStack() as stack:
-            removed: dict[str, tuple[int, int]] = {}
-            traced = inference
-            if shrink:
-                dtype = _IN_BLOCKS.get((quantization, sparse_storage))
-                width, min_sparsity = NATIVE_BLOCKS[dtype][:2] if dtype else (1, 0.0)
-                smaller, removed = stack.enter_context(shell.compacted(model, width, min_sparsity))
-                if any(gone for gone, _ in removed.values()):
-                    traced = shell.inference_of(smaller, sequence_length, batch_size, inputs)
-            per_channel = is_per_channel(runtime, batches is not None)
-            data = convert(traced, quantization, per_channel, batches)
+        dtype = _IN_BLOCKS.get((quantization, sparse_storage))
+        blocks = NATIVE_BLOCKS[dtype][:2] if dtype else (1, 0.0)
+        per_channel = is_per_channel(runtime, batches is not None)
+        unchanged = contextlib.nullcontext((inference, Removed()))
+        smaller = shrunk(shell, model, trace, inference, *blocks)
+        with smaller if shrink else unchanged as (traced, removed):
+            data = convert(traced, quantization, per_channel, batches, float_io)
         file = tflite_file.read(data)
         name_as_signature(file)
         if batches and per_channel:

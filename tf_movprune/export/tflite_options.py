@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tf_movprune.core.arguments import check_choice
+from tf_movprune.core.arguments import check_boolean, check_choice
 from tf_movprune.export.runtime_version import check_runtime_version, is_older
 from tf_movprune.export.sparse_storage import SPARSE_STORAGES
 
@@ -22,12 +22,13 @@ _IMPOSSIBLE: dict[tuple[str | None, str | None], str] = {
 
 
 def check_options(
-    quantization: Any, sparse_storage: Any, runtime: Any, is_calibrated: bool
+    quantization: Any, sparse_storage: Any, runtime: Any, is_calibrated: bool, float_io: Any
 ) -> None:
     """Raises TypeError or ValueError if options are unknown or do not go together."""
     check_choice("quantization", quantization, tuple(TOLERANCES))
     check_choice("sparse_storage", sparse_storage, SPARSE_STORAGES)
     check_runtime_version(runtime)
+    check_boolean("float_io", float_io)
     if (quantization, sparse_storage) in _IMPOSSIBLE:
         raise ValueError(
             f"sparse_storage {sparse_storage!r} does not go with quantization {quantization!r}: "
@@ -37,6 +38,11 @@ def check_options(
         raise ValueError(
             f"calibration is for activations of int8, and quantization is {quantization!r}. Pass "
             "quantization='int8', or leave calibration out."
+        )
+    if not float_io and not is_calibrated:
+        raise ValueError(
+            "float_io=False, for inputs and outputs of int8, needs the ranges of activations. Pass "
+            "calibration, or leave float_io out."
         )
     if is_calibrated and sparse_storage == "blocks":
         raise ValueError(
