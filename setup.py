@@ -13,7 +13,7 @@ EXTRAS = {
     "keras-hub": ["keras-hub>=0.19"],
     "tensorboard": ["tensorboard>=2.18"],
     "tflite": ["ai-edge-litert>=1.2"],
-    "compress": ["zstandard>=0.22", "safetensors>=0.4.3"],
+    "compress": ["zstandard>=0.22"],
     "pytorch": ["safetensors>=0.4.3", "huggingface-hub>=0.23"],
     "examples": [
         TRANSFORMERS,

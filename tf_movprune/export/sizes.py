@@ -63,7 +63,7 @@ def size_report(model: Any) -> SizeReport:
       A `SizeReport`; print it.
 
     Raises:
-      ImportError: zstandard or safetensors is missing.
+      ImportError: zstandard is missing.
       TypeError: `model` is not a Keras model.
       ValueError: the model is still pruned or not built, or int8 or float16 cannot hold a weight.
     """
