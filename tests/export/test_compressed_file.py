@@ -169,7 +169,7 @@ def mutate(parts, choose):
     elif kind == 4 and isinstance(owner, list):
         choose.shuffle(owner)
     elif kind == 5 and isinstance(owner, dict):
-        owner[choose.choice(["axis", "gaps", "9", "x"])] = copy.deepcopy(owner[key])
+        owner[choose.choice(["axis", "gaps", "same", "x"])] = copy.deepcopy(owner[key])
     elif kind == 6 and type(owner[key]) is int:
         owner[key] += choose.choice([-1, 1, 8, 2**32])
     elif key != "root":
@@ -235,10 +235,24 @@ def with_header(change):
     return lambda parts: parts.header_changes.append(change)
 
 
+def like(index, other):
+    """Says that a weight repeats another one that it cannot repeat."""
+
+    def crafted(parts):
+        parts.replace_payload(index)
+        parts.rows[index].update(sizes=[0, 0, 0], same=other)
+
+    return crafted
+
+
 CRAFTED = {
     "a row twice": with_rows(lambda rows: rows.append(rows[0])),
     "a name twice": with_rows(lambda rows: rows[1].update(name=rows[0]["name"])),
     "a missing row": with_rows(lambda rows: rows.pop()),
+    "a row like itself": like(1, 1),
+    "a row like a later one": like(1, 3),
+    "a row like none": like(1, 99),
+    "a row like one of another shape": like(3, 1),
     "no rows": with_rows(lambda rows: rows.clear()),
     "an unknown dtype": with_rows(lambda rows: rows[0].update(dtype="float8")),
     "an object dtype": with_rows(lambda rows: rows[0].update(dtype="object", stored="object")),
@@ -319,6 +333,44 @@ def test_a_header_that_is_too_large_is_not_written(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"4 weights .* take .* has 300 for them"):
         tf_movprune.export_compressed(network_of_four(), tmp_path / "x")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def of_twins(tmp_path_factory):
+    path = tmp_path_factory.mktemp("twins") / "x"
+    tf_movprune.export_compressed(twins(), path)
+    return path
+
+
+def twins():
+    """Three layers with the same kernel, one of them with another bias."""
+    layers = [keras.layers.Dense(40, name=name, input_shape=(40,)) for name in "abc"]
+    model = keras.Sequential(layers)
+    for layer in layers:
+        layer.kernel.assign(np.random.RandomState(0).standard_normal([40, 40]))
+    layers[2].bias.assign(np.arange(40))
+    return model
+
+
+def test_equal_weights_are_stored_once(of_twins):
+    parts, arrays = Parts(of_twins), tf_movprune.load_compressed(of_twins)
+    assert [row.get("same") for row in parts.rows] == [None, None, 0, 1, 0, None]
+    assert [any(row["sizes"]) for row in parts.rows] == [True, True, False, False, False, True]
+    for found, array in zip(arrays.values(), arrays_of(twins())):
+        assert np.abs(found - array).max() < 0.02
+    assert np.array_equal(arrays["a/kernel"], arrays["c/kernel"])
+    assert arrays["a/kernel"] is not arrays["c/kernel"]
+    other = keras.models.clone_model(twins())
+    tf_movprune.load_compressed(of_twins, other)
+    assert are_equal(arrays_of(other), arrays.values())
+
+
+def test_a_weight_is_not_like_one_that_is_like_another(of_twins, tmp_path):
+    parts = Parts(of_twins)
+    parts.rows[4]["same"] = 2
+    (tmp_path / "x").write_bytes(parts.data())
+    with pytest.raises(ValueError, match="Expected 'c/kernel' like an earlier weight, got Entry"):
+        tf_movprune.load_compressed(tmp_path / "x")
 
 
 def network_of_four():

@@ -25,6 +25,7 @@ def test_entries_come_back(dtype):
         Entry("w", (4, 5), "float32", "float16", (9, 0, 12), gaps=20),
         Entry("w", (4, 5), "float32", "int8", (9, 12, 12), 0, 0),
         Entry("w", (4, 5), "float32", "int8", (0, 12, 12), 1),
+        Entry("w", (4, 5), "float32", "int8", (0, 0, 0), 1, same=3),
     ):
         assert (
             entry_of({**entry.as_json(), "shape": list(entry.shape), "sizes": list(entry.sizes)})
@@ -74,6 +75,10 @@ def test_entries_come_back(dtype):
         ({"gaps": 0}, "Expected no gaps of 'w', which has no positions, got 0"),
         ({"stored": "int8", "axis": 1, "sizes": [0, 0, 20]}, "Expected sizes of streams"),
         ({"stored": "int8", "axis": 1, "sizes": [0, 200, 20]}, "Expected sizes of streams"),
+        ({"same": 0}, "Expected no streams of 'w', got"),
+        ({"same": 0, "sizes": [0, 0, 0], "gaps": 0}, "Expected no streams of 'w'"),
+        ({"same": -1, "sizes": [0, 0, 0]}, "Expected the number of an entry like 'w', got -1"),
+        ({"same": None, "sizes": [0, 0, 0]}, "Expected the number of an entry like 'w', got None"),
         ({"extra": 1}, "Expected an object with keys .*'sizes'.*, got"),
     ],
     ids=lambda value: str(value)[:60],

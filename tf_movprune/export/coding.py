@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -59,6 +60,25 @@ def scales_of(array: np.ndarray, axis: int) -> np.ndarray:
     scales = np.max(np.abs(array), axis=others, keepdims=True, initial=0) / np.float32(127)
     bits = scales.astype(np.float32).view(np.uint32)
     return ((bits + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def encode_all(weights: Sequence[NamedWeight], quantization: str | None) -> list[EncodedWeight]:
+    """The weights of a model in their smallest forms, and those that repeat others without bytes.
+
+    Raises:
+      TypeError: the format does not have the dtype of a weight.
+      ValueError: `quantization` cannot hold a weight.
+    """
+    encoded: list[EncodedWeight] = []
+    first: dict[tuple[Entry, bytes], int] = {}
+    for weight in weights:
+        found = encode(weight, quantization)
+        same = first.setdefault((found.entry._replace(name=""), found.payload), len(encoded))
+        if same < len(encoded):
+            entry = found.entry._replace(sizes=(0, 0, 0), gaps=None, same=same)
+            found = found._replace(entry=entry, payload=b"")
+        encoded.append(found)
+    return encoded
 
 
 def encode(weight: NamedWeight, quantization: str | None) -> EncodedWeight:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tf_movprune.core.arguments import check_choice
 from tf_movprune.core.named_weights import PARTS, NamedWeight
 from tf_movprune.export.checks import check_path
-from tf_movprune.export.coding import QUANTIZATIONS, EncodedWeight, encode, scales_of
+from tf_movprune.export.coding import QUANTIZATIONS, EncodedWeight, encode_all, scales_of
 from tf_movprune.export.compressed_file import Container, container_of, open_container
 from tf_movprune.export.compressed_table import Entry
 from tf_movprune.export.files import check_place, replacing
@@ -142,7 +142,7 @@ def export_compressed(
     check_place(path)
     shell = shell_of(model)
     weights = shell.named_weights(model)
-    encoded = [encode(weight, quantization) for weight in weights]
+    encoded = encode_all(weights, quantization)
     data = container_of([(e.entry, e.payload) for e in encoded], shell.describe(model))
     with replacing(path) as temporary:
         temporary.write_bytes(data)

@@ -36,6 +36,7 @@ MAX_TABLE = 1 << 22
 """Bytes of a table at most: enough for 10,000 weights, and few in memory when parsed."""
 
 _NO_CHECKSUM = "0" * 64
+_KEYS_OF_STREAMS = ("shape", "dtype", "stored", "axis")  # that say what streams mean
 
 
 def container_of(
@@ -144,7 +145,7 @@ def open_container(path: pathlib.Path) -> Iterator[Container]:
                 raise ValueError(
                     f"Expected weights that end at byte {end}, where the file ends, got others."
                 )
-        yield Container(path, table["model"], list(zip(entries, places)), file)
+        yield Container(path, table["model"], _with_streams(entries, places), file)
 
 
 def _read_header(path: pathlib.Path, file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -229,7 +230,27 @@ def _entries(tensors: Any) -> list[Entry]:
         if entry.name in names:
             raise ValueError(f"Expected each name once, got {reprlib.repr(entry.name)} twice.")
         names.add(entry.name)
+        if entry.same is not None and not (
+            entry.same < len(names) and _is_like(entry, entries[entry.same])
+        ):
+            raise ValueError(f"Expected {entry.name!r} like an earlier weight, got {entry}.")
     return entries
+
+
+def _is_like(entry: Entry, other: Entry) -> bool:
+    """Returns whether an entry can have the streams of another, which has streams."""
+    if other.same is not None:
+        return False
+    return all(getattr(entry, key) == getattr(other, key) for key in _KEYS_OF_STREAMS)
+
+
+def _with_streams(entries: list[Entry], places: list[int]) -> list[tuple[Entry, int]]:
+    """The entries, each with streams and their place in the file, which some share."""
+    found = []
+    for i, entry in enumerate(entries):
+        first = i if entry.same is None else entry.same
+        found.append((entries[first]._replace(name=entry.name), places[first]))
+    return found
 
 
 @contextlib.contextmanager

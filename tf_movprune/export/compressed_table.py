@@ -35,6 +35,7 @@ class Entry(NamedTuple):
       sizes: bytes of the streams of positions, scales and values; 0 for a stream that is absent.
       axis: axis along which there are scales; None without them.
       gaps: bytes that the positions decompress to; None without them.
+      same: number of the entry whose streams are those of this one, which has none; or None.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Entry(NamedTuple):
     sizes: tuple[int, int, int]
     axis: int | None = None
     gaps: int | None = None
+    same: int | None = None
 
     @property
     def elements(self) -> int:
@@ -61,10 +63,10 @@ def entry_of(value: Any) -> Entry:
     """
     keys = ["name", "shape", "dtype", "stored", "sizes"]
     if isinstance(value, dict):
-        keys += [key for key in ("axis", "gaps") if key in value]
+        keys += [key for key in ("axis", "gaps", "same") if key in value]
     check_keys(value, keys)
     name, shape, dtype, stored, sizes = (value[key] for key in keys[:5])
-    axis, gaps = value.get("axis"), value.get("gaps")
+    axis, gaps, same = (value.get(key) for key in ("axis", "gaps", "same"))
     _check(isinstance(name, str) and name != "", "a name", name)
     _check(is_list_of_sizes(shape) and len(shape) <= _MAX_RANK, f"a shape for {name!r}", shape)
     _check(
@@ -82,7 +84,11 @@ def entry_of(value: Any) -> Entry:
     else:
         _check("axis" not in value, f"no scales for {name!r}, which is not rounded to int8", axis)
     _check(is_list_of_sizes(sizes) and len(sizes) == 3, f"three sizes for {name!r}", sizes)
-    entry = Entry(name, tuple(shape), dtype, stored, tuple(sizes), axis, gaps)
+    entry = Entry(name, tuple(shape), dtype, stored, tuple(sizes), axis, gaps, same)
+    if "same" in value:
+        _check(is_size(same), f"the number of an entry like {name!r}", same)
+        _check(not any(sizes) and "gaps" not in value, f"no streams of {name!r}", sizes)
+        return entry
     positions, scales, values = sizes
     if positions:
         _check(is_size(gaps) and gaps <= entry.elements, f"a number of gaps of {name!r}", gaps)

@@ -16,7 +16,7 @@ LEVELS = 64
 _BITS = 14
 _TOTAL = 1 << _BITS  # sum of the frequencies of a table
 _LOWEST = 1 << 16  # of a state between two symbols; a lower one takes in a word of 16 bits
-_SYMBOLS_PER_STATE = 2048
+_SYMBOLS_PER_STATE = 1024
 
 _WEIGHTS = np.array([0, *((4 + i % 4) << (i // 4) for i in range(LEVELS))])
 """Relative frequencies of levels: 0, 4, 5, 6, 7, 8, 10, 12, ..."""
