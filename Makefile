@@ -5,7 +5,7 @@ TORCH := torch==2.13.0 transformers==4.54.1 numpy safetensors
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: demo deploy test test-all test-oldest test-torch lint clean \
-    bench bench-accuracy bench-deploy bench-gpu bench-published
+    bench bench-accuracy bench-compressed bench-deploy bench-gpu bench-published
 
 .venv/installed: requirements.txt setup.py
 	$(PYTHON) -m venv .venv
@@ -57,6 +57,9 @@ bench-accuracy: .venv/installed
 
 bench-deploy: .venv/installed
 	$(BIN)/python -m benchmarks.deploy $(ARGS)
+
+bench-compressed: .venv/installed
+	$(BIN)/python -m benchmarks.compressed $(ARGS)
 
 bench-published: .venv/installed
 	$(BIN)/python -m benchmarks.published $(ARGS)

@@ -15,6 +15,16 @@ from tf_movprune.export import rans
 _ZSTD, _LZMA, _PLANES = range(3)
 
 _SMALL = 1 << 16  # bytes of a stream for which all codes are tried
+_LZMA_CONTEXTS = {
+    1: ((3, 0, 2), (0, 0, 0), (3, 1, 1)),
+    2: ((3, 0, 2), (0, 1, 1), (2, 2, 2)),
+    4: ((3, 0, 2), (0, 2, 2), (2, 2, 2)),
+}
+"""Bits of the byte before, and of the place, that LZMA looks at (lc, lp, pb), by size of a value.
+
+The first are those of xz.
+"""
+
 _MAX_DICTIONARY = 1 << 26  # the one of xz -9
 
 
@@ -36,9 +46,9 @@ def encode_stream(values: np.ndarray) -> bytes:
         streams.append(bytes([_PLANES]) + _coded_planes(planes))
     if values.nbytes <= _SMALL or len(streams[0]) <= len(streams[-1]):
         data = values.tobytes()
-        aligned = {1: 0, 2: 1}.get(values.itemsize, 2)
-        for settings in ({}, {"lc": 0, "lp": aligned, "pb": aligned}):
-            filters = [{**_lzma(len(data)), "preset": 9 | lzma.PRESET_EXTREME, **settings}]
+        for lc, lp, pb in _LZMA_CONTEXTS.get(values.itemsize, _LZMA_CONTEXTS[4]):
+            context = {"preset": 9 | lzma.PRESET_EXTREME, "lc": lc, "lp": lp, "pb": pb}
+            filters = [_lzma(len(data)) | context]
             streams.append(bytes([_LZMA]) + lzma.compress(data, lzma.FORMAT_RAW, filters=filters))
     return min(streams, key=len)
 
