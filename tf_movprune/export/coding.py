@@ -13,6 +13,8 @@ from tf_movprune.export.streams import encode_stream
 
 QUANTIZATIONS = ("int8", "float16", None)
 
+_MOST_DENSITY = 15 / 16  # up to which positions are tried: they have to gain what they take
+
 
 class EncodedWeight(NamedTuple):
     """An entry of the file's table, and the bytes that it describes."""
@@ -92,9 +94,8 @@ def encode(weight: NamedWeight, quantization: str | None) -> EncodedWeight:
     flat = stored.reshape(-1)
     positions = np.flatnonzero(flat != 0)
     coded_scales = b"" if scales is None else encode_stream(scales)
-    gaps = encode_positions(positions)
-    forms = []
-    if positions.size < flat.size:
+    gaps, forms = encode_positions(positions), []
+    if positions.size <= _MOST_DENSITY * flat.size:
         forms.append((encode_stream(gaps), coded_scales, encode_stream(flat[positions])))
     forms.append((b"", coded_scales, encode_stream(flat)))
     form = min(forms, key=lambda streams: sum(map(len, streams)))
