@@ -8,7 +8,7 @@ TORCH := torch==2.13.0 transformers==4.54.1 numpy safetensors
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: demo deploy test test-all test-oldest test-old-tflite test-torch lint clean \
-    bench bench-accuracy bench-deploy bench-gpu bench-published
+    bench bench-accuracy bench-compressed bench-deploy bench-gpu bench-published
 
 .venv/installed: requirements.txt setup.py
 	$(PYTHON) -m venv .venv
@@ -78,6 +78,9 @@ bench-deploy: export TF_MOVPRUNE_TOOLS = $(CURDIR)/.venv-tools
 bench-deploy: .venv/installed .venv-tools/installed
 	$(BIN)/python -m benchmarks.deploy $(ARGS)
 	$(BIN)/python -m benchmarks.tools $(ARGS)
+
+bench-compressed: .venv/installed
+	$(BIN)/python -m benchmarks.compressed $(ARGS)
 
 bench-published: .venv/installed
 	$(BIN)/python -m benchmarks.published $(ARGS)

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("transformers")
 pytest.importorskip("tensorflow_datasets")
 
-from benchmarks import accuracy, accuracy_figure, gpu_step, models, speed
+from benchmarks import accuracy, accuracy_figure, compressed, gpu_step, models, speed
 
 
 def test_every_committed_result_has_a_row_and_every_recipe_a_meaning():
@@ -107,6 +107,19 @@ def test_exported_train_steps_are_those_of_tensorflow(tmp_path):
             else:  # a weight moves by up to 2e-4
                 assert np.isfinite(value).all()
                 np.testing.assert_allclose(got[name], value, rtol=1e-6, atol=2e-7)
+
+
+@pytest.mark.slow
+def test_compressed_files_beside_xz(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("zstandard")
+    report = tmp_path / "compressed.md"
+    monkeypatch.setattr(sys, "argv", ["compressed", "--shapes", "--report", str(report)])
+    compressed.main()
+    table = report.read_text()
+    for what in ("two equal halves", "two equal matrices", "positions"):
+        assert f"| {what}, int8: " in table and f"| {what}, float32: " in table
+    missed = capsys.readouterr().out.splitlines()[-1].removeprefix("Missed: ").split("; ")
+    assert {what.split(",")[0] for what in missed} == {"zeros", "one value"}  # of few bytes
 
 
 def test_a_training_that_went_another_way_is_refused():

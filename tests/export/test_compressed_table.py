@@ -19,17 +19,19 @@ def row(**changes):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_entries_come_back(dtype):
     for entry in (
-        Entry("w", (4, 5), dtype, dtype, (9, 0, 12)),
+        Entry("w", (4, 5), dtype, dtype, (9, 0, 12), gaps=3),
         Entry("w", (), dtype, dtype, (0, 0, 12)),
         Entry("w", (0, 3), dtype, dtype, (0, 0, 9)),
-        Entry("w", (4, 5), "float32", "float16", (9, 0, 12)),
+        Entry("w", (4, 5), "float32", "float16", (9, 0, 12), gaps=20),
+        Entry("w", (4, 5), "float32", "int8", (9, 12, 12), 0, 0),
         Entry("w", (4, 5), "float32", "int8", (0, 12, 12), 1),
+        Entry("w", (4, 5), "float32", "int8", (0, 0, 0), 1, same=3),
     ):
         assert (
             entry_of({**entry.as_json(), "shape": list(entry.shape), "sizes": list(entry.sizes)})
             == entry
         )
-    assert entry.elements == 20 and entry.spec.shape == [4, 5] and entry.spec.dtype == "float32"
+    assert entry.elements == 20
 
 
 @pytest.mark.parametrize(
@@ -66,9 +68,17 @@ def test_entries_come_back(dtype):
         ({"sizes": [0, 0, 0]}, "Expected sizes of streams that 'w' of float32"),
         ({"sizes": [0, 9, 80]}, "Expected sizes of streams"),
         ({"sizes": [0, 0, 4 * 20 + 200]}, "Expected sizes of streams"),
-        ({"sizes": [20 + 200, 0, 9]}, "Expected sizes of streams"),
+        ({"sizes": [20 + 200, 0, 9], "gaps": 20}, "Expected sizes of streams"),
+        ({"sizes": [9, 0, 9]}, "Expected a number of gaps of 'w', got None"),
+        ({"sizes": [9, 0, 9], "gaps": 21}, "Expected a number of gaps of 'w', got 21"),
+        ({"sizes": [9, 0, 9], "gaps": -1}, "Expected a number of gaps of 'w', got -1"),
+        ({"gaps": 0}, "Expected no gaps of 'w', which has no positions, got 0"),
         ({"stored": "int8", "axis": 1, "sizes": [0, 0, 20]}, "Expected sizes of streams"),
         ({"stored": "int8", "axis": 1, "sizes": [0, 200, 20]}, "Expected sizes of streams"),
+        ({"same": 0}, "Expected no streams of 'w', got"),
+        ({"same": 0, "sizes": [0, 0, 0], "gaps": 0}, "Expected no streams of 'w'"),
+        ({"same": -1, "sizes": [0, 0, 0]}, "Expected the number of an entry like 'w', got -1"),
+        ({"same": None, "sizes": [0, 0, 0]}, "Expected the number of an entry like 'w', got None"),
         ({"extra": 1}, "Expected an object with keys .*'sizes'.*, got"),
     ],
     ids=lambda value: str(value)[:60],

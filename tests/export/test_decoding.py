@@ -13,12 +13,14 @@ zstandard = pytest.importorskip("zstandard")
 def frame(values, dtype=np.uint8, **options):
     data = np.asarray(values, dtype)
     planes = data.view(np.uint8).reshape(-1, data.itemsize).T.tobytes()
-    return zstandard.ZstdCompressor(**options).compress(planes)
+    return b"\0" + zstandard.ZstdCompressor(**options).compress(planes)
 
 
-def weight(streams, shape, dtype="float32", stored=None, axis=None):
+def weight(streams, shape, dtype="float32", stored=None, axis=None, gaps=None):
     sizes = tuple(map(len, streams))
-    return Entry("w", shape, dtype, stored or dtype, sizes, axis), b"".join(streams)
+    if streams[0] and gaps is None:  # as many as the frame states
+        gaps = zstandard.frame_content_size(streams[0][1:])
+    return Entry("w", shape, dtype, stored or dtype, sizes, axis, gaps), b"".join(streams)
 
 
 def test_streams_by_hand():
@@ -42,7 +44,9 @@ INT8 = {"stored": "int8", "axis": 1}
 @pytest.mark.parametrize(
     "streams, options, message",
     [
-        ([b"", b"", b"abc" * 9], {}, "Expected one whole Zstandard frame in 'w'"),
+        ([b"", b"", b"\0abc" * 9], {}, "'w': Expected one whole Zstandard frame"),
+        ([b"", b"", b"abc" * 9], {}, "'w': Expected a code of a stream of 16 bytes, got number 97"),
+        ([b"", b"", b""], {}, "'w': Expected a stream, got no bytes"),
         ([b"", b"", EMPTY], {}, r"decompresses to 16 bytes, got 0"),
         ([b"", b"", frame([1] * 5, np.float32)], {}, r"decompresses to 16 bytes, got 20"),
         ([b"", b"", frame([1] * 4, np.float32, write_content_size=False)], {}, r"got -1 \(-1: not"),
@@ -53,16 +57,16 @@ INT8 = {"stored": "int8", "axis": 1}
             {},
             "16 bytes, got 8",
         ),
-        ([frame([0] * 5), b"", TWO], {}, "decompresses to 4 or less bytes, got 5"),
+        ([frame([0] * 2), b"", TWO], {"gaps": 3}, "decompresses to 3 bytes, got 2"),
         ([frame([0, 0, 0]), b"", TWO], {}, "decompresses to 12 bytes, got 8"),
-        ([frame([0, 9]), b"", TWO], {}, "Expected positions of 'w' below 4, got 10"),
+        ([frame([0, 9]), b"", TWO], {}, "Expected positions below 4, got 10"),
         ([frame([255, 255, 0, 1]), b"", TWO], {}, "below 4, got 512"),
-        ([frame([0, 0, 255]), b"", TWO], {}, "Expected positions of 'w' that end with one"),
-        ([frame([255]), b"", EMPTY], {}, "Expected positions of 'w' that end with one"),
-        ([EMPTY + b"\0", b"", EMPTY], {}, "Expected an empty stream of 'w', got more"),
-        ([EMPTY[:-2], b"", EMPTY], {}, "Expected an empty stream of 'w', got more"),
-        ([EMPTY, b"", EMPTY + EMPTY], {}, "Expected an empty stream of 'w', got more"),
-        ([b"", b"", frame([0, 1, 2, 1])], {"dtype": "bool"}, "Expected 0 and 1 in 'w'.*got 2"),
+        ([frame([0, 0, 255]), b"", TWO], {}, "'w': Expected positions that end with one"),
+        ([frame([255]), b"", EMPTY], {}, "'w': Expected positions that end with one"),
+        ([EMPTY + b"\0", b"", EMPTY], {}, "'w': Expected an empty frame, got more"),
+        ([EMPTY[:-2], b"", EMPTY], {}, "'w': Expected an empty frame, got more"),
+        ([EMPTY, b"", EMPTY + EMPTY], {}, "'w': Expected an empty frame, got more"),
+        ([b"", b"", frame([0, 1, 2, 1])], {"dtype": "bool"}, "'w': Expected 0 and 1, got 2"),
         ([b"", SCALES, frame([1, -128, 1, 1], np.int8)], INT8, "in -127 ... 127, got -128"),
         ([b"", b"", frame([1, np.nan, 1, 1], np.float16)], {"stored": "float16"}, "finite values"),
         ([b"", b"", frame([1, np.inf, 1, 1], np.float16)], {"stored": "float16"}, "finite values"),
@@ -71,7 +75,7 @@ INT8 = {"stored": "int8", "axis": 1}
             (
                 [b"", frame([1, scale], np.float32), ONES],
                 INT8,
-                "Expected scales of 'w' that are fin",
+                "Expected scales that are fin",
             )
             for scale in (np.nan, np.inf, -1.0, -0.0, 1 / 3, 3e38)
         ),

@@ -1,15 +1,19 @@
-"""Arrays in few bytes: positions as gaps, values as planes, both entropy-coded."""
+"""Arrays in few bytes: dense, or positions as gaps and the values there."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from tf_movprune.core.named_weights import NamedWeight
 from tf_movprune.export.compressed_table import DTYPES, Entry
+from tf_movprune.export.streams import encode_stream
 
 QUANTIZATIONS = ("int8", "float16", None)
+
+_MOST_DENSITY = 15 / 16  # up to which positions are tried: they have to gain what they take
 
 
 class EncodedWeight(NamedTuple):
@@ -28,8 +32,8 @@ def stored_as(
     array = weight.array
     if str(array.dtype) not in DTYPES:
         raise TypeError(
-            f"{weight.name!r} has dtype {array.dtype}; expected one of {DTYPES}. Export a model "
-            "without this weight."
+            f"{weight.name!r} has dtype {array.dtype}; expected one of {tuple(DTYPES)}. "
+            "Export a model without this weight."
         )
     if quantization is None or weight.is_exact or array.dtype != np.float32 or array.ndim < 2:
         return array, None, 0
@@ -60,6 +64,25 @@ def scales_of(array: np.ndarray, axis: int) -> np.ndarray:
     return ((bits + np.uint32(0xFFFF)) & np.uint32(0xFFFF0000)).view(np.float32)
 
 
+def encode_all(weights: Sequence[NamedWeight], quantization: str | None) -> list[EncodedWeight]:
+    """The weights of a model in their smallest forms, and those that repeat others without bytes.
+
+    Raises:
+      TypeError: the format does not have the dtype of a weight.
+      ValueError: `quantization` cannot hold a weight.
+    """
+    encoded: list[EncodedWeight] = []
+    first: dict[tuple[Entry, bytes], int] = {}
+    for weight in weights:
+        found = encode(weight, quantization)
+        same = first.setdefault((found.entry._replace(name=""), found.payload), len(encoded))
+        if same < len(encoded):
+            entry = found.entry._replace(sizes=(0, 0, 0), gaps=None, same=same)
+            found = found._replace(entry=entry, payload=b"")
+        encoded.append(found)
+    return encoded
+
+
 def encode(weight: NamedWeight, quantization: str | None) -> EncodedWeight:
     """The smaller of the dense and the sparse form of a weight.
 
@@ -70,14 +93,11 @@ def encode(weight: NamedWeight, quantization: str | None) -> EncodedWeight:
     stored, scales, axis = stored_as(weight, quantization)
     flat = stored.reshape(-1)
     positions = np.flatnonzero(flat != 0)
-    streams = [b"", b"" if scales is None else _compressed(_planes(scales))]
-    forms = []
-    if positions.size < flat.size:
-        gaps = _compressed(encode_positions(positions))
-        forms.append([gaps, streams[1], _compressed(_planes(flat[positions]))])
-    # Entropy coding of a dense form spends at least one bit on each element.
-    if not forms or flat.size / 8 < sum(map(len, forms[0])):
-        forms.append([*streams, _compressed(_planes(flat))])
+    coded_scales = b"" if scales is None else encode_stream(scales)
+    gaps, forms = encode_positions(positions), []
+    if positions.size <= _MOST_DENSITY * flat.size:
+        forms.append((encode_stream(gaps), coded_scales, encode_stream(flat[positions])))
+    forms.append((b"", coded_scales, encode_stream(flat)))
     form = min(forms, key=lambda streams: sum(map(len, streams)))
     entry = Entry(
         name=weight.name,
@@ -86,6 +106,7 @@ def encode(weight: NamedWeight, quantization: str | None) -> EncodedWeight:
         stored=str(stored.dtype),
         sizes=(len(form[0]), len(form[1]), len(form[2])),
         axis=None if scales is None else axis,
+        gaps=gaps.size if form[0] else None,
     )
     bound = entropy_bytes(positions.size, flat.size) + positions.size * stored.itemsize
     return EncodedWeight(entry, b"".join(form), bound, positions.size)
@@ -100,7 +121,7 @@ def entropy_bytes(count: int, size: int) -> float:
 
 
 def encode_positions(positions: np.ndarray) -> np.ndarray:
-    """Gaps between positions as bytes, made for a Huffman coder.
+    """Gaps between positions as bytes, made for a coder of single bytes.
 
     Each byte below 255 stands for that many zeros and a non-zero, 255 for 255 zeros. Gaps between
     positions that are equally likely have no memory, so neither have these bytes: coding each on
@@ -117,32 +138,3 @@ def encode_positions(positions: np.ndarray) -> np.ndarray:
     coded = np.full(int(escapes.sum()) + gaps.size, 255, np.uint8)
     coded[np.cumsum(escapes + 1) - 1] = gaps % 255
     return coded
-
-
-def _planes(array: np.ndarray) -> np.ndarray:
-    """The lowest byte of each element, then the next of each, and so on: exponents lie together."""
-    data = np.ascontiguousarray(array).view(np.uint8)
-    return np.ascontiguousarray(data.reshape(-1, array.itemsize).T)
-
-
-def _compressed(data: np.ndarray) -> bytes:
-    """The smaller of two frames: one with few matches, for noise, and one that looks for them."""
-    zstandard, _ = libraries()
-    settings = zstandard.ZstdCompressionParameters
-    noise = settings.from_level(1, hash_log=6, min_match=7)
-    frames = [
-        zstandard.ZstdCompressor(compression_params=parameters).compress(data.reshape(-1))
-        for parameters in (noise, settings.from_level(9))
-    ]
-    return min(frames, key=len)
-
-
-def libraries() -> tuple[Any, Any]:
-    try:
-        import safetensors.numpy
-        import zstandard
-    except ImportError as error:
-        raise ImportError(
-            f"Compressed files need {error.name}: pip install zstandard safetensors"
-        ) from error
-    return zstandard, safetensors

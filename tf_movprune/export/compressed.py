@@ -9,12 +9,13 @@ import reprlib
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from tf_movprune.core.arguments import check_choice
 from tf_movprune.core.named_weights import PARTS, NamedWeight
 from tf_movprune.export.checks import check_path
-from tf_movprune.export.coding import QUANTIZATIONS, EncodedWeight, encode, scales_of
-from tf_movprune.export.compressed_file import open_container, write_container
+from tf_movprune.export.coding import QUANTIZATIONS, EncodedWeight, encode_all, scales_of
+from tf_movprune.export.compressed_file import Container, container_of, open_container
 from tf_movprune.export.compressed_table import Entry
 from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.protocol import shell_of
@@ -128,7 +129,7 @@ def export_compressed(
       A `CompressedReport`; print it.
 
     Raises:
-      ImportError: zstandard or safetensors is missing.
+      ImportError: zstandard is missing.
       OSError: the file cannot be written. Nothing is left of it.
       RuntimeError: the file differs when it is read back. Nothing is left of it.
       TypeError: `model` is not a Keras model, or the format does not have the type of a weight.
@@ -141,8 +142,8 @@ def export_compressed(
     check_place(path)
     shell = shell_of(model)
     weights = shell.named_weights(model)
-    encoded = [encode(weight, quantization) for weight in weights]
-    data = write_container(encoded, shell.describe(model))
+    encoded = encode_all(weights, quantization)
+    data = container_of([(e.entry, e.payload) for e in encoded], shell.describe(model))
     with replacing(path) as temporary:
         temporary.write_bytes(data)
         errors = _errors(path, temporary, weights)
@@ -179,7 +180,7 @@ def load_compressed(path: str | pathlib.Path, model: Any = None) -> Any:
       layers (`dense_3`), if their order is the same.
 
     Raises:
-      ImportError: zstandard or safetensors is missing.
+      ImportError: zstandard is missing.
       OSError: the file cannot be read.
       TypeError: `path` is not a path, or `model` is neither a Keras model nor the class of one.
       ValueError: the file is damaged, of another format or version; or names, shapes or dtypes are
@@ -199,11 +200,20 @@ def load_compressed(path: str | pathlib.Path, model: Any = None) -> Any:
     shell = shell_of(model)
     shell.check_loadable(model)
     with open_container(path) as container:
+        specs = _specs(container)
         if isinstance(model, type):
-            model = shell.model_of(model, container.description, container.specs, path)
-        weights = shell.matching_weights(model, container.specs, path)
+            model = shell.model_of(model, container.description, specs, path)
+        weights = shell.matching_weights(model, specs, path)
         shell.assign_weights(model, weights, dict(container.arrays()), path)
     return model
+
+
+def _specs(container: Container) -> dict[str, tf.TensorSpec]:
+    """Shapes and dtypes of the weights by name, in the model's order."""
+    return {
+        entry.name: tf.TensorSpec(entry.shape, entry.dtype, entry.name)
+        for entry, _ in container.entries
+    }
 
 
 def part_sizes(weights: list[NamedWeight], encoded: list[EncodedWeight]) -> dict[str, PartSize]:

@@ -18,54 +18,57 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
-import tensorflow as tf
 
-from tf_movprune.export.coding import EncodedWeight, libraries
 from tf_movprune.export.compressed_table import (
     Entry,
     check_keys,
     entry_of,
     is_list_of_sizes,
+    is_size,
     parse_json,
 )
 from tf_movprune.export.decoding import decode
+from tf_movprune.export.streams import decode_stream, encode_stream, most_bytes, zstandard_library
 
 FORMAT = "tf_movprune.compressed"
-VERSION = 1
-MAX_HEADER = 1 << 22
-"""Bytes of a header at most: enough for 10,000 weights, and few in memory when parsed."""
+VERSION = 2
+MAX_TABLE = 1 << 22
+"""Bytes of a table at most: enough for 10,000 weights, and few in memory when parsed."""
 
 _NO_CHECKSUM = "0" * 64
+_KEYS_OF_STREAMS = ("shape", "dtype", "stored", "axis")  # that say what streams mean
 
 
-def write_container(encoded: Sequence[EncodedWeight], description: dict[str, Any] | None) -> bytes:
+def container_of(
+    weights: Sequence[tuple[Entry, bytes]], description: dict[str, Any] | None
+) -> bytes:
     """The bytes of a file.
 
     Args:
-      encoded: its weights.
+      weights: its weights, each with its streams.
       description: description of the model, or None.
 
     Raises:
       ValueError: the names of the weights and the description take too many bytes.
     """
-    _, safetensors = libraries()
-    table = {
-        "checksum": _NO_CHECKSUM,
-        "format": FORMAT,
-        "version": VERSION,
-        "model": description,
-        "tensors": [weight.entry.as_json() for weight in encoded],
-    }
-    data = safetensors.numpy.save(
-        {str(i): np.frombuffer(weight.payload, np.uint8) for i, weight in enumerate(encoded)},
-        {FORMAT: json.dumps(table, separators=(",", ":"))},
-    )
-    length = int.from_bytes(data[:8], "little")
-    if length > MAX_HEADER:
+    tensors = [entry.as_json() for entry, _ in weights]
+    table = json.dumps({"model": description, "tensors": tensors}, separators=(",", ":")).encode()
+    if len(table) > MAX_TABLE:
         raise ValueError(
-            f"The names of {len(encoded):,} weights and the configuration take {length:,} bytes, "
-            f"and a compressed file has {MAX_HEADER:,} for them. Export the model in parts."
+            f"The names of {len(weights):,} weights and the configuration take {len(table):,} "
+            f"bytes, and a compressed file has {MAX_TABLE:,} for them. Export the model in parts."
         )
+    coded = encode_stream(np.frombuffer(table, np.uint8))
+    payload = b"".join(streams for _, streams in weights)
+    about = {"checksum": _NO_CHECKSUM, "format": FORMAT, "version": VERSION, "table": len(table)}
+    ends = len(coded), len(coded) + len(payload)
+    header = {
+        "__metadata__": {FORMAT: json.dumps(about, separators=(",", ":"))},
+        "table": {"dtype": "U8", "shape": [ends[0]], "data_offsets": [0, ends[0]]},
+        "weights": {"dtype": "U8", "shape": [len(payload)], "data_offsets": list(ends)},
+    }
+    text = json.dumps(header, separators=(",", ":")).encode()
+    data = len(text).to_bytes(8, "little") + text + coded + payload
     return data.replace(_NO_CHECKSUM.encode(), hashlib.sha256(data).hexdigest().encode(), 1)
 
 
@@ -84,11 +87,6 @@ class Container:
     entries: list[tuple[Entry, int]]
     file: BinaryIO
 
-    @property
-    def specs(self) -> dict[str, tf.TensorSpec]:
-        """Shapes and dtypes of the weights by name, in the model's order."""
-        return {entry.name: entry.spec for entry, _ in self.entries}
-
     def arrays(self) -> Iterator[tuple[str, np.ndarray]]:
         """Decodes the weights one after the other, in the model's order.
 
@@ -96,10 +94,13 @@ class Container:
           ValueError: the bytes of a weight are not what its entry says.
         """
         for entry, start in self.entries:
-            with _explaining(self.path):
-                self.file.seek(start)
-                array = decode(entry, self.file.read(sum(entry.sizes)))
-            yield entry.name, array
+            yield entry.name, self.array(entry, start)
+
+    def array(self, entry: Entry, start: int) -> np.ndarray:
+        """Decodes the weight whose bytes are at a place in the file."""
+        with _explaining(self.path):
+            self.file.seek(start)
+            return decode(entry, self.file.read(sum(entry.sizes)))
 
 
 @contextlib.contextmanager
@@ -109,47 +110,105 @@ def open_container(path: pathlib.Path) -> Iterator[Container]:
     Raises:
       ValueError: the file is damaged, of another format or of another version.
     """
-    libraries()
+    zstandard_library()
     with path.open("rb") as file:
-        header, table, checksum = _read_header(path, file)
-        version = table.get("version")
+        header, about = _read_header(path, file)
+        version = about.get("version")
         if type(version) is int and version != VERSION:
+            remedy = (
+                "Write it again with this tf_movprune, or load it with the one that wrote it."
+                if version < VERSION
+                else "Install the tf_movprune that wrote it, or a later one."
+            )
             raise ValueError(
                 f"{path} is of version {version} of the format, and this is a reader of version "
-                f"{VERSION}. Install the tf_movprune that wrote it, or a later one."
+                f"{VERSION}. {remedy}"
             )
         with _explaining(path):
-            check_keys(table, ["checksum", "format", "version", "model", "tensors"])
-            _check_description(table)
-            entries = _entries(table["tensors"])
+            check_keys(about, ["checksum", "format", "version", "table"])
+            if about["format"] != FORMAT or type(version) is not int:
+                raise ValueError(f"Expected the format {FORMAT!r} and a version, got others.")
             start, end = file.tell(), file.seek(0, os.SEEK_END)
-            places = [start + place for place in _places(header, entries, end - start)]
-            found = _checksum_of(file, start, checksum)
-            if found != checksum:
-                raise ValueError(f"Expected the checksum {checksum[:12]}..., got {found[:12]}...")
-        yield Container(path, table["model"], list(zip(entries, places)), file)
+            length = _table_length(header, about, end - start)
+            found = _checksum_of(file, start, about["checksum"])
+            if found != about["checksum"]:
+                raise ValueError(
+                    f"Expected the checksum {about['checksum'][:12]}..., got {found[:12]}..."
+                )
+            file.seek(start)
+            table = _table(file.read(length), about["table"])
+            entries = _entries(table["tensors"])
+            places = list(
+                itertools.accumulate((sum(e.sizes) for e in entries), initial=start + length)
+            )
+            if places.pop() != end:
+                raise ValueError(
+                    f"Expected weights that end at byte {end}, where the file ends, got others."
+                )
+        yield Container(path, table["model"], _with_streams(entries, places), file)
 
 
-def _read_header(path: pathlib.Path, file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any], str]:
-    """The header, its table and the checksum in it, after which the bytes of weights follow."""
+def _read_header(path: pathlib.Path, file: BinaryIO) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The header, and what it says about the file; the table and bytes of weights follow it.
+
+    It has a checksum, if nothing else that is right.
+    """
     try:
         length = int.from_bytes(file.read(8), "little")
-        if length > MAX_HEADER:
-            raise ValueError(f"Expected a header of at most {MAX_HEADER} bytes, got {length}.")
+        if length > MAX_TABLE:
+            raise ValueError(f"Expected a header of at most {MAX_TABLE} bytes, got {length}.")
         data = file.read(length)
         if len(data) < length:
             raise ValueError(f"Expected a header of {length} bytes, got {len(data)}.")
         header = parse_json(data.decode())
-        table = parse_json(header["__metadata__"][FORMAT])
-        checksum = table["checksum"]
+        about = parse_json(header["__metadata__"][FORMAT])
+        checksum = about["checksum"]
         if not re.fullmatch("[0-9a-f]{64}", checksum) or checksum.encode() not in data:
             raise ValueError(f"Expected 64 hexadecimal digits, got {reprlib.repr(checksum)}.")
-        return header, table, checksum
+        return header, about
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{path} has no checksum of export_compressed: it is another file, or damaged. Write "
             "or copy it again."
         ) from error
+
+
+def _table_length(header: dict[str, Any], about: dict[str, Any], size: int) -> int:
+    """Bytes of the table, the first of two vectors in the `size` bytes after the header.
+
+    Raises:
+      ValueError: the header describes other vectors, or a table that is too large.
+    """
+    check_keys(header, ["__metadata__", "table", "weights"])
+    check_keys(header["__metadata__"], [FORMAT])
+    row = header["table"]
+    check_keys(row, ["dtype", "shape", "data_offsets"])
+    shape = row["shape"]
+    if not (is_list_of_sizes(shape) and len(shape) == 1 and shape[0] <= size):
+        raise ValueError(f"Expected a table in the file, got {reprlib.repr(row)}.")
+    length: int = shape[0]
+    for name, start, end in (("table", 0, length), ("weights", length, size)):
+        expected = {"dtype": "U8", "shape": [end - start], "data_offsets": [start, end]}
+        if header[name] != expected:
+            raise ValueError(f"Expected {name} as {expected}, got {reprlib.repr(header[name])}.")
+    if not is_size(about["table"]) or about["table"] > MAX_TABLE:
+        raise ValueError(
+            f"Expected a table of at most {MAX_TABLE} bytes, got {reprlib.repr(about['table'])}."
+        )
+    if length > most_bytes(about["table"]):
+        raise ValueError(f"Expected a table of {about['table']} bytes, got {length} for it.")
+    return length
+
+
+def _table(coded: bytes, size: int) -> dict[str, Any]:
+    data = decode_stream(memoryview(coded), np.dtype(np.uint8), size)
+    table = parse_json(data.tobytes().decode())
+    check_keys(table, ["model", "tensors"])
+    if (description := table["model"]) is not None:
+        check_keys(description, ["class", "config"])
+        if not isinstance(description["class"], str) or not isinstance(description["config"], dict):
+            raise ValueError("Expected a class and its configuration, got others.")
+    return table
 
 
 def _checksum_of(file: BinaryIO, start: int, checksum: str) -> str:
@@ -162,16 +221,6 @@ def _checksum_of(file: BinaryIO, start: int, checksum: str) -> str:
     return found.hexdigest()
 
 
-def _check_description(table: dict[str, Any]) -> None:
-    if table["format"] != FORMAT or type(table["version"]) is not int:
-        raise ValueError(f"Expected the format {FORMAT!r} and a version, got others.")
-    if (description := table["model"]) is None:
-        return
-    check_keys(description, ["class", "config"])
-    if not isinstance(description["class"], str) or not isinstance(description["config"], dict):
-        raise ValueError("Expected a class and its configuration, got others.")
-
-
 def _entries(tensors: Any) -> list[Entry]:
     if not isinstance(tensors, list) or not tensors:
         raise ValueError(f"Expected a list of weights, got {reprlib.repr(tensors)}.")
@@ -181,39 +230,27 @@ def _entries(tensors: Any) -> list[Entry]:
         if entry.name in names:
             raise ValueError(f"Expected each name once, got {reprlib.repr(entry.name)} twice.")
         names.add(entry.name)
+        if entry.same is not None and not (
+            entry.same < len(names) and _is_like(entry, entries[entry.same])
+        ):
+            raise ValueError(f"Expected {entry.name!r} like an earlier weight, got {entry}.")
     return entries
 
 
-def _places(header: dict[str, Any], entries: list[Entry], size: int) -> list[int]:
-    """The places of the weights' bytes among the `size` bytes after the header.
+def _is_like(entry: Entry, other: Entry) -> bool:
+    """Returns whether an entry can have the streams of another, which has streams."""
+    if other.same is not None:
+        return False
+    return all(getattr(entry, key) == getattr(other, key) for key in _KEYS_OF_STREAMS)
 
-    Raises:
-      ValueError: they do not follow each other from the first byte to the last.
-    """
-    check_keys(header, ["__metadata__", *map(str, range(len(entries)))])
-    check_keys(header["__metadata__"], [FORMAT])
-    places = []
+
+def _with_streams(entries: list[Entry], places: list[int]) -> list[tuple[Entry, int]]:
+    """The entries, each with streams and their place in the file, which some share."""
+    found = []
     for i, entry in enumerate(entries):
-        row, length = header[str(i)], sum(entry.sizes)
-        check_keys(row, ["dtype", "shape", "data_offsets"])
-        offsets = row["data_offsets"]
-        if not (
-            row["dtype"] == "U8"
-            and row["shape"] == [length]
-            and is_list_of_sizes(offsets)
-            and len(offsets) == 2
-            and offsets[1] - offsets[0] == length
-        ):
-            raise ValueError(f"Expected {length} bytes of {entry.name!r}, got {reprlib.repr(row)}.")
-        places.append(offsets[0])
-    ranges = sorted((place, place + sum(e.sizes)) for e, place in zip(entries, places))
-    ends = [(0, 0), *ranges, (size, size)]
-    if any(before[1] != after[0] for before, after in itertools.pairwise(ends)):
-        raise ValueError(
-            f"Expected weights whose bytes follow each other and end at byte {size}, got gaps, "
-            "overlaps, or bytes of none."
-        )
-    return places
+        first = i if entry.same is None else entry.same
+        found.append((entries[first]._replace(name=entry.name), places[first]))
+    return found
 
 
 @contextlib.contextmanager

@@ -10,13 +10,13 @@ import math
 import reprlib
 from typing import Any, NamedTuple
 
-import numpy as np
-import tensorflow as tf
+from tf_movprune.export.streams import most_bytes
 
-DTYPES = (
-    *("float64", "float32", "float16", "bfloat16", "bool", "uint8", "int8"),
-    *("uint16", "int16", "uint32", "int32", "uint64", "int64"),
-)
+DTYPES = {
+    **{"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "bool": 1, "uint8": 1, "int8": 1},
+    **{"uint16": 2, "int16": 2, "uint32": 4, "int32": 4, "uint64": 8, "int64": 8},
+}
+"""Bytes of a value of each dtype."""
 
 _ROUNDED = ("float16", "int8")
 """Types in which matrices of float32 are stored with a loss."""
@@ -34,6 +34,8 @@ class Entry(NamedTuple):
       stored: dtype of the values in the file.
       sizes: bytes of the streams of positions, scales and values; 0 for a stream that is absent.
       axis: axis along which there are scales; None without them.
+      gaps: bytes that the positions decompress to; None without them.
+      same: number of the entry whose streams are those of this one, which has none; or None.
     """
 
     name: str
@@ -42,21 +44,15 @@ class Entry(NamedTuple):
     stored: str
     sizes: tuple[int, int, int]
     axis: int | None = None
+    gaps: int | None = None
+    same: int | None = None
 
     @property
     def elements(self) -> int:
         return math.prod(self.shape)
 
-    @property
-    def spec(self) -> tf.TensorSpec:
-        """Shape and dtype of the weight."""
-        return tf.TensorSpec(self.shape, self.dtype, self.name)
-
     def as_json(self) -> dict[str, Any]:
-        fields = self._asdict()
-        if self.axis is None:
-            del fields["axis"]
-        return fields
+        return {key: value for key, value in self._asdict().items() if value is not None}
 
 
 def entry_of(value: Any) -> Entry:
@@ -66,11 +62,11 @@ def entry_of(value: Any) -> Entry:
       ValueError: it describes none that could be written.
     """
     keys = ["name", "shape", "dtype", "stored", "sizes"]
-    if isinstance(value, dict) and "axis" in value:
-        keys.append("axis")
+    if isinstance(value, dict):
+        keys += [key for key in ("axis", "gaps", "same") if key in value]
     check_keys(value, keys)
     name, shape, dtype, stored, sizes = (value[key] for key in keys[:5])
-    axis = value.get("axis")
+    axis, gaps, same = (value.get(key) for key in ("axis", "gaps", "same"))
     _check(isinstance(name, str) and name != "", "a name", name)
     _check(is_list_of_sizes(shape) and len(shape) <= _MAX_RANK, f"a shape for {name!r}", shape)
     _check(
@@ -78,7 +74,9 @@ def entry_of(value: Any) -> Entry:
         f"a shape for {name!r} that arrays can have",
         shape,
     )
-    _check(isinstance(dtype, str) and dtype in DTYPES, f"one of {DTYPES} for {name!r}", dtype)
+    _check(
+        isinstance(dtype, str) and dtype in DTYPES, f"one of {tuple(DTYPES)} for {name!r}", dtype
+    )
     is_rounded = dtype == "float32" and len(shape) > 1 and stored in _ROUNDED
     _check(stored == dtype or is_rounded, f"a type that {name!r} of {dtype} is stored in", stored)
     if is_rounded and stored == "int8":
@@ -86,23 +84,26 @@ def entry_of(value: Any) -> Entry:
     else:
         _check("axis" not in value, f"no scales for {name!r}, which is not rounded to int8", axis)
     _check(is_list_of_sizes(sizes) and len(sizes) == 3, f"three sizes for {name!r}", sizes)
-    entry = Entry(name, tuple(shape), dtype, stored, tuple(sizes), axis)
+    entry = Entry(name, tuple(shape), dtype, stored, tuple(sizes), axis, gaps, same)
+    if "same" in value:
+        _check(is_size(same), f"the number of an entry like {name!r}", same)
+        _check(not any(sizes) and "gaps" not in value, f"no streams of {name!r}", sizes)
+        return entry
     positions, scales, values = sizes
+    if positions:
+        _check(is_size(gaps) and gaps <= entry.elements, f"a number of gaps of {name!r}", gaps)
+    else:
+        _check("gaps" not in value, f"no gaps of {name!r}, which has no positions", gaps)
     scale_bytes = 0 if axis is None else 4 * shape[axis]
     _check(
-        positions <= _most_compressed(entry.elements)
+        (positions == 0 or positions <= most_bytes(gaps))
         and (scales > 0) == (axis is not None)
-        and scales <= _most_compressed(scale_bytes)
-        and 0 < values <= _most_compressed(entry.elements * np.dtype(stored).itemsize),
+        and scales <= most_bytes(scale_bytes)
+        and 0 < values <= most_bytes(entry.elements * DTYPES[stored]),
         f"sizes of streams that {name!r} of {stored}{list(shape)} can have",
         sizes,
     )
     return entry
-
-
-def _most_compressed(size: int) -> int:
-    """Bytes that a Zstandard frame of `size` bytes takes at most."""
-    return size + size // 256 + 128
 
 
 def is_size(value: Any) -> bool:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tf_movprune.core.named_weights import PARTS, NamedWeight
-from tf_movprune.export.coding import QUANTIZATIONS, encode, stored_as
+from tf_movprune.export.coding import QUANTIZATIONS, encode_all, stored_as
 from tf_movprune.export.compressed import part_sizes
 from tf_movprune.export.protocol import shell_of
 
@@ -63,7 +63,7 @@ def size_report(model: Any) -> SizeReport:
       A `SizeReport`; print it.
 
     Raises:
-      ImportError: zstandard or safetensors is missing.
+      ImportError: zstandard is missing.
       TypeError: `model` is not a Keras model.
       ValueError: the model is still pruned or not built, or int8 or float16 cannot hold a weight.
     """
@@ -81,7 +81,7 @@ def size_report(model: Any) -> SizeReport:
                 sizes[f"bitmap {values}"][part] += bitmap
             sizes[f"dense {values}"][part] = len(data)
             sizes[f"gzip {values}"][part] = len(gzip.compress(data, 6)) if data else 0
-        compressed = part_sizes(weights, [encode(weight, quantization) for weight in weights])
+        compressed = part_sizes(weights, encode_all(weights, quantization))
         sizes[f"compressed {values}"] = {part: size.bytes for part, size in compressed.items()}
         sizes[f"bound {values}"] = {part: round(size.bound) for part, size in compressed.items()}
     formats = [quantization or "float32" for quantization in reversed(QUANTIZATIONS)]
