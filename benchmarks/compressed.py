@@ -31,7 +31,7 @@ import tf_movprune
 from benchmarks.deploy import STRUCTURE
 from benchmarks.measuring import Table, seconds
 from examples.downloads import minilm_folder
-from tf_movprune.export.coding import QUANTIZATIONS, stored_as
+from tf_movprune.export.compressed_files.coding import QUANTIZATIONS, stored_as
 from tf_movprune.export.reader import read
 from tf_movprune.keras2.named_weights import named_weights
 

@@ -7,7 +7,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 import tf_movprune
 from tf_movprune.core.named_weights import NamedWeight
-from tf_movprune.export import coding, decoding
+from tf_movprune.export.compressed_files import coding, decoding
 
 QUANTIZATIONS = ("int8", "float16", None)
 

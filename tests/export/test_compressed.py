@@ -17,7 +17,7 @@ from exporting import (
 
 import tf_movprune
 from tf_movprune.core.named_weights import PARTS, renumbered
-from tf_movprune.export import compressed_file, decoding
+from tf_movprune.export.compressed_files import container, decoding
 from tf_movprune.keras2.named_weights import named_weights
 
 pytest.importorskip("zstandard")
@@ -262,13 +262,13 @@ def test_other_files_and_versions(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError):
         tf_movprune.load_compressed(tmp_path / "nothing")
     with monkeypatch.context() as patch:
-        patch.setattr(compressed_file, "VERSION", 3)
+        patch.setattr(container, "VERSION", 3)
         tf_movprune.export_compressed(network(), tmp_path / "later")
     with pytest.raises(ValueError, match=r"is of version 3 .* reader of version 2\. Install"):
         tf_movprune.load_compressed(tmp_path / "later")
     # What was written before the table was compressed:
-    table = {"checksum": "0" * 64, "format": compressed_file.FORMAT, "version": 1, "tensors": []}
-    metadata = {compressed_file.FORMAT: json.dumps(table)}
+    table = {"checksum": "0" * 64, "format": container.FORMAT, "version": 1, "tensors": []}
+    metadata = {container.FORMAT: json.dumps(table)}
     safetensors.numpy.save_file({"0": np.ones(3, np.uint8)}, tmp_path / "earlier", metadata)
     with pytest.raises(ValueError, match=r"is of version 1 .* version 2\. Write it again"):
         tf_movprune.load_compressed(tmp_path / "earlier")
@@ -277,7 +277,7 @@ def test_other_files_and_versions(tmp_path, monkeypatch):
 def test_safetensors_can_list_what_is_in_it(tmp_path):
     report = tf_movprune.export_compressed(network(), tmp_path / "x")
     with safetensors.safe_open(tmp_path / "x", "np") as file:
-        about = json.loads(file.metadata()[compressed_file.FORMAT])
+        about = json.loads(file.metadata()[container.FORMAT])
         sizes = {name: len(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
     assert about["version"] == 2 and set(sizes) == {"table", "weights"}
     assert 0 < sizes["table"] < about["table"] and sum(sizes.values()) < report.bytes
@@ -314,7 +314,7 @@ def test_a_wrong_file_does_not_take_its_place(quantization, wrong, tmp_path, mon
             array[chosen] += 1e-12 if wrong == "zeros" else 0.1 * np.abs(array).max()
         return array
 
-    monkeypatch.setattr(compressed_file, "decode", decode)
+    monkeypatch.setattr(container, "decode", decode)
     with pytest.raises(RuntimeError, match=r"read back for .* The file was removed"):
         tf_movprune.export_compressed(network(), tmp_path / "x", quantization=quantization)
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,8 @@ import tf_keras
 from berts import stripped_bert
 
 import tf_movprune
-from tf_movprune.export import onnx_conversion, onnx_quantization
+from tf_movprune.export.onnx_files import conversion
+from tf_movprune.export.onnx_files.quantization import _check_zeros
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -261,10 +262,10 @@ def test_what_differs_is_not_written(tmp_path):
 
 
 def test_more_weights_than_a_file_holds_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(onnx_conversion, "_MAX_BYTES", 59)
+    monkeypatch.setattr(conversion, "_MAX_BYTES", 59)
     with pytest.raises(ValueError, match=r"one ONNX file holds 2\.1 GB at most"):
         tf_movprune.export_onnx(dense(tf_keras), tmp_path / "x.onnx")
-    monkeypatch.setattr(onnx_conversion, "_MAX_BYTES", 60)
+    monkeypatch.setattr(conversion, "_MAX_BYTES", 60)
     tf_movprune.export_onnx(dense(tf_keras), tmp_path / "x.onnx")
 
 
@@ -286,9 +287,9 @@ def test_zeros_that_would_be_lost_are_refused():
     plain = model(w=np.array([[0, 1], [2, 0]], "float32"))
     right = np.array([[5, 64], [64, 0]], "int8")
     scales = {"w_zero_point": np.array([5, 0], "int8")}
-    onnx_quantization._check_zeros(plain, model(w_quantized=right, **scales))
+    _check_zeros(plain, model(w_quantized=right, **scales))
     with pytest.raises(RuntimeError, match=r"would make zeros of 'w' other numbers"):
-        onnx_quantization._check_zeros(plain, model(w_quantized=right + 1, **scales))
+        _check_zeros(plain, model(w_quantized=right + 1, **scales))
 
 
 @pytest.mark.slow

@@ -87,7 +87,7 @@ def test_a_listing_decodes_nothing(files, monkeypatch):
     def decode(*args):
         raise AssertionError
 
-    monkeypatch.setattr("tf_movprune.export.compressed_file.decode", decode)
+    monkeypatch.setattr("tf_movprune.export.compressed_files.container.decode", decode)
     with reader.read(files[0]) as weights:
         shapes = [weight.shape.as_list() for weight in network().weights]
         assert [list(entry.shape) for entry in weights.entries.values()] == shapes

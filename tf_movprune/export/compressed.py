@@ -14,9 +14,14 @@ import tensorflow as tf
 from tf_movprune.core.arguments import check_choice
 from tf_movprune.core.named_weights import PARTS, NamedWeight
 from tf_movprune.export.checks import check_path
-from tf_movprune.export.coding import QUANTIZATIONS, EncodedWeight, encode_all, scales_of
-from tf_movprune.export.compressed_file import Container, container_of, open_container
-from tf_movprune.export.compressed_table import Entry
+from tf_movprune.export.compressed_files.coding import (
+    QUANTIZATIONS,
+    EncodedWeight,
+    encode_all,
+    scales_of,
+)
+from tf_movprune.export.compressed_files.container import Container, container_of, open_container
+from tf_movprune.export.compressed_files.table import Entry
 from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.protocol import shell_of
 

@@ -19,13 +19,13 @@ from tf_movprune.export.checks import (
 from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
 from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.logs import unchanged_logging
-from tf_movprune.export.onnx_conversion import (
+from tf_movprune.export.onnx_files.conversion import (
     check_libraries,
     check_size,
     convert_to_onnx,
     run_onnx,
 )
-from tf_movprune.export.onnx_quantization import quantize, stored_matrices
+from tf_movprune.export.onnx_files.quantization import quantize, stored_matrices
 from tf_movprune.export.protocol import shell_of
 from tf_movprune.export.shrinking import Removed, shrunk
 

@@ -24,8 +24,8 @@ from typing import Any
 
 import numpy as np
 
-from tf_movprune.export.compressed_file import Container, open_container
-from tf_movprune.export.compressed_table import Entry, parse_json
+from tf_movprune.export.compressed_files.container import Container, open_container
+from tf_movprune.export.compressed_files.table import Entry, parse_json
 
 __all__ = ["CompressedWeights", "Entry", "read"]
 

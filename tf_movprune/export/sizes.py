@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from tf_movprune.core.named_weights import PARTS, NamedWeight
-from tf_movprune.export.coding import QUANTIZATIONS, encode_all, stored_as
 from tf_movprune.export.compressed import part_sizes
+from tf_movprune.export.compressed_files.coding import QUANTIZATIONS, encode_all, stored_as
 from tf_movprune.export.protocol import shell_of
 
 

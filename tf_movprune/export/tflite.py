@@ -13,31 +13,35 @@ import numpy as np
 from tf_movprune.core.arguments import check_boolean
 from tf_movprune.core.inference import IfOpen, Inference
 from tf_movprune.core.user_warnings import warn
-from tf_movprune.export import tflite_file
-from tf_movprune.export.calibration import calibration_batches, number_of_rows
 from tf_movprune.export.checks import (
     check_convertible,
     check_path,
     check_verification,
     warn_of_constants,
 )
-from tf_movprune.export.conversion import check_runtime, convert, run_file
 from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
 from tf_movprune.export.files import check_place, replacing
-from tf_movprune.export.int4 import store_in_int4
 from tf_movprune.export.logs import unchanged_logging
 from tf_movprune.export.protocol import shell_of
-from tf_movprune.export.runtime_version import check_runs_in, min_runtime, require_runtime
 from tf_movprune.export.shrinking import Removed, shrunk
-from tf_movprune.export.sparse_storage import NATIVE_BLOCKS, store_sparsely
-from tf_movprune.export.sparse_warnings import warn_if_dense
-from tf_movprune.export.tensor_names import name_as_signature
-from tf_movprune.export.tflite_options import (
+from tf_movprune.export.tflite_files import flatbuffer
+from tf_movprune.export.tflite_files.calibration import calibration_batches, number_of_rows
+from tf_movprune.export.tflite_files.conversion import check_runtime, convert, run_file
+from tf_movprune.export.tflite_files.int4 import store_in_int4
+from tf_movprune.export.tflite_files.options import (
     PER_CHANNEL_CALIBRATED,
     TOLERANCES,
     check_options,
     is_per_channel,
 )
+from tf_movprune.export.tflite_files.runtime_version import (
+    check_runs_in,
+    min_runtime,
+    require_runtime,
+)
+from tf_movprune.export.tflite_files.sparse_storage import NATIVE_BLOCKS, store_sparsely
+from tf_movprune.export.tflite_files.sparse_warnings import warn_if_dense
+from tf_movprune.export.tflite_files.tensor_names import name_as_signature
 
 # The types of the matrices that may be stored in blocks.
 _IN_BLOCKS: dict[tuple[str | None, str | None], np.dtype] = {
@@ -153,7 +157,7 @@ def export_tflite(
         smaller = shrunk(shell, model, trace, inference, *blocks)
         with smaller if shrink else unchanged as (traced, removed):
             data = convert(traced, quantization, per_channel, batches, float_io)
-        file = tflite_file.read(data)
+        file = flatbuffer.read(data)
         name_as_signature(file)
         if batches and per_channel:
             require_runtime(file, PER_CHANNEL_CALIBRATED)
@@ -167,7 +171,7 @@ def export_tflite(
         if sparse_storage in ("blocks", "csr"):
             warn_if_dense(matrices, quantization, sparse_storage, removed)
         with replacing(path) as temporary:
-            temporary.write_bytes(tflite_file.written(file))
+            temporary.write_bytes(flatbuffer.written(file))
             difference = None
             if example is not None:
                 outputs = run_file(path, temporary, example.inputs)

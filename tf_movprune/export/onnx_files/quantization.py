@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tf_movprune.export.logs import without_lines
-from tf_movprune.export.sparse_storage import StoredMatrix
+from tf_movprune.export.tflite_files.sparse_storage import StoredMatrix
 
 _MATRIX_PRODUCTS = ("MatMul", "Gemm", "MatMulInteger")
 

@@ -15,9 +15,9 @@ import tf_keras as keras
 from exporting import arrays_of
 
 import tf_movprune
-from tf_movprune.export import compressed_file
-from tf_movprune.export.compressed_file import FORMAT, MAX_TABLE
-from tf_movprune.export.streams import decode_stream, encode_stream
+from tf_movprune.export.compressed_files import container
+from tf_movprune.export.compressed_files.container import FORMAT, MAX_TABLE
+from tf_movprune.export.compressed_files.streams import decode_stream, encode_stream
 
 zstandard = pytest.importorskip("zstandard")
 
@@ -329,7 +329,7 @@ def test_keys_that_occur_twice(written, tmp_path):
 
 
 def test_a_header_that_is_too_large_is_not_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(compressed_file, "MAX_TABLE", 300)
+    monkeypatch.setattr(container, "MAX_TABLE", 300)
     with pytest.raises(ValueError, match=r"4 weights .* take .* has 300 for them"):
         tf_movprune.export_compressed(network_of_four(), tmp_path / "x")
     assert not list(tmp_path.iterdir())
@@ -444,7 +444,7 @@ def test_shapes_are_compared_before_anything_is_decoded(written, tmp_path, monke
     def decode(*args):
         raise MemoryError
 
-    monkeypatch.setattr(compressed_file, "decode", decode)
+    monkeypatch.setattr(container, "decode", decode)
     with pytest.raises(ValueError, match="x has weights that this machine has no memory for"):
         tf_movprune.load_compressed(path)
 

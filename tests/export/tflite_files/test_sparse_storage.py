@@ -15,8 +15,8 @@ from exporting import (
 )
 from tensorflow.lite.python import schema_py_generated as schema
 
-from tf_movprune.export import tflite_file
-from tf_movprune.export.sparse_storage import store_sparsely
+from tf_movprune.export.tflite_files import flatbuffer
+from tf_movprune.export.tflite_files.sparse_storage import store_sparsely
 
 FULLY_CONNECTED = schema.BuiltinOperator.FULLY_CONNECTED
 
@@ -171,6 +171,6 @@ def test_buffers_begin_at_multiples_of_16(tmp_path):
 def test_a_file_without_fully_connected_layers_stays_as_it_is():
     model = keras.Sequential([keras.Input([4]), keras.layers.Activation("relu")])
     data = tf.lite.TFLiteConverter.from_keras_model(model).convert()
-    file = tflite_file.read(data)
+    file = flatbuffer.read(data)
     assert store_sparsely(file, "auto") == []
-    assert tflite_file.written(file) == tflite_file.written(tflite_file.read(data))
+    assert flatbuffer.written(file) == flatbuffer.written(flatbuffer.read(data))

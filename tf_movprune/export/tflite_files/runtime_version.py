@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from tf_movprune.export.tflite_file import builtin, text
+from tf_movprune.export.tflite_files.flatbuffer import builtin, text
 
 _ENTRY = "min_runtime_version"
 _ENTRY_BYTES = 16

@@ -6,7 +6,7 @@ from exporting import QUANTIZATIONS, decoded, encoded
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_movprune.export import coding, decoding, streams
+from tf_movprune.export.compressed_files import coding, decoding, streams
 
 pytest.importorskip("zstandard")
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from exporting import encoded
 
-from tf_movprune.export.compressed_table import Entry
-from tf_movprune.export.decoding import decode
+from tf_movprune.export.compressed_files.decoding import decode
+from tf_movprune.export.compressed_files.table import Entry
 
 zstandard = pytest.importorskip("zstandard")
 

@@ -18,8 +18,8 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from tf_movprune.core.inference import Inference
 from tf_movprune.core.user_warnings import warn
-from tf_movprune.export import tflite_file
 from tf_movprune.export.checks import WITHOUT_STRINGS
+from tf_movprune.export.tflite_files import flatbuffer
 
 _WHILE = schema.BuiltinOperator.WHILE
 
@@ -78,8 +78,8 @@ def _check_loops(inference: Inference) -> None:
     lists = {kind: path for kind, path in inference.operations.items() if "TensorList" in kind}
     if not lists:
         return
-    model = tflite_file.read(convert(inference, None))
-    if any(tflite_file.builtin(code) == _WHILE for code in model.operatorCodes):
+    model = flatbuffer.read(convert(inference, None))
+    if any(flatbuffer.builtin(code) == _WHILE for code in model.operatorCodes):
         raise ValueError(
             f"{inference.name!r} loops over steps ({next(iter(lists.values()))}), and TensorFlow's "
             "converter would crash on calibration. Make recurrent layers with unroll=True, or "

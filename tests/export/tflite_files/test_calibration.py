@@ -11,8 +11,8 @@ from exporting import dense_model, operators, outputs_of, prune, random_input
 from tensorflow.lite.python import schema_py_generated as schema
 
 import tf_movprune
-from tf_movprune.export import tflite_file
-from tf_movprune.export.calibration import MAX_ROWS, calibration_batches
+from tf_movprune.export.tflite_files import flatbuffer
+from tf_movprune.export.tflite_files.calibration import MAX_ROWS, calibration_batches
 
 SPECS = [tf.TensorSpec([1, 3], tf.int32, "ids"), tf.TensorSpec([1], tf.float32, "scale")]
 IDS = np.arange(15).reshape(5, 3)
@@ -32,8 +32,8 @@ def test_files_of_whole_numbers(tmp_path):
     report = tf_movprune.export_tflite(model, path, calibration=calibration)
     assert report.calibration_rows == 40 and report.quantization == "int8"
     assert ": int8, activations too, from 40 rows, " in str(report)
-    file = tflite_file.read(path.read_bytes())
-    graph = tflite_file.main_graph(file)
+    file = flatbuffer.read(path.read_bytes())
+    graph = flatbuffer.main_graph(file)
     ends = [graph.tensors[i].type for i in (*graph.inputs, *graph.outputs)]
     assert ends == [schema.TensorType.FLOAT32] * 2
     inside = {operator.outputs[0] for operator in graph.operators} - {*graph.outputs}
@@ -99,10 +99,8 @@ def test_old_runtimes(tmp_path):
     scales = []
     for runtime in (None, "2.3"):
         report = tf_movprune.export_tflite(model, tmp_path / "x", runtime=runtime, **options)
-        graph = tflite_file.main_graph(tflite_file.read((tmp_path / "x").read_bytes()))
-        (matrix,) = (
-            t for t in graph.tensors if tflite_file.text(t.name) == report.matrices[0].name
-        )
+        graph = flatbuffer.main_graph(flatbuffer.read((tmp_path / "x").read_bytes()))
+        (matrix,) = (t for t in graph.tensors if flatbuffer.text(t.name) == report.matrices[0].name)
         scales.append(len(matrix.quantization.scale))
         assert report.min_runtime == ("2.12.0" if runtime is None else "2.0.0")
     assert scales == [64, 1] and new.min_runtime == "2.12.0"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any
 
-from tf_movprune.export.tflite_file import main_graph, text
+from tf_movprune.export.tflite_files.flatbuffer import main_graph, text
 
 
 def name_as_signature(model: Any) -> None:

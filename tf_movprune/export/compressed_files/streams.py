@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_movprune.export import rans
+from tf_movprune.export.compressed_files import rans
 
 _ZSTD, _LZMA, _PLANES = range(3)
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 
 from tf_movprune.core.named_weights import NamedWeight
-from tf_movprune.export.compressed_table import DTYPES, Entry
-from tf_movprune.export.streams import encode_stream
+from tf_movprune.export.compressed_files.streams import encode_stream
+from tf_movprune.export.compressed_files.table import DTYPES, Entry
 
 QUANTIZATIONS = ("int8", "float16", None)
 

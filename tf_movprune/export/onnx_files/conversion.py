@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tf_movprune.core.inference import Inference
 from tf_movprune.export.logs import without_lines
-from tf_movprune.export.onnx_operations import convert_einsum, convert_erfc
+from tf_movprune.export.onnx_files.operations import convert_einsum, convert_erfc
 
 _OPSET = 17  # of ONNX 1.12, which every ONNX Runtime since 1.12 reads
 _MAX_BYTES = 2**31 - 1  # of a message of Protocol Buffers, which an ONNX file is

@@ -10,7 +10,7 @@ import ml_dtypes
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from tf_movprune.export.tflite_file import builtin_of, readers_of
+from tf_movprune.export.tflite_files.flatbuffer import builtin_of, readers_of
 
 _CODES = schema.BuiltinOperator
 _DTYPES: dict[int, Any] = {

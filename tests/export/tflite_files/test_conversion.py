@@ -12,7 +12,7 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tf_movprune
-from tf_movprune.export import conversion
+from tf_movprune.export.tflite_files import conversion
 
 
 class Applied(keras.layers.Layer):

@@ -5,7 +5,7 @@ import lzma
 import numpy as np
 import pytest
 
-from tf_movprune.export.streams import decode_stream, encode_stream, most_bytes
+from tf_movprune.export.compressed_files.streams import decode_stream, encode_stream, most_bytes
 
 zstandard = pytest.importorskip("zstandard")
 

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from tf_movprune.export.tflite_file import main_graph
-from tf_movprune.export.tflite_matrices import matrices_of, packed, values_of
+from tf_movprune.export.tflite_files.flatbuffer import main_graph
+from tf_movprune.export.tflite_files.matrices import matrices_of, packed, values_of
 
 _LARGEST_INT8, _LARGEST_INT4 = 127, 7
 

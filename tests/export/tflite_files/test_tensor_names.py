@@ -8,8 +8,8 @@ from ai_edge_litert.interpreter import Interpreter
 from exporting import dense_model, export, outputs_of, random_input
 
 import tf_movprune
-from tf_movprune.export import tflite_file
-from tf_movprune.export.tensor_names import name_as_signature
+from tf_movprune.export.tflite_files import flatbuffer
+from tf_movprune.export.tflite_files.tensor_names import name_as_signature
 
 
 def names_of(path):
@@ -17,8 +17,8 @@ def names_of(path):
     interpreter = Interpreter(model_path=str(path))
     inputs = [detail["name"] for detail in interpreter.get_input_details()]
     outputs = [detail["name"] for detail in interpreter.get_output_details()]
-    graph = tflite_file.main_graph(tflite_file.read(path.read_bytes()))
-    every = [tflite_file.text(tensor.name) for tensor in graph.tensors]
+    graph = flatbuffer.main_graph(flatbuffer.read(path.read_bytes()))
+    every = [flatbuffer.text(tensor.name) for tensor in graph.tensors]
     assert len(set(every)) == len(every)
     return inputs, outputs, every
 
@@ -86,16 +86,16 @@ def test_other_tensors_make_room():
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [function.get_concrete_function()], tf.Module()
     )
-    model = tflite_file.read(converter.convert())
-    graph = tflite_file.main_graph(model)
+    model = flatbuffer.read(converter.convert())
+    graph = flatbuffer.main_graph(model)
     used = {entry.tensorIndex for entry in model.signatureDefs[0].outputs}
     used |= {entry.tensorIndex for entry in model.signatureDefs[0].inputs}
     others = [tensor for index, tensor in enumerate(graph.tensors) if index not in used]
     assert len(others) > 1
     others[0].name, others[1].name = b"y", b"y_1"
     name_as_signature(model)
-    assert [tflite_file.text(tensor.name) for tensor in others[:2]] == ["y_2", "y_1"]
-    runner = Interpreter(model_content=tflite_file.written(model)).get_signature_runner()
+    assert [flatbuffer.text(tensor.name) for tensor in others[:2]] == ["y_2", "y_1"]
+    runner = Interpreter(model_content=flatbuffer.written(model)).get_signature_runner()
     x = np.ones([1, 4], np.float32)
     np.testing.assert_allclose(runner(x=x)["y"], np.full([1, 4], 0.25), atol=1e-6)
     np.testing.assert_array_equal(runner(x=x)["z"], x)
@@ -103,8 +103,8 @@ def test_other_tensors_make_room():
 
 def test_files_without_a_signature_stay():
     converter = tf.lite.TFLiteConverter.from_keras_model(dense_model(4))
-    model = tflite_file.read(converter.convert())
+    model = flatbuffer.read(converter.convert())
     model.signatureDefs = None
-    before = [tensor.name for tensor in tflite_file.main_graph(model).tensors]
+    before = [tensor.name for tensor in flatbuffer.main_graph(model).tensors]
     name_as_signature(model)
-    assert [tensor.name for tensor in tflite_file.main_graph(model).tensors] == before
+    assert [tensor.name for tensor in flatbuffer.main_graph(model).tensors] == before

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from tf_movprune.core.arguments import check_boolean, check_choice
-from tf_movprune.export.runtime_version import check_runtime_version, is_older
-from tf_movprune.export.sparse_storage import SPARSE_STORAGES
+from tf_movprune.export.tflite_files.runtime_version import check_runtime_version, is_older
+from tf_movprune.export.tflite_files.sparse_storage import SPARSE_STORAGES
 
 # The difference that passes, over the largest output. For int8 and int4 it finds gross errors only:
 # how much is good enough depends on the task.

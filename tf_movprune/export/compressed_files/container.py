@@ -19,7 +19,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from tf_movprune.export.compressed_table import (
+from tf_movprune.export.compressed_files.decoding import decode
+from tf_movprune.export.compressed_files.streams import (
+    decode_stream,
+    encode_stream,
+    most_bytes,
+    zstandard_library,
+)
+from tf_movprune.export.compressed_files.table import (
     Entry,
     check_keys,
     entry_of,
@@ -27,8 +34,6 @@ from tf_movprune.export.compressed_table import (
     is_size,
     parse_json,
 )
-from tf_movprune.export.decoding import decode
-from tf_movprune.export.streams import decode_stream, encode_stream, most_bytes, zstandard_library
 
 FORMAT = "tf_movprune.compressed"
 VERSION = 2

@@ -8,14 +8,14 @@ from exporting import dense_model, export, outputs_of, prune, random_input
 from tensorflow.lite.python import schema_py_generated as schema
 
 import tf_movprune
-from tf_movprune.export import tflite_file
-from tf_movprune.export.tflite_matrices import matrices_of, packed, unpacked, values_of
+from tf_movprune.export.tflite_files import flatbuffer
+from tf_movprune.export.tflite_files.matrices import matrices_of, packed, unpacked, values_of
 
 
 def matrices_in(path):
     """The matrices in a file as floats, by shape, from the bytes and scales that it has."""
-    model = tflite_file.read(path.read_bytes())
-    graph = tflite_file.main_graph(model)
+    model = flatbuffer.read(path.read_bytes())
+    graph = flatbuffer.main_graph(model)
     found = {}
     for index in matrices_of(model, graph):
         tensor = graph.tensors[index]
@@ -94,8 +94,8 @@ def test_what_is_not_fully_connected_stays_int8(tmp_path):
         ((64, 32), "int4"),
         ((3, 64), "float32"),
     ]
-    file = tflite_file.read((tmp_path / "x").read_bytes())
-    types = [tensor.type for tensor in tflite_file.main_graph(file).tensors]
+    file = flatbuffer.read((tmp_path / "x").read_bytes())
+    types = [tensor.type for tensor in flatbuffer.main_graph(file).tensors]
     assert types.count(schema.TensorType.INT4) == 1
     assert types.count(schema.TensorType.INT8) >= 2
     assert report.max_abs_diff < 0.1

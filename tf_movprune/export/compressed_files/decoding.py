@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from tf_movprune.export.compressed_table import Entry
-from tf_movprune.export.streams import decode_stream
+from tf_movprune.export.compressed_files.streams import decode_stream
+from tf_movprune.export.compressed_files.table import Entry
 
 _CHUNK = 1 << 16  # bytes of positions that are decoded at a time
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tf_movprune.export import rans
+from tf_movprune.export.compressed_files import rans
 
 
 def again(symbols):

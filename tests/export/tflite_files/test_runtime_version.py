@@ -16,14 +16,14 @@ from exporting import dense_model, export, prune, random_input
 from tensorflow.lite.python import schema_py_generated as schema
 
 import tf_movprune
-from tf_movprune.export import tflite_file
-from tf_movprune.export.runtime_version import is_older, min_runtime, require_runtime
+from tf_movprune.export.tflite_files import flatbuffer
+from tf_movprune.export.tflite_files.runtime_version import is_older, min_runtime, require_runtime
 
 OLD = "2.14"
 
 
 def metadata(path):
-    return min_runtime(tflite_file.read(path.read_bytes()))
+    return min_runtime(flatbuffer.read(path.read_bytes()))
 
 
 def sparse_model(sparsity=0.97, block=(1, 1)):
@@ -102,7 +102,7 @@ def test_releases_are_numbers_and_not_strings():
 
 def converted():
     converter = tf.lite.TFLiteConverter.from_keras_model(dense_model(4))
-    return tflite_file.read(converter.convert())
+    return flatbuffer.read(converter.convert())
 
 
 def test_operators_that_the_converter_does_not_know_the_release_of():
@@ -111,8 +111,8 @@ def test_operators_that_the_converter_does_not_know_the_release_of():
     require_runtime(model, "1.5.0")  # older than what it needs already
     assert min_runtime(model) == "1.14.0"
     require_runtime(model, "2.3.0")
-    assert min_runtime(tflite_file.read(tflite_file.written(model))) == "2.3.0"
-    tflite_file.operator_code(model, schema.BuiltinOperator.STABLEHLO_SORT, 1)
+    assert min_runtime(flatbuffer.read(flatbuffer.written(model))) == "2.3.0"
+    flatbuffer.operator_code(model, schema.BuiltinOperator.STABLEHLO_SORT, 1)
     assert min_runtime(model) is None
     require_runtime(model, "2.17.0")
     assert min_runtime(model) is None

@@ -2,7 +2,13 @@
 
 import pytest
 
-from tf_movprune.export.compressed_table import DTYPES, Entry, check_keys, entry_of, parse_json
+from tf_movprune.export.compressed_files.table import (
+    DTYPES,
+    Entry,
+    check_keys,
+    entry_of,
+    parse_json,
+)
 
 
 def row(**changes):

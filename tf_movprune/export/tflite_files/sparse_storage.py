@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from tf_movprune.export.runtime_version import require_runtime
-from tf_movprune.export.tflite_file import main_graph, operator_code, readers_of, text
-from tf_movprune.export.tflite_matrices import matrices_of, values_of
+from tf_movprune.export.tflite_files.flatbuffer import main_graph, operator_code, readers_of, text
+from tf_movprune.export.tflite_files.matrices import matrices_of, values_of
+from tf_movprune.export.tflite_files.runtime_version import require_runtime
 
 SPARSE_STORAGES = (None, "auto", "blocks", "csr")
 
@@ -85,7 +85,7 @@ def store_sparsely(model: Any, storage: str | None) -> list[StoredMatrix]:
       matrix, in float16 too. int8 stays dense.
 
     Args:
-      model: a TFLite file, from `tflite_file.read`, that was converted without the sparsity flag.
+      model: a TFLite file, from `flatbuffer.read`, that was converted without the sparsity flag.
       storage: one of `SPARSE_STORAGES`.
 
     Returns:

@@ -10,7 +10,7 @@ import math
 import reprlib
 from typing import Any, NamedTuple
 
-from tf_movprune.export.streams import most_bytes
+from tf_movprune.export.compressed_files.streams import most_bytes
 
 DTYPES = {
     **{"float64": 8, "float32": 4, "float16": 2, "bfloat16": 2, "bool": 1, "uint8": 1, "int8": 1},

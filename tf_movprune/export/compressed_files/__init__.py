@@ -1,0 +1,1 @@
+"""What is inside compressed files, and how it is read from anybody."""

@@ -1,0 +1,1 @@
+"""What is inside ONNX files, and how they get it."""

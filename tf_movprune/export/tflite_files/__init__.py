@@ -1,0 +1,1 @@
+"""What is inside TFLite files, and how they get it."""
