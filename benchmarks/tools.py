@@ -79,17 +79,19 @@ def keras_file(model: Any, path: pathlib.Path, length: int) -> None:
 
 
 ROWS, IN_BLOCKS = ({"quantization": None, "sparse_storage": s} for s in ("csr", "blocks"))
+INT8 = tflite(quantization="int8")
+ONNX, ONNX_INT8 = onnx(), onnx(quantization="int8")
 FORMATS = [
     Format("LiteRT", "float32", ".tflite", tflite(quantization=None)),
-    Format("LiteRT", "int8", ".tflite", tflite(quantization="int8")),
+    Format("LiteRT", "int8", ".tflite", INT8),
     Format("LiteRT", "int4", ".tflite", tflite(quantization="int4")),
     Format("LiteRT", "float32, rows", ".tflite", tflite(**ROWS), (WEIGHTS,)),
     Format("LiteRT", "float32, blocks", ".tflite", tflite(**IN_BLOCKS), (BLOCKS,)),
-    Format("ONNX Runtime", "float32", ".onnx", onnx()),
-    Format("ONNX Runtime", "int8", ".onnx", onnx(quantization="int8")),
-    Format("OpenVINO", "float32 ONNX", ".onnx", onnx()),
-    Format("OpenVINO", "int8 ONNX", ".onnx", onnx(quantization="int8")),
-    Format("OpenVINO", "int8 TFLite", ".tflite", tflite(quantization="int8")),
+    Format("ONNX Runtime", "float32", ".onnx", ONNX),
+    Format("ONNX Runtime", "int8", ".onnx", ONNX_INT8),
+    Format("OpenVINO", "float32 ONNX", ".onnx", ONNX),
+    Format("OpenVINO", "int8 ONNX", ".onnx", ONNX_INT8),
+    Format("OpenVINO", "int8 TFLite", ".tflite", INT8),
     Format("TensorFlow", "SavedModel", "", saved_model),
     Format("Keras 3", "`.keras`", ".keras", keras_file),
     Format(JAVASCRIPT, "float32", "", saved_model),
@@ -183,7 +185,7 @@ def measure(shape: str, length: int, rounds: int) -> tuple[dict, dict]:
         "segment_ids": np.zeros_like(ids),
     }
     measured: dict[tuple[str, str, str], Measured] = {}
-    calls, saved = {}, {}
+    calls, saved, written = {}, {}, {}
     with tempfile.TemporaryDirectory() as folder:
         given = pathlib.Path(folder, "inputs.npz")
         np.savez(given, **inputs)
@@ -194,9 +196,11 @@ def measure(shape: str, length: int, rounds: int) -> tuple[dict, dict]:
                 if form.tool in ("OpenVINO", JAVASCRIPT) and not TOOLS:
                     continue
                 key = form.tool, form.name, model_name
-                path = pathlib.Path(folder, f"{len(measured) + len(saved)}{form.suffix}")
-                model = pruned_model(shape, model_name, length)  # `compact` changes it
-                report = form.write(model, path, length)
+                if (model_name, form.write) not in written:
+                    path = pathlib.Path(folder, f"{len(written)}{form.suffix}")
+                    model = pruned_model(shape, model_name, length)  # `compact` changes it
+                    written[model_name, form.write] = path, form.write(model, path, length)
+                path, report = written[model_name, form.write]
                 if form.tool == JAVASCRIPT:
                     saved[key] = path
                     continue
