@@ -1,5 +1,6 @@
 """What exports promise for models of either Keras."""
 
+import functools
 import logging
 
 import numpy as np
@@ -365,7 +366,14 @@ def test_what_preprocessing_learned_is_loaded(keras, tmp_path):
     np.testing.assert_array_equal(np.array(fresh(batch)), np.array(model(batch)))
 
 
-@pytest.mark.parametrize("export", [tf_movprune.export_tflite, tf_movprune.export_saved_model])
+@pytest.mark.parametrize(
+    "export",
+    [
+        tf_movprune.export_tflite,
+        tf_movprune.export_saved_model,
+        functools.partial(tf_movprune.export_onnx, quantization="int8"),
+    ],
+)
 def test_logging_stays_as_it_was(export, keras, tmp_path, monkeypatch):
     root, theirs = logging.getLogger(), logging.getLogger("absl")
     monkeypatch.setattr(root, "handlers", [])

@@ -9,7 +9,11 @@ import tf_keras as keras
 import tf_movprune
 from tf_movprune.export.checks import check_path
 
-EXPORTS = [tf_movprune.export_saved_model, tf_movprune.export_tflite]
+EXPORTS = [
+    tf_movprune.export_saved_model,
+    tf_movprune.export_tflite,
+    tf_movprune.export_onnx,
+]
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +44,7 @@ def no_work(monkeypatch):
         ({"path": "model.keras"}, ValueError, "got 'model.keras', .* which model.save writes"),
         ({"path": "model.H5"}, ValueError, "got 'model.H5', a name for another format"),
         ({"path": "m.movprune"}, ValueError, "which export_compressed writes"),
-        ({"path": "model.onnx"}, ValueError, r"got 'model.onnx', a name for another format\."),
+        ({"path": "model.pb"}, ValueError, r"got 'model.pb', a name for another format\."),
     ],
 )
 def test_before_any_work(export, options, error, message, model, no_work, tmp_path):

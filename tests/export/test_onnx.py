@@ -233,7 +233,6 @@ def test_strings_and_states_are_refused(keras, tmp_path):
     [
         ({"quantization": "float16"}, ValueError, r"quantization must be None or 'int8'"),
         ({"shrink": 1}, TypeError, r"shrink must be True or False"),
-        ({"atol": -1}, ValueError, r"atol must be at least 0"),
         ({"sequence_length": 7}, ValueError, r"no open axis"),
         ({"inputs": {"y": np.ones([1, 4])}}, ValueError, r"'y'"),
     ],
@@ -244,10 +243,9 @@ def test_wrong_arguments(options, error, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["x.tflite", "x.keras"])
-def test_wrong_suffixes(name, tmp_path):
+def test_wrong_suffixes(tmp_path):
     with pytest.raises(ValueError, match=r"must end in '.onnx'"):
-        tf_movprune.export_onnx(dense(tf_keras), tmp_path / name)
+        tf_movprune.export_onnx(dense(tf_keras), tmp_path / "x.tflite")
     with pytest.raises(ValueError, match=r"which export_onnx writes"):
         tf_movprune.export_tflite(dense(tf_keras), tmp_path / "x.onnx")
 
