@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Mapping
@@ -27,7 +26,7 @@ from tf_movprune.export.onnx_files.conversion import (
 )
 from tf_movprune.export.onnx_files.quantization import quantize, stored_matrices
 from tf_movprune.export.protocol import shell_of
-from tf_movprune.export.shrinking import Removed, shrunk
+from tf_movprune.export.shrinking import shrunk
 
 # The difference that passes, over the larger of 1 and the largest output, as in TFLite files.
 _TOLERANCES = {None: 1e-4, "int8": 0.5}
@@ -102,8 +101,7 @@ def export_onnx(
             inference.checked(inputs)
         example = inference.example(inputs) if verify else None
         warn_of_constants(inference)
-        unchanged = contextlib.nullcontext((inference, Removed()))
-        with shrunk(shell, model, trace, inference) if shrink else unchanged as (traced, removed):
+        with shrunk(shell, model, trace, inference, shrink) as (traced, removed):
             check_size(traced)
             converted = convert_to_onnx(traced)
         if quantization == "int8":

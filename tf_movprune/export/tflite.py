@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import pathlib
 from collections.abc import Mapping
@@ -23,7 +22,7 @@ from tf_movprune.export.export_report import ExportReport, largest_difference, r
 from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.logs import unchanged_logging
 from tf_movprune.export.protocol import shell_of
-from tf_movprune.export.shrinking import Removed, shrunk
+from tf_movprune.export.shrinking import shrunk
 from tf_movprune.export.tflite_files import flatbuffer
 from tf_movprune.export.tflite_files.calibration import calibration_batches, number_of_rows
 from tf_movprune.export.tflite_files.conversion import check_runtime, convert, run_file
@@ -153,9 +152,7 @@ def export_tflite(
         dtype = _IN_BLOCKS.get((quantization, sparse_storage))
         blocks = NATIVE_BLOCKS[dtype][:2] if dtype else (1, 0.0)
         per_channel = is_per_channel(runtime, batches is not None)
-        unchanged = contextlib.nullcontext((inference, Removed()))
-        smaller = shrunk(shell, model, trace, inference, *blocks)
-        with smaller if shrink else unchanged as (traced, removed):
+        with shrunk(shell, model, trace, inference, shrink, *blocks) as (traced, removed):
             data = convert(traced, quantization, per_channel, batches, float_io)
         file = flatbuffer.read(data)
         name_as_signature(file)
