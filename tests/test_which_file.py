@@ -35,7 +35,7 @@ def test_snippets(tmp_path, monkeypatch):
             is_int8 = any(name in code for name in ("model.tflite", "model.onnx"))
             assert difference <= (0.3 if is_int8 else 1e-6), code
             seen.append(difference)
-    assert len(seen) == (5 if TOOLS else 4)
+    assert len(seen) == (6 if TOOLS else 5)
     assert names["report"].quantization == "int8"
 
 
