@@ -68,6 +68,16 @@ def test_the_code_is_the_one_for_such_values(name, code, most):
     assert stream[0] == code and len(stream) < most * len(xz)
 
 
+def test_a_code_as_long_as_its_plane_is_not_taken_for_it():
+    """A plane of 1,126 bytes whose code by frequencies has 1,126 too is stored as it is."""
+    low = np.random.RandomState(1126).randint(0, 150, 1126).astype(np.uint8)
+    high = (np.random.RandomState(0).uniform(size=1126) < 0.2).astype(np.uint8)
+    values = np.stack([low, high], axis=1).view(np.int16).reshape(-1)
+    stream = encode_stream(values)
+    assert stream[0] == 2
+    np.testing.assert_array_equal(decode_stream(memoryview(stream), values.dtype, 1126), values)
+
+
 FLOATS = np.arange(4, dtype=np.float32)
 CODED = encode_stream(np.resize(np.uint8([1, 2, 2, 3]), 90_000)[np.argsort(BYTES[:90_000])])
 

@@ -147,7 +147,7 @@ def _coded_plane(plane: np.ndarray) -> bytes:
     levels, states, words = rans.encode(plane)
     frame = _zstandard_frame(np.diff(levels, prepend=np.uint8(0)).tobytes())
     parts = len(frame).to_bytes(2, "little"), frame, states.astype("<u4"), words.astype("<u2")
-    return min(b"".join(map(bytes, parts)), plain, key=len)
+    return min(plain, b"".join(map(bytes, parts)), key=len)  # of that length it is plain
 
 
 def _from_planes(data: memoryview, count: int, number: int) -> list[np.ndarray]:
