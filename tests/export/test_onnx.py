@@ -192,6 +192,19 @@ def test_convolutions_and_recurrent_layers(keras, tmp_path):
         assert report.max_abs_diff < atol
 
 
+def test_int8_keeps_zeros_of_lstm(tmp_path):
+    """Its kernels are stored transposed, square ones too, and both directions in one tensor."""
+    x = tf_keras.Input([6, 32], name="x")
+    model = tf_keras.Model(x, tf_keras.layers.Bidirectional(tf_keras.layers.LSTM(32 // 4))(x))
+    random = np.random.RandomState(0)
+    for weight in model.weights:
+        weight.assign(weight * (random.uniform(size=weight.shape) < 0.5))
+    report = tf_movprune.export_onnx(model, tmp_path / "x.onnx", quantization="int8")
+    assert report.max_abs_diff < 0.1
+    operations = [node.op_type for node in onnx.load(report.path).graph.node]
+    assert "DynamicQuantizeLSTM" in operations
+
+
 def test_fixed_sizes(keras, tmp_path):
     model = keras.Sequential([keras.Input([None, 3], name="x"), keras.layers.Dense(2)])
     report = tf_movprune.export_onnx(model, tmp_path / "x.onnx", sequence_length=12, batch_size=2)

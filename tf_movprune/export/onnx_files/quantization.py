@@ -41,15 +41,17 @@ def _check_zeros(model: Any, quantized: Any) -> None:
 
     before = {tensor.name: tensor for tensor in model.graph.initializer}
     after = {tensor.name: tensor for tensor in quantized.graph.initializer}
+    nodes = quantized.graph.node
+    of_lstm = {n for node in nodes if node.op_type == "DynamicQuantizeLSTM" for n in node.input}
     for name, tensor in after.items():
         original = before.get(name.removesuffix("_quantized"))
         if original is None or not name.endswith("_quantized"):
             continue
         zero_points = to_array(after[name.removesuffix("_quantized") + "_zero_point"])
-        is_zero = to_array(tensor) == zero_points  # one number, or one for each column
         was_zero = to_array(original) == 0
-        if was_zero.shape != is_zero.shape:
-            was_zero = was_zero.swapaxes(-1, -2)  # kernels of LSTM
+        if name in of_lstm:  # [direction, out, in] became [direction, in, out]
+            was_zero, zero_points = was_zero.swapaxes(1, 2), zero_points[:, None]
+        is_zero = to_array(tensor) == zero_points  # one number, or one for each column
         if not is_zero[was_zero].all():
             raise RuntimeError(
                 f"Quantization would make zeros of {original.name!r} other numbers. Nothing was "
