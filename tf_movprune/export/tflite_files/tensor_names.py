@@ -32,13 +32,15 @@ def name_as_signature(model: Any) -> None:
 def _names(signature: Any) -> dict[int, str]:
     """Unique names of the tensors in a signature, by their indices."""
     names: dict[int, str] = {}
+    taken = {text(entry.name) for entry in (*(signature.inputs or ()), *(signature.outputs or ()))}
     for entry in signature.inputs or ():
         names[entry.tensorIndex] = text(entry.name)
     for entry in signature.outputs or ():
         if entry.tensorIndex not in names:
             name = text(entry.name)
             if name in names.values():
-                name = _unused(f"{name}_output", names.values())
+                name = _unused(f"{name}_output", taken)
+                taken.add(name)
             names[entry.tensorIndex] = name
     return names
 
