@@ -86,8 +86,14 @@ class CompressedWeights(Mapping[str, np.ndarray]):
         return tokens
 
     def __getitem__(self, name: str) -> np.ndarray:
+        entry, start = self._places[name]
         with self._reading:
-            return self._container.array(*self._places[name])
+            if self._container.file.closed:
+                raise ValueError(
+                    f"{self._container.path} is closed. Take weights out of it before that, or "
+                    "read it again."
+                )
+            return self._container.array(entry, start)
 
     def __contains__(self, name: object) -> bool:
         return name in self._places
