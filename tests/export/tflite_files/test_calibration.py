@@ -193,6 +193,12 @@ def test_no_more_than_some_rows_are_read():
     assert next(read) == -(-MAX_ROWS // 5)
 
 
+def test_a_batch_of_more_rows_is_filled():
+    specs = [tf.TensorSpec([MAX_ROWS + 7, *s.shape[1:]], s.dtype, s.name) for s in SPECS]
+    (batch,) = calibration_batches(specs, (ROWS for _ in itertools.count()))
+    assert batch["ids"].shape == (MAX_ROWS + 7, 3)
+
+
 def test_rows_of_different_lengths():
     specs = [tf.TensorSpec([1, None], tf.int32, "ids")]
     data = [{"ids": IDS[:, :2]}, {"ids": IDS}]

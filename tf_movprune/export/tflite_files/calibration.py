@@ -12,7 +12,7 @@ from tf_movprune.core.example_inputs import given_inputs
 from tf_movprune.core.wording import counted
 
 MAX_ROWS = 256
-"""Rows that are read at most: ranges hardly change after a few hundred."""
+"""Rows that are read at most, or one batch: ranges hardly change after a few hundred."""
 
 Batches = list[dict[str, np.ndarray]]
 
@@ -27,7 +27,8 @@ def calibration_batches(specs: Sequence[tf.TensorSpec], calibration: Any) -> Bat
         the model has one input, arrays can take the place of mappings.
 
     Returns:
-      At most `MAX_ROWS` rows, in batches of the size that the file takes, or of one row each.
+      At most `MAX_ROWS` rows, or one batch, in batches of the size that the file takes, or of one
+      row each.
 
     Raises:
       TypeError: `calibration` is not such data.
@@ -41,18 +42,19 @@ def calibration_batches(specs: Sequence[tf.TensorSpec], calibration: Any) -> Bat
             "out."
         )
     rows: Batches = []
+    most = max(MAX_ROWS, size)
     for element in _elements(calibration):
         inputs = _checked(specs, element)
-        for i in range(len(inputs[specs[0].name])):
+        for i in range(min(len(inputs[specs[0].name]), most - len(rows))):
             rows.append({name: array[i : i + 1] for name, array in inputs.items()})
-        if len(rows) >= MAX_ROWS:
+        if len(rows) == most:
             break
     if len(rows) < size:
         raise ValueError(
             f"calibration has {counted(len(rows), 'row')}, and the file takes batches of {size}. "
             "Pass more, like those that the file will get: a hundred or two are good."
         )
-    stop = min(len(rows), max(MAX_ROWS, size)) // size * size
+    stop = len(rows) // size * size
     return [_joined(rows[start : start + size]) for start in range(0, stop, size)]
 
 
