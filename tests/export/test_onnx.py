@@ -228,6 +228,18 @@ def test_operations_that_onnx_lacks_are_named(keras, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_outputs_with_names_of_inputs_are_refused(keras, tmp_path):
+    class Named(keras.Model):
+        def call(self, inputs):
+            return {"x": 2 * inputs["x"], "y": inputs["x"]}
+
+    model, x = Named(name="net"), {"x": np.ones([1, 2], "float32")}
+    model(x)
+    with pytest.raises(ValueError, match=r"outputs \['x'\] of 'net' have names of inputs, "):
+        tf_movprune.export_onnx(model, tmp_path / "x.onnx", inputs=x)
+    assert not list(tmp_path.iterdir())
+
+
 def test_strings_and_states_are_refused(keras, tmp_path):
     word = keras.Input([1], dtype="string", name="word")
     look_up = keras.layers.StringLookup(vocabulary=["a", "b"])

@@ -20,6 +20,7 @@ from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.logs import unchanged_logging
 from tf_movprune.export.onnx_files.conversion import (
     check_libraries,
+    check_names,
     check_size,
     convert_to_onnx,
     run_onnx,
@@ -77,8 +78,9 @@ def export_onnx(
       TypeError: `model` is not a Keras model, or an argument is of a wrong type.
       ValueError: the model is still pruned; its inputs are not known, not dense tensors, or
         strings; it cannot take inputs of these sizes, has no open axis for `sequence_length`, or
-        `inputs` does not fit it; it has operations that ONNX lacks, or more weights than one file
-        holds; or `quantization` or the suffix of `path` is not one of ONNX files.
+        `inputs` does not fit it; it has operations that ONNX lacks, outputs with names of inputs,
+        or more weights than one file holds; or `quantization` or the suffix of `path` is not one of
+        ONNX files.
 
     Warns if arguments of the `call` of a subclassed model get their defaults.
     """
@@ -97,6 +99,7 @@ def export_onnx(
 
         inference = trace(model)
         check_convertible(inference, "ONNX", "ONNX Runtime")
+        check_names(inference)
         if inputs is not None:
             inference.checked(inputs)
         example = inference.example(inputs) if verify else None

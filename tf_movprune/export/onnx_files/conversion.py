@@ -28,6 +28,17 @@ def check_libraries() -> None:
         ) from error
 
 
+def check_names(inference: Inference) -> None:
+    """Raises ValueError if an output has the name of an input, which tf2onnx would mix up."""
+    both = sorted(inference.input_shapes.keys() & inference.output_shapes.keys())
+    if both:
+        raise ValueError(
+            f"The outputs {both} of {inference.name!r} have names of inputs, and in an ONNX file "
+            "each tensor has a name of its own. Give them others, or use export_saved_model or "
+            "export_tflite."
+        )
+
+
 def check_size(inference: Inference) -> None:
     """Raises ValueError if the weights of an inference do not fit into one ONNX file."""
     size = sum(v.shape.num_elements() * v.dtype.size for v in inference.variables)
