@@ -54,7 +54,7 @@ test-oldest:  # the shell for Keras 3 with the oldest releases that setup.py all
 
 test-old-tflite: .venv/installed .venv-old-tflite/installed
 	TF_MOVPRUNE_OLD_TFLITE=$(CURDIR)/.venv-old-tflite/bin/python $(BIN)/python -m pytest \
-	    tests/export/test_runtime_version.py $(ARGS)
+	    tests/export/tflite_files/test_runtime_version.py $(ARGS)
 
 test-torch: .venv/installed  # compares with PyTorch, which runs in an environment of its own
 	$(PYTHON) -m venv .venv-torch
