@@ -13,7 +13,7 @@ EXTRAS = {
     "keras-hub": ["keras-hub>=0.19"],
     "tensorboard": ["tensorboard>=2.18"],
     "tflite": ["ai-edge-litert>=1.2"],
-    "onnx": ["tf2onnx>=1.16.1", "onnx>=1.17", "onnxruntime>=1.19"],
+    "onnx": ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.19"],
     "compress": ["zstandard>=0.22"],
     "pytorch": ["safetensors>=0.4.3", "huggingface-hub>=0.23"],
     "examples": [
