@@ -1,1 +1,1 @@
-"""Files to ship: SavedModel, TFLite and compressed weights."""
+"""Files to ship: SavedModel, TFLite, ONNX and compressed weights."""

@@ -27,10 +27,12 @@ class ExportReport:
       inputs, outputs: shapes by name; None is any size, and, instead of a shape, any shape.
       max_abs_diff: largest difference from the outputs of the Keras model; None if the export was
         not verified.
-      quantization: `"int8"`, `"int4"` or `"float16"` for a TFLite file, or None for float32.
-      removed: numbers of empty `"heads"` and `"neurons"` that a TFLite file leaves out, each with
-        the number of all.
-      matrices: storage of the weights of fully connected layers in a TFLite file.
+      quantization: `"int8"`, `"int4"` or `"float16"` for a TFLite file, `"int8"` for an ONNX file,
+        or None for float32.
+      removed: numbers of empty `"heads"` and `"neurons"` that a TFLite or ONNX file leaves out,
+        each with the number of all.
+      matrices: storage of the weights of fully connected layers in a TFLite file, and of matrices
+        that an ONNX file multiplies with.
       min_runtime: oldest release of TensorFlow Lite known to run a TFLite file, such as
         `"2.17.0"`; None if it is not known. Every release of LiteRT counts as 2.17 or newer.
       calibration_rows: number of rows that ranges of activations were measured on; None for a file

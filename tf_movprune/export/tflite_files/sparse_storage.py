@@ -47,11 +47,11 @@ NATIVE_BLOCKS = {
 
 @dataclasses.dataclass(frozen=True)
 class StoredMatrix:
-    """A constant matrix of a fully connected layer in a TFLite file.
+    """A constant matrix of a fully connected layer in a TFLite file, or of a product in ONNX.
 
     Attributes:
       name: name of the tensor.
-      shape: [out, in].
+      shape: [out, in] in TFLite files, [in, out] in ONNX files.
       dtype: type of its values.
       storage: `"dense"`, `"csr"` or `"blocks"`.
       remaining: number of entries that are not zero.
