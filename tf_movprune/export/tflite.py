@@ -91,7 +91,7 @@ def export_tflite(
         are smaller and not slower on any CPU, and so never in int8.
       runtime: oldest release of TensorFlow Lite that has to run the file, such as `"2.14"`; None
         for any. Before 2.17, matrices of int8 get one scale instead of one for each output. Every
-        release of LiteRT counts as 2.17 or newer.
+        release of LiteRT counts as 2.17 or newer, whatever its own number: leave this out for it.
       calibration: data on which to measure the ranges of activations, which int8 then stores as
         int8 too, for hardware that has nothing else: a mapping of arrays by input name, batches of
         such mappings or of `(x, y)`, or a `tf.data.Dataset`. The first 256 rows are read.
