@@ -223,6 +223,12 @@ def test_rows_of_different_lengths():
             r"different numbers of rows: {'ids': 4, 'scale': 5}",
         ),
         ({**ROWS, "scale": SCALE + np.nan}, ValueError, r"'scale' with values that are not finite"),
+        ({**ROWS, "ids": IDS[0]}, ValueError, r"of shape \(3,\), one row, .* \(None, 3\)\. Batch"),
+        (
+            tf.data.Dataset.from_tensor_slices(ROWS),
+            ValueError,
+            r"one row, and must have batches of them, .* by batch\(32\), or pass all rows",
+        ),
         ({name: rows[:0] for name, rows in ROWS.items()}, ValueError, "0 rows, and the file takes"),
         ([], ValueError, r"calibration has 0 rows, and .* batches of 1\. Pass more"),
         ([IDS], TypeError, r"mappings with the keys \['ids', 'scale'\], got ndarray"),

@@ -97,6 +97,13 @@ def _checked(specs: Sequence[tf.TensorSpec], element: Any) -> dict[str, np.ndarr
                 f"got {type(element).__name__}."
             )
         element = {specs[0].name: element}
+    for spec in specs:
+        if spec.name in element and np.ndim(element[spec.name]) == spec.shape.rank - 1:
+            raise ValueError(
+                f"calibration has {spec.name!r} of shape {np.shape(element[spec.name])}, one row, "
+                f"and must have batches of them, {(None, *spec.shape[1:])}. Batch a "
+                "tf.data.Dataset by batch(32), or pass all rows as one array."
+            )
     rows = [tf.TensorSpec([None, *spec.shape[1:]], spec.dtype, spec.name) for spec in specs]
     inputs = given_inputs(rows, element, "calibration")
     counts = {name: len(array) for name, array in inputs.items()}
