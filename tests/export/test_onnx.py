@@ -205,6 +205,20 @@ def test_int8_keeps_zeros_of_lstm(tmp_path):
     assert "DynamicQuantizeLSTM" in operations
 
 
+def test_a_model_is_traced_once(keras, tmp_path):
+    calls = []
+
+    class Counted(keras.layers.Layer):
+        def call(self, x):
+            calls.append(tf.executing_eagerly())
+            return 2 * x
+
+    model = dense(keras, Counted())
+    calls.clear()
+    tf_movprune.export_onnx(model, tmp_path / "x.onnx")
+    assert sorted(calls) == [False, True]  # and called once, to compare
+
+
 def test_fixed_sizes(keras, tmp_path):
     model = keras.Sequential([keras.Input([None, 3], name="x"), keras.layers.Dense(2)])
     report = tf_movprune.export_onnx(model, tmp_path / "x.onnx", sequence_length=12, batch_size=2)

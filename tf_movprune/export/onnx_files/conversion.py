@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -58,7 +59,8 @@ def convert_to_onnx(inference: Inference) -> Any:
     """
     import tf2onnx
 
-    function = tf.function(inference.function, input_signature=list(inference.specs))
+    # What it takes is a tf.function, of which it wants no more: this one is traced already.
+    function = types.SimpleNamespace(get_concrete_function=lambda *_: inference.concrete)
     try:
         with without_lines("tf2onnx"):
             model, _ = tf2onnx.convert.from_function(
@@ -73,7 +75,7 @@ def convert_to_onnx(inference: Inference) -> Any:
             "export_saved_model or export_tflite."
         ) from error
     _check_operations(inference, model)
-    _hold_constants(model, function.get_concrete_function())
+    _hold_constants(model, inference.concrete)
     return model
 
 
