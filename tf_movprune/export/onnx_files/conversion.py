@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from tf_movprune.core.inference import Inference
 from tf_movprune.export.logs import without_lines
-from tf_movprune.export.onnx_files.operations import convert_einsum, convert_erfc
+from tf_movprune.export.onnx_files.operations import HANDLERS
 
 _OPSET = 17  # of ONNX 1.12, which every ONNX Runtime since 1.12 reads
 _MAX_BYTES = 2**31 - 1  # of a message of Protocol Buffers, which an ONNX file is
@@ -47,6 +47,7 @@ def convert_to_onnx(inference: Inference) -> Any:
     """
     import tf2onnx
 
+    _check_names(inference)
     function = tf.function(inference.function, input_signature=list(inference.specs))
     try:
         with without_lines("tf2onnx"):
@@ -54,7 +55,7 @@ def convert_to_onnx(inference: Inference) -> Any:
                 function,
                 input_signature=list(inference.specs),
                 opset=_OPSET,
-                custom_op_handlers={"Erfc": (convert_erfc, []), "Einsum": (convert_einsum, [])},
+                custom_op_handlers=dict(HANDLERS),
             )
     except Exception as error:  # of many kinds
         raise ValueError(
@@ -64,6 +65,17 @@ def convert_to_onnx(inference: Inference) -> Any:
     _check_operations(inference, model)
     _hold_constants(model, function.get_concrete_function())
     return model
+
+
+def _check_names(inference: Inference) -> None:
+    """Raises ValueError if an input and an output have one name, as none may have in ONNX."""
+    shared = sorted(inference.input_shapes.keys() & inference.output_shapes.keys())
+    if shared:
+        raise ValueError(
+            f"{shared} are names of both inputs and outputs of {inference.name!r}, and in an ONNX "
+            "file each name is there once. Give the outputs other names, for example by a layer "
+            "that returns its input; or use export_saved_model or export_tflite."
+        )
 
 
 def _hold_constants(model: Any, concrete: Any) -> None:

@@ -18,7 +18,9 @@ def quantize(model: Any) -> Any:
     """Quantizes matrices and tables of an ONNX model to int8, by ONNX Runtime's own quantizer.
 
     Activations are quantized while the model runs. Each column of a matrix has a scale, and 7 bits:
-    with 8, sums overflow on x86 CPUs without VNNI, and outputs are silently wrong there.
+    with 8, sums overflow on x86 CPUs without VNNI, and outputs are silently wrong there. What the
+    quantizer would make files of that do not run stays float32: stacks of matrices, tables that are
+    multiplied with too, and LSTM layers that are called more than once.
 
     Raises:
       RuntimeError: a weight that was 0 would be so no longer.
@@ -29,16 +31,45 @@ def quantize(model: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder, without_lines("root"):
         path = pathlib.Path(folder, "quantized.onnx")
         quantize_dynamic(
-            model, path, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True
+            model,
+            path,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+            nodes_to_exclude=_unquantizable(model),
         )
         quantized = onnx.load(path)
     _check_zeros(model, quantized)
     return quantized
 
 
+def _unquantizable(model: Any) -> list[str]:
+    """Names of the nodes whose weights ONNX Runtime's quantizer cannot quantize."""
+    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    users: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node.op_type)
+
+    def is_unquantizable(node: Any) -> bool:
+        if node.op_type == "MatMul":
+            return ranks.get(node.input[1], 2) > 2
+        if node.op_type == "Gather":
+            return set(users[node.input[0]]) != {"Gather"}
+        return node.op_type == "LSTM" and any(len(users[name]) > 1 for name in node.input[1:3])
+
+    return [node.name for node in model.graph.node if is_unquantizable(node)]
+
+
 def _check_zeros(model: Any, quantized: Any) -> None:
     from onnx.numpy_helper import to_array
 
+    of_lstm = {
+        name
+        for node in quantized.graph.node
+        if node.op_type == "DynamicQuantizeLSTM"
+        for name in node.input[1:3]
+    }
     before = {tensor.name: tensor for tensor in model.graph.initializer}
     after = {tensor.name: tensor for tensor in quantized.graph.initializer}
     for name, tensor in after.items():
@@ -46,10 +77,11 @@ def _check_zeros(model: Any, quantized: Any) -> None:
         if original is None or not name.endswith("_quantized"):
             continue
         zero_points = to_array(after[name.removesuffix("_quantized") + "_zero_point"])
-        is_zero = to_array(tensor) == zero_points  # one number, or one for each column
         was_zero = to_array(original) == 0
-        if was_zero.shape != is_zero.shape:
-            was_zero = was_zero.swapaxes(-1, -2)  # kernels of LSTM
+        if name in of_lstm:  # [directions, out, in], which becomes [directions, in, out]
+            was_zero = was_zero.swapaxes(-1, -2)
+            zero_points = zero_points[:, np.newaxis]
+        is_zero = to_array(tensor) == zero_points  # one number, or one for each column
         if not is_zero[was_zero].all():
             raise RuntimeError(
                 f"Quantization would make zeros of {original.name!r} other numbers. Nothing was "
