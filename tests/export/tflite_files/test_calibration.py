@@ -193,6 +193,13 @@ def test_no_more_than_some_rows_are_read():
     assert next(read) == -(-MAX_ROWS // 5)
 
 
+def test_a_batch_of_more_rows_is_read():
+    [_, scale] = SPECS
+    specs = [tf.TensorSpec([MAX_ROWS + 44], tf.float32, scale.name)]
+    batches = calibration_batches(specs, ({"scale": np.ones(32)} for _ in itertools.count()))
+    assert [len(batch["scale"]) for batch in batches] == [MAX_ROWS + 44]
+
+
 def test_rows_of_different_lengths():
     specs = [tf.TensorSpec([1, None], tf.int32, "ids")]
     data = [{"ids": IDS[:, :2]}, {"ids": IDS}]

@@ -45,7 +45,7 @@ def calibration_batches(specs: Sequence[tf.TensorSpec], calibration: Any) -> Bat
         inputs = _checked(specs, element)
         for i in range(len(inputs[specs[0].name])):
             rows.append({name: array[i : i + 1] for name, array in inputs.items()})
-        if len(rows) >= MAX_ROWS:
+        if len(rows) >= max(MAX_ROWS, size):
             break
     if len(rows) < size:
         raise ValueError(
