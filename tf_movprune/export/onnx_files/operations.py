@@ -199,7 +199,7 @@ def _results_of(context: Any, node: Any) -> dict[str, Any]:
     }
 
 
-HANDLERS = {
+HANDLERS: dict[str, tuple[Any, list[Any]]] = {
     "Einsum": (convert_einsum, []),
     "Erfc": (convert_erfc, []),
     "FloorDiv": (convert_floor_div, []),
