@@ -68,6 +68,17 @@ def test_round_trip(quantization, tmp_path):
         np.testing.assert_array_equal(found, array)
 
 
+def test_channels_of_numbers_too_small_for_a_scale_become_zero(tmp_path):
+    model = keras.Sequential([keras.layers.Dense(3, use_bias=False)])
+    model.build([None, 2])
+    kernel = np.array([[1, 1e-44, 0.5], [0, 1e-44, -2]], "float32")
+    model.set_weights([kernel])
+    report = tf_movprune.export_compressed(model, tmp_path / "x", quantization="int8")
+    assert report.rounded_to_zero == 2
+    [found] = tf_movprune.load_compressed(tmp_path / "x").values()
+    np.testing.assert_allclose(found, kernel, rtol=0, atol=0.01)
+
+
 def test_the_same_model_gives_the_same_file(tmp_path):
     model = network()
     for name in "abcd":

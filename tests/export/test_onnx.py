@@ -161,6 +161,38 @@ def test_erfc_of_anything(keras, tmp_path):
     assert report.max_abs_diff < 2e-6  # of values up to 8
 
 
+def test_what_is_not_chosen_does_not_count(keras, tmp_path):
+    class Guarded(keras.layers.Layer):
+        def call(self, x):
+            return tf.where(x == 0, 0.0, 1 / x) + tf.where(tf.abs(x) < 9, tf.exp(x * x), 7.0)
+
+    first = keras.Input([4], name="x")
+    model = keras.Model(first, Guarded()(first))
+    report = tf_movprune.export_onnx(model, tmp_path / "x.onnx")
+    [found] = run(report.path, {"x": np.array([[-100, 0, 1, 100]], "float32")}).values()
+    np.testing.assert_allclose(found, [[6.99, 1, 1 + np.e, 7.01]], rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_negative_integers(dtype, keras, tmp_path):
+    class Integers(keras.layers.Layer):
+        def call(self, x):
+            return {
+                **{f"{y}_quotient".replace("-", "minus_"): x // y for y in (3, -3)},
+                **{f"{y}_remainder".replace("-", "minus_"): x % y for y in (3, -3)},
+                "one_hot": tf.one_hot(x, 4),
+            }
+
+    first, layer = keras.Input([None], name="x", dtype=dtype), Integers()
+    model = keras.Model(first, layer(first))
+    x = np.array([[-100, -7, -6, -3, -2, -1, 0, 1, 2, 3, 4, 100]], dtype)
+    report = tf_movprune.export_onnx(model, tmp_path / "x.onnx", inputs={"x": np.abs(x)})
+    found = run(report.path, {"x": x})
+    assert found["minus_3_quotient"].dtype == dtype
+    for name, expected in layer.call(tf.constant(x)).items():
+        np.testing.assert_array_equal(found[name], expected, name)
+
+
 def test_captured_constants(keras, tmp_path):
     class Scale(keras.layers.Layer):
         def __init__(self):
@@ -192,17 +224,50 @@ def test_convolutions_and_recurrent_layers(keras, tmp_path):
         assert report.max_abs_diff < atol
 
 
-def test_int8_keeps_zeros_of_lstm(tmp_path):
-    """Its kernels are stored transposed, square ones too, and both directions in one tensor."""
-    x = tf_keras.Input([6, 32], name="x")
-    model = tf_keras.Model(x, tf_keras.layers.Bidirectional(tf_keras.layers.LSTM(32 // 4))(x))
+def pruned(model):
+    """A model with weights of which half are 0."""
     random = np.random.RandomState(0)
-    for weight in model.weights:
-        weight.assign(weight * (random.uniform(size=weight.shape) < 0.5))
+    model.set_weights([w * (random.uniform(size=w.shape) > 0.5) for w in model.get_weights()])
+    return model
+
+
+def recurrent(keras, width, layer, times=1):
+    first = x = keras.Input([6, width], name="x")
+    for _ in range(times):
+        x = layer(x)
+    return pruned(keras.Model(first, x))
+
+
+def test_int8_of_recurrent_layers(keras, tmp_path):
+    layers = keras.layers
+    for model in (
+        recurrent(keras, 7, layers.LSTM(4)),
+        recurrent(keras, 16, layers.LSTM(4)),  # a square kernel
+        recurrent(keras, 6, layers.Bidirectional(layers.LSTM(5))),
+        recurrent(keras, 7, layers.LSTM(7, return_sequences=True), times=2),
+    ):
+        report = tf_movprune.export_onnx(model, tmp_path / "x.onnx", quantization="int8")
+        assert report.max_abs_diff < 0.05
+
+
+class Kernels(tf_keras.layers.Layer):
+    """Kernels that are more than a matrix to multiply with."""
+
+    def build(self, shape):
+        self.stack = self.add_weight("stack", [3, 16, 5], initializer="normal")
+        self.table = self.add_weight("table", [16, 16], initializer="normal")
+
+    def call(self, x):
+        rows = tf.gather(self.table, tf.argmax(x, -1))
+        return tf.matmul(x[:, None], self.stack), tf.matmul(x, self.table) + rows
+
+
+def test_int8_of_stacks_and_of_tables_to_multiply_with(tmp_path):
+    first = tf_keras.Input([6, 16], name="x")
+    model = tf_keras.Model(first, Kernels()(first))
     report = tf_movprune.export_onnx(model, tmp_path / "x.onnx", quantization="int8")
-    assert report.max_abs_diff < 0.1
-    operations = [node.op_type for node in onnx.load(report.path).graph.node]
-    assert "DynamicQuantizeLSTM" in operations
+    assert report.max_abs_diff < 0.05
+    assert [matrix.shape for matrix in report.matrices] == [(16, 16)]
 
 
 def test_a_model_is_traced_once(keras, tmp_path):

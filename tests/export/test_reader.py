@@ -1,6 +1,7 @@
 """Reading compressed files where TensorFlow, Keras and safetensors cannot be imported."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -145,6 +146,37 @@ def test_damaged_files_are_refused_and_closed(files, tmp_path):
     weights.close()
     with pytest.raises(ValueError, match=r"int8\.movprune is closed\. Take weights out of it"):
         weights[next(iter(weights))]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs processes that share a file")
+def test_processes_share_a_file(tmp_path):
+    """They also share the position in it."""
+    random = np.random.RandomState(0)
+    model = keras.Sequential([keras.layers.Dense(60, use_bias=False) for _ in range(8)])
+    model.build([None, 60])
+    model.set_weights([random.normal(size=[60, 60]) for _ in range(8)])
+    tf_movprune.export_compressed(model, tmp_path / "x", quantization=None)
+    program = """
+import os, sys
+from tf_movprune.export import reader
+with reader.read(sys.argv[1]) as weights:
+    expected, names = dict(weights), list(weights)
+    children = []
+    for child in range(4):
+        if pid := os.fork():
+            children.append(pid)
+            continue
+        try:
+            for i in range(50):
+                name = names[(3 * i + child) % len(names)]
+                if (weights[name] != expected[name]).any():
+                    os._exit(1)
+            os._exit(0)
+        except BaseException:
+            os._exit(2)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
+"""
+    subprocess.run([sys.executable, "-c", program, str(tmp_path / "x")], check=True)
 
 
 def test_threads_share_a_file(files):

@@ -28,11 +28,13 @@ from tf_movprune.export.onnx_files.conversion import (
 from tf_movprune.export.onnx_files.quantization import quantize, stored_matrices
 from tf_movprune.export.protocol import shell_of
 from tf_movprune.export.shrinking import shrunk
+from tf_movprune.export.turns import one_at_a_time
 
 # The difference that passes, over the larger of 1 and the largest output, as in TFLite files.
 _TOLERANCES = {None: 1e-4, "int8": 0.5}
 
 
+@one_at_a_time
 def export_onnx(
     model: Any,
     path: str | pathlib.Path,

@@ -17,12 +17,14 @@ from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.logs import unchanged_logging
 from tf_movprune.export.portable_graphs import make_portable
 from tf_movprune.export.protocol import shell_of
+from tf_movprune.export.turns import one_at_a_time
 
 _FILES = ("saved_model.pb", "saved_model.pbtxt", "fingerprint.pb", "keras_metadata.pb")
 _PARTS = (*_FILES, "variables", "assets", "debug")
 """Names of the files and folders of a SavedModel, tf_keras's own among them."""
 
 
+@one_at_a_time
 def export_saved_model(
     model: Any,
     path: str | pathlib.Path,

@@ -41,6 +41,7 @@ from tf_movprune.export.tflite_files.runtime_version import (
 from tf_movprune.export.tflite_files.sparse_storage import NATIVE_BLOCKS, store_sparsely
 from tf_movprune.export.tflite_files.sparse_warnings import warn_if_dense
 from tf_movprune.export.tflite_files.tensor_names import name_as_signature
+from tf_movprune.export.turns import one_at_a_time
 
 # The types of the matrices that may be stored in blocks.
 _IN_BLOCKS: dict[tuple[str | None, str | None], np.dtype] = {
@@ -51,6 +52,7 @@ _IN_BLOCKS: dict[tuple[str | None, str | None], np.dtype] = {
 _LENGTH = IfOpen(128)
 
 
+@one_at_a_time
 def export_tflite(
     model: Any,
     path: str | pathlib.Path,

@@ -103,9 +103,22 @@ class Container:
 
     def array(self, entry: Entry, start: int) -> np.ndarray:
         """Decodes the weight whose bytes are at a place in the file."""
+        size = sum(entry.sizes)
+        if self.file.closed:
+            raise ValueError(f"{self.path} is closed. Open it again by tf_movprune.export.reader.")
         with _explaining(self.path):
-            self.file.seek(start)
-            return decode(entry, self.file.read(sum(entry.sizes)))
+            return decode(entry, _read_at(self.file, start, size))
+
+
+def _read_at(file: BinaryIO, start: int, size: int) -> bytes:
+    """Bytes at a place; processes that share the file, and so its position, do not disturb it."""
+    if not hasattr(os, "pread"):
+        file.seek(start)
+        return file.read(size)
+    data = bytearray()
+    while part := os.pread(file.fileno(), size - len(data), start + len(data)):
+        data += part  # the system reads 2 GiB at most
+    return bytes(data)
 
 
 @contextlib.contextmanager

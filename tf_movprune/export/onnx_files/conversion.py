@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from tf_movprune.core.inference import Inference
 from tf_movprune.export.logs import without_lines
-from tf_movprune.export.onnx_files.operations import convert_einsum, convert_erfc
+from tf_movprune.export.onnx_files.operations import HANDLERS
 
 _OPSET = 17  # of ONNX 1.12, which every ONNX Runtime since 1.12 reads
 _MAX_BYTES = 2**31 - 1  # of a message of Protocol Buffers, which an ONNX file is
@@ -67,7 +67,7 @@ def convert_to_onnx(inference: Inference) -> Any:
                 function,
                 input_signature=list(inference.specs),
                 opset=_OPSET,
-                custom_op_handlers={"Erfc": (convert_erfc, []), "Einsum": (convert_einsum, [])},
+                custom_op_handlers=dict(HANDLERS),
             )
     except Exception as error:  # of many kinds
         raise ValueError(

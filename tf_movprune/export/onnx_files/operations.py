@@ -1,4 +1,4 @@
-"""TensorFlow's operations that tf2onnx converts to what runtimes lack, or run slowly."""
+"""TensorFlow's operations that tf2onnx converts to what runtimes lack, or run slowly or wrongly."""
 
 from __future__ import annotations
 
@@ -109,3 +109,103 @@ def _as_matrix_product(equation: str) -> tuple[list[int], list[int], int, list[i
         len(contracted),
         [product.index(axis) for axis in result],
     )
+
+
+def convert_select(context: Any, node: Any, _name: str, _: Any) -> None:
+    """Converts the choice between floats to `Where`.
+
+    tf2onnx multiplies what is not chosen by 0 instead, which makes infinities and NaN there, such
+    as those of a division by 0 that is guarded, NaN in the result.
+    """
+    from onnx import TensorProto
+    from tf2onnx.onnx_opset.controlflow import Select
+
+    if context.get_dtype(node.output[0]) in (TensorProto.FLOAT, TensorProto.DOUBLE):
+        node.set_attr("handles_nan", 1)
+    Select.version_9(context, node)
+
+
+def convert_floor_mod(context: Any, node: Any, name: str, _: Any) -> None:
+    """Converts the remainder of integers to one with the sign of the divisor, as TensorFlow's."""
+    from tf2onnx.onnx_opset.math import FloorMod
+
+    if not _is_of_integers(context, node):
+        FloorMod.version_7(context, node)
+        return
+    inputs, options = list(node.input), _results_of(context, node)
+    context.remove_node(name)
+    context.make_node("Mod", inputs, **options)
+
+
+def convert_floor_div(context: Any, node: Any, name: str, _: Any) -> None:
+    """Converts the division of integers to one that rounds down; that of ONNX rounds towards 0."""
+    from tf2onnx.onnx_opset.math import FloorDiv
+
+    if not _is_of_integers(context, node):
+        FloorDiv.version_6(context, node)
+        return
+    inputs, options = list(node.input), _results_of(context, node)
+    context.remove_node(name)
+    remainders = [
+        context.make_node("Mod", inputs, attr={"fmod": fmod}).output[0] for fmod in (0, 1)
+    ]
+    is_same = context.make_node("Equal", remainders).output
+    is_lower = context.make_node("Not", is_same).output
+    [dtype] = options["dtypes"]
+    one_lower = context.make_node("Cast", is_lower, attr={"to": dtype}).output[0]
+    towards_0 = context.make_node("Div", inputs).output[0]
+    context.make_node("Sub", [towards_0, one_lower], **options)
+
+
+def convert_one_hot(context: Any, node: Any, name: str, _: Any) -> None:
+    """Converts a one-hot encoding to one of which negative numbers have none, as TensorFlow's.
+
+    In ONNX they count from the end. Numbers from the depth on have none in both.
+    """
+    from onnx import TensorProto
+    from tf2onnx.onnx_opset.tensor import OneHot
+    from tf2onnx.utils import make_name
+
+    indices, depth = node.input[:2]
+    dtype = context.get_dtype(indices)
+    if dtype in (TensorProto.INT32, TensorProto.INT64):
+        zero = np.array(0, np.int32 if dtype == TensorProto.INT32 else np.int64)
+        none = context.make_node("Cast", [depth], attr={"to": dtype}).output[0]
+        zeros = context.make_const(make_name(name), zero).output[0]
+        is_negative = context.make_node("Less", [indices, zeros]).output[0]
+        chosen = context.make_node(
+            "Where",
+            [is_negative, none, indices],
+            shapes=[context.get_shape(indices)],
+            dtypes=[dtype],
+        )
+        context.replace_input(node, indices, chosen.output[0], 0)
+    OneHot.any_version_after9(17, context, node)
+
+
+def _is_of_integers(context: Any, node: Any) -> bool:
+    from tf2onnx.utils import map_onnx_to_numpy_type
+
+    dtype = map_onnx_to_numpy_type(context.get_dtype(node.input[0]))
+    return bool(np.issubdtype(dtype, np.integer))
+
+
+def _results_of(context: Any, node: Any) -> dict[str, Any]:
+    """The outputs of a node, for one that replaces it, with their shapes and types."""
+    return {
+        "outputs": list(node.output),
+        "shapes": [context.get_shape(output) for output in node.output],
+        "dtypes": [context.get_dtype(output) for output in node.output],
+    }
+
+
+HANDLERS: dict[str, tuple[Any, list[Any]]] = {
+    "Einsum": (convert_einsum, []),
+    "Erfc": (convert_erfc, []),
+    "FloorDiv": (convert_floor_div, []),
+    "FloorMod": (convert_floor_mod, []),
+    "OneHot": (convert_one_hot, []),
+    "Select": (convert_select, []),
+    "SelectV2": (convert_select, []),
+}
+"""What converts them, by the name of the operation, as tf2onnx takes it."""

@@ -18,7 +18,9 @@ def quantize(model: Any) -> Any:
     """Quantizes matrices and tables of an ONNX model to int8, by ONNX Runtime's own quantizer.
 
     Activations are quantized while the model runs. Each column of a matrix has a scale, and 7 bits:
-    with 8, sums overflow on x86 CPUs without VNNI, and outputs are silently wrong there.
+    with 8, sums overflow on x86 CPUs without VNNI, and outputs are silently wrong there. What the
+    quantizer would make files of that do not run stays float32: stacks of matrices, tables that are
+    multiplied with too, and LSTM layers that are called more than once.
 
     Raises:
       RuntimeError: a weight that was 0 would be so no longer.
@@ -29,11 +31,34 @@ def quantize(model: Any) -> Any:
     with tempfile.TemporaryDirectory() as folder, without_lines("root"):
         path = pathlib.Path(folder, "quantized.onnx")
         quantize_dynamic(
-            model, path, weight_type=QuantType.QInt8, per_channel=True, reduce_range=True
+            model,
+            path,
+            weight_type=QuantType.QInt8,
+            per_channel=True,
+            reduce_range=True,
+            nodes_to_exclude=_unquantizable(model),
         )
         quantized = onnx.load(path)
     _check_zeros(model, quantized)
     return quantized
+
+
+def _unquantizable(model: Any) -> list[str]:
+    """Names of the nodes whose weights ONNX Runtime's quantizer cannot quantize."""
+    ranks = {tensor.name: len(tensor.dims) for tensor in model.graph.initializer}
+    users: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            users.setdefault(name, []).append(node.op_type)
+
+    def is_unquantizable(node: Any) -> bool:
+        if node.op_type == "MatMul":
+            return ranks.get(node.input[1], 2) > 2
+        if node.op_type == "Gather":
+            return set(users[node.input[0]]) != {"Gather"}
+        return node.op_type == "LSTM" and any(len(users[name]) > 1 for name in node.input[1:3])
+
+    return [node.name for node in model.graph.node if is_unquantizable(node)]
 
 
 def _check_zeros(model: Any, quantized: Any) -> None:
