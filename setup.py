@@ -27,6 +27,7 @@ EXTRAS = {
     ],
     "gpu-benchmark": ["jax>=0.6"],
     "test": [
+        "psutil>=5.9",
         "pytest>=8",
         "pytest-cov>=5",
         "pytest-timeout>=2.3",

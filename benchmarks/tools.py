@@ -19,6 +19,7 @@ import json
 import os
 import pathlib
 import platform
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -211,7 +212,7 @@ def measure(shape: str, length: int, rounds: int) -> tuple[dict, dict]:
                 calls[key]()
                 print(*key, measured[key], flush=True)
         times = interleaved(calls, rounds)
-        if saved:
+        if saved and shutil.which("node"):
             rows, seconds = measure_javascript(list(saved.values()), inputs, 3)
             measured |= zip(saved, rows)
             times |= zip(saved, seconds)

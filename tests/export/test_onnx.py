@@ -270,6 +270,18 @@ def test_int8_of_stacks_and_of_tables_to_multiply_with(tmp_path):
     assert [matrix.shape for matrix in report.matrices] == [(16, 16)]
 
 
+def test_convolutions_stay_float32_in_int8(keras, tmp_path):
+    """ONNX Runtime would quantize their inputs on the way, and be several times slower."""
+    layers = keras.layers
+    x = keras.Input([12, 12, 3], name="x")
+    pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(64, 3)(x))
+    model = keras.Model(x, layers.Dense(2)(pooled))
+    report = tf_movprune.export_onnx(model, tmp_path / "x.onnx", quantization="int8")
+    operations = [node.op_type for node in onnx.load(report.path).graph.node]
+    assert "Conv" in operations and "ConvInteger" not in operations
+    assert [matrix.dtype for matrix in report.matrices] == ["int8"]
+
+
 def test_a_model_is_traced_once(keras, tmp_path):
     calls = []
 

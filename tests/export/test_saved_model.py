@@ -52,6 +52,8 @@ def test_tflite_of_bert(bert, tmp_path):
     assert exact.max_abs_diff < small.max_abs_diff < 0.5
     assert small.bytes < 0.6 * exact.bytes
     assert small.gzip_bytes < 0.8 * small.bytes
+    assert small.max_abs_output == pytest.approx(np.abs(bert(INPUTS).logits).max())
+    assert f", of outputs up to {small.max_abs_output:.2g}" in str(small)
     assert f"f32.tflite: {exact.bytes / 1e3:.1f} kB, " in str(exact)
     assert f"int8.tflite: int8, {small.bytes / 1e3:.1f} kB, " in str(small)
 

@@ -27,6 +27,8 @@ class ExportReport:
       inputs, outputs: shapes by name; None is any size, and, instead of a shape, any shape.
       max_abs_diff: largest difference from the outputs of the Keras model; None if the export was
         not verified.
+      max_abs_output: largest finite output of the Keras model that it was compared on; None if the
+        export was not verified.
       quantization: `"int8"`, `"int4"` or `"float16"` for a TFLite file, `"int8"` for an ONNX file,
         or None for float32.
       removed: numbers of empty `"heads"` and `"neurons"` that a TFLite or ONNX file leaves out,
@@ -50,6 +52,7 @@ class ExportReport:
     matrices: tuple[StoredMatrix, ...] = ()
     min_runtime: str | None = None
     calibration_rows: int | None = None
+    max_abs_output: float | None = None
 
     @property
     def storages(self) -> dict[str, int]:
@@ -60,6 +63,8 @@ class ExportReport:
         checked = "not verified"
         if self.max_abs_diff is not None:
             checked = f"largest difference from the Keras model {self.max_abs_diff:.2g}"
+            if self.max_abs_output is not None:
+                checked += f", of outputs up to {self.max_abs_output:.2g}"
         quantization = f"{self.quantization}, " if self.quantization else ""
         if self.calibration_rows is not None:
             quantization += f"activations too, from {counted(self.calibration_rows, 'row')}, "
@@ -153,9 +158,16 @@ def _difference(output: np.ndarray, expected: np.ndarray) -> tuple[float, float]
 
 
 def report_on(
-    path: pathlib.Path, written: pathlib.Path, inference: Inference, difference: float | None
+    path: pathlib.Path,
+    written: pathlib.Path,
+    inference: Inference,
+    difference: float | None,
+    example: Example | None,
 ) -> ExportReport:
-    """Makes the report on `written`, which is going to be `path`."""
+    """Makes the report on `written`, which is going to be `path` and was compared on `example`."""
+    scale = None
+    if example is not None:
+        scale = max((_difference(o, o)[1] for o in example.outputs.values()), default=0.0)
     files = [written]
     if written.is_dir():
         files = [file for file in written.rglob("*") if file.is_file()]
@@ -166,4 +178,5 @@ def report_on(
         inputs=inference.input_shapes,
         outputs=inference.output_shapes,
         max_abs_diff=difference,
+        max_abs_output=scale,
     )

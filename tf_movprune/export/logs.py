@@ -27,7 +27,7 @@ def unchanged_logging() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_lines(name: str) -> Iterator[None]:
-    """Silences a logger during a context: what matters of its lines, our errors say."""
+    """Silences a logger during a context. Errors of this package say what matters in its lines."""
     logger = logging.getLogger(name)
     level = logger.level
     logger.setLevel(logging.CRITICAL)

@@ -60,7 +60,7 @@ def export_onnx(
       batch_size: size of the first axis; None leaves it open.
       quantization: None keeps float32; `"int8"` stores matrices and tables of embeddings as int8,
         with one scale for each column of a matrix, by ONNX Runtime's own quantizer, and quantizes
-        activations while it runs.
+        activations while it runs. Convolutions stay float32, which is faster.
       shrink: whether to leave out empty heads and neurons; see `compact`.
       verify: whether to run the file and compare.
       atol: largest difference that passes. The default, over the larger of 1 and the largest
@@ -118,7 +118,7 @@ def export_onnx(
                 outputs = run_onnx(path, temporary, example.inputs)
                 tolerance = _TOLERANCES[quantization]
                 difference = largest_difference(path, inference, example, outputs, tolerance, atol)
-            report = report_on(path, temporary, traced, difference)
+            report = report_on(path, temporary, traced, difference, example)
     return dataclasses.replace(
         report,
         quantization=quantization,

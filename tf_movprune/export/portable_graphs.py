@@ -97,7 +97,7 @@ class _Replacement:
         computed = tf.float32.as_datatype_enum if dtype in _HALVES else dtype
         if computed != dtype:
             x = self._add("Cast", "to_float32", [x], "y", SrcT=dtype, DstT=computed)
-        one = self._add("Const", "one", [f"^{name.lstrip('^')}" for name in controls], "output")
+        one = self._add("Const", "one", controls, "output")
         value = tf.make_tensor_proto(1.0, tf.as_dtype(computed))
         self.nodes[-1].attr["value"].tensor.CopyFrom(value)
         self.nodes[-1].attr["dtype"].type = computed

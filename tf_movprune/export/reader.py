@@ -7,8 +7,8 @@
             print(name, about.shape, about.dtype)
         kernel = weights["classifier/kernel"]
 
-It needs NumPy and zstandard. Files are checked and decoded by the code of `load_compressed`, which
-gives the same arrays.
+It needs NumPy and zstandard, and the package itself lazy-loader. Files are checked and decoded by
+the code of `load_compressed`, which gives the same arrays.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def export_saved_model(
             }
             outputs = loaded(**tensors)
             difference = largest_difference(path, inference, example, outputs, 1e-4, atol)
-        report = report_on(path, temporary, inference, difference)
+        report = report_on(path, temporary, inference, difference, example)
         _copy_files_of_others(path, temporary)
         return report
 

@@ -35,6 +35,7 @@ from tf_movprune.export.tflite_files.options import (
 )
 from tf_movprune.export.tflite_files.runtime_version import (
     check_runs_in,
+    forget_runtime_of_divisions,
     min_runtime,
     require_runtime,
 )
@@ -160,6 +161,7 @@ def export_tflite(
         name_as_signature(file)
         if batches and per_channel:
             require_runtime(file, PER_CHANNEL_CALIBRATED)
+        forget_runtime_of_divisions(file)
         if quantization == "int4" and not store_in_int4(file):
             warn(
                 "quantization='int4' found no matrix of a fully connected layer with 1,024 entries "
@@ -176,7 +178,7 @@ def export_tflite(
                 outputs = run_file(path, temporary, example.inputs)
                 tolerance = TOLERANCES[quantization]
                 difference = largest_difference(path, inference, example, outputs, tolerance, atol)
-            report = report_on(path, temporary, traced, difference)
+            report = report_on(path, temporary, traced, difference, example)
     return dataclasses.replace(
         report,
         quantization=quantization,

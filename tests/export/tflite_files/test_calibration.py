@@ -254,7 +254,7 @@ def test_inputs_without_rows():
         ({"quantization": None}, "for activations of int8, and quantization is None. Pass"),
         ({"quantization": "float16"}, "and quantization is 'float16'"),
         ({"sparse_storage": "blocks"}, "'blocks' does not go with calibration: LiteRT"),
-        ({"sparse_storage": "csr"}, "'csr' does not go with quantization 'int8'"),
+        ({"sparse_storage": "csr"}, "'csr' does not go with calibration: LiteRT"),
         ({"batch_size": 4}, "calibration has 2 rows, and the file takes batches of 4"),
     ],
 )

@@ -63,6 +63,21 @@ def test_the_oldest_runtime_is_reported_and_written(kind, tmp_path):
         assert report.storages == {options["sparse_storage"]: 2}
 
 
+def test_divisions_in_int8_need_a_runtime_that_no_version_tells(tmp_path):
+    """LiteRT before 1.4 loads such a file, and fails when it runs."""
+    x, y = keras.Input([8, 64], name="x"), keras.Input([8, 64], name="y")
+    quotient = keras.layers.Lambda(lambda pair: pair[0] / pair[1])([x, y])
+    model = keras.Model([x, y], keras.layers.Dense(64)(quotient))
+    random = np.random.RandomState(0)
+    data = {name: random.uniform(1, 2, [20, 8, 64]) for name in "xy"}
+    report = tf_movprune.export_tflite(model, tmp_path / "x", calibration=data)
+    assert report.min_runtime is None and metadata(tmp_path / "x") is None
+    with pytest.raises(ValueError, match=r"runtime is '2\.18', but .* needs .* an unknown release"):
+        tf_movprune.export_tflite(model, tmp_path / "y", calibration=data, runtime="2.18")
+    plain = tf_movprune.export_tflite(model, tmp_path / "x")
+    assert plain.min_runtime == "2.17.0"  # its divisions are of floats
+
+
 def test_one_scale_to_a_matrix_is_nearly_as_close(tmp_path):
     model = dense_model(64, 48)
     new, old = (export(model, tmp_path / "x", runtime=runtime) for runtime in (None, "2.16"))

@@ -104,8 +104,6 @@ class Container:
     def array(self, entry: Entry, start: int) -> np.ndarray:
         """Decodes the weight whose bytes are at a place in the file."""
         size = sum(entry.sizes)
-        if self.file.closed:
-            raise ValueError(f"{self.path} is closed. Open it again by tf_movprune.export.reader.")
         with _explaining(self.path):
             return decode(entry, _read_at(self.file, start, size))
 

@@ -23,7 +23,7 @@ def check_libraries() -> None:
     try:
         import onnxruntime  # noqa: F401
         import tf2onnx  # noqa: F401
-    except ImportError as error:
+    except ModuleNotFoundError as error:
         raise ImportError(
             f"ONNX files need {error.name}: pip install tf2onnx onnxruntime"
         ) from error

@@ -12,6 +12,7 @@ from tf_movprune.export.logs import without_lines
 from tf_movprune.export.tflite_files.sparse_storage import StoredMatrix
 
 _MATRIX_PRODUCTS = ("MatMul", "Gemm", "MatMulInteger")
+_QUANTIZED = ["MatMul", "Gather", "LSTM"]  # convolutions would be several times slower
 
 
 def quantize(model: Any) -> Any:
@@ -20,7 +21,8 @@ def quantize(model: Any) -> Any:
     Activations are quantized while the model runs. Each column of a matrix has a scale, and 7 bits:
     with 8, sums overflow on x86 CPUs without VNNI, and outputs are silently wrong there. What the
     quantizer would make files of that do not run stays float32: stacks of matrices, tables that are
-    multiplied with too, and LSTM layers that are called more than once.
+    multiplied with too, and LSTM layers that are called more than once. So do convolutions, which
+    ONNX Runtime runs several times slower if their activations are quantized on the way.
 
     Raises:
       RuntimeError: a weight that was 0 would be so no longer.
@@ -33,6 +35,7 @@ def quantize(model: Any) -> Any:
         quantize_dynamic(
             model,
             path,
+            op_types_to_quantize=_QUANTIZED,
             weight_type=QuantType.QInt8,
             per_channel=True,
             reduce_range=True,

@@ -92,7 +92,7 @@ _redirection = threading.Lock()  # two that overlap would not put back what was 
 
 @contextlib.contextmanager
 def _without_diagnostics() -> Iterator[None]:
-    """Drops MLIR's lines from the process's standard error if the context raises.
+    """Drops MLIR's lines from the process's standard error if the context raises, and one always.
 
     They say at length what our error says, and come from C++, past `sys.stderr`. All other lines,
     and all of a context that does not raise, are written when it ends.
@@ -113,10 +113,11 @@ def _without_diagnostics() -> Iterator[None]:
             os.close(stderr)
             written.seek(0)
             for line in written:
-                if not (has_raised and _DIAGNOSTIC.match(line)):
+                if not (_NOTICE.match(line) or (has_raised and _DIAGNOSTIC.match(line))):
                     os.write(2, line)
 
 
+_NOTICE = re.compile(rb"fully_quantize: ")  # of calibration, whatever it finds
 _DIAGNOSTIC = re.compile(rb"loc\(|<unknown>:0: |(error|note|warning): ")
 
 

@@ -29,6 +29,12 @@ def check_options(
     check_choice("sparse_storage", sparse_storage, SPARSE_STORAGES)
     check_runtime_version(runtime)
     check_boolean("float_io", float_io)
+    if is_calibrated and sparse_storage in ("blocks", "csr"):
+        raise ValueError(
+            f"sparse_storage {sparse_storage!r} does not go with calibration: LiteRT has no kernel "
+            "for sparse matrices and activations of int8 that is as fast as the dense one. Leave "
+            "one of them out."
+        )
     if (quantization, sparse_storage) in _IMPOSSIBLE:
         raise ValueError(
             f"sparse_storage {sparse_storage!r} does not go with quantization {quantization!r}: "
@@ -43,11 +49,6 @@ def check_options(
         raise ValueError(
             "float_io=False, for inputs and outputs of int8, needs the ranges of activations. Pass "
             "calibration, or leave float_io out."
-        )
-    if is_calibrated and sparse_storage == "blocks":
-        raise ValueError(
-            "sparse_storage 'blocks' does not go with calibration: LiteRT multiplies blocks more "
-            "slowly than dense matrices if activations are int8. Leave one of them out."
         )
     if quantization == "int4" and not is_per_channel(runtime):
         raise ValueError(

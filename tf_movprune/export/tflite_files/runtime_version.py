@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
-from tf_movprune.export.tflite_files.flatbuffer import builtin, text
+from tf_movprune.export.tflite_files.flatbuffer import builtin, builtin_of, text
 
 _ENTRY = "min_runtime_version"
 _ENTRY_BYTES = 16
@@ -79,6 +79,23 @@ def require_runtime(model: Any, runtime: str) -> None:
     entry, found = _entry(model), min_runtime(model)
     if entry is not None and found is not None and is_older(found, runtime):
         entry.data = np.frombuffer(runtime.encode().ljust(_ENTRY_BYTES, b"\0"), np.uint8)
+
+
+def forget_runtime_of_divisions(model: Any) -> None:
+    """Erases the release of a file that divides in int8.
+
+    LiteRT has done so since 1.4, in the version of the operator that it had before, which the
+    converter's table therefore does not tell: older ones load the file, and fail when it runs.
+    """
+    divides = any(
+        builtin_of(model, operator) == schema.BuiltinOperator.DIV
+        and graph.tensors[operator.outputs[0]].type == schema.TensorType.INT8
+        for graph in model.subgraphs
+        for operator in graph.operators
+    )
+    entry = _entry(model)
+    if divides and entry is not None:
+        entry.data = np.zeros(_ENTRY_BYTES, np.uint8)
 
 
 def _entry(model: Any) -> Any:
