@@ -1,7 +1,8 @@
 """Graphs of SavedModels, in operations that other tools have.
 
 `tf.nn.gelu`, and so the exact GELU of every Keras, calls `Erfc`, an operation that ONNX and
-TensorFlow.js lack. They have `Erf`, and erfc(x) = 1 − erf(x). TensorFlow.js also lacks `Assert`.
+TensorFlow.js lack. They have `Erf`, and erfc(x) = 1 − erf(x), but for the tails, which GELU hardly
+sees. TensorFlow.js also lacks `Assert`.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ _HALVES = (tf.float16.as_datatype_enum, tf.bfloat16.as_datatype_enum)
 
 
 def make_portable(path: pathlib.Path, *, keep_assertions: bool = True) -> None:
-    """Computes each `Erfc` in the graphs of a SavedModel as 1 − `Erf`.
+    """Computes the `Erfc` of each exact GELU in the graphs of a SavedModel as 1 − `Erf`.
 
-    In float32 results differ by at most 1.2e-7. Those in half precision are computed in float32,
-    since erfc(x) has more significant bits near 0 than 1 − erf(x).
+    In float32 GELU differs by at most 1.2e-7 times its input. Half precision is computed in
+    float32: erfc(x) has more significant bits near 0 than 1 − erf(x). So other uses of it stay.
 
     Args:
       path: folder of the SavedModel.
@@ -61,8 +62,9 @@ def _replace_erfc(nodes: Any, function: Any) -> bool:
     """Replaces `Erfc` among the nodes of a graph, in place; returns whether there were any."""
     kept, renamed = [], {}
     taken = {node.name for node in nodes}
+    in_gelu = _names_in_gelu(nodes, function)
     for node in nodes:
-        if node.op != "Erfc":
+        if node.name not in in_gelu:
             kept.append(node)
             continue
         replacement = _Replacement(node, taken, function is not None)
@@ -80,6 +82,38 @@ def _replace_erfc(nodes: Any, function: Any) -> bool:
         for key, name in function.ret.items():
             function.ret[key] = renamed.get(name, name)
     return True
+
+
+def _names_in_gelu(nodes: Any, function: Any) -> set[str]:
+    """Names of the `Erfc` that are nothing but factors in (k·x)·erfc((−x)·c)."""
+    by_name = {node.name: node for node in nodes}
+    readers: dict[str, list[Any]] = {}
+    for node in nodes:
+        for name in node.input:
+            readers.setdefault(_producer(name), []).append(node)
+    returned = set(map(_producer, function.ret.values())) if function is not None else set()
+
+    def inputs_of(node: Any) -> list[Any]:
+        return [by_name[_producer(name)] for name in node.input if _producer(name) in by_name]
+
+    def is_in_gelu(node: Any) -> bool:
+        scaled = by_name.get(_producer(node.input[0]))
+        negated = [i for i in inputs_of(scaled) if i.op == "Neg"] if scaled is not None else []
+        if not negated or scaled.op != "Mul" or node.name in returned:
+            return False
+        x = negated[0].input[0]
+        products = readers.get(node.name, [])
+        return bool(products) and all(
+            product.op == "Mul" and any(i.op == "Mul" and x in i.input for i in inputs_of(product))
+            for product in products
+        )
+
+    return {node.name for node in nodes if node.op == "Erfc" and is_in_gelu(node)}
+
+
+def _producer(name: str) -> str:
+    """The name of the node that gives a tensor, or that an edge of control comes from."""
+    return name.lstrip("^").split(":")[0]
 
 
 class _Replacement:

@@ -35,7 +35,7 @@ from tf_movprune.export.tflite_files.options import (
 )
 from tf_movprune.export.tflite_files.runtime_version import (
     check_runs_in,
-    forget_runtime_of_divisions,
+    forget_uncertain_runtime,
     min_runtime,
     require_runtime,
 )
@@ -161,7 +161,7 @@ def export_tflite(
         name_as_signature(file)
         if batches and per_channel:
             require_runtime(file, PER_CHANNEL_CALIBRATED)
-        forget_runtime_of_divisions(file)
+        forget_uncertain_runtime(file)
         if quantization == "int4" and not store_in_int4(file):
             warn(
                 "quantization='int4' found no matrix of a fully connected layer with 1,024 entries "

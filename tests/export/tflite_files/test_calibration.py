@@ -193,6 +193,12 @@ def test_no_more_than_some_rows_are_read():
     assert next(read) == -(-MAX_ROWS // 5)
 
 
+def test_data_without_rows_ends():
+    empty = {"ids": IDS[:0], "scale": SCALE[:0]}
+    with pytest.raises(ValueError, match=r"calibration has 0 rows"):
+        calibration_batches(SPECS, itertools.repeat(empty))
+
+
 def test_a_batch_of_more_rows_is_filled():
     specs = [tf.TensorSpec([MAX_ROWS + 7, *s.shape[1:]], s.dtype, s.name) for s in SPECS]
     (batch,) = calibration_batches(specs, (ROWS for _ in itertools.count()))

@@ -78,6 +78,30 @@ def test_divisions_in_int8_need_a_runtime_that_no_version_tells(tmp_path):
     assert plain.min_runtime == "2.17.0"  # its divisions are of floats
 
 
+def flipped(axes):
+    return keras.Sequential(
+        [keras.Input([3, 64]), keras.layers.Lambda(lambda x: tf.reverse(x, axes))]
+    )
+
+
+def transposed_convolution():
+    return keras.Sequential([keras.Input([4, 4, 8]), keras.layers.Conv2DTranspose(32, 5)])
+
+
+@pytest.mark.parametrize(
+    ("make", "quantization", "is_known"),
+    [
+        (lambda: flipped([1]), None, True),
+        (lambda: flipped([1, 2]), None, False),
+        (transposed_convolution, None, True),
+        (transposed_convolution, "int8", False),
+    ],
+)
+def test_operators_that_old_runtimes_get_wrong(make, quantization, is_known, tmp_path):
+    report = tf_movprune.export_tflite(make(), tmp_path / "x", quantization=quantization)
+    assert (report.min_runtime is not None) == is_known
+
+
 def test_one_scale_to_a_matrix_is_nearly_as_close(tmp_path):
     model = dense_model(64, 48)
     new, old = (export(model, tmp_path / "x", runtime=runtime) for runtime in (None, "2.16"))

@@ -11,9 +11,16 @@ import numpy as np
 
 
 def convert_erfc(context: Any, node: Any, name: str, _: Any) -> None:
-    """Converts erfc(x) to 1 − erf(x), and within the exact GELU to what runtimes know as such."""
+    """Converts the exact GELU to what runtimes know as such, where erfc(−c·x) = 1 + erf(c·x).
+
+    Elsewhere the tails of 1 − erf would be wrong: there the operation stays, which ONNX lacks.
+    """
+    found = _within_gelu(context, node)
+    if found is None:
+        return
+    x, factor = found
     dtype, shape = context.get_dtype(node.output[0]), context.get_shape(node.output[0])
-    outputs, negated = list(node.output), _negated_input(node)
+    outputs = list(node.output)
     context.remove_node(name)
 
     def constant(value: float) -> str:
@@ -22,24 +29,26 @@ def convert_erfc(context: Any, node: Any, name: str, _: Any) -> None:
         array = np.array(value, tf2onnx.utils.map_onnx_to_numpy_type(dtype))
         return context.make_const(tf2onnx.utils.make_name(name), array).output[0]
 
-    options = {"outputs": outputs, "shapes": [shape], "dtypes": [dtype]}
-    if negated is not None:  # erfc(-c x) = 1 + erf(x / (1 / c))
-        x, factor = negated
-        scaled = context.make_node("Div", [x, constant(1 / factor)]).output[0]
-        erf = context.make_node("Erf", [scaled]).output[0]
-        context.make_node("Add", [erf, constant(1.0)], **options)
-    else:
-        erf = context.make_node("Erf", [node.input[0]]).output[0]
-        context.make_node("Sub", [constant(1.0), erf], **options)
+    scaled = context.make_node("Div", [x, constant(1 / factor)]).output[0]
+    erf = context.make_node("Erf", [scaled]).output[0]
+    context.make_node("Add", [erf, constant(1.0)], outputs=outputs, shapes=[shape], dtypes=[dtype])
 
 
-def _negated_input(node: Any) -> tuple[str, float] | None:
-    """The x and the c of a node whose input is (−x)·c; None if that is something else."""
-    product = node.inputs[0]
-    if product.type != "Mul" or product.inputs[0].type != "Neg" or not product.inputs[1].is_const():
+def _within_gelu(context: Any, node: Any) -> tuple[str, float] | None:
+    """The x and the c of an `Erfc` that is only a factor in (k·x)·erfc((−x)·c); None of others."""
+    scaled = node.inputs[0]
+    if scaled.type != "Mul" or scaled.inputs[0].type != "Neg" or not scaled.inputs[1].is_const():
         return None
-    factor = product.inputs[1].get_tensor_value(as_list=False)
-    return (product.inputs[0].input[0], float(factor)) if np.size(factor) == 1 and factor else None
+    x, factor = scaled.inputs[0].input[0], scaled.inputs[1].get_tensor_value(as_list=False)
+    products = context.find_output_consumers(node.output[0])
+    is_in_gelu = bool(products) and all(
+        product.type == "Mul" and any(i.type == "Mul" and x in i.input for i in product.inputs)
+        for product in products
+    )
+    is_scale = np.size(factor) == 1 and bool(factor) and np.isfinite(1 / factor)
+    if not (is_in_gelu and is_scale) or node.output[0] in context.outputs:
+        return None
+    return x, float(factor)
 
 
 def convert_einsum(context: Any, node: Any, name: str, _: Any) -> None:

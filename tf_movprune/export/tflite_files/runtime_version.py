@@ -6,6 +6,7 @@ added here. Every release of LiteRT, `ai-edge-litert` 1.0 and later, counts as 2
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -14,6 +15,7 @@ from tensorflow.lite.python import schema_py_generated as schema
 
 from tf_movprune.export.tflite_files.flatbuffer import builtin, builtin_of, text
 
+_CODES = schema.BuiltinOperator
 _ENTRY = "min_runtime_version"
 _ENTRY_BYTES = 16
 # Operators that the converter's table lacks, and skips.
@@ -81,21 +83,35 @@ def require_runtime(model: Any, runtime: str) -> None:
         entry.data = np.frombuffer(runtime.encode().ljust(_ENTRY_BYTES, b"\0"), np.uint8)
 
 
-def forget_runtime_of_divisions(model: Any) -> None:
-    """Erases the release of a file that divides in int8.
+def forget_uncertain_runtime(model: Any) -> None:
+    """Erases the release of a file with operators that older ones lack, or run wrongly.
 
-    LiteRT has done so since 1.4, in the version of the operator that it had before, which the
-    converter's table therefore does not tell: older ones load the file, and fail when it runs.
+    They have no newer version for it, which is all that the converter's table looks at. Each of
+    these was run in TensorFlow Lite 2.14, which loads some of them and fails later.
     """
-    divides = any(
-        builtin_of(model, operator) == schema.BuiltinOperator.DIV
-        and graph.tensors[operator.outputs[0]].type == schema.TensorType.INT8
+    entry = _entry(model)
+    if entry is not None and any(
+        _is_uncertain(builtin_of(model, operator), operator, graph.tensors)
         for graph in model.subgraphs
         for operator in graph.operators
-    )
-    entry = _entry(model)
-    if divides and entry is not None:
+    ):
         entry.data = np.zeros(_ENTRY_BYTES, np.uint8)
+
+
+def _is_uncertain(code: int, operator: Any, tensors: Any) -> bool:
+    def tensor(index: int) -> Any:
+        return tensors[operator.inputs[index]]
+
+    int8, float32 = schema.TensorType.INT8, schema.TensorType.FLOAT32
+    if code == _CODES.DIV:  # of int8, since LiteRT 1.4
+        return tensors[operator.outputs[0]].type == int8
+    if code == _CODES.REVERSE_V2:  # along several axes
+        return math.prod(tensor(1).shape) > 1
+    if code == _CODES.TRANSPOSE_CONV:  # of floats with kernels of int8
+        return tensor(1).type == int8 and tensor(2).type == float32
+    if code == _CODES.STRIDED_SLICE:
+        return len(tensor(0).shape) > 5
+    return False
 
 
 def _entry(model: Any) -> Any:
