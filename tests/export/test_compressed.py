@@ -16,8 +16,8 @@ from exporting import (
 )
 
 import tf_movprune
-from tf_movprune.core.named_weights import PARTS, renumbered
-from tf_movprune.export.compressed_files import container, decoding
+from tf_movprune.core.named_weights import PARTS, NamedWeight, renumbered
+from tf_movprune.export.compressed_files import coding, container, decoding
 from tf_movprune.keras2.named_weights import named_weights
 
 pytest.importorskip("zstandard")
@@ -367,3 +367,29 @@ def test_safetensors_is_not_needed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors", None)
     tf_movprune.export_compressed(network(), tmp_path / "x")
     assert tf_movprune.load_compressed(tmp_path / "x")
+
+
+def test_a_vocabulary_of_nothing_takes_no_memory(keras, tmp_path):
+    """The model does not say how long a vocabulary is, and a few bytes can say 2 GiB."""
+    look_up = keras.layers.StringLookup()
+    look_up.adapt(np.array([["a"], ["b"]]))
+    word = keras.Input([1], dtype="string")
+    model = keras.Model(word, keras.layers.Embedding(3, 2)(look_up(word)))
+    path = tmp_path / "x.movprune"
+    tf_movprune.export_compressed(model, path)
+    tf_movprune.load_compressed(path, model)
+    with container.open_container(path) as opened:
+        weights = [
+            (entry, path.read_bytes()[start : start + sum(entry.sizes)])
+            for entry, start in opened.entries
+        ]
+    (i,) = (i for i, (entry, _) in enumerate(weights) if entry.name.endswith("/vocabulary"))
+    bomb = coding.encode(
+        NamedWeight(weights[i][0].name, "other", np.zeros(1 << 24, np.uint8)), None
+    )
+    weights[i] = bomb.entry, bomb.payload
+    path.write_bytes(container.container_of(weights, None))
+    before = [np.array(weight) for weight in model.get_weights()]
+    with pytest.raises(ValueError, match=r"Expected a vocabulary .* got 16,777,216 elements in"):
+        tf_movprune.load_compressed(path, model)
+    assert all((a == b).all() for a, b in zip(before, model.get_weights()))

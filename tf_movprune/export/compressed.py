@@ -6,6 +6,7 @@ import dataclasses
 import os
 import pathlib
 import reprlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ from tf_movprune.export.compressed_files.table import Entry
 from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.protocol import shell_of
 from tf_movprune.export.turns import one_at_a_time
+
+_MOST_TO_A_BYTE = 1024  # elements of a vocabulary: words hardly repeat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -211,6 +214,7 @@ def load_compressed(path: str | pathlib.Path, model: Any = None) -> Any:
         if isinstance(model, type):
             model = shell.model_of(model, container.description, specs, path)
         weights = shell.matching_weights(model, specs, path)
+        _check_vocabularies(container, weights)
         shell.assign_weights(model, weights, dict(container.arrays()), path)
     return model
 
@@ -221,6 +225,18 @@ def _specs(container: Container) -> dict[str, tf.TensorSpec]:
         entry.name: tf.TensorSpec(entry.shape, entry.dtype, entry.name)
         for entry, _ in container.entries
     }
+
+
+def _check_vocabularies(container: Container, weights: Mapping[str, Any]) -> None:
+    """Raises ValueError if a weight of any size that fits would be far larger than its bytes."""
+    for entry, _ in container.entries:
+        size = sum(entry.sizes)
+        if None in weights[entry.name].shape and entry.elements > _MOST_TO_A_BYTE * size:
+            raise ValueError(
+                f"{container.path} is damaged, or was not written by export_compressed. Expected a "
+                f"vocabulary in {entry.name!r}, got {entry.elements:,} elements in {size:,} bytes. "
+                "Write or copy it again."
+            )
 
 
 def part_sizes(weights: list[NamedWeight], encoded: list[EncodedWeight]) -> dict[str, PartSize]:

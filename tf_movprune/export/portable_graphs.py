@@ -98,8 +98,10 @@ def _names_in_gelu(nodes: Any, function: Any) -> set[str]:
 
     def is_in_gelu(node: Any) -> bool:
         scaled = by_name.get(_producer(node.input[0]))
-        negated = [i for i in inputs_of(scaled) if i.op == "Neg"] if scaled is not None else []
-        if not negated or scaled.op != "Mul" or node.name in returned:
+        if scaled is None or scaled.op != "Mul" or node.name in returned:
+            return False
+        negated = [i for i in inputs_of(scaled) if i.op == "Neg"]
+        if not negated:
             return False
         x = negated[0].input[0]
         products = readers.get(node.name, [])
