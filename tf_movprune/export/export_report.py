@@ -13,7 +13,7 @@ import numpy as np
 
 from tf_movprune.core.inference import Example, Inference
 from tf_movprune.core.wording import counted
-from tf_movprune.export.tflite_files.sparse_storage import StoredMatrix
+from tf_movprune.export.stored_matrix import StoredMatrix
 
 
 @dataclasses.dataclass(frozen=True)

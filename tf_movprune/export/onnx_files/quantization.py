@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tf_movprune.export.logs import without_lines
-from tf_movprune.export.tflite_files.sparse_storage import StoredMatrix
+from tf_movprune.export.stored_matrix import StoredMatrix
 
 _MATRIX_PRODUCTS = ("MatMul", "Gemm", "MatMulInteger")
 _QUANTIZED = ["MatMul", "Gather", "LSTM"]  # convolutions would be several times slower

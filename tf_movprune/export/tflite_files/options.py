@@ -19,6 +19,9 @@ _IMPOSSIBLE: dict[tuple[str | None, str | None], str] = {
     ("int4", "csr"): "LiteRT cannot load rows of int4. Use quantization=None or 'float16'",
     ("int4", "blocks"): "LiteRT has no kernel for blocks of int4. Use quantization=None or 'int8'",
 }
+# The first releases known to multiply with int8 matrices that have a scale for each output: with
+# activations that are floats, and that are int8.
+_PER_CHANNEL, PER_CHANNEL_CALIBRATED = "2.17.0", "2.12.0"
 
 
 def check_options(
@@ -55,11 +58,6 @@ def check_options(
             f"runtime is {runtime!r}, but int4 needs TensorFlow Lite {_PER_CHANNEL} or later. Use "
             "quantization='int8', or pass a later runtime."
         )
-
-
-# The first releases known to multiply with int8 matrices that have a scale for each output, if
-# activations are floats and if they are int8.
-_PER_CHANNEL, PER_CHANNEL_CALIBRATED = "2.17.0", "2.12.0"
 
 
 def is_per_channel(runtime: str | None, is_calibrated: bool = False) -> bool:

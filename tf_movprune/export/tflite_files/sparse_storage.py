@@ -6,12 +6,12 @@ quantization give wrong outputs, or files that do not load.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
 from tensorflow.lite.python import schema_py_generated as schema
 
+from tf_movprune.export.stored_matrix import StoredMatrix
 from tf_movprune.export.tflite_files.flatbuffer import main_graph, operator_code, readers_of, text
 from tf_movprune.export.tflite_files.matrices import matrices_of, values_of
 from tf_movprune.export.tflite_files.runtime_version import require_runtime
@@ -43,35 +43,6 @@ NATIVE_BLOCKS = {
     # The int8 kernel counts the blocks of a row in one byte.
     np.dtype("int8"): Blocks(16, 0.95, max_inputs=255 * 16),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class StoredMatrix:
-    """A constant matrix of a fully connected layer in a TFLite file, or of a product in ONNX.
-
-    Attributes:
-      name: name of the tensor.
-      shape: [out, in] in TFLite files, [in, out] in ONNX files.
-      dtype: type of its values.
-      storage: `"dense"`, `"csr"` or `"blocks"`.
-      remaining: number of entries that are not zero.
-      bytes: size of its values and indices.
-      block_sparsity: fraction of zero blocks, of the size that LiteRT multiplies natively in this
-        type; None if it has none, or they do not divide the inputs.
-    """
-
-    name: str
-    shape: tuple[int, int]
-    dtype: str
-    storage: str
-    remaining: int
-    bytes: int
-    block_sparsity: float | None = None
-
-    @property
-    def sparsity(self) -> float:
-        """Fraction of zeros."""
-        return 1 - self.remaining / (self.shape[0] * self.shape[1])
 
 
 def store_sparsely(model: Any, storage: str | None) -> list[StoredMatrix]:

@@ -8,7 +8,8 @@ import numpy as np
 
 from tf_movprune.core.user_warnings import warn
 from tf_movprune.core.wording import counted
-from tf_movprune.export.tflite_files.sparse_storage import NATIVE_BLOCKS, StoredMatrix
+from tf_movprune.export.stored_matrix import StoredMatrix
+from tf_movprune.export.tflite_files.sparse_storage import NATIVE_BLOCKS
 
 _BLOCK_SIZES = {4: "BLOCKS_FLOAT32", 16: "BLOCKS_INT8"}
 
