@@ -27,7 +27,9 @@ from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.protocol import shell_of
 from tf_movprune.export.turns import one_at_a_time
 
-_MOST_TO_A_BYTE = 1024  # elements of a vocabulary: words hardly repeat
+# Elements of a vocabulary that any file may have, and that each of its bytes may stand for: words
+# hardly repeat.
+_MOST_TO_A_FILE, _MOST_TO_A_BYTE = 1 << 20, 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -231,7 +233,8 @@ def _check_vocabularies(container: Container, weights: Mapping[str, Any]) -> Non
     """Raises ValueError if a weight of any size that fits would be far larger than its bytes."""
     for entry, _ in container.entries:
         size = sum(entry.sizes)
-        if None in weights[entry.name].shape and entry.elements > _MOST_TO_A_BYTE * size:
+        most = max(_MOST_TO_A_FILE, _MOST_TO_A_BYTE * size)
+        if None in weights[entry.name].shape and entry.elements > most:
             raise ValueError(
                 f"{container.path} is damaged, or was not written by export_compressed. Expected a "
                 f"vocabulary in {entry.name!r}, got {entry.elements:,} elements in {size:,} bytes. "
