@@ -6,7 +6,7 @@ import dataclasses
 import gzip
 import pathlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -161,12 +161,30 @@ def report_on(
     path: pathlib.Path,
     written: pathlib.Path,
     inference: Inference,
-    difference: float | None,
+    traced: Inference,
     example: Example | None,
+    run: Callable[[pathlib.Path, pathlib.Path, Mapping[str, np.ndarray]], Mapping[str, Any]],
+    rtol: float,
+    atol: float | None,
 ) -> ExportReport:
-    """Makes the report on `written`, which is going to be `path` and was compared on `example`."""
-    scale = None
+    """Runs what was written, compares it with the model, and makes the report on it.
+
+    Args:
+      path: path of the export.
+      written: the file or folder that is going to be there.
+      inference: the model's inference.
+      traced: the inference that was written, which may lack empty heads and neurons.
+      example: inputs, and the model's outputs on them; None if nothing is to be compared.
+      run: function from `path`, `written` and inputs by name to outputs by name.
+      rtol, atol: largest differences that pass, as `largest_difference` takes them.
+
+    Raises:
+      RuntimeError: it does not run, or its outputs differ.
+    """
+    difference = scale = None
     if example is not None:
+        outputs = run(path, written, example.inputs)
+        difference = largest_difference(path, inference, example, outputs, rtol, atol)
         scale = max((_difference(o, o)[1] for o in example.outputs.values()), default=0.0)
     files = [written]
     if written.is_dir():
@@ -175,8 +193,8 @@ def report_on(
         path=path,
         bytes=sum(file.stat().st_size for file in files),
         gzip_bytes=sum(len(gzip.compress(file.read_bytes(), 6)) for file in files),
-        inputs=inference.input_shapes,
-        outputs=inference.output_shapes,
+        inputs=traced.input_shapes,
+        outputs=traced.output_shapes,
         max_abs_diff=difference,
         max_abs_output=scale,
     )

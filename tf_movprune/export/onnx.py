@@ -15,7 +15,7 @@ from tf_movprune.export.checks import (
     check_verification,
     warn_of_constants,
 )
-from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
+from tf_movprune.export.export_report import ExportReport, report_on
 from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.logs import unchanged_logging
 from tf_movprune.export.onnx_files.conversion import (
@@ -113,12 +113,8 @@ def export_onnx(
             converted = quantize(converted)
         with replacing(path) as temporary:
             temporary.write_bytes(converted.SerializeToString())
-            difference = None
-            if example is not None:
-                outputs = run_onnx(path, temporary, example.inputs)
-                tolerance = _TOLERANCES[quantization]
-                difference = largest_difference(path, inference, example, outputs, tolerance, atol)
-            report = report_on(path, temporary, traced, difference, example)
+            rtol = _TOLERANCES[quantization]
+            report = report_on(path, temporary, inference, traced, example, run_onnx, rtol, atol)
     return dataclasses.replace(
         report,
         quantization=quantization,

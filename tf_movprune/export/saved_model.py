@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import pathlib
 import shutil
 from collections.abc import Iterator, Mapping
@@ -11,8 +12,9 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune.core.arguments import check_boolean
+from tf_movprune.core.inference import Inference
 from tf_movprune.export.checks import check_path, check_verification, warn_of_constants
-from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
+from tf_movprune.export.export_report import ExportReport, report_on
 from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.logs import unchanged_logging
 from tf_movprune.export.portable_graphs import make_portable
@@ -88,17 +90,19 @@ def export_saved_model(
     with unchanged_logging(), _folder(path.parent), replacing(path) as temporary:
         shell.write_saved_model(model, inference, str(temporary))
         make_portable(temporary, keep_assertions=keep_assertions)
-        difference = None
-        if example is not None:
-            loaded = tf.saved_model.load(str(temporary)).signatures["serving_default"]
-            tensors = {
-                s.name: tf.constant(example.inputs[s.name], s.dtype) for s in inference.specs
-            }
-            outputs = loaded(**tensors)
-            difference = largest_difference(path, inference, example, outputs, 1e-4, atol)
-        report = report_on(path, temporary, inference, difference, example)
+        run = functools.partial(_outputs_of, inference)
+        report = report_on(path, temporary, inference, inference, example, run, 1e-4, atol)
         _copy_files_of_others(path, temporary)
         return report
+
+
+def _outputs_of(
+    inference: Inference, _: pathlib.Path, written: pathlib.Path, inputs: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """The outputs of the SavedModel that was `written`, by name."""
+    loaded = tf.saved_model.load(str(written))  # variables live as long as it does
+    tensors = {s.name: tf.constant(inputs[s.name], s.dtype) for s in inference.specs}
+    return loaded.signatures["serving_default"](**tensors)
 
 
 def _copy_files_of_others(old: pathlib.Path, new: pathlib.Path) -> None:

@@ -1,4 +1,4 @@
-"""What reports say of a matrix in an exported file."""
+"""A matrix in an exported file, as reports describe it."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from tf_movprune.export.checks import (
     check_verification,
     warn_of_constants,
 )
-from tf_movprune.export.export_report import ExportReport, largest_difference, report_on
+from tf_movprune.export.export_report import ExportReport, report_on
 from tf_movprune.export.files import check_place, replacing
 from tf_movprune.export.logs import unchanged_logging
 from tf_movprune.export.protocol import shell_of
@@ -173,12 +173,8 @@ def export_tflite(
             warn_if_dense(matrices, quantization, sparse_storage, removed)
         with replacing(path) as temporary:
             temporary.write_bytes(flatbuffer.written(file))
-            difference = None
-            if example is not None:
-                outputs = run_file(path, temporary, example.inputs)
-                tolerance = TOLERANCES[quantization]
-                difference = largest_difference(path, inference, example, outputs, tolerance, atol)
-            report = report_on(path, temporary, traced, difference, example)
+            rtol = TOLERANCES[quantization]
+            report = report_on(path, temporary, inference, traced, example, run_file, rtol, atol)
     return dataclasses.replace(
         report,
         quantization=quantization,

@@ -1,1 +1,1 @@
-"""What is inside compressed files, and how it is read from anybody."""
+"""Compressed files: their weights, table and checksum, read with no trust in who wrote them."""

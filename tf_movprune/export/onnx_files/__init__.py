@@ -1,1 +1,1 @@
-"""What is inside ONNX files, and how they get it."""
+"""ONNX files: their conversion, operations and quantization."""

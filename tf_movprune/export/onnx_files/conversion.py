@@ -59,7 +59,7 @@ def convert_to_onnx(inference: Inference) -> Any:
     """
     import tf2onnx
 
-    # What it takes is a tf.function, of which it wants no more: this one is traced already.
+    # tf2onnx asks a tf.function for its concrete function only, and this one is traced already.
     function = types.SimpleNamespace(get_concrete_function=lambda *_: inference.concrete)
     try:
         with without_lines("tf2onnx"):

@@ -217,4 +217,4 @@ HANDLERS: dict[str, tuple[Any, list[Any]]] = {
     "Select": (convert_select, []),
     "SelectV2": (convert_select, []),
 }
-"""What converts them, by the name of the operation, as tf2onnx takes it."""
+"""Handlers by the name of the operation that they convert, in the form that tf2onnx takes."""

@@ -1,1 +1,1 @@
-"""What is inside TFLite files, and how they get it."""
+"""TFLite files: their conversion, quantization, sparse storage, names and metadata."""
