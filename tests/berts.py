@@ -6,8 +6,8 @@ import tf_keras as keras
 import tf_movprune
 
 
-def stripped_bert(**changes):
-    """A BERT classifier whose encoder was pruned to 10 % by magnitude, without wrappers."""
+def bert(**changes):
+    """A dense BERT classifier of two layers; `changes` are of its configuration."""
     import transformers
 
     keras.utils.set_random_seed(0)
@@ -25,6 +25,12 @@ def stripped_bert(**changes):
     )
     model = transformers.TFBertForSequenceClassification(config)
     model(np.ones([1, 4], np.int32))
+    return model
+
+
+def stripped_bert(**changes):
+    """A BERT classifier whose encoder was pruned to 10 % by magnitude, without wrappers."""
+    model = bert(**changes)
     schedule = tf_movprune.CubicSparsity(0.9, begin_step=0, end_step=2)
     tf_movprune.prune_low_movement(model, schedule, tf_movprune.Magnitude())
     tf_movprune.update_masks(model, 2)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
+from berts import bert
 from exporting import (
     dense_model,
     export,
@@ -189,17 +190,9 @@ def test_a_file_has_a_signature_whatever_keras_can_trace(tmp_path):
 
 @pytest.mark.slow
 def test_an_encoder_of_hugging_face(tmp_path):
-    transformers = pytest.importorskip("transformers")
-    config = transformers.BertConfig(
-        vocab_size=50,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=20,
-    )
-    model = transformers.TFBertForSequenceClassification(config)
-    model(model.dummy_inputs)
+    pytest.importorskip("transformers")
+    sizes = {"num_attention_heads": 4, "max_position_embeddings": 20}
+    model = bert(vocab_size=50, initializer_range=0.02, **sizes)
     schedule = tf_movprune.CubicSparsity(0.5, begin_step=0, end_step=1)
     sizes = {"*.attention.*": tf_movprune.HEADS, "*": tf_movprune.NEURONS}
     tf_movprune.prune_low_movement(model, schedule, block_size=sizes)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tf_keras as keras
 from ai_edge_litert.interpreter import Interpreter
+from berts import bert
 from exporting import dense_model, export, outputs_of, prune, random_input
 from tensorflow.lite.python import schema_py_generated as schema
 
@@ -56,7 +57,7 @@ def test_both_of_litert_s_kernels_multiply_with_them(inputs, sizes, bias, tmp_pa
         step = np.abs(kernel).max(axis=1, keepdims=True) / 7
         assert np.all(np.abs(stored - kernel) <= (0.5 + 1 / 36) * step + 1e-6)
         layer.kernel.assign(stored.T)
-    # Of the model with these weights, files differ by how activations are quantized.
+    # The model has the weights of the file now: what differs is how activations are quantized.
     for result in outputs_of(tmp_path / "x", random_input(model)):
         np.testing.assert_allclose(result, model(random_input(model)), rtol=0, atol=0.05)
 
@@ -153,17 +154,9 @@ def test_gross_errors_are_found(tmp_path):
 
 @pytest.mark.slow
 def test_an_encoder_of_hugging_face(tmp_path):
-    transformers = pytest.importorskip("transformers")
-    config = transformers.BertConfig(
-        vocab_size=90,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=20,
-    )
-    model = transformers.TFBertForSequenceClassification(config)
-    model(model.dummy_inputs)
+    pytest.importorskip("transformers")
+    sizes = {"num_attention_heads": 4, "max_position_embeddings": 20}
+    model = bert(vocab_size=90, initializer_range=0.02, **sizes)
     random = np.random.RandomState(0)
     mask = (np.arange(12) < random.randint(4, 13, [30, 1])).astype(np.int32)
     tokens = {
