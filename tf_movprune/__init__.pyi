@@ -102,10 +102,10 @@ from .pruning import (
 from .pytorch.load import load_pytorch as load_pytorch
 from .pytorch.save import save_pytorch as save_pytorch
 from .recipes import ShortRun as ShortRun
-from .report import (
+from .sparsity import (
     SparsityReport as SparsityReport,
 )
-from .report import (
+from .sparsity import (
     summarize_sparsity as summarize_sparsity,
 )
 
