@@ -16,11 +16,24 @@ EXTRAS = {
     "onnx": ["tf2onnx>=1.17", "onnx>=1.17", "onnxruntime>=1.19"],
     "compress": ["zstandard>=0.22"],
     "pytorch": ["safetensors>=0.4.3", "huggingface-hub>=0.23"],
-    "examples": [
-        TRANSFORMERS,
+    "reports": ["matplotlib>=3.8", "jinja2>=3.1"],
+    "tasks": [
+        "keras-hub>=0.19",
+        "matplotlib>=3.8",
+        "jinja2>=3.1",
+        "scikit-learn>=1.4",
         "tensorflow-datasets>=4.9.6",
         "importlib_resources",  # which tensorflow-datasets needs, and does not name
+        "safetensors>=0.4.3",
+    ],
+    "examples": [
+        TRANSFORMERS,
+        "keras-hub>=0.19",
         "matplotlib>=3.8",
+        "jinja2>=3.1",
+        "scikit-learn>=1.4",
+        "tensorflow-datasets>=4.9.6",
+        "importlib_resources",
         "safetensors>=0.4.3",
         "ai-edge-litert>=1.2",
         "zstandard>=0.22",
@@ -34,10 +47,13 @@ EXTRAS = {
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
     ],
+    "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"],
     "lint": ["ruff>=0.6", "mypy>=1.11", "import-linter>=2.1"],
 }
 for extra in (
     "examples",
+    "docs",
+    "tasks",
     "keras-hub",
     "tensorboard",
     "gpu-benchmark",
@@ -57,6 +73,7 @@ setup(
     license="Apache-2.0",
     packages=find_packages(include=["tf_movprune", "tf_movprune.*"]),
     package_data={"tf_movprune": ["py.typed", "__init__.pyi"]},
+    entry_points={"console_scripts": ["tf-movprune = tf_movprune.cli:main"]},
     python_requires=">=3.10",
     install_requires=[
         "tensorflow>=2.18,<2.22",
