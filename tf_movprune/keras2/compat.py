@@ -677,6 +677,29 @@ class PlainSGD(keras.optimizers.SGD):
         self._built = True
 
 
+# ---- dropout
+
+
+@contextlib.contextmanager
+def checkpointed_dropout() -> Iterator[None]:
+    """A scope in which layers with randomness get generators whose states are variables."""
+    backend = keras.backend.experimental
+    was_enabled = backend.is_tf_random_generator_enabled()
+    backend.enable_tf_random_generator()
+    try:
+        yield
+    finally:
+        if not was_enabled:
+            backend.disable_tf_random_generator()
+
+
+def dropout_states(model: keras.Model) -> list[tf.Variable]:
+    """The states of the generators of a model's layers, in their order."""
+    owners = (getattr(layer, "_random_generator", None) for layer in model.submodules)
+    generators = (getattr(owner, "_generator", None) for owner in owners)
+    return [generator.state for generator in generators if generator is not None]
+
+
 # ---- checkpoints
 
 

@@ -107,6 +107,15 @@ def load_preset(path: str | os.PathLike[str], cls: Any) -> Any:
     return loader.load_task(cls, True, True)
 
 
+def load_tokenizer(path: str | os.PathLike[str], cls: Any) -> Any:
+    """Loads the tokenizer of a preset as one of a class.
+
+    The `from_preset` of tokenizers looks at the backbone too, and knows no compacted one.
+    """
+    utils = importlib.import_module("keras_hub.src.utils.preset_utils")
+    return utils.get_preset_loader(str(path)).load_tokenizer(cls)
+
+
 def _class_in(utils: Any, path: str | os.PathLike[str], name: str) -> type | None:
     """The class that a configuration of a preset names; None if it has no such file."""
     if not os.path.isfile(os.path.join(path, name)):
