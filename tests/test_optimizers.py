@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from shells import kernels
-from small_models import X, fit, mlp, prune
+from small_models import X, Y, fit, mlp, prune
 
 import tf_movprune
 
@@ -265,14 +265,75 @@ def test_averages_without_an_optimizer_of_the_scores(keras):
     np.testing.assert_array_equal(tf_movprune.strip_pruning(pruned)(X), masked)
 
 
-def test_rates_of_the_paper_would_fall_with_each_batch(keras):
-    """Only optimizers of Keras 3 can accumulate gradients; their rates count batches."""
+@pytest.mark.parametrize(
+    "has_score_optimizer, jit_compile",
+    [(False, False), (True, False), pytest.param(True, True, marks=pytest.mark.slow)],
+)
+@pytest.mark.filterwarnings(r"error:.*learning rate")
+def test_gradients_of_several_batches_make_one_step(keras, has_score_optimizer, jit_compile):
+    """Half batches, two to a step, train as whole ones do: weights, scores, masks and rates."""
+
+    def trained(batches):
+        keras.utils.set_random_seed(0)
+        pruned = prune(mlp(keras), tf_movprune.CubicSparsity(0.75, 1, 4))
+        scores = keras.optimizers.SGD(1.0, momentum=0.5) if has_score_optimizer else None
+        optimizer = tf_movprune.create_optimizer(
+            0.05, 6, 2, 0.01, 1.0, scores, model=pruned, gradient_accumulation_steps=batches
+        )
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        pruned.compile(optimizer, loss, jit_compile=jit_compile)
+        size = 8 // batches
+        data = tf.data.Dataset.from_tensor_slices((X[:16], Y[:16])).batch(size).repeat(3)
+        pruned.fit(data, shuffle=False, verbose=0, callbacks=[tf_movprune.UpdatePruningStep()])
+        assert int(optimizer.iterations) == 6
+        return pruned
+
+    whole, halves = trained(1), trained(2)
+    for one, other in zip(kernels(whole), kernels(halves), strict=True):
+        np.testing.assert_array_equal(other.mask, one.mask)
+        np.testing.assert_allclose(other.scores, one.scores, rtol=1e-4, atol=1e-6)
+    for one, other in zip(whole.trainable_variables, halves.trainable_variables, strict=True):
+        np.testing.assert_allclose(np.array(other), np.array(one), rtol=1e-4, atol=1e-6)
+
+
+def test_sums_of_gradients_survive_a_checkpoint(keras, tmp_path):
+    """Training that stopped between the two batches of a step goes on as if it had not."""
+    values = random_values()
+
+    def optimizer_and_variables():
+        optimizer = create(keras, 0.1, 10, 0, gradient_accumulation_steps=2)
+        variables = variables_of(keras, values)
+        optimizer.build(variables)
+        return optimizer, variables
+
+    def step(optimizer, variables, number):
+        gradients = [tf.constant(np.cos(number + v), tf.float32) for v in values]
+        optimizer.apply_gradients(list(zip(gradients, variables)))
+
+    straight, expected = optimizer_and_variables()
+    for number in range(4):
+        step(straight, expected, number)
+        if number == 0:
+            state = [np.array(v) for v in straight.variables]
+    resumed, found = optimizer_and_variables()
+    for variable, value in zip(resumed.variables, state, strict=True):
+        variable.assign(value)
+    for number in range(1, 4):
+        step(resumed, found, number)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(np.array(one), np.array(other))
+    assert int(resumed.iterations) == 2
+
+
+def test_batches_to_a_step_are_those_of_the_rate(keras):
     if keras.__name__ == "tf_keras":
-        pytest.skip("tf_keras accumulates no gradients")
-    optimizer = tf_movprune.create_optimizer(1e-3, 10, 0, model=keras.layers.Dense(2))
+        pytest.skip("optimizers of tf_keras get the number when they are made")
+    optimizer = create(keras, 1e-3, 10, 0)
     optimizer.gradient_accumulation_steps = 2
-    with pytest.raises(ValueError, match=r"step for each batch.* keras\.optimizers\.AdamW"):
+    with pytest.raises(ValueError, match=r"counts 1 batches as a step.*Pass that number"):
         optimizer.build([keras.Variable([[1.0]])])
+    with pytest.raises(ValueError, match=r"gradient_accumulation_steps must be.* 0"):
+        create(keras, 1e-3, 10, 0, gradient_accumulation_steps=0)
 
 
 # ---- serialisation and state
@@ -287,6 +348,7 @@ def test_a_schedule_is_made_again(keras):
         "peak_learning_rate": 3e-5,
         "num_train_steps": 20,
         "num_warmup_steps": 5,
+        **({} if keras.__name__ == "tf_keras" else {"batches_per_step": 1}),
     }
 
 

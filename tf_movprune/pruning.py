@@ -188,6 +188,7 @@ def create_optimizer(
     score_optimizer: Any = None,
     *,
     model: Any = None,
+    gradient_accumulation_steps: int = 1,
 ) -> Any:
     """Creates the paper's optimizer: AdamW with linear warm-up and decay, and one clip over all.
 
@@ -207,6 +208,8 @@ def create_optimizer(
         settings of its own are refused.
       model: the model to train, whose Keras decides that of the optimizer. Without it, the Keras
         of `score_optimizer` decides; without either, it is tf_keras if that was imported.
+      gradient_accumulation_steps: batches whose mean gradient a step is taken with, at least 1. All
+        numbers of steps, and those of pruning schedules, count steps and not batches.
 
     Returns:
       A Keras optimizer, serialisable and checkpointed with its score optimizer.
@@ -223,5 +226,11 @@ def create_optimizer(
     name = "optimizers"
     module = module_without_model(name) if model is None else module_for(model, name)
     return module.create_optimizer(
-        learning_rate, num_train_steps, num_warmup_steps, weight_decay, clipnorm, score_optimizer
+        learning_rate,
+        num_train_steps,
+        num_warmup_steps,
+        weight_decay,
+        clipnorm,
+        score_optimizer,
+        gradient_accumulation_steps,
     )

@@ -105,6 +105,7 @@ class ShortRun:
         clipnorm: float | None = 1.0,
         *,
         model: Any = None,
+        gradient_accumulation_steps: int = 1,
     ) -> Any:
         """Creates AdamW for the weights, SGD for the scores, and warm-up over a tenth of the run.
 
@@ -115,6 +116,7 @@ class ShortRun:
           weight_decay: decoupled weight decay; see `create_optimizer`.
           clipnorm: global norm of all gradients together; see `create_optimizer`.
           model: the model to train, whose Keras decides; see `create_optimizer`.
+          gradient_accumulation_steps: batches to a step; see `create_optimizer`.
         """
         scale = ScoreScale(self.method.score_learning_rate_multiplier)
         score_rate = self._score_start / MOVEMENT_PER_MAGNITUDE
@@ -127,4 +129,5 @@ class ShortRun:
             weight_decay,
             clipnorm,
             score_optimizer=module.plain_gradient_descent(scale.rate_for(score_rate)),
+            gradient_accumulation_steps=gradient_accumulation_steps,
         )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from tf_movprune.core.arguments import check_number
+import tensorflow as tf
+
+from tf_movprune.core.arguments import check_integer, check_number
 from tf_movprune.core.learning_rate import check_warmup, decays, linear_warmup_decay
 from tf_movprune.core.score_optimizers import check_no_average, check_settings
 from tf_movprune.core.scores import is_scores
@@ -51,19 +53,33 @@ class MovementAdamW(OpenAdamW):
     Args:
       score_optimizer: Keras optimizer for the scores, which then have no slots here. It takes no
         part in clipping: `global_clipnorm` spans all gradients.
+      gradient_accumulation_steps: batches whose mean gradient a step is taken with. `iterations`
+        counts steps.
       **kwargs: arguments of `AdamW`.
 
     Raises:
       ValueError: `use_ema` is true and there is a `score_optimizer`.
     """
 
-    def __init__(self, *args, score_optimizer=None, name="MovementAdamW", **kwargs):
+    def __init__(
+        self,
+        *args,
+        score_optimizer=None,
+        gradient_accumulation_steps=1,
+        name="MovementAdamW",
+        **kwargs,
+    ):
         super().__init__(*args, name=name, **kwargs)
+        self.gradient_accumulation_steps = gradient_accumulation_steps
+        self._sums: list[tf.Variable] = []
         if score_optimizer is not None:
             check_no_average(self.use_ema)
         self.score_optimizer = score_optimizer
 
     def build(self, var_list):
+        if self.gradient_accumulation_steps > 1 and not self._sums:
+            self._batches = self.add_variable([], tf.int64, name="batches")
+            self._sums = [self.add_variable_from_reference(v, "gradient_sum") for v in var_list]
         if self.score_optimizer is not None:
             self.score_optimizer.build([v for v in var_list if is_scores(v)])
             var_list = [v for v in var_list if not is_scores(v)]
@@ -81,6 +97,33 @@ class MovementAdamW(OpenAdamW):
         for variable, weight in zip(self.variables, weights, strict=True):
             variable.assign(weight)
 
+    def apply_gradients(self, grads_and_vars, **kwargs):
+        if self.gradient_accumulation_steps == 1:
+            return super().apply_gradients(grads_and_vars, **kwargs)
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise ValueError(
+                "gradient_accumulation_steps must be 1 under a strategy of several replicas in "
+                f"tf_keras, got {self.gradient_accumulation_steps}. Use larger batches."
+            )
+        gradients, variables = zip(*grads_and_vars)
+        with tf.init_scope():
+            self.build(variables)
+        for total, gradient in zip(self._sums, gradients):
+            if gradient is not None:
+                total.assign_add(tf.cast(tf.convert_to_tensor(gradient), total.dtype))
+        self._batches.assign_add(1)
+
+        def take_step():
+            means = [total / self.gradient_accumulation_steps for total in self._sums]
+            present = [(m, v) for m, g, v in zip(means, gradients, variables) if g is not None]
+            super(MovementAdamW, self).apply_gradients(present, **kwargs)
+            for total in self._sums:
+                total.assign(tf.zeros_like(total))
+            return self.iterations.read_value()
+
+        is_last = self._batches % self.gradient_accumulation_steps == 0
+        return tf.cond(is_last, take_step, self.iterations.read_value)
+
     def decays(self, variable):
         return self.weight_decay > 0 and decays(variable.name, len(variable.shape))
 
@@ -94,6 +137,7 @@ class MovementAdamW(OpenAdamW):
 
     def get_config(self):
         config = super().get_config()
+        config["gradient_accumulation_steps"] = self.gradient_accumulation_steps
         if self.score_optimizer is not None:
             config["score_optimizer"] = keras.optimizers.serialize(self.score_optimizer)
         return config
@@ -118,11 +162,16 @@ def create_optimizer(
     weight_decay: float = 0.0,
     clipnorm: float | None = 1.0,
     score_optimizer: keras.optimizers.Optimizer | None = None,
+    gradient_accumulation_steps: int = 1,
 ) -> MovementAdamW:
     """Creates the paper's optimizer for a tf_keras model; see `tf_movprune.create_optimizer`."""
     check_number("weight_decay", weight_decay, example=0.01, minimum=0)
     if clipnorm is not None:
         check_number("clipnorm", clipnorm, example=1.0, above=0)
+
+    batches = check_integer(
+        "gradient_accumulation_steps", gradient_accumulation_steps, example=4, minimum=1
+    )
 
     def scheduled(peak: float) -> LinearWarmupDecay:
         return LinearWarmupDecay(peak, num_train_steps, num_warmup_steps)
@@ -133,6 +182,7 @@ def create_optimizer(
         epsilon=1e-8,
         global_clipnorm=clipnorm,
         score_optimizer=None if score_optimizer is None else _with_rate(score_optimizer, scheduled),
+        gradient_accumulation_steps=batches,
     )
 
 

@@ -57,7 +57,7 @@ def warn_if_rate_ends(optimizer: keras.optimizers.Optimizer, run: Run) -> None:
     Keras's schedules of the rate count batches, also if an optimizer takes a step for several.
     """
     rate = compat.learning_rate_of(inner_optimizer(optimizer))
-    batches = accumulation_steps(optimizer)
+    batches = accumulation_steps(optimizer) // getattr(rate, "batches_per_step", 1)
     if batches > 1:
         length = f"this run has {(run.end - run.start) * batches} batches, which the rate counts"
         run = Run(run.start * batches, run.end * batches, length)

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_movprune.core.arguments import check_number
+from tf_movprune.core.arguments import check_integer, check_number
 from tf_movprune.core.learning_rate import check_warmup, decays, linear_warmup_decay
 from tf_movprune.core.score_optimizers import check_no_average, check_settings
 from tf_movprune.core.scores import is_scores
@@ -22,16 +22,24 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
       peak_learning_rate: rate at the end of warm-up, greater than 0.
       num_train_steps: steps of the whole training, greater than `num_warmup_steps`.
       num_warmup_steps: steps of warm-up, at least 0.
+      batches_per_step: batches that are counted as one step, as gradients of so many are summed.
     """
 
-    def __init__(self, peak_learning_rate: float, num_train_steps: int, num_warmup_steps: int):
+    def __init__(
+        self,
+        peak_learning_rate: float,
+        num_train_steps: int,
+        num_warmup_steps: int,
+        batches_per_step: int = 1,
+    ):
         self.peak_learning_rate, self.num_train_steps, self.num_warmup_steps = check_warmup(
             peak_learning_rate, num_train_steps, num_warmup_steps
         )
+        self.batches_per_step = batches_per_step
 
     def __call__(self, step):
         return linear_warmup_decay(
-            tf.convert_to_tensor(step),
+            tf.convert_to_tensor(step) // self.batches_per_step,
             self.peak_learning_rate,
             self.num_train_steps,
             self.num_warmup_steps,
@@ -42,6 +50,7 @@ class LinearWarmupDecay(keras.optimizers.schedules.LearningRateSchedule):
             "peak_learning_rate": self.peak_learning_rate,
             "num_train_steps": self.num_train_steps,
             "num_warmup_steps": self.num_warmup_steps,
+            "batches_per_step": self.batches_per_step,
         }
 
 
@@ -55,8 +64,8 @@ class MovementAdamW(keras.optimizers.AdamW):
       **kwargs: arguments of `AdamW`.
 
     Raises:
-      ValueError: `use_ema` is true and there is a `score_optimizer`; or, when it is built, it is to
-        accumulate gradients.
+      ValueError: `use_ema` is true and there is a `score_optimizer`; or, when it is built, it sums
+        the gradients of another number of batches than its learning rate counts as a step.
     """
 
     def __init__(self, *args, score_optimizer=None, name="MovementAdamW", **kwargs):
@@ -74,12 +83,13 @@ class MovementAdamW(keras.optimizers.AdamW):
     def build(self, variables):
         if self.built:
             return
-        if self.gradient_accumulation_steps:
+        batches = self.gradient_accumulation_steps or 1
+        counted = getattr(compat.learning_rate_of(self), "batches_per_step", batches)
+        if batches != counted:
             raise ValueError(
-                "The optimizer of create_optimizer takes a step for each batch, got "
-                f"gradient_accumulation_steps={self.gradient_accumulation_steps}: its rate would "
-                "fall with each batch. Use larger batches, or an optimizer of Keras, such as "
-                "keras.optimizers.AdamW(..., gradient_accumulation_steps=...)."
+                f"The learning rate counts {counted} batches as a step, got "
+                f"gradient_accumulation_steps={self.gradient_accumulation_steps}. Pass that number "
+                "to create_optimizer."
             )
         theirs, names = self._excluded
         undecayed = [v for v in variables if not decays(v.name, len(v.shape))]
@@ -138,14 +148,19 @@ def create_optimizer(
     weight_decay: float = 0.0,
     clipnorm: float | None = 1.0,
     score_optimizer: keras.optimizers.Optimizer | None = None,
+    gradient_accumulation_steps: int = 1,
 ) -> MovementAdamW:
     """Creates the paper's optimizer for a Keras 3 model; see `tf_movprune.create_optimizer`."""
     check_number("weight_decay", weight_decay, example=0.01, minimum=0)
     if clipnorm is not None:
         check_number("clipnorm", clipnorm, example=1.0, above=0)
 
+    batches = check_integer(
+        "gradient_accumulation_steps", gradient_accumulation_steps, example=4, minimum=1
+    )
+
     def scheduled(peak: float) -> LinearWarmupDecay:
-        return LinearWarmupDecay(peak, num_train_steps, num_warmup_steps)
+        return LinearWarmupDecay(peak, num_train_steps, num_warmup_steps, batches)
 
     return MovementAdamW(
         learning_rate=scheduled(learning_rate),
@@ -153,6 +168,7 @@ def create_optimizer(
         epsilon=1e-8,
         global_clipnorm=clipnorm,
         score_optimizer=None if score_optimizer is None else _with_rate(score_optimizer, scheduled),
+        gradient_accumulation_steps=batches if batches > 1 else None,
     )
 
 
