@@ -1,0 +1,1 @@
+"""Tasks: their data, features, metrics and batches, which know no Keras."""
