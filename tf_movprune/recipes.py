@@ -118,16 +118,27 @@ class ShortRun:
           model: the model to train, whose Keras decides; see `create_optimizer`.
           gradient_accumulation_steps: batches to a step; see `create_optimizer`.
         """
-        scale = ScoreScale(self.method.score_learning_rate_multiplier)
-        score_rate = self._score_start / MOVEMENT_PER_MAGNITUDE
-        name = "optimizers"
-        module = module_without_model(name) if model is None else module_for(model, name)
         return create_optimizer(
             learning_rate,
             self.num_train_steps,
             self.num_train_steps // 10,
             weight_decay,
             clipnorm,
-            score_optimizer=module.plain_gradient_descent(scale.rate_for(score_rate)),
+            score_optimizer=self.score_optimizer(model),
             gradient_accumulation_steps=gradient_accumulation_steps,
         )
+
+    def score_optimizer(self, model: Any = None) -> Any:
+        """Creates plain gradient descent at the rate that fits where the scores start.
+
+        Args:
+          model: the model to train, whose Keras decides; see `create_optimizer`.
+
+        Returns:
+          A Keras optimizer, for the `score_optimizer` of `tf_movprune.create_optimizer`.
+        """
+        scale = ScoreScale(self.method.score_learning_rate_multiplier)
+        name = "optimizers"
+        module = module_without_model(name) if model is None else module_for(model, name)
+        rate = self._score_start / MOVEMENT_PER_MAGNITUDE
+        return module.plain_gradient_descent(scale.rate_for(rate))

@@ -141,7 +141,7 @@ def labels(kind: str, targets: Mapping[str, Any]) -> Any:
     """The labels for `fit` of the targets of a batch."""
     if kind == "questions":
         return {f"{end}_logits": targets[end] for end in ("start", "end")}
-    return targets["label"]
+    return targets["labels"]
 
 
 def logits(model: keras.Model, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

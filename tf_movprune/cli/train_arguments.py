@@ -1,0 +1,68 @@
+"""Options of `tf-movprune train`, made from the fields of its settings."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from typing import Any
+
+from tf_movprune.tasks.presets import settings_of
+from tf_movprune.tasks.settings import TrainSettings
+
+GROUPS = ("data", "model", "pruning", "training", "distillation", "run")
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Adds an option for each setting, in groups."""
+    groups = {name: parser.add_argument_group(name) for name in GROUPS}
+    for field in dataclasses.fields(TrainSettings):
+        if not field.metadata:
+            continue
+        _add(groups[field.metadata["group"]], field)
+
+
+def _add(group: Any, field: dataclasses.Field[Any]) -> None:
+    text, choices = field.metadata["help"], field.metadata["choices"]
+    options: dict[str, Any] = {"default": argparse.SUPPRESS}
+    default = field.default
+    if default is not None and field.type != "bool":
+        shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+        text += f" ({shown})"
+    if field.type == "bool":
+        off = f"--no-{field.name}" if default else None
+        options |= {"action": argparse.BooleanOptionalAction}
+        text += f" (default; {off} turns it off)" if off else ""
+    elif str(field.type).startswith("tuple"):
+        fixed = "..." not in str(field.type)
+        options |= {"type": int, "nargs": 2 if fixed else "+", "metavar": "N"}
+    elif choices:
+        options |= {"choices": choices}
+    else:
+        kind = _KINDS[str(field.type).removesuffix(" | None")]
+        options |= {"type": kind, "metavar": _METAVARS[kind]}
+    group.add_argument(f"--{field.name}", help=text.replace("%", "%%"), **options)
+
+
+def _step(text: str) -> float | int:
+    """A number of steps, or a fraction of the run if it has a point."""
+    try:
+        return int(text)
+    except ValueError:
+        return float(text)
+
+
+_step.__name__ = "number"  # as argparse calls it in messages
+
+_KINDS: dict[str, Any] = {"int": int, "float": float, "str": str, "float | int": _step}
+_METAVARS = {int: "N", float: "X", str: "NAME", _step: "STEP"}
+
+
+def settings_from(arguments: argparse.Namespace) -> TrainSettings:
+    """The settings of a preset, if one is named, and of the options that were given."""
+    names = {field.name for field in dataclasses.fields(TrainSettings)}
+    given = {k: v for k, v in vars(arguments).items() if k in names}
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    preset = {}
+    if arguments.preset is not None:
+        preset = settings_of(arguments.preset, arguments.task)
+    return TrainSettings(**{**preset, **given})
