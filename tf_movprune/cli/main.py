@@ -151,9 +151,9 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "import-pytorch",
         "turn a PyTorch checkpoint into a Keras model",
-        "Reads a pruned or ordinary PyTorch checkpoint, without torch, and writes a Keras model.\n\n"
-        "example:\n  tf-movprune import-pytorch madlag/bert-base-uncased-squad1.1-block-sparse-0.20-v1 "
-        "sparse-bert",
+        "Reads a pruned or ordinary PyTorch checkpoint, without torch, and writes a Keras model.\n"
+        "\nexample:\n"
+        "  tf-movprune import-pytorch madlag/bert-base-uncased-squad1.1-block-sparse-0.20-v1 out",
     )
     pytorch.add_argument("folder", metavar="FOLDER", help="folder, or name on the Hugging Face hub")
     pytorch.add_argument("output", metavar="OUTPUT", help="folder to write")

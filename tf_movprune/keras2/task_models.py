@@ -64,6 +64,20 @@ def load(
     return model, not is_same
 
 
+def load_checkpoint(folder: pathlib.Path, load_pytorch: Callable[..., Any]) -> keras.Model:
+    """A model of a checkpoint of PyTorch."""
+    return load_pytorch(folder)
+
+
+def load_saved(source: str | os.PathLike[str], load_pytorch: Callable[..., Any]) -> keras.Model:
+    """A model with the head that it was saved with; see `load`."""
+    transformers = _transformers()
+    config = transformers.AutoConfig.from_pretrained(source)
+    if hugging_face.is_compacted(config):
+        return load_compacted(source)
+    return hugging_face.tf_class(config.to_dict(), ()).from_pretrained(source)
+
+
 def tokenizer_of(source: str | os.PathLike[str], model: keras.Model) -> Tokenizer:
     """The tokenizer that belongs to a model.
 
@@ -73,6 +87,12 @@ def tokenizer_of(source: str | os.PathLike[str], model: keras.Model) -> Tokenize
     """
     tokenizer = _transformers().AutoTokenizer.from_pretrained(source)
     return Tokenizer(tokenizer, hugging_face.positions(model))
+
+
+def label_names(model: keras.Model) -> list[str]:
+    """The names of a classifier's labels; none if they were never named."""
+    names = [str(name) for _, name in sorted(model.config.id2label.items())]
+    return [] if all(name.startswith("LABEL_") for name in names) else names
 
 
 def freeze_embeddings(model: keras.Model) -> None:
@@ -88,11 +108,11 @@ def inputs(model: keras.Model, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]
     return {name: batch[names[name]] for name in wanted}
 
 
-def labels(kind: str, targets: Mapping[str, Any]) -> Any:
+def labels(kind: str, targets: Any) -> Any:
     """The labels for `fit` of the targets of a batch."""
     if kind == "questions":
         return {f"{end}_positions": targets[end] for end in ("start", "end")}
-    return targets["labels"]
+    return targets
 
 
 def logits(model: keras.Model, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

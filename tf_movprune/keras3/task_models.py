@@ -41,12 +41,24 @@ def load(
     Raises:
       ValueError: KerasHub can load nothing from there.
     """
+    return _with_head(load_saved(source, load_pytorch), kind, outputs)
+
+
+def load_checkpoint(folder: pathlib.Path, load_pytorch: Callable[..., Any]) -> Any:
+    """A model of a checkpoint of PyTorch.
+
+    Raises:
+      ValueError: it is not one that KerasHub has a class for.
+    """
+    return load_pytorch(folder, _pytorch_class(_config(folder)))
+
+
+def load_saved(source: str | os.PathLike[str], load_pytorch: Callable[..., Any]) -> Any:
+    """A text classifier, a model for questions or a backbone, as it was saved; see `load`."""
     config = _config(source)
     if config.get("model_type") in KINDS:
-        model = load_pytorch(source, _pytorch_class(config))
-    else:
-        model = _from_preset(pathlib.Path(source), str(source))
-    return _with_head(model, kind, outputs)
+        return load_pytorch(source, _pytorch_class(config))
+    return _from_preset(pathlib.Path(source), str(source))
 
 
 def _config(source: str | os.PathLike[str]) -> dict[str, Any]:
@@ -64,7 +76,6 @@ def _pytorch_class(config: Mapping[str, Any]) -> Any:
 
 
 def _from_preset(folder: pathlib.Path, source: str) -> Any:
-    """A text classifier, a model for questions or a backbone."""
     hub = _hub()
     if (folder / _FILE).is_file():
         return load_compacted(folder / _FILE)
@@ -124,6 +135,11 @@ def tokenizer_of(source: str | os.PathLike[str], model: keras.Model) -> Tokenize
     return Tokenizer(cls(tokenizer), keras_hub.positions(model))
 
 
+def label_names(model: keras.Model) -> list[str]:
+    """The names of a classifier's labels; none, as KerasHub's models have none."""
+    return []
+
+
 def freeze_embeddings(model: keras.Model) -> None:
     """Makes the embeddings of a model untrainable, as in the paper."""
     for layer in backbone_of(model).layers:
@@ -137,11 +153,11 @@ def inputs(model: keras.Model, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]
     return {name: batch[names[name]] for name in backbone_of(model).input}
 
 
-def labels(kind: str, targets: Mapping[str, Any]) -> Any:
+def labels(kind: str, targets: Any) -> Any:
     """The labels for `fit` of the targets of a batch."""
     if kind == "questions":
         return {f"{end}_logits": targets[end] for end in ("start", "end")}
-    return targets["labels"]
+    return targets
 
 
 def logits(model: keras.Model, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:

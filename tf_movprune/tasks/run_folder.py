@@ -10,9 +10,12 @@ import pathlib
 import platform
 from typing import Any
 
+from tf_movprune.export.sizes import size_report
+from tf_movprune.reports.run_folder import write_json
 from tf_movprune.tasks.settings import TrainSettings
 
 FORMAT = 1
+_DESCRIPTION = "tf_movprune.json"
 _PACKAGES = (
     "tensorflow",
     "keras",
@@ -24,7 +27,7 @@ _PACKAGES = (
 )
 
 
-class RunFolder:
+class Run:
     """Paths in the folder of a run, and its record in `run.json`.
 
     Args:
@@ -52,8 +55,8 @@ class RunFolder:
         """
         if not self.record_file.is_file():
             raise FileNotFoundError(
-                f"{self.path} has no run.json: it is not the folder of a run. Pass the --output_dir "
-                "of `tf-movprune train`."
+                f"{self.path} has no run.json: it is not the folder of a run. Pass the "
+                "--output_dir of `tf-movprune train`."
             )
         try:
             record = json.loads(self.record_file.read_text(encoding="utf-8"))
@@ -82,11 +85,88 @@ class RunFolder:
         return TrainSettings.from_dict(self.read()["settings"])
 
 
-def write_json(path: pathlib.Path, content: Any) -> None:
-    """Writes a file of JSON, which is there whole or not at all."""
-    new = path.with_name(f".{path.name}.new")
-    new.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(new, path)
+def begin_record(
+    run: Run, settings: TrainSettings, *, resume: bool, command: str
+) -> dict[str, Any]:
+    """Begins the record of a run, or goes on with the one that is there.
+
+    Raises:
+      FileExistsError: there is a run, and it is not to be resumed.
+      ValueError: the run that is there has other settings.
+    """
+    if run.record_file.exists():
+        if not resume:
+            raise FileExistsError(
+                f"{run.path} has a run already. Pass --resume to go on with it, or another "
+                "--output_dir."
+            )
+        record = run.read()
+        _check_same(record["settings"], settings.as_dict(), run)
+        return run.update(commands=[*record.get("commands", []), command])
+    if resume:
+        raise FileNotFoundError(f"{run.path} has no run to go on with. Leave --resume out.")
+    run.write(
+        {
+            "format": FORMAT,
+            "task": settings.task,
+            "model": settings.model_or_default,
+            "library": settings.library,
+            "method": settings.method,
+            "structure": settings.structure,
+            "final_sparsity": settings.final_sparsity if settings.prunes_to_target else None,
+            "distilled": settings.teacher is not None,
+            "seed": settings.seed,
+            "settings": settings.as_dict(),
+            "versions": versions(),
+            "machine": machine(),
+            "commands": [command],
+            "started": now(),
+            "finished": None,
+        }
+    )
+    return run.read()
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any], run: Run) -> None:
+    changed = [f"{k} {before.get(k)!r} -> {now[k]!r}" for k in now if now[k] != before.get(k)]
+    if changed:
+        raise ValueError(
+            f"The run in {run.path} has other settings: {', '.join(changed)}. Leave them as they "
+            "were, or start anew in another output_dir."
+        )
+
+
+def write_description(folder: pathlib.Path, **values: Any) -> None:
+    """Writes what a model is for beside it: its task, labels and length."""
+    write_json(folder / _DESCRIPTION, values)
+
+
+def description_of(folder: pathlib.Path) -> dict[str, Any]:
+    """What `write_description` wrote; empty if there is none."""
+    file = folder / _DESCRIPTION
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def model_folder(path: pathlib.Path) -> pathlib.Path:
+    """The folder of the model in the folder of a run; other folders themselves.
+
+    Raises:
+      FileNotFoundError: the run has no model yet.
+    """
+    run = Run(path)
+    if not run.record_file.is_file():
+        return path
+    if not run.model.is_dir():
+        raise FileNotFoundError(f"{path} is a run without a model yet: resume it first.")
+    return run.model
+
+
+def sizes_of(model: Any) -> list[dict[str, Any]]:
+    """Bytes that a model takes in each format, by part; see `tf_movprune.size_report`."""
+    return [
+        {"format": name, "bytes": parts.pop("all"), "parts": parts}
+        for name, parts in size_report(model).as_dict().items()
+    ]
 
 
 def now() -> str:

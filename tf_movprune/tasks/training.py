@@ -2,25 +2,222 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
+import pathlib
 import shutil
 import time
-from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+import tensorflow as tf
 
 from tf_movprune.callbacks import UpdatePruningStep
 from tf_movprune.compaction import compact
 from tf_movprune.distillation import Distiller
-from tf_movprune.export.sizes import size_report
 from tf_movprune.pruning import strip_pruning
-from tf_movprune.reports import RunRecorder
+from tf_movprune.reports.recorder import RunRecorder
 from tf_movprune.sparsity import summarize_sparsity
 from tf_movprune.tasks.batches import training_dataset
 from tf_movprune.tasks.checkpoints import Checkpoints
-from tf_movprune.tasks.evaluation import Evaluation
-from tf_movprune.tasks.preparation import Prepared, load_model, prepare
+from tf_movprune.tasks.evaluation import Outputs
+from tf_movprune.tasks.preparation import load_model, load_teacher, prepare
 from tf_movprune.tasks.pruning_setup import optimizer_of, prune
-from tf_movprune.tasks.run_folder import FORMAT, RunFolder, machine, now, versions
+from tf_movprune.tasks.run_folder import Run, begin_record, now, sizes_of, write_description
 from tf_movprune.tasks.settings import FINE_TUNE, TrainSettings
+from tf_movprune.tasks.shells import shell_of
+
+
+def train(
+    settings: TrainSettings, *, resume: bool = False, command: str = "", verbose: int = 1
+) -> dict[str, Any]:
+    """Fine-tunes and prunes a model on a task, and writes everything into the folder of the run.
+
+    Args:
+      settings: what to train on, what to prune, and how.
+      resume: whether to go on with a run of the same settings that was interrupted. It ends with
+        the same numbers as if it had not been.
+      command: the command line, for the record.
+      verbose: as in `fit`: 0, 1 for a progress bar, 2 for a line.
+
+    Returns:
+      The record of the run, as it is in `run.json`.
+
+    Raises:
+      FileNotFoundError: data or a model are missing.
+      FileExistsError: there is a run in the folder, and it is not to be resumed.
+      ValueError: data are malformed, or do not fit the model or the settings.
+    """
+    return _Training(settings, resume, command, verbose).run()
+
+
+class _Training:
+    """A run on its way through its phases: its teacher, the pruning, and the recovery after it."""
+
+    def __init__(self, settings: TrainSettings, resume: bool, command: str, verbose: int):
+        self.settings, self.verbose = settings, verbose
+        self.shell = shell_of(settings.library)
+        self.run_folder = Run(settings.folder)
+        self.record = begin_record(self.run_folder, settings, resume=resume, command=command)
+        self.began = time.monotonic()
+
+    def run(self) -> dict[str, Any]:
+        if self.record.get("finished"):
+            print(f"The run in {self.run_folder.path} is finished.")
+            return self.record
+        self.prepared, model = prepare(self.settings)
+        self._update(
+            title=self.prepared.task.title,
+            main_metric=self.prepared.task.main_metric,
+            label_names=list(self.prepared.label_names),
+            data=self.prepared.as_record(),
+        )
+        teacher = self._teacher()
+        if teacher is not None:  # which has drawn random numbers
+            model = load_model(self.settings, self.prepared)
+        steps = self.prepared.num_train_steps
+        is_pruned = self.settings.method != "dense"
+        if is_pruned:
+            model = prune(model, self.settings, steps)
+        self._phase("train", model, steps, teacher, is_pruned=is_pruned)
+        if is_pruned:
+            self._update(sparsity=summarize_sparsity(model).as_dict())
+            model = strip_pruning(model)
+        if self.settings.is_structured:
+            model = compact(model)
+        if self.settings.recovery_steps:
+            self._phase("recovery", model, self.settings.recovery_steps, teacher)
+        return self._finish(model)
+
+    # ---- phases
+
+    def _teacher(self) -> Any:
+        """The model to learn from; one that is fine-tuned first, if the settings say so."""
+        wanted = self.settings.teacher
+        if wanted is None:
+            return None
+        if wanted != FINE_TUNE:
+            return load_teacher(self.settings, self.prepared, pathlib.Path(wanted))
+        folder = self.run_folder.teacher
+        if not folder.is_dir():
+            teacher = load_model(self.settings, self.prepared)
+            self._phase("teacher", teacher, self.prepared.num_train_steps, None)
+            self._save(teacher, folder)
+        return load_teacher(self.settings, self.prepared, folder)
+
+    def _phase(
+        self, name: str, model: Any, steps: int, teacher: Any, *, is_pruned: bool = False
+    ) -> None:
+        """Trains a model for some steps, from the last checkpoint of this phase on."""
+        settings, shell = self.settings, self.shell
+        trained = model
+        if teacher is not None:
+            trained = Distiller(
+                model,
+                teacher,
+                temperature=settings.temperature,
+                alpha_distil=settings.alpha_distil,
+                alpha_ce=settings.alpha_ce,
+            )
+        optimizer = optimizer_of(model, settings, steps, is_pruned=is_pruned)
+        shell.compile_for(trained, self.prepared.task.kind, optimizer, settings.xla)
+        folder = self.run_folder.checkpoints(name)
+        checkpoints = Checkpoints(folder, shell.state(model, trained.optimizer))
+        first = checkpoints.restore()
+        if first:
+            print(f"{name}: goes on after step {first:,} of {steps:,}.")
+        outputs = Outputs(shell, model, jit_compile=settings.xla)
+        recorded = self.run_folder.path if name == "train" else self.run_folder.path / name
+        for begin, end in itertools.pairwise(stops(steps, settings)):
+            if begin < first:
+                continue
+            print(f"{name}: steps {begin + 1:,} to {end:,} of {steps:,}", flush=True)
+            callbacks = [UpdatePruningStep(num_train_steps=steps)] if is_pruned else []
+            if end in evaluation_steps(steps, settings):
+                callbacks.append(self._evaluation(outputs))
+            callbacks.append(RunRecorder(recorded, update_freq=max(1, steps // 100)))
+            trained.fit(
+                self._batches(model, begin, name),
+                steps_per_epoch=(end - begin) * settings.gradient_accumulation_steps,
+                shuffle=False,
+                callbacks=callbacks,
+                verbose=self.verbose,
+            )
+            checkpoints.save(end)
+
+    def _batches(self, model: Any, step: int, phase: str) -> tf.data.Dataset:
+        """The batches of a phase from a step on; recovery sees them in another order."""
+        plan, kind = self.prepared.plan, self.prepared.task.kind
+        if phase == "recovery":
+            plan = self.prepared.plan_of(self.settings.seed + 1)
+        first = step * self.settings.gradient_accumulation_steps
+        data = training_dataset(self.prepared.features["train"], plan, first)
+        return data.map(lambda x, y: (self.shell.inputs(model, x), self.shell.labels(kind, y)))
+
+    def _evaluation(self, outputs: Outputs) -> Any:
+        """A callback that adds metrics to the logs at the end of an epoch."""
+
+        def on_epoch_end(epoch, logs):
+            for split in self.prepared.splits_while_training:
+                scores = self._scores(outputs, split)
+                logs.update({f"val_{name}": value for name, value in scores.items()})
+
+        return self.shell.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)
+
+    def _scores(self, outputs: Outputs, split: str) -> dict[str, float]:
+        return self.prepared.scores(
+            split,
+            outputs(
+                self.prepared.features[split],
+                self.settings.evaluation_batch_size,
+                title=split,
+            ),
+        )
+
+    # ---- the end of a run
+
+    def _finish(self, model: Any) -> dict[str, Any]:
+        """Evaluates and saves the plain model, and writes what is known of the run."""
+        outputs = Outputs(self.shell, model, jit_compile=self.settings.xla)
+        metrics: dict[str, float] = {}
+        for split in self.prepared.evaluation_splits:
+            metrics |= self.prepared.named(split, self._scores(outputs, split))
+        self._save(model, self.run_folder.model)
+        remaining = 1 - summarize_sparsity(model).sparsity
+        return self._update(
+            metrics=metrics,
+            remaining=remaining,
+            sizes=sizes_of(model),
+            finished=now(),
+            seconds=round(self.record.get("seconds", 0.0) + time.monotonic() - self.began, 1),
+        )
+
+    def _save(self, model: Any, folder: pathlib.Path) -> None:
+        """Writes a model, whole or not at all."""
+        new = folder.with_name(f".{folder.name}.new")
+        shutil.rmtree(new, ignore_errors=True)
+        self.shell.save(model, self.prepared.tokenizer, str(new), self.prepared.label_names)
+        write_description(
+            new,
+            task=self.prepared.task.name,
+            kind=self.prepared.task.kind,
+            label_names=list(self.prepared.label_names),
+            max_length=self.prepared.max_length,
+        )
+        shutil.rmtree(folder, ignore_errors=True)
+        new.rename(folder)
+
+    def _update(self, **values: Any) -> dict[str, Any]:
+        self.record = self.run_folder.update(**values)
+        return self.record
+
+
+def evaluation_steps(steps: int, settings: TrainSettings) -> list[int]:
+    """The steps after which a run is evaluated, the last one among them."""
+    count = min(settings.evaluations, steps)
+    return [math.ceil(steps * i / count) for i in range(1, count + 1)]
+
+
+def stops(steps: int, settings: TrainSettings) -> list[int]:
+    """0, the steps after which a run is evaluated or saved, and the last one, in their order."""
+    saves = range(0, steps, settings.save_every) if settings.save_every else ()
+    return sorted({0, *saves, *evaluation_steps(steps, settings)})

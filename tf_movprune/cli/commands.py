@@ -1,0 +1,116 @@
+"""What the commands do: each takes its parsed arguments, and prints what it did."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+from tf_movprune.cli.train_arguments import settings_from
+
+
+def train(arguments: argparse.Namespace) -> None:
+    """Trains a model, or prints what it would do."""
+    settings = settings_from(arguments)
+    if arguments.dry_run:
+        from tf_movprune.tasks.dry_run import describe
+
+        print(describe(settings))
+        return
+    from tf_movprune.tasks.training import train as train_task
+
+    command = shlex.join(["tf-movprune", *sys.argv[1:]])
+    record = train_task(settings, resume=arguments.resume, command=command)
+    print("\n" + _summary(record, settings.folder))
+
+
+def _summary(record: dict[str, Any], folder: str) -> str:
+    metrics = ", ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items())
+    return (
+        f"{record['title']}: {metrics}; {record['remaining']:.1%} of the encoder remains.\n"
+        f"The model is in {folder}/model, the report in {folder}/report.html."
+    )
+
+
+def evaluate(arguments: argparse.Namespace) -> None:
+    """Evaluates the model of a run."""
+    from tf_movprune.tasks.evaluating import evaluate as evaluate_run
+
+    scores = evaluate_run(
+        arguments.folder,
+        data_dir=arguments.data_dir,
+        file=arguments.file,
+        predictions=arguments.predictions,
+    )
+    print(json.dumps(scores, indent=1))
+
+
+def summarize(arguments: argparse.Namespace) -> None:
+    """Prints what remains in a model, and its sizes."""
+    from tf_movprune.export.sizes import size_report
+    from tf_movprune.sparsity import summarize_sparsity
+    from tf_movprune.tasks.opened_model import open_model
+
+    model = open_model(arguments.folder, arguments.library).model
+    sparsity, sizes = summarize_sparsity(model), size_report(model)
+    if arguments.json:
+        print(json.dumps({"sparsity": sparsity.as_dict(), "sizes": sizes.as_dict()}, indent=1))
+    else:
+        print(f"{sparsity}\n\n{sizes}")
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """Writes a model in the formats that were asked for."""
+    from tf_movprune.tasks.exporting import FORMATS, export_model
+    from tf_movprune.tasks.opened_model import open_model
+
+    wanted = {name: getattr(arguments, name) for name in FORMATS}
+    wanted = {name: path for name, path in wanted.items() if path is not None}
+    if not wanted:
+        raise ValueError(
+            f"No format was asked for. Pass one or several of --{', --'.join(FORMATS)}."
+        )
+    opened = open_model(arguments.folder, arguments.library)
+    for name, path in wanted.items():
+        print(
+            export_model(
+                opened,
+                name,
+                path or None,
+                sequence_length=arguments.sequence_length,
+                quantization=arguments.quantization,
+            )
+        )
+
+
+def compact(arguments: argparse.Namespace) -> None:
+    """Removes the empty heads and neurons of a model."""
+    from tf_movprune.compaction import compact as compact_model
+    from tf_movprune.tasks.opened_model import open_model, save_model
+
+    opened = open_model(arguments.folder, arguments.library)
+    before = opened.model.count_params()
+    model = compact_model(opened.model, multiple_of=arguments.multiple_of)
+    save_model(opened._replace(model=model), arguments.output)
+    print(f"{model.count_params():,} of {before:,} weights are left, in {arguments.output}.")
+
+
+def import_pytorch(arguments: argparse.Namespace) -> None:
+    """Turns a checkpoint of PyTorch into a model of Keras."""
+    from tf_movprune.sparsity import summarize_sparsity
+    from tf_movprune.tasks.opened_model import import_checkpoint
+
+    model = import_checkpoint(
+        arguments.folder, arguments.output, arguments.library, arguments.threshold
+    )
+    print(f"{summarize_sparsity(model)}\n\nThe model is in {pathlib.Path(arguments.output)}.")
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Writes the page about one run or several."""
+    from tf_movprune.reports import report as write_report
+
+    print(write_report(arguments.folders, arguments.output))

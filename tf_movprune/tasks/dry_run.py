@@ -1,0 +1,97 @@
+"""What a run would do, in words and numbers, without a step of training."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tf_movprune.core.schedules import Ramp
+from tf_movprune.sparsity import summarize_sparsity
+from tf_movprune.tasks.preparation import Prepared, prepare
+from tf_movprune.tasks.pruning_setup import prune, schedule_of
+from tf_movprune.tasks.settings import FINE_TUNE, TrainSettings, step_of
+
+_ADAM = 16  # bytes of a float32 weight, its gradient and its two slots
+
+
+def describe(settings: TrainSettings) -> str:
+    """Reads the data, loads and prunes the model, and says what would be trained.
+
+    Args:
+      settings: settings of the run.
+
+    Raises:
+      FileNotFoundError: data or a model are missing.
+      ValueError: data are malformed, or do not fit the model or the settings.
+    """
+    prepared, model = prepare(settings)
+    total = sum(math.prod(v.shape) for v in model.weights)
+    trained = sum(math.prod(v.shape) for v in model.trainable_weights)
+    lines = [
+        f"{prepared.task.title} with {settings.model_or_default} ({settings.library}), "
+        f"into {settings.folder}",
+        *_phases(settings, prepared),
+        f"model      {total:,} weights, {trained:,} of them trained",
+    ]
+    masked, score_bytes = 0, 0
+    if settings.method != "dense":
+        pruned = prune(model, settings, prepared.num_train_steps)
+        report = summarize_sparsity(pruned)
+        masked = report.total
+        score_bytes = _bytes_of_masks(settings)
+        lines += [
+            f"pruned     {masked:,} weights in {len(report.weights)} matrices, "
+            f"{settings.structure}, by {settings.method}",
+            *_ramp(settings, prepared.num_train_steps),
+        ]
+    memory = total * 4 + trained * (_ADAM - 4) + masked * score_bytes
+    lines.append(
+        f"memory     {memory / 1e9:.2f} GB for weights, gradients, slots, scores and masks, "
+        "without activations"
+    )
+    return "\n".join(lines)
+
+
+def _phases(settings: TrainSettings, prepared: Prepared) -> list[str]:
+    steps, plan = prepared.num_train_steps, prepared.plan
+    rows = settings.batch_size * settings.gradient_accumulation_steps
+    epochs = steps * settings.gradient_accumulation_steps / plan.steps_per_epoch
+    warmup = step_of(settings.warmup, steps)
+    lines = [
+        f"training   {steps:,} steps of {rows} rows, {epochs:.2f} passes over the data",
+        f"rate       {settings.learning_rate:g} after {warmup:,} steps, then falling to 0",
+        f"batches    padded to {', '.join(map(str, plan.buckets))} tokens",
+    ]
+    if settings.teacher == FINE_TUNE:
+        lines.insert(0, f"teacher    fine-tuned first, {steps:,} steps")
+    elif settings.teacher is not None:
+        lines.insert(0, f"teacher    {settings.teacher}")
+    if settings.recovery_steps:
+        lines.append(f"recovery   {settings.recovery_steps:,} steps of the smaller model")
+    return lines
+
+
+def _ramp(settings: TrainSettings, steps: int) -> list[str]:
+    """The values of the schedules on their way."""
+    schedules: Any = schedule_of(settings, steps)
+    if schedules is None:
+        return []
+    if not isinstance(schedules, dict):
+        schedules = {"": schedules}
+    lines = []
+    for pattern, schedule in schedules.items():
+        ramp = Ramp.of(schedule)
+        begin, end = ramp.begin_step, ramp.end_step
+        points = sorted({begin + (end - begin) * i // 4 for i in range(5)})
+        values = ", ".join(f"{ramp.value_at(step):.3f} at {step:,}" for step in points)
+        lines.append(f"ramp       {ramp.value_name} {pattern}".rstrip() + f": {values}")
+    return lines
+
+
+def _bytes_of_masks(settings: TrainSettings) -> int:
+    """Bytes of the scores, their slots and gradients, and the mask, for each masked weight."""
+    if settings.method == "magnitude":
+        return 1
+    if settings.structure not in ("weights",):
+        return 1  # one score for many weights
+    return 9 if settings.recipe == "short" else 17

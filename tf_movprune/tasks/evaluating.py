@@ -1,0 +1,46 @@
+"""Metrics and predictions of the model of a run."""
+
+from __future__ import annotations
+
+import pathlib
+
+from tf_movprune.tasks.evaluation import Outputs
+from tf_movprune.tasks.opened_model import open_model
+from tf_movprune.tasks.preparation import prepare_evaluation
+from tf_movprune.tasks.run_folder import Run
+from tf_movprune.tasks.shells import shell_of
+
+
+def evaluate(
+    folder: str | pathlib.Path,
+    *,
+    data_dir: str | None = None,
+    file: str | None = None,
+    predictions: str | None = None,
+) -> dict[str, float]:
+    """Computes the metrics of the model of a run, and writes its predictions.
+
+    Args:
+      folder: folder of the run.
+      data_dir: folder with the task's own files; that of the run unless given.
+      file: a file of your own to evaluate on, like those that the run trained on.
+      predictions: file to write; in the folder of the run unless given.
+
+    Returns:
+      Metrics by name.
+
+    Raises:
+      FileNotFoundError: there is no finished run, or no data.
+      ValueError: data are malformed, or have labels that the model does not have.
+    """
+    run = Run(folder)
+    settings = run.settings()
+    opened = open_model(run.path)
+    prepared = prepare_evaluation(settings, opened, data_dir=data_dir, file=file)
+    outputs = Outputs(shell_of(settings.library), opened.model, jit_compile=settings.xla)
+    metrics: dict[str, float] = {}
+    for split in prepared.evaluation_splits:
+        found = outputs(prepared.features[split], settings.evaluation_batch_size, title=split)
+        metrics |= prepared.named(split, prepared.scores(split, found))
+        prepared.write_predictions(split, found, pathlib.Path(predictions or run.path))
+    return metrics

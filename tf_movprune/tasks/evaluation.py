@@ -1,0 +1,70 @@
+"""Metrics and predictions of a model on a split."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_movprune.tasks.batches import evaluation_batches
+from tf_movprune.tasks.feature_types import Features
+
+
+class Outputs:
+    """Runs a model in evaluation; each shape of its inputs is compiled once.
+
+    Args:
+      shell: the module for the model's library.
+      model: the model.
+      jit_compile: whether XLA compiles it.
+    """
+
+    def __init__(self, shell: Any, model: Any, *, jit_compile: bool):
+        def logits(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            return shell.logits(model, shell.inputs(model, batch))
+
+        self._logits = tf.function(logits, jit_compile=jit_compile)
+
+    def __call__(
+        self,
+        features: Features,
+        batch_size: int,
+        buckets: Sequence[int] | None = None,
+        *,
+        title: str = "",
+    ) -> dict[str, list[np.ndarray]]:
+        """Logits of each row of features, in their order.
+
+        Args:
+          features: the rows.
+          batch_size: rows of a batch.
+          buckets: lengths of batches.
+          title: name of the split, for a line that shows how far it is; none if it is empty.
+
+        Returns:
+          float32 arrays by the name of the output: [classes] for each row, or [tokens].
+        """
+        found: dict[str, list[Any]] = {}
+        done = 0
+        for batch in evaluation_batches(features, batch_size, buckets):
+            inputs = {name: tf.constant(array) for name, array in batch.inputs.items()}
+            for name, logits in self._logits(inputs).items():
+                rows = found.setdefault(name, [None] * len(features))
+                for row, values in zip(batch.rows.tolist(), logits.numpy()):
+                    is_of_tokens = name != "logits"
+                    rows[row] = values[: features.lengths[row]] if is_of_tokens else values
+            done += len(batch.rows)
+            _show(title, done, len(features))
+        return found
+
+
+def _show(title: str, done: int, total: int) -> None:
+    """Shows how much of a split is evaluated, on a terminal."""
+    if title and sys.stderr.isatty():
+        end = "\n" if done == total else "\r"
+        print(
+            f"{title}: {done:,} of {total:,} rows evaluated", end=end, file=sys.stderr, flush=True
+        )

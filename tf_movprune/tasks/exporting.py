@@ -1,0 +1,68 @@
+"""Exports of opened models, into their formats' usual places."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from tf_movprune.export.compressed import export_compressed
+from tf_movprune.export.onnx import export_onnx
+from tf_movprune.export.saved_model import export_saved_model
+from tf_movprune.export.tflite import export_tflite
+from tf_movprune.pytorch.save import save_pytorch
+from tf_movprune.tasks.opened_model import OpenedModel
+
+FORMATS = {
+    "tflite": "model.tflite",
+    "onnx": "model.onnx",
+    "saved_model": "saved_model",
+    "compressed": "model.movprune",
+    "pytorch": "pytorch",
+}
+"""Formats, and the names of their files."""
+
+_DEFAULT = {"tflite": "int8", "onnx": "none", "compressed": "int8"}
+
+
+def export_model(
+    opened: OpenedModel,
+    name: str,
+    path: str | pathlib.Path | None = None,
+    *,
+    sequence_length: int | None = None,
+    quantization: str | None = None,
+) -> Any:
+    """Writes a model in a format.
+
+    Args:
+      opened: the model.
+      name: one of `FORMATS`.
+      path: where to; `exports/` beside the model unless given.
+      sequence_length: tokens of the inputs; the length that a run trained with unless given, and
+        none if the model is not one of a task.
+      quantization: "none", "float16", "int8" or "int4"; each format has a default.
+
+    Returns:
+      What there is to say about the file.
+
+    Raises:
+      ValueError: the format has no such quantization.
+    """
+    if quantization is not None and name not in _DEFAULT:
+        raise ValueError(f"quantization is for {', '.join(_DEFAULT)}, not for {name}.")
+    target = pathlib.Path(path or opened.folder.parent / "exports" / FORMATS[name])
+    target.parent.mkdir(parents=True, exist_ok=True)
+    quantization = quantization or _DEFAULT.get(name)
+    numbers = {"quantization": None if quantization == "none" else quantization}
+    length = sequence_length or opened.description.get("max_length")
+    lengths = {} if length is None else {"sequence_length": length}
+    if name == "tflite":
+        return export_tflite(opened.model, target, **numbers, **lengths)
+    if name == "onnx":
+        return export_onnx(opened.model, target, **numbers)
+    if name == "saved_model":
+        return export_saved_model(opened.model, target)
+    if name == "compressed":
+        return export_compressed(opened.model, target, **numbers)
+    save_pytorch(opened.model, target)
+    return f"{target}: model.safetensors and config.json for PyTorch."

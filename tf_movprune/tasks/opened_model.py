@@ -1,0 +1,103 @@
+"""Models in folders of runs, presets and Hugging Face folders, for whoever was given a path."""
+
+from __future__ import annotations
+
+import functools
+import pathlib
+from typing import Any, NamedTuple
+
+from tf_movprune.pytorch.load import load_pytorch, local_folder
+from tf_movprune.tasks.run_folder import Run, description_of, model_folder, write_description
+from tf_movprune.tasks.shells import library_of, shell_of
+
+
+class OpenedModel(NamedTuple):
+    """A plain model, and what is known of it.
+
+    Attributes:
+      model: the model.
+      folder: the folder or file that it was loaded from.
+      library: "keras_hub" or "transformers"; None for a model of Keras's own layers.
+      description: what the run wrote about it: `task`, `kind`, `label_names`, `max_length`.
+    """
+
+    model: Any
+    folder: pathlib.Path
+    library: str | None
+    description: dict[str, Any]
+
+
+def open_model(path: str | pathlib.Path, library: str | None = None) -> OpenedModel:
+    """Loads the model in the folder of a run or of a model, or in a `.keras` file.
+
+    Args:
+      path: the folder or file.
+      library: "keras_hub" or "transformers", if the folder does not tell.
+
+    Raises:
+      FileNotFoundError: there is nothing.
+      ValueError: it is no model, or one of another kind.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"There is no folder or file {path}.")
+    if path.is_file():
+        from tf_movprune.compaction import load_compacted
+
+        return OpenedModel(load_compacted(path), path, None, {})
+    folder = model_folder(path)
+    description = description_of(folder)
+    if library is None:
+        record = Run(path).record_file
+        library = Run(path).read()["library"] if record.is_file() else library_of(folder)
+    shell = shell_of(library)
+    return OpenedModel(shell.load_saved(folder, load_pytorch), folder, library, description)
+
+
+def save_model(opened: OpenedModel, output: str | pathlib.Path) -> None:
+    """Writes a model into a new folder, with the tokenizer of the one that it was opened from.
+
+    Raises:
+      FileExistsError: there is something in the way.
+    """
+    output = pathlib.Path(output)
+    _check_free(output)
+    if opened.library is None:
+        opened.model.save(output.with_suffix(".keras"))
+        return
+    shell = shell_of(opened.library)
+    tokenizer = shell.tokenizer_of(str(opened.folder), opened.model)
+    shell.save(opened.model, tokenizer, str(output), opened.description.get("label_names", ()))
+    if opened.description:
+        write_description(output, **opened.description)
+
+
+def import_checkpoint(
+    folder: str, output: str | pathlib.Path, library: str, threshold: float | None = None
+) -> Any:
+    """Loads a checkpoint of PyTorch, and writes it as a model of a library with its tokenizer.
+
+    Args:
+      folder: folder, or name of a repository on the Hugging Face hub.
+      output: folder to write.
+      library: "keras_hub" or "transformers".
+      threshold: final threshold of a checkpoint with scores.
+
+    Returns:
+      The model.
+
+    Raises:
+      FileExistsError: there is something in the way.
+      ValueError: the checkpoint cannot be read.
+    """
+    _check_free(pathlib.Path(output))
+    shell = shell_of(library)
+    place = local_folder(folder, "auto")
+    model = shell.load_checkpoint(place, functools.partial(load_pytorch, threshold=threshold))
+    shell.save(model, shell.tokenizer_of(str(place), model), str(output))
+    return model
+
+
+def _check_free(output: pathlib.Path) -> None:
+    if output.exists() and (output.is_file() or any(output.iterdir())):
+        raise FileExistsError(f"{output} exists. Name a new folder.")

@@ -1,0 +1,185 @@
+"""What a run needs before its first step: data, model, features, batches; nothing is trained."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from tf_movprune.pytorch.load import load_pytorch
+from tf_movprune.tasks.batches import BatchPlan, length_buckets
+from tf_movprune.tasks.catalog import task_of
+from tf_movprune.tasks.examples import Examples, held_out
+from tf_movprune.tasks.feature_types import Features
+from tf_movprune.tasks.run_folder import description_of, model_folder
+from tf_movprune.tasks.scored_data import ScoredData, features_of
+from tf_movprune.tasks.settings import TrainSettings
+from tf_movprune.tasks.shells import shell_of
+from tf_movprune.tasks.task import Data, Task
+
+HELD_OUT = "held_out"
+"""The split of training examples that a run is evaluated on while it trains."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared(ScoredData):
+    """The data of a run, and its batches.
+
+    Attributes:
+      plan: the batches of training.
+      num_train_steps: optimizer steps of the training.
+    """
+
+    plan: BatchPlan
+    num_train_steps: int
+
+    @property
+    def splits_while_training(self) -> list[str]:
+        """The splits that are evaluated on the way: the held-out one, or those of the task."""
+        return [HELD_OUT] if HELD_OUT in self.data else self.evaluation_splits
+
+    def plan_of(self, seed: int) -> BatchPlan:
+        """The batches in an order of another seed."""
+        lengths = self.features["train"].lengths
+        return BatchPlan(lengths, self.plan.batch_size, self.plan.buckets, seed)
+
+
+def task_for(settings: TrainSettings) -> Task:
+    """The task that settings name."""
+    return task_of(
+        settings.task,
+        files=files_of(settings),
+        text_column=settings.text_column,
+        pair_column=settings.pair_column,
+        label_column=settings.label_column,
+    )
+
+
+def files_of(settings: TrainSettings) -> dict[str, str]:
+    """The files of the user's own, by split."""
+    named = {"train": settings.train_file, "validation": settings.validation_file}
+    return {split: path for split, path in named.items() if path is not None}
+
+
+def prepare(settings: TrainSettings) -> tuple[Prepared, Any]:
+    """Reads data, and makes features and batches for a model, which is returned too.
+
+    With `held_out`, the split to evaluate on while training is "held_out", and those of the task
+    are evaluated at the end.
+    """
+    task = task_for(settings)
+    data = _chosen(task.load(settings.data_dir, files_of(settings) or None), settings)
+    if task.kind == "regression" and settings.teacher is not None:
+        raise ValueError(
+            f"{task.title} has scores and no classes, so that there is nothing to distil. Leave "
+            "teacher out."
+        )
+    label_names = _label_names(data["train"])
+    model = _model(settings, settings.model_or_default, task, label_names)[0]
+    tokenizer = shell_of(settings.library).tokenizer_of(settings.model_or_default, model)
+    positions = tokenizer.max_length or task.max_length
+    max_length = settings.max_length or min(task.max_length, positions)
+    features = features_of(
+        data, tokenizer, max_length, settings.stride, cache_folder(settings), say=print
+    )
+    plan = _plan(features["train"], settings, max_length)
+    batches = settings.num_train_epochs * plan.steps_per_epoch
+    steps = max(1, math.floor(batches / settings.gradient_accumulation_steps))
+    steps = settings.num_train_steps or steps
+    return Prepared(task, label_names, tokenizer, max_length, data, features, plan, steps), model
+
+
+def cache_folder(settings: TrainSettings) -> str:
+    """The folder for token ids."""
+    return settings.cache_dir or str(pathlib.Path(settings.folder).parent / "cache")
+
+
+def _chosen(data: dict[str, Data], settings: TrainSettings) -> dict[str, Data]:
+    """The examples of each split that settings ask for, and those held out."""
+    if settings.held_out:
+        train, held = held_out(data["train"], settings.held_out, settings.seed)
+        data = {**data, "train": train, HELD_OUT: held}
+    chosen = {}
+    for split, found in data.items():
+        rows: Sequence[int] | np.ndarray
+        if split == "train":
+            most = settings.max_train_examples or len(found)
+            random = np.random.RandomState(settings.seed)
+            rows = np.sort(random.permutation(len(found))[:most])
+        else:
+            rows = range(min(settings.max_validation_examples or len(found), len(found)))
+        chosen[split] = found if len(rows) == len(found) else found.select(rows)
+    return chosen
+
+
+def _plan(features: Features, settings: TrainSettings, max_length: int) -> BatchPlan:
+    lengths = settings.lengths or length_buckets(features.lengths)
+    buckets = sorted({min(length, max_length) for length in lengths})
+    return BatchPlan(features.lengths, settings.batch_size, buckets, settings.seed)
+
+
+def load_model(settings: TrainSettings, prepared: Prepared) -> Any:
+    """The model that a run starts from, made anew from its seed."""
+    source = settings.model_or_default
+    return _model(settings, source, prepared.task, prepared.label_names)[0]
+
+
+def load_teacher(settings: TrainSettings, prepared: Prepared, path: pathlib.Path) -> Any:
+    """A fine-tuned model to learn from.
+
+    Raises:
+      ValueError: it has no head for the task, or other labels, or another vocabulary.
+    """
+    source = str(model_folder(path)) if path.is_dir() else str(path)
+    teacher, is_new = _model(settings, source, prepared.task, prepared.label_names)
+    if is_new:
+        raise ValueError(
+            f"The teacher {path} has no head for {prepared.task.title} with {prepared.outputs} "
+            "outputs. Pass a model that was fine-tuned on the task, or teacher fine-tune."
+        )
+    shell = shell_of(settings.library)
+    names = _names_in(pathlib.Path(source)) or shell.label_names(teacher)
+    if names and prepared.label_names and list(names) != list(prepared.label_names):
+        raise ValueError(
+            f"The teacher {path} has the labels {', '.join(names)}, and the data have "
+            f"{', '.join(prepared.label_names)}. Pass a teacher of these labels in this order."
+        )
+    tokenizer = shell.tokenizer_of(source, teacher)
+    if tokenizer.fingerprint != prepared.tokenizer.fingerprint:
+        raise ValueError(
+            f"The teacher {path} has another vocabulary or tokenizer than the model "
+            f"{settings.model_or_default}: their token ids mean different words. Pass a teacher "
+            "of the same kind of model."
+        )
+    return teacher
+
+
+def _model(
+    settings: TrainSettings, source: str, task: Task, label_names: Sequence[str]
+) -> tuple[Any, bool]:
+    """A model with a head for a task, and whether the head is new."""
+    shell = shell_of(settings.library)
+    shell.seed(settings.seed)
+    path = pathlib.Path(source)
+    with shell.precision(settings.precision):
+        model, is_new = shell.load(
+            str(model_folder(path)) if path.is_dir() else source,
+            task.kind,
+            ScoredData.outputs_of(task, label_names),
+            load_pytorch,
+        )
+    if settings.freeze_embeddings:
+        shell.freeze_embeddings(model)
+    return model, is_new
+
+
+def _label_names(data: Data) -> tuple[str, ...]:
+    return tuple(data.label_names) if isinstance(data, Examples) else ()
+
+
+def _names_in(folder: pathlib.Path) -> list[str]:
+    return description_of(folder).get("label_names", []) if folder.is_dir() else []
