@@ -33,7 +33,7 @@ def _refuse_class(cls: type, *args: Any) -> None:
     )
 
 
-class _OfEitherKeras:
+class OfEitherKeras:
     """A callback that becomes one of the model's Keras when `fit` gives it the model."""
 
     _place = "", ""  # module and name of the callback in the shells
@@ -70,7 +70,7 @@ class _OfEitherKeras:
 
 
 def _handed_on(name: str) -> Any:
-    def hook(self: _OfEitherKeras, *args: Any, **kwargs: Any) -> Any:
+    def hook(self: OfEitherKeras, *args: Any, **kwargs: Any) -> Any:
         return self.__getattr__(name)(*args, **kwargs)
 
     hook.__name__ = name
@@ -79,12 +79,12 @@ def _handed_on(name: str) -> Any:
 
 for _what in ("train", "test", "predict", "epoch", "train_batch", "test_batch", "predict_batch"):
     for _when in ("begin", "end"):
-        setattr(_OfEitherKeras, f"on_{_what}_{_when}", _handed_on(f"on_{_what}_{_when}"))
+        setattr(OfEitherKeras, f"on_{_what}_{_when}", _handed_on(f"on_{_what}_{_when}"))
 for _hook in ("on_batch_begin", "on_batch_end", "set_params"):
-    setattr(_OfEitherKeras, _hook, _handed_on(_hook))
+    setattr(OfEitherKeras, _hook, _handed_on(_hook))
 
 
-class UpdatePruningStep(_OfEitherKeras):
+class UpdatePruningStep(OfEitherKeras):
     """Refreshes the masks before each training step, as their schedules say.
 
     It is a callback of `fit` of either Keras. The step is the optimizer's `iterations`, so that
@@ -132,7 +132,7 @@ class UpdatePruningStep(_OfEitherKeras):
         super().__init__(num_train_steps)
 
 
-class PruningSummaries(_OfEitherKeras):
+class PruningSummaries(OfEitherKeras):
     """Writes overall and layer sparsity, thresholds and mask churn to TensorBoard.
 
     Churn is the fraction of mask entries that changed since the last summary.
@@ -156,7 +156,7 @@ class PruningSummaries(_OfEitherKeras):
         super().__init__(log_dir, update_freq)
 
 
-class OnceSparse(_OfEitherKeras):
+class OnceSparse(OfEitherKeras):
     """Holds another callback back until pruning has reached its target.
 
     While sparsity still rises, the best epoch is an early one, of a model that is not sparse yet.
@@ -194,7 +194,7 @@ class OnceSparse(_OfEitherKeras):
 
     @_OfObjects
     def set_model(self, model: Any) -> None:
-        is_other = not isinstance(self.callback, _OfEitherKeras) and (
+        is_other = not isinstance(self.callback, OfEitherKeras) and (
             shell_name(self.callback) != shell_name(model)
         )
         if is_other:

@@ -16,11 +16,11 @@ def train(arguments: argparse.Namespace) -> None:
     """Trains a model, or prints what it would do."""
     settings = settings_from(arguments)
     if arguments.dry_run:
-        from tf_movprune.tasks.dry_run import describe
+        from tf_movprune.runs.dry_run import describe
 
         print(describe(settings))
         return
-    from tf_movprune.tasks.training import train as train_task
+    from tf_movprune.runs.training import train as train_task
 
     command = shlex.join(["tf-movprune", *sys.argv[1:]])
     record = train_task(settings, resume=arguments.resume, command=command)
@@ -37,7 +37,7 @@ def _summary(record: dict[str, Any], folder: str) -> str:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Evaluates the model of a run."""
-    from tf_movprune.tasks.evaluating import evaluate as evaluate_run
+    from tf_movprune.runs.evaluating import evaluate as evaluate_run
 
     scores = evaluate_run(
         arguments.folder,
@@ -51,8 +51,8 @@ def evaluate(arguments: argparse.Namespace) -> None:
 def summarize(arguments: argparse.Namespace) -> None:
     """Prints what remains in a model, and its sizes."""
     from tf_movprune.export.sizes import size_report
+    from tf_movprune.runs.opened_model import open_model
     from tf_movprune.sparsity import summarize_sparsity
-    from tf_movprune.tasks.opened_model import open_model
 
     model = open_model(arguments.folder, arguments.library).model
     sparsity, sizes = summarize_sparsity(model), size_report(model)
@@ -64,8 +64,8 @@ def summarize(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Writes a model in the formats that were asked for."""
-    from tf_movprune.tasks.exporting import FORMATS, export_model
-    from tf_movprune.tasks.opened_model import open_model
+    from tf_movprune.runs.exporting import FORMATS, export_model
+    from tf_movprune.runs.opened_model import open_model
 
     wanted = {name: getattr(arguments, name) for name in FORMATS}
     wanted = {name: path for name, path in wanted.items() if path is not None}
@@ -89,7 +89,7 @@ def export(arguments: argparse.Namespace) -> None:
 def compact(arguments: argparse.Namespace) -> None:
     """Removes the empty heads and neurons of a model."""
     from tf_movprune.compaction import compact as compact_model
-    from tf_movprune.tasks.opened_model import open_model, save_model
+    from tf_movprune.runs.opened_model import open_model, save_model
 
     opened = open_model(arguments.folder, arguments.library)
     before = opened.model.count_params()
@@ -100,8 +100,8 @@ def compact(arguments: argparse.Namespace) -> None:
 
 def import_pytorch(arguments: argparse.Namespace) -> None:
     """Turns a checkpoint of PyTorch into a model of Keras."""
+    from tf_movprune.runs.opened_model import import_checkpoint
     from tf_movprune.sparsity import summarize_sparsity
-    from tf_movprune.tasks.opened_model import import_checkpoint
 
     model = import_checkpoint(
         arguments.folder, arguments.output, arguments.library, arguments.threshold

@@ -6,8 +6,8 @@ import argparse
 import dataclasses
 from typing import Any
 
-from tf_movprune.tasks.presets import settings_of
-from tf_movprune.tasks.settings import TrainSettings
+from tf_movprune.runs.presets import settings_of
+from tf_movprune.runs.settings import TrainSettings
 
 GROUPS = ("data", "model", "pruning", "training", "distillation", "run")
 

@@ -77,3 +77,17 @@ def check_choice(name: str, value: Any, choices: Sequence[str | None]) -> None:
     if not (value is None or isinstance(value, str)) or value not in choices:
         listed = ", ".join(map(repr, choices[:-1])) + f" or {choices[-1]!r}"
         raise ValueError(f"{name} must be {listed}, got {value!r}.")
+
+
+def check_update_freq(value: Any) -> int | None:
+    """Returns the number of steps from one record of a training to the next; None for epochs.
+
+    Raises:
+      TypeError: `value` is neither a string nor an integer.
+      ValueError: it is another string than "epoch", or less than 1.
+    """
+    if not isinstance(value, str):
+        return check_integer("update_freq", value, example=100, minimum=1)
+    if value != "epoch":
+        raise ValueError(f'update_freq must be "epoch" or a number of steps, got {value!r}.')
+    return None

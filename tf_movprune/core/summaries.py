@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune.core.arguments import check_integer
+from tf_movprune.core.arguments import check_update_freq
 from tf_movprune.core.masked_kernel import MaskedKernel, each_once, overall_sparsity
 from tf_movprune.core.optimizer_steps import step_of
 
@@ -169,11 +169,7 @@ def check_summaries(update_freq: Any) -> int | None:
       ValueError: `update_freq` is another string, or less than 1.
     """
     _check_tensorboard()
-    if not isinstance(update_freq, str):
-        return check_integer("update_freq", update_freq, example=100, minimum=1)
-    if update_freq != "epoch":
-        raise ValueError(f'update_freq must be "epoch" or a number of steps, got {update_freq!r}.')
-    return None
+    return check_update_freq(update_freq)
 
 
 def _check_tensorboard() -> None:

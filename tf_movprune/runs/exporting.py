@@ -10,7 +10,7 @@ from tf_movprune.export.onnx import export_onnx
 from tf_movprune.export.saved_model import export_saved_model
 from tf_movprune.export.tflite import export_tflite
 from tf_movprune.pytorch.save import save_pytorch
-from tf_movprune.tasks.opened_model import OpenedModel
+from tf_movprune.runs.opened_model import OpenedModel
 
 FORMATS = {
     "tflite": "model.tflite",

@@ -10,7 +10,7 @@ from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import CubicSparsity, CubicThreshold
 from tf_movprune.pruning import create_optimizer, prune_low_movement
 from tf_movprune.recipes import ShortRun
-from tf_movprune.tasks.settings import TrainSettings, step_of
+from tf_movprune.runs.settings import TrainSettings, step_of
 
 ATTENTION = "*attention*"
 """Pattern of the paths of attention layers, in KerasHub's and Hugging Face's models."""

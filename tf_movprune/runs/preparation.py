@@ -15,10 +15,10 @@ from tf_movprune.tasks.batches import BatchPlan, length_buckets
 from tf_movprune.tasks.catalog import task_of
 from tf_movprune.tasks.examples import Examples, held_out
 from tf_movprune.tasks.feature_types import Features
-from tf_movprune.tasks.run_folder import description_of, model_folder
+from tf_movprune.runs.record import description_of, model_folder
 from tf_movprune.tasks.scored_data import ScoredData, features_of
-from tf_movprune.tasks.settings import TrainSettings
-from tf_movprune.tasks.shells import shell_of
+from tf_movprune.runs.settings import TrainSettings
+from tf_movprune.runs.libraries import shell_of
 from tf_movprune.tasks.task import Data, Task
 
 HELD_OUT = "held_out"

@@ -7,8 +7,8 @@ import pathlib
 from typing import Any, NamedTuple
 
 from tf_movprune.pytorch.load import load_pytorch, local_folder
-from tf_movprune.tasks.run_folder import Run, description_of, model_folder, write_description
-from tf_movprune.tasks.shells import library_of, shell_of
+from tf_movprune.runs.record import Run, description_of, model_folder, write_description
+from tf_movprune.runs.libraries import library_of, shell_of
 
 
 class OpenedModel(NamedTuple):

@@ -18,13 +18,13 @@ from tf_movprune.pruning import strip_pruning
 from tf_movprune.reports.recorder import RunRecorder
 from tf_movprune.sparsity import summarize_sparsity
 from tf_movprune.tasks.batches import training_dataset
-from tf_movprune.tasks.checkpoints import Checkpoints
-from tf_movprune.tasks.evaluation import Outputs
-from tf_movprune.tasks.preparation import load_model, load_teacher, prepare
-from tf_movprune.tasks.pruning_setup import optimizer_of, prune
-from tf_movprune.tasks.run_folder import Run, begin_record, now, sizes_of, write_description
-from tf_movprune.tasks.settings import FINE_TUNE, TrainSettings
-from tf_movprune.tasks.shells import shell_of
+from tf_movprune.runs.checkpoints import Checkpoints
+from tf_movprune.runs.evaluation import Outputs
+from tf_movprune.runs.preparation import load_model, load_teacher, prepare
+from tf_movprune.runs.pruning_setup import optimizer_of, prune
+from tf_movprune.runs.record import Run, begin_record, now, sizes_of, write_description
+from tf_movprune.runs.settings import FINE_TUNE, TrainSettings
+from tf_movprune.runs.libraries import shell_of
 
 
 def train(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pathlib
 
-from tf_movprune.tasks.evaluation import Outputs
-from tf_movprune.tasks.opened_model import open_model
-from tf_movprune.tasks.preparation import prepare_evaluation
-from tf_movprune.tasks.run_folder import Run
-from tf_movprune.tasks.shells import shell_of
+from tf_movprune.runs.evaluation import Outputs
+from tf_movprune.runs.opened_model import open_model
+from tf_movprune.runs.preparation import prepare_evaluation
+from tf_movprune.runs.record import Run
+from tf_movprune.runs.libraries import shell_of
 
 
 def evaluate(

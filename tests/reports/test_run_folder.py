@@ -1,0 +1,36 @@
+"""The files of a run, without any training."""
+
+import json
+
+import pytest
+
+from tf_movprune.reports.run_folder import RunFolder, write_json
+
+
+def test_begin_cuts_off_what_comes_after(tmp_path):
+    folder = RunFolder(tmp_path / "new" / "run")
+    assert not folder.begin(0)
+    for step in (0, 2, 4):
+        folder.append({"step": step})
+    folder.write_pruning({"step": 4})
+    with open(folder.path / "history.jsonl", "a") as file:
+        file.write('{"step": 6, "lo')  # killed while it wrote
+    assert not folder.begin(3)
+    assert (folder.path / "history.jsonl").read_text() == '{"step": 0}\n{"step": 2}\n'
+    assert not (folder.path / "pruning.json").exists()
+    assert folder.begin(2)
+    assert folder.begin(0)
+    assert (folder.path / "history.jsonl").read_text() == '{"step": 0}\n'
+
+
+def test_numbers_that_json_does_not_have(tmp_path):
+    write_json(tmp_path / "file", {"a": [float("nan"), 1.0], "b": float("-inf")})
+    assert json.loads((tmp_path / "file").read_text()) == {"a": [None, 1.0], "b": None}
+
+
+def test_a_file_stays_if_another_cannot_be_written(tmp_path):
+    write_json(tmp_path / "file", 1)
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "file", {"object": object()})
+    assert (tmp_path / "file").read_text() == "1\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]

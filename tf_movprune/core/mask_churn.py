@@ -1,0 +1,42 @@
+"""Mask churn: how many entries of masks change while a model is pruned."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from tf_movprune.core.masked_kernel import MaskedKernel
+
+
+class MaskChurn:
+    """Counts the entries of masks that change from one call to the next, and in all.
+
+    It holds a copy of each mask, one byte for each entry.
+
+    Args:
+      kernels: masked kernels, each once.
+    """
+
+    def __init__(self, kernels: Sequence[MaskedKernel]):
+        self._kernels = list(kernels)
+        self._masks = [kernel.mask.numpy() for kernel in self._kernels]
+        self._flips = dict.fromkeys(map(id, self._kernels), 0)
+
+    def since_last(self) -> float:
+        """The fraction of all entries that changed since the last call, or since the beginning."""
+        changed, total = 0, 0
+        for i, kernel in enumerate(self._kernels):
+            mask = kernel.mask.numpy()
+            flips = int(np.count_nonzero(mask != self._masks[i]))
+            self._masks[i] = mask
+            self._flips[id(kernel)] += flips
+            changed, total = changed + flips, total + mask.size
+        return changed / total
+
+    def flips(self, kernel: MaskedKernel) -> int:
+        """The number of changes of a kernel's entries that the calls so far have seen.
+
+        An entry that is pruned and comes back has changed twice.
+        """
+        return self._flips[id(kernel)]

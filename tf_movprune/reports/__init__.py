@@ -1,0 +1,1 @@
+"""Records of runs, and pages and model cards that are made of them."""
