@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from tf_movprune import __version__
 from tf_movprune.cli import train_arguments
+from tf_movprune.runs import presets
 from tf_movprune.runs.settings import LIBRARIES
-from tf_movprune.tasks import presets
 
 _DESCRIPTION = """\
 Movement pruning: prune pretrained models while you fine-tune them.

@@ -9,24 +9,29 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune.tasks.batches import evaluation_batches
+from tf_movprune.tasks.batches import evaluation_batches, length_buckets
 from tf_movprune.tasks.feature_types import Features
 
 
+_COMPILED_FROM = 50
+"""Batches of a shape from which on compiling with XLA takes less time than it saves."""
+
+
 class Outputs:
-    """Runs a model in evaluation; each shape of its inputs is compiled once.
+    """Runs a model in evaluation.
 
     Args:
       shell: the module for the model's library.
       model: the model.
-      jit_compile: whether XLA compiles it.
+      jit_compile: whether XLA may compile it, which it does if there is enough to evaluate.
     """
 
     def __init__(self, shell: Any, model: Any, *, jit_compile: bool):
         def logits(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return shell.logits(model, shell.inputs(model, batch))
 
-        self._logits = tf.function(logits, jit_compile=jit_compile)
+        self._plain = tf.function(logits)
+        self._compiled = tf.function(logits, jit_compile=True) if jit_compile else self._plain
 
     def __call__(
         self,
@@ -49,9 +54,12 @@ class Outputs:
         """
         found: dict[str, list[Any]] = {}
         done = 0
+        buckets = buckets or length_buckets(features.lengths)
+        is_much = len(features) >= _COMPILED_FROM * batch_size * len(buckets)
+        logits_of = self._compiled if is_much else self._plain
         for batch in evaluation_batches(features, batch_size, buckets):
             inputs = {name: tf.constant(array) for name, array in batch.inputs.items()}
-            for name, logits in self._logits(inputs).items():
+            for name, logits in logits_of(inputs).items():
                 rows = found.setdefault(name, [None] * len(features))
                 for row, values in zip(batch.rows.tolist(), logits.numpy()):
                     is_of_tokens = name != "logits"
