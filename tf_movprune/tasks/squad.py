@@ -218,17 +218,22 @@ def _moved(context: str, text: str, start: int) -> int:
     return start
 
 
+_METRICS = ("exact_match", "f1")
+
 SQUAD = tuple(
     QuestionTask(
         name=name,
         title=f"SQuAD {version}",
         kind="questions",
-        metrics=("exact_match", "f1"),
+        metrics=metrics,
         main_metric="f1",
         max_length=384,
         version=version,
         dataset=f"squad/{version}",
     )
-    for name, version in (("squad", "v1.1"), ("squad_v2", "v2.0"))
+    for name, version, metrics in (
+        ("squad", "v1.1", _METRICS),
+        ("squad_v2", "v2.0", (*_METRICS, "HasAns_exact", "HasAns_f1", "NoAns_exact", "NoAns_f1")),
+    )
 )
 """SQuAD v1.1 and SQuAD v2.0."""
