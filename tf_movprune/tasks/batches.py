@@ -113,8 +113,8 @@ def training_dataset(features: Features, plan: BatchPlan, first_step: int = 0) -
     names = ["ids", "mask", "segments", *features.targets]
     types = [tf.int32] * 3 + [tf.as_dtype(a.dtype) for a in features.targets.values()]
 
-    def arrays(step: np.int64) -> list[np.ndarray]:
-        rows, length = plan.batch(step)
+    def arrays(step: np.ndarray) -> list[np.ndarray]:
+        rows, length = plan.batch(int(step))
         batch = inputs_of(features, rows, length)
         return [*batch.values(), *(array[rows] for array in features.targets.values())]
 
