@@ -7,7 +7,7 @@ OLD_TFLITE := tflite-runtime==2.14.0 numpy==1.26.4
 TORCH := torch==2.13.0 transformers==4.54.1 numpy safetensors
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo deploy test test-all test-oldest test-old-tflite test-torch lint clean \
+.PHONY: demo deploy docs test test-all test-oldest test-old-tflite test-torch lint clean \
     bench bench-accuracy bench-compressed bench-deploy bench-gpu bench-published
 
 .venv/installed: requirements.txt setup.py
@@ -24,6 +24,10 @@ demo: .venv/installed
 
 deploy: .venv/installed
 	$(BIN)/python -m examples.deploy $(ARGS)
+
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: .venv/installed  # writes site/
+	$(BIN)/python -m mkdocs build --strict $(ARGS)
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)
@@ -89,4 +93,4 @@ bench-gpu: .venv/installed
 	$(BIN)/python -m benchmarks.gpu_step $(ARGS)
 
 clean:
-	rm -rf .venv .venv-* build dist *.egg-info runs
+	rm -rf .venv .venv-* build dist *.egg-info runs site

@@ -7,8 +7,8 @@ import safetensors.numpy
 import transformers
 
 
-def write(folder: pathlib.Path, words: list[str]) -> str:
-    """Writes a BERT of 2 layers and its tokenizer, as the package of MiniLM holds them."""
+def write(folder: pathlib.Path, words: list[str], layers: int = 2) -> str:
+    """Writes a small BERT and its tokenizer, as the package of MiniLM holds them."""
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     (folder / "vocab.txt").write_text("\n".join(vocabulary))
     transformers.BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder)
@@ -16,12 +16,12 @@ def write(folder: pathlib.Path, words: list[str]) -> str:
         architectures=["BertModel"],
         vocab_size=len(vocabulary),
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=64,
     ).save_pretrained(folder)
-    weights = random_weights(len(vocabulary), 32, 2, 64, 64)
+    weights = random_weights(len(vocabulary), 32, layers, 64, 64)
     safetensors.numpy.save_file(weights, folder / "model.safetensors", {"format": "pt"})
     return str(folder)
 

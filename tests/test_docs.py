@@ -132,12 +132,12 @@ def test_snippets_that_move_weights_assert_equal_outputs(code):
 def test_files_that_are_named_exist():
     """Tests and modules in pages, and in the commands of the Makefile."""
     root = DOCS.parent
-    pages = [*DOCS.glob("*.md"), *root.glob("*.md"), root / "Makefile"]
+    pages = [*DOCS.rglob("*.md"), *root.glob("*.md"), root / "Makefile"]
     for page in pages:
         for path in re.findall(r"\b(?:tests|tf_movprune)/[\w/]+\.py\b", page.read_text("utf-8")):
             assert (root / path).exists(), f"{page.name} names {path}"
 
 
 def test_pages_have_no_gaps_that_were_to_be_filled():
-    pages = [*DOCS.glob("*.md"), DOCS.parent / "README.md"]
+    pages = [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]
     assert not [page.name for page in pages if "@@" in page.read_text(encoding="utf-8")]

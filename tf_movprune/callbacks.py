@@ -102,20 +102,16 @@ class UpdatePruningStep(OfEitherKeras):
         are then checked against it instead of each call, and the last refresh waits for the last
         step.
 
-    Raises (when `fit` starts):
-      RuntimeError: `strip_pruning` has folded the masks in.
-      ValueError: nothing in the model is pruned, or it is not built yet; a schedule ends after
-        the run, or never fires in it; scores are frozen, unknown to the optimizer, or NaN; there is
-        no loss but the penalty of pruning, or no optimizer; masks of `KeepZeros` have no zeros.
-
-    Raises (after the first step, or after the first epoch if the model has a `train_step` of its
-    own):
-      ValueError: a pruned layer is not used in training, or computes with a kernel that is not
-        masked.
-
-    Raises (after 64 batches, or one epoch; or, if it is more, after the number of batches that the
-    optimizer has as its `gradient_accumulation_steps`):
-      RuntimeError: `model.optimizer` has not taken a step.
+    Raises:
+      RuntimeError: when `fit` starts, `strip_pruning` has folded the masks in; after 64 batches, or
+        one epoch, or, if it is more, after the number of batches that the optimizer has as its
+        `gradient_accumulation_steps`, `model.optimizer` has not taken a step.
+      ValueError: when `fit` starts, nothing in the model is pruned, or it is not built yet; a
+        schedule ends after the run, or never fires in it; scores are frozen, unknown to the
+        optimizer, or NaN; there is no loss but the penalty of pruning, or no optimizer; masks of
+        `KeepZeros` have no zeros; after the first step, or after the first epoch if the model has a
+        `train_step` of its own, a pruned layer is not used in training, or computes with a kernel
+        that is not masked.
 
     Warns of runs that go on after the learning rate of `create_optimizer` has fallen to 0, of
     scores that are zero less than 1,000 steps before the first weights go, of masks that are ahead

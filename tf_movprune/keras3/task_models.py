@@ -176,7 +176,7 @@ def compile_for(model: keras.Model, kind: str, optimizer: Any, jit_compile: bool
     if kind == "questions":
         loss = {"start_logits": loss, "end_logits": loss}
         weights = {"start_logits": 0.5, "end_logits": 0.5}
-    model.compile(optimizer, loss, loss_weights=weights, jit_compile=jit_compile)
+    model.compile(optimizer, loss, loss_weights=weights, metrics=[], jit_compile=jit_compile)
 
 
 def state(model: keras.Model, optimizer: Any) -> list[tf.Variable]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tf_movprune.pytorch.load import load_pytorch
 from tf_movprune.tasks.batches import BatchPlan, length_buckets
-from tf_movprune.tasks.catalog import task_of
+from tf_movprune.tasks.catalog import task as task_of
 from tf_movprune.tasks.examples import Examples, held_out
 from tf_movprune.tasks.feature_types import Features
 from tf_movprune.runs.record import description_of, model_folder

@@ -164,14 +164,9 @@ class _Training:
         return self.shell.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)
 
     def _scores(self, outputs: Outputs, split: str) -> dict[str, float]:
-        return self.prepared.scores(
-            split,
-            outputs(
-                self.prepared.features[split],
-                self.settings.evaluation_batch_size,
-                title=split,
-            ),
-        )
+        rows = self.prepared.features[split]
+        found = outputs(rows, self.settings.evaluation_batch_size, title=split)
+        return self.prepared.scores(split, self.prepared.predictions(split, found))
 
     # ---- the end of a run
 
@@ -180,7 +175,7 @@ class _Training:
         outputs = Outputs(self.shell, model, jit_compile=self.settings.xla)
         metrics: dict[str, float] = {}
         for split in self.prepared.evaluation_splits:
-            metrics |= self.prepared.named(split, self._scores(outputs, split))
+            metrics |= self._scores(outputs, split)
         self._save(model, self.run_folder.model)
         remaining = 1 - summarize_sparsity(model).sparsity
         return self._update(

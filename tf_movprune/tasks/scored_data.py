@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 
+from tf_movprune.tasks.answers import predicted_answers
 from tf_movprune.tasks.examples import Questions
-from tf_movprune.tasks.feature_types import Features
+from tf_movprune.tasks.feature_types import Features, Windows
 from tf_movprune.tasks.features import text_features
-from tf_movprune.tasks.metrics import score
+from tf_movprune.tasks.metrics import predictions_of, task_metrics
 from tf_movprune.tasks.task import Data, Task
 from tf_movprune.tasks.tokenizer import Tokenizer
 from tf_movprune.tasks.windows import question_windows
+
+Outputs = Mapping[str, Sequence[np.ndarray]]
+"""Logits of each row, [classes] or [tokens], by the name of the output."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,15 +56,32 @@ class ScoredData:
         """The splits that metrics are of."""
         return [split for split in self.data if split != "train"]
 
-    def scores(self, split: str, outputs: Mapping[str, Sequence[np.ndarray]]) -> dict[str, float]:
-        """The task's metrics of a model's outputs on a split."""
-        return score(self.task, self.data[split], self.features[split], outputs)
+    def predictions(self, split: str, outputs: Outputs) -> Any:
+        """Labels or scores [examples], or answers by the ids of the questions.
 
-    def named(self, split: str, scores: Mapping[str, float]) -> dict[str, float]:
-        """Metrics under names that tell the split, unless it is "validation"."""
-        if split == "validation":
-            return dict(scores)
-        return {f"{split}_{name}": value for name, value in scores.items()}
+        Args:
+          split: name of the split.
+          outputs: logits of each row by the name of the output.
+        """
+        data, features = self.data[split], self.features[split]
+        if not isinstance(data, Questions):
+            return predictions_of(self.task.kind, np.stack(outputs["logits"]))
+        if not isinstance(features, Windows):
+            raise TypeError(f"Questions have windows as their features, got {features!r}.")
+        answers = predicted_answers(data, features, outputs["start_logits"], outputs["end_logits"])
+        return answers.texts(0.0 if data.has_unanswerable else None)
+
+    def scores(self, split: str, predictions: Any) -> dict[str, float]:
+        """The task's metrics of predictions on a split.
+
+        Splits that the task does not have, such as "held_out", are told by the names of metrics.
+        """
+        if split in self.task.splits:
+            return task_metrics(self.task, self.data, {split: predictions})
+        known = self.task.validation_splits[0]
+        found = task_metrics(self.task, {known: self.data[split]}, {known: predictions})
+        suffix = known.removeprefix("validation")
+        return {f"{split}_{name.removesuffix(suffix)}": value for name, value in found.items()}
 
     def as_record(self) -> dict[str, Any]:
         """Counts and sources of the data, for the record of a run."""
