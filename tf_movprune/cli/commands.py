@@ -23,7 +23,8 @@ def train(arguments: argparse.Namespace) -> None:
     from tf_movprune.runs.training import train as train_task
 
     command = shlex.join(["tf-movprune", *sys.argv[1:]])
-    record = train_task(settings, resume=arguments.resume, command=command)
+    verbose = 1 if sys.stdout.isatty() else 2  # bars are for terminals
+    record = train_task(settings, resume=arguments.resume, command=command, verbose=verbose)
     print("\n" + _summary(record, settings.folder))
 
 

@@ -23,14 +23,15 @@ Movement pruning: prune pretrained models while you fine-tune them.
 _TRAIN = """\
 Fine-tunes a pretrained model on a task, and prunes it meanwhile.
 
-Tasks are cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli, squad_v1.1 and squad_v2, whose data
-come through tensorflow_datasets or from --data_dir. Any other name is that of your own data in
---train_file and --validation_file.
+Tasks are cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli, squad and squad_v2, whose data come
+through tensorflow_datasets, or from --data_dir. The task own is for texts of your own, questions
+and questions_v2 for files like SQuAD's, in --train_file and --validation_file. Other names are
+those of data sets in tensorflow_datasets, with --text_column.
 
 examples:
   tf-movprune train sst2 --preset short --data_dir GLUE/SST-2
-  tf-movprune train squad_v1.1 --preset paper-squad-hard --dry-run
-  tf-movprune train reviews --train_file train.csv --validation_file dev.csv \\
+  tf-movprune train squad --preset paper-squad-hard --dry-run
+  tf-movprune train own --train_file train.csv --validation_file dev.csv \\
       --text_column text --label_column stars --model bert_tiny_en_uncased
   tf-movprune train sst2 --library transformers --model bert-base-uncased --teacher fine-tune
 

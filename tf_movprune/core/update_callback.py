@@ -50,6 +50,7 @@ class UpdateHooks:
         self.num_train_steps = num_train_steps
         self._is_training = False
         self._compiled_for: tuple = ()
+        self._described: set[str] = set()
         self._step_check: StepCheck | None = None
 
     # ---- what a shell adds
@@ -218,8 +219,10 @@ class UpdateHooks:
                 check_schedule(group[0].settings.ramp, run)
             warn_if_scores_are_noise(group, step)
             self._optimizer_checks.warn_if_scores_learn_otherwise(optimizer, group)
-            if params.get("verbose"):
-                print(describe_ramp(group))
+            ramp = describe_ramp(group)
+            if params.get("verbose") and ramp not in self._described:
+                print(ramp)
+                self._described.add(ramp)
 
     def _run(self, step: int, epoch: int, params: Mapping[str, Any]) -> Run | None:
         """The steps of the run that begins; None if its length is not known."""

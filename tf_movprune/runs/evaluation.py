@@ -30,7 +30,9 @@ class Outputs:
         def logits(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             return shell.logits(model, shell.inputs(model, batch))
 
-        self._plain = tf.function(logits)
+        shape = tf.TensorSpec([None, None], tf.int32)
+        signature = [dict.fromkeys(("ids", "mask", "segments"), shape)]
+        self._plain = tf.function(logits, input_signature=signature)
         self._compiled = tf.function(logits, jit_compile=True) if jit_compile else self._plain
 
     def __call__(

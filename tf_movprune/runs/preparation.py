@@ -50,13 +50,13 @@ class Prepared(ScoredData):
 
 def task_for(settings: TrainSettings) -> Task:
     """The task that settings name."""
-    return task_of(
-        settings.task,
-        files=files_of(settings),
-        text_column=settings.text_column,
-        pair_column=settings.pair_column,
-        label_column=settings.label_column,
-    )
+    columns = {
+        "text": settings.text_column,
+        "text_pair": settings.pair_column,
+        "label": settings.label_column,
+        "kind": settings.kind,
+    }
+    return task_of(settings.task, **{k: v for k, v in columns.items() if v is not None})
 
 
 def files_of(settings: TrainSettings) -> dict[str, str]:

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from tf_movprune.tasks.catalog import task as task_of
+
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
@@ -58,12 +60,12 @@ PRESETS: Mapping[str, Preset] = {
         "MiniLM-L6 on SST-2: 88.8 % of 89.6 %, 2.5 times as fast (docs/results.md)",
     ),
     "paper-squad-hard": Preset(
-        "squad_v1.1",
+        "squad",
         {**_SQUAD, **_HARD},
         "EM/F1 71.9/81.7 at 10 %, 65.2/76.3 at 3 % (Sanh et al. 2020, BERT base; dense 80.4/88.1)",
     ),
     "paper-squad-soft": Preset(
-        "squad_v1.1",
+        "squad",
         {**_SQUAD, **_SOFT, "penalty": 400.0},
         "EM/F1 71.3/81.5 at 10 %, 69.5/79.9 at 3 % (Sanh et al. 2020, BERT base; dense 80.4/88.1)",
     ),
@@ -102,7 +104,7 @@ def settings_of(name: str, task: str) -> dict[str, Any]:
     if name not in PRESETS:
         raise ValueError(f"There is no preset {name!r}. Presets are: {', '.join(PRESETS)}.")
     preset = PRESETS[name]
-    if preset.task not in (None, task):
+    if preset.task is not None and preset.task != task_of(task).name:
         raise ValueError(
             f"The preset {name} is for {preset.task}, got {task}: its steps are those of that "
             "task's training data. Use the preset short, or settings of your own."

@@ -9,6 +9,7 @@ from typing import Any
 METHODS = ("hard", "soft", "l0", "magnitude", "dense")
 STRUCTURES = ("weights", "blocks", "heads", "neurons", "heads+neurons")
 RECIPES = ("short", "paper")
+KINDS = ("classification", "regression")
 LIBRARIES = ("keras_hub", "transformers")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 FINE_TUNE = "fine-tune"
@@ -43,6 +44,7 @@ class TrainSettings:
     text_column: str | None = _option("data", "name of the column with texts in such files")
     pair_column: str | None = _option("data", "name of the column with the second texts, if any")
     label_column: str | None = _option("data", "name of the column with labels or scores")
+    kind: str | None = _option("data", "what such columns hold: labels, if not given", None, KINDS)
     held_out: int = _option(
         "data", "training examples to evaluate on while training; 0: the validation split", 0
     )
@@ -167,11 +169,11 @@ def step_of(value: float | int, steps: int) -> int:
 
 
 def _check_type(field: dataclasses.Field[Any], value: Any) -> None:
+    if value is None and "None" in str(field.type):
+        return
     choices = field.metadata.get("choices")
     if choices and value not in choices:
         raise ValueError(f"{field.name} must be one of {', '.join(choices)}, got {value!r}.")
-    if value is None and "None" in str(field.type):
-        return
     expected = {"int": int, "float": (int, float), "str": str, "bool": bool}
     wanted = str(field.type).removesuffix(" | None")
     if wanted in expected:

@@ -127,11 +127,12 @@ class _Training:
             print(f"{name}: goes on after step {first:,} of {steps:,}.")
         outputs = Outputs(shell, model, jit_compile=settings.xla)
         recorded = self.run_folder.path if name == "train" else self.run_folder.path / name
+        refresh = [UpdatePruningStep(num_train_steps=steps)] if is_pruned else []
         for begin, end in itertools.pairwise(stops(steps, settings)):
             if begin < first:
                 continue
             print(f"{name}: steps {begin + 1:,} to {end:,} of {steps:,}", flush=True)
-            callbacks = [UpdatePruningStep(num_train_steps=steps)] if is_pruned else []
+            callbacks: list[Any] = [*refresh]
             if end in evaluation_steps(steps, settings):
                 callbacks.append(self._evaluation(outputs))
             callbacks.append(RunRecorder(recorded, update_freq=max(1, steps // 100)))
