@@ -57,7 +57,11 @@ class QuestionTask(Task):
                 f"pass the folder that has {start}-{self.version}.json as data_dir."
             )
         if path is None:
-            names = [f"{start}-{self.version}.json", f"{start}*{self.version}.json"]
+            names = [
+                f"{start}-{self.version}.json",
+                f"{start}*{self.version}.json",
+                f"{start}.json",
+            ]
             path = file_in(folder or pathlib.Path(), names)
         return questions_of(read_json(path), self.has_unanswerable, str(path))
 

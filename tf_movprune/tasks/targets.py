@@ -32,7 +32,7 @@ def label_numbers(values: Sequence[Any], label_names: Sequence[str], place: Plac
     except KeyError:
         wrong = next(i for i, value in enumerate(values) if label_text(value) not in numbers)
         raise ValueError(
-            f"{place(wrong)}: expected one of the labels {listed([*numbers], 20)}, got "
+            f"{place(wrong)}: expected one of the labels {listed(label_names, 20)}, got "
             f"{values[wrong]!r}. Correct the label, or name the column and the labels that the "
             "file has."
         ) from None
@@ -75,7 +75,7 @@ def checked_texts(name: str, values: Sequence[Any], place: Place, empty: bool = 
       empty: whether a text may be empty.
 
     Raises:
-      ValueError: a text is empty, or no text.
+      ValueError: a text is empty, no text, or has half of a character.
     """
     texts = []
     for i, value in enumerate(values):
@@ -85,4 +85,18 @@ def checked_texts(name: str, values: Sequence[Any], place: Place, empty: bool = 
         if not text and not empty:
             raise ValueError(f"{place(i)}: {name!r} is empty. Fill it in or remove the line.")
         texts.append(text)
+    _check_characters(name, texts, place)
     return texts
+
+
+def _check_characters(name: str, texts: Sequence[str], place: Place) -> None:
+    """Raises ValueError for halves of characters, which JSON can express and UTF-8 cannot."""
+    try:
+        "".join(texts).encode("utf-8")
+    except UnicodeEncodeError:
+        for i, text in enumerate(texts):
+            if text.encode("utf-8", "replace").decode("utf-8") != text:
+                raise ValueError(
+                    f"{place(i)}: {name!r} has a lone surrogate, half of a character: "
+                    f"{text!a:.60}. Write the whole character."
+                ) from None
