@@ -43,8 +43,8 @@ def test_damaged_files_are_made_again(tmp_path):
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
     rebuilt = 0
-    damages = [whole[:n] for n in range(0, len(whole), 61)]
-    for place in range(0, len(whole), 7):
+    damages = [whole[:n] for n in range(0, len(whole), 97)]
+    for place in range(0, len(whole), 13):
         damages.append(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
     for damage in damages:
         path.write_bytes(damage)

@@ -84,19 +84,18 @@ def checked_texts(name: str, values: Sequence[Any], place: Place, empty: bool = 
         text = value.strip()
         if not text and not empty:
             raise ValueError(f"{place(i)}: {name!r} is empty. Fill it in or remove the line.")
+        if not text.isascii():
+            check_characters(name, text, place(i))
         texts.append(text)
-    _check_characters(name, texts, place)
     return texts
 
 
-def _check_characters(name: str, texts: Sequence[str], place: Place) -> None:
-    """Raises ValueError for halves of characters, which JSON can express and UTF-8 cannot."""
+def check_characters(name: str, text: str, place: str) -> None:
+    """Raises ValueError for half of a character, which JSON can express and UTF-8 cannot."""
     try:
-        "".join(texts).encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError:
-        for i, text in enumerate(texts):
-            if text.encode("utf-8", "replace").decode("utf-8") != text:
-                raise ValueError(
-                    f"{place(i)}: {name!r} has a lone surrogate, half of a character: "
-                    f"{text!a:.60}. Write the whole character."
-                ) from None
+        raise ValueError(
+            f"{place}: {name!r} has a lone surrogate, half of a character: {text!a:.60}. Write the "
+            "whole character."
+        ) from None
