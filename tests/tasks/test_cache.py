@@ -63,6 +63,19 @@ def test_arrays_of_objects_are_not_trusted(tmp_path):
     assert not cache.cached(tmp_path, "a", ["key"], lambda: ARRAYS)[1]
 
 
+def test_whole_files_of_other_arrays_are_not_trusted(tmp_path):
+    cache.cached(tmp_path, "a", ["key"], lambda: ARRAYS)
+    (path,) = tmp_path.iterdir()
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["ids"] = arrays["ids"] + 1
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+    found, from_cache = cache.cached(tmp_path, "a", ["key"], lambda: ARRAYS)
+    assert not from_cache
+    same(found, ARRAYS)
+
+
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):
     def full(file, **arrays):
         file.write(b"half")

@@ -1,5 +1,8 @@
 """Tasks by name."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import task_files
@@ -77,3 +80,11 @@ def test_another_data_set(monkeypatch):
     assert found.texts == ["good", "bad", "fine"] and found.targets.tolist() == [1, 0, 1]
     with pytest.raises(ValueError, match=r"a/b of tensorflow_datasets, train has no column 'body'"):
         task("a/b", text="body").load(splits=["train"])
+
+
+def test_tasks_and_features_load_nothing_heavy():
+    modules = ("catalog", "features", "windows", "squad_metrics")
+    code = "".join(f"import tf_movprune.tasks.{name}\n" for name in modules)
+    code += "import sys; print([m for m in ('tensorflow', 'keras', 'sklearn') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
