@@ -123,3 +123,12 @@ def test_logits_of_a_model_that_diverged(value):
     assert found.best() == {"q0": ""} and found.null_odds == {"q0": 0}
     only = dataclasses.replace(questions, has_unanswerable=False)
     assert predicted_answers(only, windows, start, start).n_best == {"q0": []}
+
+
+def test_logits_that_are_nan_leave_room_for_others():
+    questions = asked(LONG)
+    windows = question_windows(questions, WordTokenizer(), 40)
+    start = np.full([1, 40], np.nan)
+    start[0, windows.position[0] + 3] = 1.0
+    found = predicted_answers(questions, windows, start, np.zeros([1, 40]), n_best=2)
+    assert found.best()["q0"].startswith("w3")

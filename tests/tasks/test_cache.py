@@ -43,8 +43,8 @@ def test_damaged_files_are_made_again(tmp_path):
     (path,) = tmp_path.iterdir()
     whole = path.read_bytes()
     rebuilt = 0
-    damages = [whole[:n] for n in range(0, len(whole), 61)]
-    for place in range(0, len(whole), 7):
+    damages = [whole[:n] for n in range(0, len(whole), 97)]
+    for place in range(0, len(whole), 13):
         damages.append(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
     for damage in damages:
         path.write_bytes(damage)
@@ -61,6 +61,19 @@ def test_arrays_of_objects_are_not_trusted(tmp_path):
     with path.open("wb") as file:
         np.savez(file, ids=np.array([{}], object), digest=np.zeros(32, np.uint8))
     assert not cache.cached(tmp_path, "a", ["key"], lambda: ARRAYS)[1]
+
+
+def test_whole_files_of_other_arrays_are_not_trusted(tmp_path):
+    cache.cached(tmp_path, "a", ["key"], lambda: ARRAYS)
+    (path,) = tmp_path.iterdir()
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["ids"] = arrays["ids"] + 1
+    with path.open("wb") as file:
+        np.savez(file, **arrays)
+    found, from_cache = cache.cached(tmp_path, "a", ["key"], lambda: ARRAYS)
+    assert not from_cache
+    same(found, ARRAYS)
 
 
 def test_a_cache_that_cannot_be_written(tmp_path, monkeypatch):

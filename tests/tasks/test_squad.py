@@ -78,6 +78,7 @@ def test_a_subset_is_found_unless_there_are_several(tmp_path):
         ({"answers": {}}, r"'answers' must be a list, got {}"),
         ({"answers": ["twice"]}, r"expected an object with 'text', got str\."),
         ({"answers": []}, r"the question has no answer, as only v2\.0 allows\. Add one"),
+        ({"question": "a\ud800"}, r"'question' has a lone surrogate, .* 'a\\ud800'\. Write"),
         ({"question": " "}, r"'question' is empty\. Fill it in"),
         ({"question": None}, r"x\.json: data\[0\]\.paragraphs\[0\]\.qas\[0\] has no 'question'"),
         ({"id": 3}, r"'id' must be a text, got 3"),

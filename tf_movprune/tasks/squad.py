@@ -11,6 +11,7 @@ import numpy as np
 
 from tf_movprune.tasks.datasets import read_dataset, texts_of
 from tf_movprune.tasks.examples import Answer, Questions, listed
+from tf_movprune.tasks.targets import check_characters
 from tf_movprune.tasks.task import Data, Task, file_in, folder_of
 from tf_movprune.tasks.text_files import read_json
 
@@ -57,7 +58,11 @@ class QuestionTask(Task):
                 f"pass the folder that has {start}-{self.version}.json as data_dir."
             )
         if path is None:
-            names = [f"{start}-{self.version}.json", f"{start}*{self.version}.json"]
+            names = [
+                f"{start}-{self.version}.json",
+                f"{start}*{self.version}.json",
+                f"{start}.json",
+            ]
             path = file_in(folder or pathlib.Path(), names)
         return questions_of(read_json(path), self.has_unanswerable, str(path))
 
@@ -181,7 +186,7 @@ def _value(place: str, record: Any, key: str, kind: type, may_be_empty: bool = F
     """A value of a JSON object, of the right type.
 
     Raises:
-      ValueError: it is not there, of another type, or a blank text.
+      ValueError: it is not there, of another type, a blank text, or has half of a character.
     """
     if not isinstance(record, dict):
         raise ValueError(
@@ -198,6 +203,8 @@ def _value(place: str, record: Any, key: str, kind: type, may_be_empty: bool = F
         )
     if isinstance(value, str) and not may_be_empty and not value.strip():
         raise ValueError(f"{place}: {key!r} is empty. Fill it in, or remove the question.")
+    if isinstance(value, str):
+        check_characters(key, value, place)
     return value
 
 

@@ -32,7 +32,7 @@ def label_numbers(values: Sequence[Any], label_names: Sequence[str], place: Plac
     except KeyError:
         wrong = next(i for i, value in enumerate(values) if label_text(value) not in numbers)
         raise ValueError(
-            f"{place(wrong)}: expected one of the labels {listed([*numbers], 20)}, got "
+            f"{place(wrong)}: expected one of the labels {listed(label_names, 20)}, got "
             f"{values[wrong]!r}. Correct the label, or name the column and the labels that the "
             "file has."
         ) from None
@@ -75,7 +75,7 @@ def checked_texts(name: str, values: Sequence[Any], place: Place, empty: bool = 
       empty: whether a text may be empty.
 
     Raises:
-      ValueError: a text is empty, or no text.
+      ValueError: a text is empty, no text, or has half of a character.
     """
     texts = []
     for i, value in enumerate(values):
@@ -84,5 +84,18 @@ def checked_texts(name: str, values: Sequence[Any], place: Place, empty: bool = 
         text = value.strip()
         if not text and not empty:
             raise ValueError(f"{place(i)}: {name!r} is empty. Fill it in or remove the line.")
+        if not text.isascii():
+            check_characters(name, text, place(i))
         texts.append(text)
     return texts
+
+
+def check_characters(name: str, text: str, place: str) -> None:
+    """Raises ValueError for half of a character, which JSON can express and UTF-8 cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"{place}: {name!r} has a lone surrogate, half of a character: {text!a:.60}. Write the "
+            "whole character."
+        ) from None

@@ -18,17 +18,17 @@ class Table:
     """Rows of a file.
 
     Attributes:
-      path: the file.
+      path: the file, or the name of a data set.
       columns: names of the columns.
       rows: the fields of each row; in tables of CSV and TSV they are strings.
       lines: number of the line that each row ends at, from 1.
       remedy: hint for who looks for a column that is not there.
     """
 
-    path: pathlib.Path
+    path: pathlib.Path | str
     columns: list[str]
-    rows: list[Sequence[Any]]
-    lines: list[int]
+    rows: Sequence[Sequence[Any]]
+    lines: Sequence[int]
     remedy: str = ""
 
     def column(self, *names: str) -> list[Any]:
@@ -118,7 +118,9 @@ def read_tsv(
             skipped += 1
         else:
             raise _wrong_fields(path, number, columns, fields, "tabs")
-    return Table(path, list(columns), rows, numbers, _remedy(columns, ",", "CSV", ".csv")), skipped
+    return Table(
+        path, list(columns), rows, numbers, _other_format(columns, ",", "CSV", ".csv")
+    ), skipped
 
 
 def read_csv(path: pathlib.Path) -> Table:
@@ -149,7 +151,7 @@ def read_csv(path: pathlib.Path) -> Table:
             f"{path}, line {reader.line_num}: expected comma-separated values, got: {error}. "
             'Quote fields that contain commas, and double the quotes inside of them ("").'
         ) from None
-    return Table(path, columns, rows, lines, _remedy(columns, "\t", "TSV", ".tsv"))
+    return Table(path, columns, rows, lines, _other_format(columns, "\t", "TSV", ".tsv"))
 
 
 def read_json_lines(path: pathlib.Path) -> Table:
@@ -214,10 +216,10 @@ def _wrong_fields(
     )
 
 
-def _remedy(columns: Sequence[str], separator: str, kind: str, suffix: str) -> str:
+def _other_format(columns: Sequence[str], separator: str, kind: str, suffix: str) -> str:
     """A hint for a header that has the separators of another format."""
     if len(columns) == 1 and separator in columns[0]:
-        return f" It looks like {kind}: name it {suffix}."
+        return f" It looks like {kind}: name it {suffix}, or convert it."
     return ""
 
 
