@@ -72,7 +72,10 @@ setup(
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     packages=find_packages(include=["tf_movprune", "tf_movprune.*"]),
-    package_data={"tf_movprune": ["py.typed", "__init__.pyi"]},
+    package_data={
+        "tf_movprune": ["py.typed", "__init__.pyi"],
+        "tf_movprune.reports": ["page.css", "*.jinja"],
+    },
     entry_points={"console_scripts": ["tf-movprune = tf_movprune.cli:main"]},
     python_requires=">=3.10",
     install_requires=[

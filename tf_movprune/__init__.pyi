@@ -102,6 +102,7 @@ from .pruning import (
 from .pytorch.load import load_pytorch as load_pytorch
 from .pytorch.save import save_pytorch as save_pytorch
 from .recipes import ShortRun as ShortRun
+from .reports.page import report as report
 from .reports.recorder import RunRecorder as RunRecorder
 from .sparsity import (
     SparsityReport as SparsityReport,

@@ -112,6 +112,6 @@ def import_pytorch(arguments: argparse.Namespace) -> None:
 
 def report(arguments: argparse.Namespace) -> None:
     """Writes the page about one run or several."""
-    from tf_movprune.reports import report as write_report
+    from tf_movprune.reports.page import report as write_report
 
     print(write_report(arguments.folders, arguments.output))

@@ -82,6 +82,7 @@ def _ramp(settings: TrainSettings, steps: int) -> list[str]:
     for pattern, schedule in schedules.items():
         ramp = Ramp.of(schedule)
         begin, end = ramp.begin_step, ramp.end_step
+        end = begin if end is None else end
         points = sorted({begin + (end - begin) * i // 4 for i in range(5)})
         values = ", ".join(f"{ramp.value_at(step):.3f} at {step:,}" for step in points)
         lines.append(f"ramp       {ramp.value_name} {pattern}".rstrip() + f": {values}")

@@ -7,6 +7,7 @@ import pathlib
 from tf_movprune.runs.evaluation import Outputs
 from tf_movprune.runs.opened_model import open_model
 from tf_movprune.runs.preparation import prepare_evaluation
+from tf_movprune.runs.predictions import write_predictions
 from tf_movprune.runs.record import Run
 from tf_movprune.runs.libraries import shell_of
 
@@ -36,11 +37,15 @@ def evaluate(
     run = Run(folder)
     settings = run.settings()
     opened = open_model(run.path)
-    prepared = prepare_evaluation(settings, opened, data_dir=data_dir, file=file)
+    prepared = prepare_evaluation(
+        settings, opened.model, opened.folder, opened.description, data_dir, file
+    )
     outputs = Outputs(shell_of(settings.library), opened.model, jit_compile=settings.xla)
     metrics: dict[str, float] = {}
     for split in prepared.evaluation_splits:
         found = outputs(prepared.features[split], settings.evaluation_batch_size, title=split)
-        metrics |= prepared.named(split, prepared.scores(split, found))
-        prepared.write_predictions(split, found, pathlib.Path(predictions or run.path))
+        predicted = prepared.predictions(split, found)
+        metrics |= prepared.scores(split, predicted)
+        target = pathlib.Path(predictions) if predictions else run.predictions(split)
+        write_predictions(target, predicted, prepared.label_names)
     return metrics

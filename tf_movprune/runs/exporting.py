@@ -53,9 +53,9 @@ def export_model(
     target = pathlib.Path(path or opened.folder.parent / "exports" / FORMATS[name])
     target.parent.mkdir(parents=True, exist_ok=True)
     quantization = quantization or _DEFAULT.get(name)
-    numbers = {"quantization": None if quantization == "none" else quantization}
+    numbers: dict[str, Any] = {"quantization": None if quantization == "none" else quantization}
     length = sequence_length or opened.description.get("max_length")
-    lengths = {} if length is None else {"sequence_length": length}
+    lengths: dict[str, Any] = {} if length is None else {"sequence_length": length}
     if name == "tflite":
         return export_tflite(opened.model, target, **numbers, **lengths)
     if name == "onnx":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,6 +93,43 @@ def prepare(settings: TrainSettings) -> tuple[Prepared, Any]:
     return Prepared(task, label_names, tokenizer, max_length, data, features, plan, steps), model
 
 
+def prepare_evaluation(
+    settings: TrainSettings,
+    model: Any,
+    source: pathlib.Path,
+    description: Mapping[str, Any],
+    data_dir: str | None,
+    file: str | None,
+) -> ScoredData:
+    """Reads the data to evaluate a model on, and makes their features.
+
+    Args:
+      settings: settings of the run that made the model.
+      model: the model.
+      source: folder of the model, which has its tokenizer.
+      description: what the run wrote about the model.
+      data_dir: folder with the task's own files; that of the run if None.
+      file: a file to evaluate on, in place of those of the run.
+    """
+    task = task_for(settings)
+    files = {"validation": file or settings.validation_file}
+    known = {split: path for split, path in files.items() if path is not None}
+    splits = ["validation"] if known else list(task.validation_splits)
+    data = task.load(data_dir or settings.data_dir, known or None, splits)
+    label_names = tuple(description.get("label_names", ()))
+    if label_names:
+        data = {
+            split: found.with_label_names(label_names) if isinstance(found, Examples) else found
+            for split, found in data.items()
+        }
+    tokenizer = shell_of(settings.library).tokenizer_of(str(source), model)
+    max_length = description["max_length"]
+    features = features_of(
+        data, tokenizer, max_length, settings.stride, cache_folder(settings), say=print
+    )
+    return ScoredData(task, label_names, tokenizer, max_length, data, features)
+
+
 def cache_folder(settings: TrainSettings) -> str:
     """The folder for token ids."""
     return settings.cache_dir or str(pathlib.Path(settings.folder).parent / "cache")
@@ -101,7 +138,8 @@ def cache_folder(settings: TrainSettings) -> str:
 def _chosen(data: dict[str, Data], settings: TrainSettings) -> dict[str, Data]:
     """The examples of each split that settings ask for, and those held out."""
     if settings.held_out:
-        train, held = held_out(data["train"], settings.held_out, settings.seed)
+        whole: Any = data["train"]
+        train, held = held_out(whole, settings.held_out, settings.seed)
         data = {**data, "train": train, HELD_OUT: held}
     chosen = {}
     for split, found in data.items():

@@ -158,7 +158,10 @@ class TrainSettings:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainSettings:
         """Settings from what `as_dict` returned."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        arguments: dict[str, Any] = {
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+        }
+        return cls(**arguments)
 
 
 def step_of(value: float | int, steps: int) -> int:

@@ -15,11 +15,13 @@ from tf_movprune.callbacks import UpdatePruningStep
 from tf_movprune.compaction import compact
 from tf_movprune.distillation import Distiller
 from tf_movprune.pruning import strip_pruning
+from tf_movprune.reports.page import report
 from tf_movprune.reports.recorder import RunRecorder
 from tf_movprune.sparsity import summarize_sparsity
 from tf_movprune.tasks.batches import training_dataset
 from tf_movprune.runs.checkpoints import Checkpoints
 from tf_movprune.runs.evaluation import Outputs
+from tf_movprune.runs.predictions import write_predictions
 from tf_movprune.runs.preparation import load_model, load_teacher, prepare
 from tf_movprune.runs.pruning_setup import optimizer_of, prune
 from tf_movprune.runs.record import Run, begin_record, now, sizes_of, write_description
@@ -159,15 +161,15 @@ class _Training:
 
         def on_epoch_end(epoch, logs):
             for split in self.prepared.splits_while_training:
-                scores = self._scores(outputs, split)
+                scores = self.prepared.scores(split, self._predictions(outputs, split))
                 logs.update({f"val_{name}": value for name, value in scores.items()})
 
         return self.shell.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)
 
-    def _scores(self, outputs: Outputs, split: str) -> dict[str, float]:
+    def _predictions(self, outputs: Outputs, split: str) -> Any:
         rows = self.prepared.features[split]
         found = outputs(rows, self.settings.evaluation_batch_size, title=split)
-        return self.prepared.scores(split, self.prepared.predictions(split, found))
+        return self.prepared.predictions(split, found)
 
     # ---- the end of a run
 
@@ -176,16 +178,20 @@ class _Training:
         outputs = Outputs(self.shell, model, jit_compile=self.settings.xla)
         metrics: dict[str, float] = {}
         for split in self.prepared.evaluation_splits:
-            metrics |= self._scores(outputs, split)
+            predicted = self._predictions(outputs, split)
+            metrics |= self.prepared.scores(split, predicted)
+            write_predictions(
+                self.run_folder.predictions(split), predicted, self.prepared.label_names
+            )
+        self._update(metrics=metrics, remaining=1 - summarize_sparsity(model).sparsity)
         self._save(model, self.run_folder.model)
-        remaining = 1 - summarize_sparsity(model).sparsity
-        return self._update(
-            metrics=metrics,
-            remaining=remaining,
-            sizes=sizes_of(model),
+        self._update(sizes=sizes_of(model))
+        record = self._update(
             finished=now(),
             seconds=round(self.record.get("seconds", 0.0) + time.monotonic() - self.began, 1),
         )
+        report(self.run_folder.path, self.run_folder.report)
+        return record
 
     def _save(self, model: Any, folder: pathlib.Path) -> None:
         """Writes a model, whole or not at all."""
