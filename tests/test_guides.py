@@ -209,7 +209,7 @@ def test_on_the_phone(preset):
     models = keras_hub.models
     preprocessor = models.BertTextClassifierPreprocessor.from_preset(preset, sequence_length=64)
     plain = models.BertTextClassifier.from_preset(preset, preprocessor=preprocessor, num_classes=2)
-    given = {"pathlib": pathlib, "plain": plain, "preprocessor": preprocessor}
+    given = {"plain": plain, "preprocessor": preprocessor}
     given |= {"texts": TEXTS, "labels": np.array([0, 1, 0, 1, 0])}
     names = run("guides/on_the_phone.md", given)
     for text in TEXTS:
