@@ -47,7 +47,7 @@ EXTRAS = {
         "pytest-xdist>=3.6",
         "hypothesis>=6.100",
     ],
-    "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29"],
+    "docs": ["mkdocs-material>=9.6,<10", "mkdocstrings[python]>=0.29", "l2m4m>=1.0.4"],
     "lint": ["ruff>=0.6", "mypy>=1.11", "import-linter>=2.1"],
 }
 for extra in (
