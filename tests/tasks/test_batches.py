@@ -150,6 +150,7 @@ def test_buckets_by_length():
         ((LENGTHS, 0, BUCKETS), r"batch_size must be at least 1, got 0\."),
         ((LENGTHS, 5, (8, 16)), r"longest row has 29 tokens, .* \(8, 16\) is 16\. Add one of"),
         ((LENGTHS, 5, (16, 8)), r"buckets must be ascending .* got \(16, 8\)\."),
+        ((LENGTHS, 5, BUCKETS, 2**32), r"seed must be less than 2\*\*32, got 4294967296\."),
         ((LENGTHS, 5, ()), r"buckets must be ascending"),
     ],
 )

@@ -37,13 +37,16 @@ class BatchPlan:
       steps_per_epoch: number of batches of an epoch.
 
     Raises:
-      ValueError: there are fewer rows than `batch_size`, or a row is longer than all buckets.
+      ValueError: there are fewer rows than `batch_size`, a row is longer than all buckets, or
+        the seed is out of range.
     """
 
     def __init__(self, lengths: np.ndarray, batch_size: int, buckets: Sequence[int], seed: int = 0):
         self._lengths = np.asarray(lengths, np.int64)
         self.batch_size = check_integer("batch_size", batch_size, example=32, minimum=1)
         self.seed = check_integer("seed", seed, example=0, minimum=0)
+        if self.seed >= 2**32:
+            raise ValueError(f"seed must be less than 2**32, got {seed}.")
         self.buckets = _checked_buckets(buckets, int(self._lengths.max(initial=0)))
         self.steps_per_epoch = len(self._lengths) // self.batch_size
         if not self.steps_per_epoch:
