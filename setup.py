@@ -22,6 +22,7 @@ EXTRAS = {
         "matplotlib>=3.8",
         "jinja2>=3.1",
         "scikit-learn>=1.4",
+        "scipy>=1.11",
         "tensorflow-datasets>=4.9.6",
         "importlib_resources",  # which tensorflow-datasets needs, and does not name
         "safetensors>=0.4.3",
@@ -32,6 +33,7 @@ EXTRAS = {
         "matplotlib>=3.8",
         "jinja2>=3.1",
         "scikit-learn>=1.4",
+        "scipy>=1.11",
         "tensorflow-datasets>=4.9.6",
         "importlib_resources",
         "safetensors>=0.4.3",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,8 @@ from tf_movprune.core.named_weights import PARTS, NamedWeight
 from tf_movprune.export.compressed import part_sizes
 from tf_movprune.export.compressed_files.coding import QUANTIZATIONS, encode_all, stored_as
 from tf_movprune.export.protocol import shell_of
+
+_LARGEST = "dense float32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +40,7 @@ class SizeReport:
     def __str__(self) -> str:
         columns = (*PARTS, "all")
         header = f"{'bytes':18}" + "".join(f" {column:>13}" for column in columns) + "  smaller"
-        largest = self.total("dense float32")
+        largest = self.total(_LARGEST)
         lines = [
             f"{name:18}"
             + "".join(f" {sizes[column]:>13,}" for column in columns)
@@ -47,7 +50,7 @@ class SizeReport:
         return "\n".join([header, *lines])
 
 
-def size_report(model: Any) -> SizeReport:
+def size_report(model: Any, *, quantizations: Sequence[str | None] = QUANTIZATIONS) -> SizeReport:
     """Computes the bytes that a model's weights take in each format, by part.
 
     The parts follow from where a weight lies, whether it was pruned or not: `embeddings` are
@@ -58,6 +61,8 @@ def size_report(model: Any) -> SizeReport:
 
     Args:
       model: a built model without pruning wrappers.
+      quantizations: types of the values: `"int8"`, `"float16"`, and None for float32. Fewer take
+        less time. `dense float32` is always reported.
 
     Returns:
       A `SizeReport`; print it.
@@ -69,7 +74,8 @@ def size_report(model: Any) -> SizeReport:
     """
     weights = shell_of(model).named_weights(model)
     sizes: dict[str, dict[str, int]] = {}
-    for quantization in reversed(QUANTIZATIONS):
+    chosen = [q for q in reversed(QUANTIZATIONS) if q in quantizations]
+    for quantization in chosen:
         values = quantization or "float32"
         for name in ("dense", "bitmap", "gzip"):
             sizes[f"{name} {values}"] = dict.fromkeys(PARTS, 0)
@@ -84,9 +90,18 @@ def size_report(model: Any) -> SizeReport:
         compressed = part_sizes(weights, encode_all(weights, quantization))
         sizes[f"compressed {values}"] = {part: size.bytes for part, size in compressed.items()}
         sizes[f"bound {values}"] = {part: round(size.bound) for part, size in compressed.items()}
-    formats = [quantization or "float32" for quantization in reversed(QUANTIZATIONS)]
+    formats = [quantization or "float32" for quantization in chosen]
     names = ("dense", "gzip", "bitmap", "compressed", "bound")
-    return SizeReport({f"{n} {v}": sizes[f"{n} {v}"] for n in names for v in formats})
+    found = {f"{n} {v}": sizes[f"{n} {v}"] for n in names for v in formats}
+    return SizeReport({_LARGEST: _dense_float32(weights), **found})
+
+
+def _dense_float32(weights: Sequence[NamedWeight]) -> dict[str, int]:
+    """Bytes by part of the weights as they are, without quantization."""
+    sizes = dict.fromkeys(PARTS, 0)
+    for weight in weights:
+        sizes[weight.part] += stored_as(weight, None)[0].nbytes
+    return sizes
 
 
 def _plain_bytes(weight: NamedWeight, quantization: str | None) -> tuple[bytes, int]:

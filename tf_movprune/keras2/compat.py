@@ -50,6 +50,7 @@ with _unchanged_environment():
 
 from tf_keras.export import ExportArchive
 from tf_keras.layers import Layer
+from tf_keras.src.backend import RandomGenerator
 from tf_keras.src.engine.base_layer_utils import call_context
 from tf_keras.src.engine.functional import Functional
 from tf_keras.src.layers.preprocessing.index_lookup import VocabWeightHandler
@@ -695,9 +696,12 @@ def checkpointed_dropout() -> Iterator[None]:
 
 def dropout_states(model: keras.Model) -> list[tf.Variable]:
     """The states of the generators of a model's layers, in their order."""
-    owners = (getattr(layer, "_random_generator", None) for layer in model.submodules)
-    generators = (getattr(owner, "_generator", None) for owner in owners)
-    return [generator.state for generator in generators if generator is not None]
+    owners = [getattr(layer, "_random_generator", None) for layer in model.submodules]
+    owners = [owner for owner in owners if isinstance(owner, RandomGenerator)]
+    for owner in owners:
+        owner._maybe_init()  # as a layer does when it is called first
+    generators = [owner._generator for owner in owners if owner._generator is not None]
+    return [generator.state for generator in generators]
 
 
 # ---- checkpoints

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_movprune.keras3 import keras_hub
+from tf_movprune.keras3 import compat, keras_hub
 from tf_movprune.keras3.compact import load_compacted
 from tf_movprune.keras3.pytorch_kinds import KINDS, QUESTIONS, backbone_of, kind_of, with_dense
 from tf_movprune.keras3.tokenizers import Tokenizer
@@ -192,6 +192,7 @@ def save(
 ) -> None:
     """Writes a model with its tokenizer. `load` and `tokenizer_of` read them."""
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
+    compat.forget_compilation(model)  # or files would hold the optimizer
     if keras_hub.is_task(type(model)):
         model.save_to_preset(folder)
     else:
