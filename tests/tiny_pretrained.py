@@ -2,26 +2,26 @@
 
 import functools
 import pathlib
-import re
 import tempfile
 
 import pretrained_bert
 import task_files
 
 from tf_movprune.runs.settings import TrainSettings
+from tf_movprune.runs.training import train
 
-_OTHERS = "no is the not again who what where which a film was of one two three"
+_OTHERS = "no is the not again who what where which a film was of one two three how first then end"
+_CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 @functools.cache
 def folder():
-    """A BERT of two layers with the words of the tasks' files and single characters."""
+    """A BERT of two layers that knows the words of the tasks' files, and single characters."""
     path = pathlib.Path(tempfile.mkdtemp()) / "bert"
     path.mkdir()
     words = [*task_files.GOOD, *task_files.BAD, *task_files.NOUNS, *_OTHERS.split()]
-    characters = "abcdefghijklmnopqrstuvwxyz0123456789.,?!'\"-()"
-    pieces = [f"##{c}" for c in characters if re.match(r"\w", c)]
-    return pretrained_bert.write(path, [*dict.fromkeys([*words, *characters]), *pieces])
+    known = dict.fromkeys([*words, *_CHARACTERS, *".,?!'\"-–—()"])
+    return pretrained_bert.write(path, [*known, *(f"##{c}" for c in _CHARACTERS)])
 
 
 def settings(task, output_dir, **changes):
@@ -36,7 +36,24 @@ def settings(task, output_dir, **changes):
             "evaluations": 1,
             "lengths": (48,),
             "max_length": 48,
+            "evaluation_batch_size": 8,
             "xla": False,
             **changes,
         },
     )
+
+
+def write_data(task, path):
+    """Writes the files of a task into a folder, and returns it."""
+    if task.startswith("squad"):
+        return task_files.write_squad(path, "v2.0" if task == "squad_v2" else "v1.1")
+    return task_files.write_glue(path, task)
+
+
+def run(task, path, *, resume=False, **changes):
+    """Trains on a task's files, which are written into a folder, and returns the record."""
+    data_dir = path / "data"
+    if not data_dir.exists():
+        write_data(task, data_dir)
+    chosen = settings(task, path / "run", data_dir=str(data_dir), **changes)
+    return train(chosen, resume=resume, verbose=0)

@@ -696,12 +696,14 @@ def checkpointed_dropout() -> Iterator[None]:
 
 def dropout_states(model: keras.Model) -> list[tf.Variable]:
     """The states of the generators of a model's layers, in their order."""
-    owners = [getattr(layer, "_random_generator", None) for layer in model.submodules]
-    owners = [owner for owner in owners if isinstance(owner, RandomGenerator)]
-    for owner in owners:
-        owner._maybe_init()  # as a layer does when it is called first
-    generators = [owner._generator for owner in owners if owner._generator is not None]
-    return [generator.state for generator in generators]
+    states = []
+    for layer in model.submodules:
+        owner = getattr(layer, "_random_generator", None)
+        if isinstance(owner, RandomGenerator):
+            owner._maybe_init()  # as a layer does when it is called first
+            if owner._generator is not None:
+                states.append(owner._generator.state)
+    return states
 
 
 # ---- checkpoints

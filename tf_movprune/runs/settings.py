@@ -234,6 +234,8 @@ def _check_combinations(s: TrainSettings) -> None:
             "Soft movement as in the paper needs final_threshold, such as 0.1, and penalty. Or use "
             "recipe short, which ends at final_sparsity."
         )
+    if s.num_train_steps is not None and s.num_train_steps < 10 and s.method != "dense":
+        raise ValueError(f"num_train_steps must be at least 10 to prune, got {s.num_train_steps}.")
     if s.final_threshold is not None and s.penalty is None:
         raise ValueError("final_threshold needs penalty, such as 400: without it nothing goes.")
     if s.method == "l0" and s.recipe == "short":

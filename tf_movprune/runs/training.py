@@ -24,7 +24,7 @@ from tf_movprune.runs.evaluation import Outputs
 from tf_movprune.runs.predictions import write_predictions
 from tf_movprune.runs.preparation import load_model, load_teacher, prepare
 from tf_movprune.runs.pruning_setup import optimizer_of, prune
-from tf_movprune.runs.record import Run, begin_record, now, sizes_of, write_description
+from tf_movprune.runs.record import Run, check_folder, new_record, now, sizes_of, write_description
 from tf_movprune.runs.settings import FINE_TUNE, TrainSettings
 from tf_movprune.runs.libraries import shell_of
 
@@ -58,8 +58,9 @@ class _Training:
     def __init__(self, settings: TrainSettings, resume: bool, command: str, verbose: int):
         self.settings, self.verbose = settings, verbose
         self.shell = shell_of(settings.library)
+        self.command = command
         self.run_folder = Run(settings.folder)
-        self.record = begin_record(self.run_folder, settings, resume=resume, command=command)
+        self.record = check_folder(self.run_folder, settings, resume=resume)
         self.began = time.monotonic()
 
     def run(self) -> dict[str, Any]:
@@ -67,19 +68,15 @@ class _Training:
             print(f"The run in {self.run_folder.path} is finished.")
             return self.record
         self.prepared, model = prepare(self.settings)
-        self._update(
-            title=self.prepared.task.title,
-            main_metric=self.prepared.task.main_metric,
-            label_names=list(self.prepared.label_names),
-            data=self.prepared.as_record(),
-        )
-        teacher = self._teacher()
-        if teacher is not None:  # which has drawn random numbers
-            model = load_model(self.settings, self.prepared)
         steps = self.prepared.num_train_steps
         is_pruned = self.settings.method != "dense"
         if is_pruned:
             model = prune(model, self.settings, steps)
+        self._begin()
+        teacher = self._teacher()
+        if teacher is not None:  # which has drawn random numbers
+            model = load_model(self.settings, self.prepared)
+            model = prune(model, self.settings, steps) if is_pruned else model
         self._phase("train", model, steps, teacher, is_pruned=is_pruned)
         if is_pruned:
             self._update(sparsity=summarize_sparsity(model).as_dict())
@@ -89,6 +86,21 @@ class _Training:
         if self.settings.recovery_steps:
             self._phase("recovery", model, self.settings.recovery_steps, teacher)
         return self._finish(model)
+
+    def _begin(self) -> None:
+        """Writes the record, now that nothing more can be found wrong before a step is taken."""
+        wanted = self.settings.teacher
+        if wanted not in (None, FINE_TUNE):
+            load_teacher(self.settings, self.prepared, pathlib.Path(wanted))
+        if not self.record:
+            self.run_folder.write(new_record(self.settings))
+        self._update(
+            title=self.prepared.task.title,
+            main_metric=self.prepared.task.main_metric,
+            label_names=list(self.prepared.label_names),
+            data=self.prepared.as_record(),
+            commands=[*self.record.get("commands", []), self.command],
+        )
 
     # ---- phases
 
