@@ -96,9 +96,10 @@ def churn(run: Run) -> str | None:
         axes.annotate(
             "sparsity",
             (sparsity_steps[-1], sparsity[-1]),
-            (0, 4),
+            (-4, -5),
             textcoords="offset points",
             ha="right",
+            va="top",
             color=MUTED,
             fontsize=10.5,
         )

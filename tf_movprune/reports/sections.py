@@ -112,9 +112,11 @@ def _remaining(run: Run) -> list[Picture]:
     pruning = run.pruning
     matrices = pruning.get("matrices") or []
     shares = [m["remaining"] / m["total"] for m in matrices if m.get("total")]
-    text = "Percent of the weights of each matrix that remain. The stronger the colour, the more."
-    if shares and max(shares) - min(shares) < 0.002 and len(shares) > 1:
-        text = "Percent of the weights of each matrix that remain. All were pruned to one share."
+    text = "Percent of the weights of each matrix that remain."
+    if len(shares) > 1 and max(shares) - min(shares) < 0.002:
+        text += " All were pruned to the same share."
+    elif all(m.get("layer") is not None for m in matrices):
+        text += " The stronger the colour, the more."
     heads = pruning.get("heads") or []
     is_whole = all(value in (0, 1) for head in heads for value in head.get("remaining") or ())
     kept = sum(value > 0 for head in heads for value in head.get("remaining") or ())
