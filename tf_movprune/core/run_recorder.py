@@ -102,7 +102,7 @@ class RunRecorderHooks:
         if step > self._last_step:
             with contextlib.suppress(AttributeError):  # before the first step, and of others' own
                 rate = inner_optimizer(self.model.optimizer).learning_rate
-                record["learning_rate"] = float(tf.convert_to_tensor(rate))
+                record["learning_rate"] = float(f"{float(tf.convert_to_tensor(rate)):.7g}")
         if self._kernels:
             churn = self._churn.since_last()
             if step > self._last_step or churn or values:

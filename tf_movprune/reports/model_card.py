@@ -125,7 +125,7 @@ def _introduction(info: Mapping[str, Any]) -> str:
     text = f"`{info.get('model') or 'A model'}`"
     text += f", fine-tuned on {task}" if task else ", fine-tuned"
     if method not in (None, "dense"):
-        text += f", while {method_title(str(method))} chose which of its weights stay"
+        text += f" while {method_title(str(method))} chose which of its weights stay"
     if info.get("distilled"):
         text += " and a dense teacher showed it what to answer"
     return _printable(f"{text}. Made with `tf_movprune`.")

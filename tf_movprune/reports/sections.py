@@ -101,8 +101,8 @@ def _churn(run: Run) -> Picture:
     return Picture(
         "Mask churn",
         curves.churn(run),
-        "Each time a weight goes from kept to pruned, or back, is one change. They are added up, "
-        "as a share of all weights. What lies above the sparsity are weights that came back, or "
+        "Each time a mask lets go of something, or takes it back, is one change. They are added "
+        "up, as a share of all that masks decide on. What lies above the sparsity came back, or "
         "gave way to others.",
         "no changes of masks were recorded.",
     )
