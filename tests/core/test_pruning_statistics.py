@@ -9,7 +9,6 @@ from records import kernel_of, matrix, weight
 
 import tf_movprune
 from tf_movprune.core.granularity import HEADS, NEURONS, Blocks
-from tf_movprune.core.mask_churn import MaskChurn
 from tf_movprune.core.masked_kernel import Part
 from tf_movprune.core.pruning_statistics import pruning_statistics
 from tf_movprune.core.score_statistics import score_statistics
@@ -18,8 +17,7 @@ SHAPES = {"query": (4, 2, 3), "key": (4, 2, 3), "value": (4, 2, 3), "attention_o
 
 
 def statistics(layers, head_count=None):
-    kernels = [kernel for found, _ in layers.values() for kernel in found]
-    found = pruning_statistics(layers, MaskChurn(kernels), head_count)
+    found = pruning_statistics(layers, head_count)
     json.dumps(found, allow_nan=False)
     return found
 
@@ -94,16 +92,14 @@ def test_heads_and_neurons_that_masks_decide_on():
     assert found["remaining"] == 2 * 16 + 2 * 12
 
 
-def test_churn_and_agreement_of_a_matrix():
+def test_agreement_of_a_matrix():
     kernel = matrix(4, 5)
-    churn = MaskChurn([kernel])
     magnitude = np.abs(kernel.parts[0].weight.numpy())
     kernel.mask.assign(magnitude >= np.sort(magnitude, axis=None)[-5])
-    churn.since_last()
-    found = pruning_statistics({"one": layer(kernel)}, churn)
+    found = statistics({"one": layer(kernel)})
     (row,) = found["matrices"]
     assert (row["layer"], row["title"]) == (None, "one.kernel")
-    assert (row["churn"], row["agreement"], found["agreement"]) == (15 / 20, 1.0, 1.0)
+    assert (row["agreement"], found["agreement"]) == (1.0, 1.0)
 
 
 METHODS = {

@@ -58,11 +58,23 @@ def mask_history(keras):
     return Masks()
 
 
-def test_history_of_a_pruned_model(keras, tmp_path):
+def test_a_pruned_model(keras, tmp_path):
     masks = mask_history(keras)
-    model = prune(mlp(keras), RAMP)
+    method = HardMovement(tf_movprune.MagnitudeScores(0.01), scope="global")
+    model = prune(mlp(keras), RAMP, method)
     train(keras, model, tmp_path, [masks], validation_data=(X, Y))
-    lines = history(tmp_path)
+    check_history(history(tmp_path), masks)
+    found, report = pruning(tmp_path), tf_movprune.summarize_sparsity(model)
+    assert (found["format"], found["step"]) == (1, 8)
+    assert (found["remaining"], found["total"]) == (report.remaining, report.total)
+    rows = [(m["path"], tuple(m["shape"]), m["remaining"]) for m in found["matrices"]]
+    assert rows == [(w.path, w.shape, w.remaining) for w in report.weights]
+    assert 0 < found["agreement"] <= 1
+    page = tf_movprune.report(tmp_path).read_text(encoding="utf-8")
+    assert "25\u202f% of the weights" in page and "first.kernel" in page
+
+
+def check_history(lines, masks):
     steps = [line["step"] for line in lines]
     assert steps == sorted(steps) and set(steps) == {0, 2, 4, 6, 8}
     sparsity, churn = of_steps(lines, "sparsity"), [line for line in lines if "churn" in line]
@@ -108,19 +120,8 @@ def test_a_run_that_goes_on(keras, tmp_path):
     assert lines[: len(before)] == before
     assert [line["step"] for line in lines[len(before) :]][:1] == [6]
     assert {line["step"] for line in lines} == {0, 2, 4, 6, 8}
-    assert pruning(tmp_path)["churn_since_step"] == 4
-
-
-def test_what_was_pruned(keras, tmp_path):
-    model = prune(mlp(keras), RAMP, HardMovement(tf_movprune.MagnitudeScores(0.01), "global"))
-    train(keras, model, tmp_path)
-    found = pruning(tmp_path)
-    report = tf_movprune.summarize_sparsity(model)
-    assert (found["format"], found["step"]) == (1, 8)
-    assert (found["remaining"], found["total"]) == (report.remaining, report.total)
-    rows = [(m["path"], tuple(m["shape"]), m["remaining"]) for m in found["matrices"]]
-    assert rows == [(w.path, w.shape, w.remaining) for w in report.weights]
-    assert 0 < found["agreement"] <= 1
+    churn = sum(line.get("churn", 0) for line in lines)
+    assert pruning(tmp_path)["churn"] == pytest.approx(churn)
 
 
 @pytest.mark.parametrize(

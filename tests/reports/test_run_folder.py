@@ -13,6 +13,7 @@ def test_begin_cuts_off_what_comes_after(tmp_path):
     for step in (0, 2, 4):
         folder.append({"step": step})
     folder.write_pruning({"step": 4})
+    assert json.loads((folder.path / "pruning.json").read_text())["churn"] == 0
     with open(folder.path / "history.jsonl", "a") as file:
         file.write('{"step": 6, "lo')  # killed while it wrote
     assert not folder.begin(3)
@@ -21,6 +22,15 @@ def test_begin_cuts_off_what_comes_after(tmp_path):
     assert folder.begin(2)
     assert folder.begin(0)
     assert (folder.path / "history.jsonl").read_text() == '{"step": 0}\n'
+
+
+def test_churn_is_added_up(tmp_path):
+    folder = RunFolder(tmp_path)
+    for record in ({"step": 0}, {"step": 2, "churn": 0.25}, {"step": 4, "churn": 0.5}):
+        folder.append(record)
+    folder.write_pruning({"step": 4})
+    found = json.loads((tmp_path / "pruning.json").read_text())
+    assert found == {"format": 1, "step": 4, "churn": 0.75}
 
 
 def test_numbers_that_json_does_not_have(tmp_path):

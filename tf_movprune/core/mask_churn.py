@@ -10,7 +10,7 @@ from tf_movprune.core.masked_kernel import MaskedKernel
 
 
 class MaskChurn:
-    """Counts the entries of masks that change from one call to the next, and in all.
+    """Counts the entries of masks that change from one call to the next.
 
     It holds a copy of each mask, one byte for each entry.
 
@@ -21,7 +21,6 @@ class MaskChurn:
     def __init__(self, kernels: Sequence[MaskedKernel]):
         self._kernels = list(kernels)
         self._masks = [kernel.mask.numpy() for kernel in self._kernels]
-        self._flips = dict.fromkeys(map(id, self._kernels), 0)
 
     def since_last(self) -> float:
         """The fraction of all entries that changed since the last call, or since the beginning."""
@@ -30,13 +29,5 @@ class MaskChurn:
             mask = kernel.mask.numpy()
             flips = int(np.count_nonzero(mask != self._masks[i]))
             self._masks[i] = mask
-            self._flips[id(kernel)] += flips
             changed, total = changed + flips, total + mask.size
         return changed / total
-
-    def flips(self, kernel: MaskedKernel) -> int:
-        """The number of changes of a kernel's entries that the calls so far have seen.
-
-        An entry that is pruned and comes back has changed twice.
-        """
-        return self._flips[id(kernel)]

@@ -9,7 +9,6 @@ import numpy as np
 
 from tf_movprune.core.granularity import HEADS, NEURONS, Units
 from tf_movprune.core.magnitude_agreement import is_compared, kept_by_both, magnitudes
-from tf_movprune.core.mask_churn import MaskChurn
 from tf_movprune.core.masked_kernel import MaskedKernel, each_once, masked_parts
 from tf_movprune.core.matrix_places import place_of
 from tf_movprune.core.refresh import groups
@@ -18,9 +17,7 @@ from tf_movprune.core.remaining_units import MaskedMatrices, NamedLayers, chosen
 from tf_movprune.core.score_statistics import score_statistics
 
 
-def pruning_statistics(
-    layers: NamedLayers, churn: MaskChurn, head_count: int | None = None
-) -> dict[str, Any]:
+def pruning_statistics(layers: NamedLayers, head_count: int | None = None) -> dict[str, Any]:
     """Statistics of a pruned model as a dict that JSON can hold.
 
     Matrices are read one after the other. On a BERT-base this takes some seconds, and memory for
@@ -28,7 +25,6 @@ def pruning_statistics(
 
     Args:
       layers: the pruned layers, at least one.
-      churn: the changes of all masks in training.
       head_count: number of attention heads, for kernels whose shape does not tell it.
 
     Returns:
@@ -36,7 +32,7 @@ def pruning_statistics(
 
       - `remaining`, `total`: numbers of weights;
       - `matrices`: for each weight its `path`, `layer` (None if unknown), `title`, `shape`,
-        `remaining`, `total`, `group`, `agreement` and `churn`;
+        `remaining`, `total`, `group` and `agreement`;
       - `heads`: for each layer its `layer` (None if unknown) and `remaining`, the share of the
         weights of each head that stays; empty if heads are unknown;
       - `neurons`: for each layer its `layer`, `kept` and `total`; a neuron is kept as long as
@@ -46,8 +42,7 @@ def pruning_statistics(
       - `agreement`: the share of kept entries that magnitude would keep, if it kept as many of each
         matrix; None for methods that are not compared with it.
 
-      `agreement` and `churn` of a weight are those of its mask. Churn counts changes, as a multiple
-      of the number of entries; it is that of all masks together if several mask a weight.
+      The agreement of a weight is that of all masks together if several mask it.
     """
     rows = remaining_rows(layers)
     kernels = each_once(kernel for found, _ in layers.values() for kernel in found)
@@ -67,7 +62,6 @@ def pruning_statistics(
                 "total": int(np.prod(shape)),
                 "group": group,
                 "agreement": _agreement(own, both),
-                "churn": _churn(own, churn),
             }
         )
     masks = MaskedMatrices(places, weights, masked_by)
@@ -86,11 +80,6 @@ def _agreement(kernels: Sequence[MaskedKernel], both: Mapping[int, float]) -> fl
     compared = [kernel for kernel in kernels if id(kernel) in both]
     kept = sum(int(np.count_nonzero(kernel.mask)) for kernel in compared)
     return sum(both[id(kernel)] for kernel in compared) / kept if kept else None
-
-
-def _churn(kernels: Sequence[MaskedKernel], churn: MaskChurn) -> float:
-    entries = sum(kernel.size for kernel in kernels)
-    return sum(map(churn.flips, kernels)) / entries if entries else 0.0
 
 
 def _groups(layers: NamedLayers, kernels: Sequence[MaskedKernel]) -> list[dict[str, Any]]:

@@ -80,9 +80,8 @@ class RunRecorderHooks:
         step = step_of(self.model)
         self._record(step, {})  # masks were refreshed a last time
         if self._layers:
-            statistics = pruning_statistics(self._layers, self._churn, _head_count(self.model))
-            first = {"step": step, "churn_since_step": self._first_step}
-            self._files.write_pruning({**first, **statistics})
+            statistics = pruning_statistics(self._layers, _head_count(self.model))
+            self._files.write_pruning({"step": step, **statistics})
         self._has_begun = False
 
     def _begin_once(self) -> None:
@@ -93,17 +92,17 @@ class RunRecorderHooks:
         self._kernels = each_once(k for kernels, _ in self._layers.values() for k in kernels)
         self._churn = MaskChurn(self._kernels)
         self._loss = LossWindow(self.model)
-        self._first_step = self._last_step = step_of(self.model)
-        if not self._files.begin(self._first_step) and self._kernels:
+        self._last_step = step_of(self.model)
+        if not self._files.begin(self._last_step) and self._kernels:
             sparsity = float(overall_sparsity(self._kernels))
-            self._files.append({"step": self._first_step, "sparsity": sparsity})
+            self._files.append({"step": self._last_step, "sparsity": sparsity})
 
     def _record(self, step: int, values: Mapping[str, Any]) -> None:
         record: dict[str, Any] = {"step": step, **values}
         if step > self._last_step:
             with contextlib.suppress(AttributeError):  # before the first step, and of others' own
                 rate = inner_optimizer(self.model.optimizer).learning_rate
-                record["learning_rate"] = float(tf.convert_to_tensor(rate))
+                record["learning_rate"] = float(f"{float(tf.convert_to_tensor(rate)):.7g}")
         if self._kernels:
             churn = self._churn.since_last()
             if step > self._last_step or churn or values:
@@ -116,7 +115,7 @@ class RunRecorderHooks:
 
 def _head_count(model: Any) -> int | None:
     """The number of attention heads in the configuration of a model of Hugging Face."""
-    config = getattr(model, "config", None)
+    config = getattr(getattr(model, "student", model), "config", None)  # it may be a Distiller
     names = ("num_attention_heads", "n_heads", "n_head")
     counts = (getattr(config, name, None) for name in names)
     return next((count for count in counts if isinstance(count, int)), None)

@@ -14,6 +14,7 @@ from tf_movprune.reports.drawing import (
     SERIES,
     line_style,
     new_figure,
+    shortened,
     titled,
     to_svg,
 )
@@ -22,7 +23,6 @@ from tf_movprune.reports.runs import Run
 
 _PARTS = ("embeddings", "layers", "other")
 _LABEL = 10.5  # size of text
-_BOUND = "bound"  # no format, but what no coding could fall below
 
 
 def size_name(size: Mapping[str, Any]) -> str:
@@ -32,7 +32,7 @@ def size_name(size: Mapping[str, Any]) -> str:
 
 def sizes(run: Run) -> str | None:
     """Bars of the bytes of each format, split by part of the model; None if none is known."""
-    rows = [size for size in run.info.get("sizes") or () if size.get("bytes")]
+    rows = run.sizes
     if not rows:
         return None
     largest = max(size["bytes"] for size in rows)
@@ -49,7 +49,7 @@ def sizes(run: Run) -> str | None:
         text = byte_count(size["bytes"])
         if size.get("gzip_bytes"):
             text += f", gzip {byte_count(size['gzip_bytes'])}"
-        axes.text(0, y - 0.32, size_name(size), va="center", fontsize=10.5)
+        axes.text(0, y - 0.32, shortened(size_name(size), 28), va="center", fontsize=10.5)
         axes.text(largest, y - 0.32, text, va="center", ha="right", fontsize=10.5, color=MUTED)
     axes.set_xlim(0, largest)
     axes.set_ylim(len(rows) - 0.5, -0.75)
@@ -84,14 +84,11 @@ def trade(runs: Sequence[Run], labels: Sequence[str], kind: str) -> str | None:
       The picture; None unless two runs have a result, and a format in common.
     """
     key = "bytes" if kind == "sizes" else "milliseconds"
-    costs = [
-        {size_name(entry): entry[key] for entry in run.info.get(kind) or () if entry.get(key)}
-        for run in runs
-    ]
+    entries = [run.sizes if kind == "sizes" else run.info.get("latency") or () for run in runs]
+    costs = [{size_name(e): e[key] for e in found if e.get(key)} for found in entries]
     known = [i for i, run in enumerate(runs) if costs[i] and run.result is not None]
     names = {runs[i].main_metric for i in known}
     common = set.intersection(*(set(costs[i]) for i in known)) if known else set()
-    common = {name for name in common if not name.startswith(_BOUND)}
     if len(known) < 2 or not common or len(names) > 1:
         return None
     name = min(sorted(common), key=lambda name: sum(costs[i][name] for i in known))
@@ -111,10 +108,13 @@ def trade(runs: Sequence[Run], labels: Sequence[str], kind: str) -> str | None:
     axes.xaxis.set_major_locator(MaxNLocator(5))
     if kind == "sizes":
         axes.xaxis.set_major_formatter(FuncFormatter(lambda v, _: byte_count(v) if v else "0"))
-    axes.set_xlabel(f"size as {name}" if kind == "sizes" else f"milliseconds, {name}")
+    unit = "size as" if kind == "sizes" else "milliseconds,"
+    axes.set_xlabel(f"{unit} {shortened(name)}")
     titled(axes, metric_name(metric))
     figure.draw_without_rendering()
-    _label_points(axes, points, [labels[i] for i in known], [line_style(i)["color"] for i in known])
+    _label_points(
+        axes, points, [shortened(labels[i]) for i in known], [line_style(i)["color"] for i in known]
+    )
     what = "size" if kind == "sizes" else "latency"
     return to_svg(figure, f"{metric_name(metric)} of each run against its {what}.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 
 from matplotlib.axes import Axes
@@ -80,12 +81,10 @@ def churn(run: Run) -> str | None:
     steps, values = run.series("churn")
     if not any(values):
         return None
+    steps, sums = [run.history[0]["step"], *steps], list(itertools.accumulate([0.0, *values]))
+    total = sums[-1]
     figure = new_figure(240)
     axes = figure.subplots()
-    total, sums = 0.0, []
-    for value in values:
-        total += value
-        sums.append(total)
     axes.fill_between(steps, sums, color=ACCENT, alpha=0.15, linewidth=0)
     axes.plot(steps, sums, color=ACCENT)
     axes.set_xlim(0, max(steps))
@@ -96,9 +95,10 @@ def churn(run: Run) -> str | None:
         axes.annotate(
             "sparsity",
             (sparsity_steps[-1], sparsity[-1]),
-            (0, 4),
+            (-4, -5),
             textcoords="offset points",
             ha="right",
+            va="top",
             color=MUTED,
             fontsize=10.5,
         )

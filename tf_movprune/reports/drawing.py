@@ -124,4 +124,11 @@ def line_style(index: int) -> dict[str, Any]:
 
 def titled(axes: Axes, title: str) -> None:
     """Writes the name of what a panel shows above its vertical axis."""
-    axes.set_title(title, loc="left", fontsize=11.5, fontweight="bold", color=INK, pad=7, x=0)
+    axes.set_title(
+        shortened(title), loc="left", fontsize=11.5, fontweight="bold", color=INK, pad=7, x=0
+    )
+
+
+def shortened(text: str, most: int = 36) -> str:
+    """The end of a text that is too long for a picture: that of paths tells them apart."""
+    return text if len(text) <= most else f"…{text[1 - most :]}"

@@ -102,21 +102,15 @@ def stats(run: Run) -> list[tuple[str, str]]:
     return found
 
 
-def _files(run: Run) -> list[Mapping[str, Any]]:
-    entries = run.info.get("sizes") or ()
-    return [size for size in entries if size.get("bytes") and size.get("format") != "bound"]
-
-
 def _name(entry: Mapping[str, Any]) -> str:
     return " ".join(str(entry[k]) for k in ("format", "quantization") if entry.get(k))
 
 
 def _smallest(run: Run) -> tuple[str, str] | None:
-    files = _files(run)
-    if not files:
+    if not run.sizes:
         return None
-    size = min(files, key=lambda entry: entry["bytes"])
-    largest = max(entry["bytes"] for entry in files)
+    size = min(run.sizes, key=lambda entry: entry["bytes"])
+    largest = max(entry["bytes"] for entry in run.sizes)
     times = largest / size["bytes"]
     smaller = f", {times:.1f} times smaller than the largest format" if times >= 1.05 else ""
     return byte_count(size["bytes"]), f"as {_name(size)}{smaller}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from tf_movprune.reports.runs import Run
@@ -14,18 +15,17 @@ _METRICS = {
     "pearson": "Pearson correlation",
     "spearman": "Spearman correlation",
 }
+_SHORT = {
+    **dict.fromkeys(("HardMovement", "hard"), "hard movement"),
+    **dict.fromkeys(("SoftMovement", "soft"), "soft movement"),
+    **dict.fromkeys(("Magnitude", "magnitude"), "magnitude"),
+    **dict.fromkeys(("L0", "l0"), "L0"),
+}
 _METHODS = {
-    "HardMovement": "hard movement pruning",
-    "SoftMovement": "soft movement pruning",
-    "Magnitude": "magnitude pruning",
-    "L0": "L0 regularisation",
+    **{method: f"{short} pruning" for method, short in _SHORT.items()},
+    **dict.fromkeys(("L0", "l0"), "L0 regularisation"),
     "KeepZeros": "fixed zeros",
     "dense": "fine-tuning without pruning",
-}
-_SHORT = {
-    "HardMovement": "hard movement",
-    "SoftMovement": "soft movement",
-    "Magnitude": "magnitude",
 }
 
 
@@ -90,15 +90,15 @@ def plain(value: Any) -> str:
     return ", ".join(map(plain, value)) if isinstance(value, list) else str(value)
 
 
-def labels(runs: list[Run]) -> list[str]:
+def labels(runs: Sequence[Run]) -> list[str]:
     """A short label for each run, which tells it from the others."""
     labels = [_label(run) for run in runs]
-    for more in (_structure, _remaining, lambda run: run.folder.name):
-        if len(set(labels)) == len(labels):
-            break
-        twice = {label for label in labels if labels.count(label) > 1}
+    for more in (_structure, _remaining, lambda run: run.folder.resolve().name):
+        added: dict[str, set[str]] = {}
+        for label, run in zip(labels, runs):
+            added.setdefault(label, set()).add(more(run))
         labels = [
-            " ".join(filter(None, (label, more(run)))) if label in twice else label
+            f"{label} {more(run)}".rstrip() if len(added[label]) > 1 else label
             for label, run in zip(labels, runs)
         ]
     return labels

@@ -18,6 +18,7 @@ from tf_movprune.reports.drawing import (
     MUTED,
     ON_CELL,
     new_figure,
+    shortened,
     titled,
     to_svg,
 )
@@ -162,7 +163,7 @@ def _bars(named: Sequence[tuple], description: str, label: str = "") -> str:
         axes.annotate(
             shown, (1, y), (5, 0), textcoords="offset points", va="center", fontsize=10.5, color=INK
         )
-    names = [_shortened(str(name)) for name, *_ in rows]
+    names = [shortened(str(name), 26) for name, *_ in rows]
     axes.set_yticks(range(len(rows)), names, color=MUTED)
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.set_xlim(0, 1)
@@ -172,7 +173,3 @@ def _bars(named: Sequence[tuple], description: str, label: str = "") -> str:
     if label:
         titled(axes, label)
     return to_svg(figure, description)
-
-
-def _shortened(name: str) -> str:
-    return name if len(name) <= 26 else f"…{name[-25:]}"

@@ -59,7 +59,7 @@ def _render(runs: Sequence[Run]) -> str:
     from tf_movprune.reports import sections
     from tf_movprune.reports.drawing import style
 
-    names = labels(list(runs))
+    names = labels(runs)
     with style():
         if len(runs) == 1:
             found = sections.details(runs[0])

@@ -44,7 +44,7 @@ class RunFolder:
         if not file.exists():
             return False
         lines = file.read_text(encoding="utf-8").splitlines()
-        steps = [_step(line) for line in lines]
+        steps = [_record(line).get("step") for line in lines]
         kept = [line for line, at in zip(lines, steps) if at is not None and at <= step]
         if kept != lines:
             with replacing(file) as new:
@@ -57,8 +57,12 @@ class RunFolder:
             file.write(as_json(record) + "\n")
 
     def write_pruning(self, statistics: Mapping[str, Any]) -> None:
-        """Writes `pruning.json`, whole or not at all."""
-        write_json(self.path / PRUNING, {"format": FORMAT, **statistics})
+        """Writes `pruning.json`, whole or not at all, with the `churn` of the history added up."""
+        file, churn = self.path / HISTORY, 0.0
+        if file.exists():
+            lines = file.read_text(encoding="utf-8").splitlines()
+            churn = sum(_record(line).get("churn") or 0.0 for line in lines)
+        write_json(self.path / PRUNING, {"format": FORMAT, **statistics, "churn": churn})
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
@@ -80,9 +84,10 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _step(line: str) -> int | None:
-    """The step of a line; None if it was not written to its end."""
+def _record(line: str) -> dict[str, Any]:
+    """The record on a line; empty if it was not written to its end."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
-        return None
+        record = json.loads(line)
+    except ValueError:
+        return {}
+    return record if isinstance(record, dict) else {}

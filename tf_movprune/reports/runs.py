@@ -12,6 +12,7 @@ from typing import Any
 
 from tf_movprune.reports.run_folder import FORMAT, HISTORY, PRUNING, RUN
 
+_NO_FILES = ("bound", "bitmap")
 _TEXT, _NUMBER, _OBJECT, _LIST = "a string", "a number", "an object", "a list"
 _TYPES = {_TEXT: str, _NUMBER: numbers.Real, _OBJECT: dict, _LIST: list}
 _RUN = {
@@ -93,6 +94,13 @@ class Run:
             return float(value)
         values = self.metric_series(self.main_metric)[1] if self.main_metric else []
         return values[-1] if values else None
+
+    @property
+    def sizes(self) -> list[Mapping[str, Any]]:
+        """What is known of sizes, without those that `size_report` only computes."""
+        entries = self.info.get("sizes") or ()
+        names = [str(size.get("format")) for size in entries]
+        return [s for s, n in zip(entries, names) if s.get("bytes") and not n.startswith(_NO_FILES)]
 
     @property
     def remaining(self) -> float | None:

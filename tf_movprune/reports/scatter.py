@@ -12,7 +12,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path
 from matplotlib.ticker import MaxNLocator
 
-from tf_movprune.reports.drawing import ACCENT, INK, MUTED, new_figure, titled, to_svg
+from tf_movprune.reports.drawing import ACCENT, INK, MUTED, new_figure, shortened, titled, to_svg
 
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _OUTSIDE = 0.004  # share of the points at either end that the axes leave out
@@ -37,10 +37,10 @@ def weight_against_score(group: Mapping[str, Any]) -> str | None:
     _dots(axes, weights[~kept], scores[~kept], MUTED, size, 0.6)
     _dots(axes, weights[kept], scores[kept], ACCENT, size, 1.0)
     _cut(axes, group, scale, is_horizontal=True)
-    axes.set_xlabel(str(points.get("weight_is") or "weight"))
+    axes.set_xlabel(shortened(str(points.get("weight_is") or "weight")))
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(5))
-    titled(axes, f"{group.get('quantity') or 'score'}{unit}")
+    titled(axes, f"{_quantity(group)}{unit}")
     _key(axes)
     return to_svg(figure, "Each dot is a weight and its score. Those above the threshold are kept.")
 
@@ -69,12 +69,16 @@ def score_histogram(group: Mapping[str, Any]) -> str | None:
     axes.set_xlim(edges[0], edges[-1])
     axes.set_ylim(0, 1.2 * 100 * max((kept + pruned).max() / total, 1e-9))
     _cut(axes, group, scale, is_horizontal=False)
-    axes.set_xlabel(f"{group.get('quantity') or 'score'}{unit}")
+    axes.set_xlabel(f"{_quantity(group)}{unit}")
     axes.xaxis.set_major_locator(MaxNLocator(5))
     axes.yaxis.set_major_locator(MaxNLocator(4))
     titled(axes, "share of all, in %")
     _key(axes)
     return to_svg(figure, "Histogram of scores, split into what is kept and what is pruned.")
+
+
+def _quantity(group: Mapping[str, Any]) -> str:
+    return shortened(str(group.get("quantity") or "score"))
 
 
 def _dots(

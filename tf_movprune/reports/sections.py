@@ -101,8 +101,8 @@ def _churn(run: Run) -> Picture:
     return Picture(
         "Mask churn",
         curves.churn(run),
-        "Each time a weight goes from kept to pruned, or back, is one change. They are added up, "
-        "as a share of all weights. What lies above the sparsity are weights that came back, or "
+        "Each time a mask lets go of something, or takes it back, is one change. They are added "
+        "up, as a share of all that masks decide on. What lies above the sparsity came back, or "
         "gave way to others.",
         "no changes of masks were recorded.",
     )
@@ -112,9 +112,11 @@ def _remaining(run: Run) -> list[Picture]:
     pruning = run.pruning
     matrices = pruning.get("matrices") or []
     shares = [m["remaining"] / m["total"] for m in matrices if m.get("total")]
-    text = "Percent of the weights of each matrix that remain. The stronger the colour, the more."
-    if shares and max(shares) - min(shares) < 0.002 and len(shares) > 1:
-        text = "Percent of the weights of each matrix that remain. All were pruned to one share."
+    text = "Percent of the weights of each matrix that remain."
+    if len(shares) > 1 and max(shares) - min(shares) < 0.002:
+        text += " All were pruned to the same share."
+    elif all(m.get("layer") is not None for m in matrices):
+        text += " The stronger the colour, the more."
     heads = pruning.get("heads") or []
     is_whole = all(value in (0, 1) for head in heads for value in head.get("remaining") or ())
     kept = sum(value > 0 for head in heads for value in head.get("remaining") or ())

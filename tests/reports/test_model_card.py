@@ -1,0 +1,184 @@
+"""Model cards: metadata that the hub can read, and code that loads the model."""
+
+import re
+
+import numpy as np
+import pytest
+from recorded_runs import INFO
+
+import tf_movprune
+from tf_movprune.reports.model_card import model_card
+
+yaml = pytest.importorskip("yaml")
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "fine", "film", "faust", "who", "?"]
+SPARSITY = {
+    "weights": {
+        f"bert.encoder.layer.{layer}.{name}.kernel": {"remaining": 10 + layer, "total": 100}
+        for layer in range(2)
+        for name in ("intermediate.dense", "attention.self_attention.query")
+    }
+}
+
+
+def parts(card):
+    """Metadata, text, and the Python code in it."""
+    _, front, text = card.split("---\n", 2)
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return yaml.safe_load(front), text, code
+
+
+def test_metadata():
+    front, *_ = parts(model_card({**INFO, "model": "google/bert_uncased"}, "classification"))
+    (index,) = front.pop("model-index")
+    assert front == {
+        "language": "en",
+        "library_name": "keras-hub",
+        "pipeline_tag": "text-classification",
+        "tags": ["movement-pruning", "pruned", "sparse", "tf_movprune"],
+        "base_model": "google/bert_uncased",
+        "datasets": ["nyu-mll/glue"],
+        "metrics": ["accuracy"],
+    }
+    assert index["name"] == "bert_uncased for SST-2, pruned to 10\u202f% of its weights"
+    assert index["results"] == [
+        {
+            "task": {"type": "text-classification", "name": "text classification"},
+            "dataset": {
+                "name": "SST-2",
+                "type": "nyu-mll/glue",
+                "config": "sst2",
+                "split": "validation",
+            },
+            "metrics": [{"type": "accuracy", "name": "accuracy", "value": 0.873}],
+        }
+    ]
+
+
+def test_metadata_as_the_hub_reads_it():
+    hub = pytest.importorskip("huggingface_hub")
+    card = hub.ModelCard(model_card({**INFO, "license": "mit"}, "classification"))
+    (result,) = card.data.eval_results
+    assert (result.metric_type, result.metric_value) == ("accuracy", 0.873)
+    assert (card.data.license, card.data.library_name) == ("mit", "keras-hub")
+
+
+def test_what_is_not_known_is_left_out():
+    front, text, _ = parts(model_card({}, "questions"))
+    assert front == {
+        "pipeline_tag": "question-answering",
+        "tags": ["fine-tuned", "tf_movprune"],
+    }
+    assert "## Results" not in text and "## Limits" in text and "None" not in text
+    front, *_ = parts(model_card({**INFO, "model": "/home/me/models/bert"}, "classification"))
+    assert "base_model" not in front and "license" not in front
+
+
+def test_text():
+    info = {**INFO, "sparsity": SPARSITY, "distilled": True}
+    _, text, _ = parts(model_card(info, "classification"))
+    text = text.replace("\u202f", " ")
+    for line in (
+        "# bert-base-uncased for SST-2, pruned to 10 % of its weights",
+        "| accuracy | 87.3 % |",
+        "| prunable weights that remain | 10 % |",
+        "| size, compressed int8 | 31.0 MB |",
+        "| latency, TFLite int8 | 12.5 ms |",
+        "| query | 10.5 % | 200 |\n| intermediate | 10.5 % | 200 |",
+        "tf-movprune train sst2 --output_dir runs/hard",
+        "with seed 3",
+    ):
+        assert line in text, line
+    assert "hard movement pruning" in text and "dense teacher" in text and "bound" not in text
+
+
+def test_names_with_odd_characters():
+    name = "a|b: 'c' \"d\" \x07#\n---\n\U0001f600"
+    card = model_card({**INFO, "title": name, "model": "org/model"}, "classification")
+    front, text, _ = parts(card)
+    assert front["model-index"][0]["results"][0]["dataset"]["name"] == name
+    assert "# model for a|b: 'c' \"d\" #---\U0001f600" in text
+
+
+def test_an_unknown_kind():
+    with pytest.raises(ValueError, match="kind must be"):
+        model_card(INFO, "translation")
+
+
+def run(info, kind, folder, **kwargs):
+    """What the code in a card computes with a model."""
+    card = model_card({**info, "settings": {"max_length": 16}}, kind, **kwargs)
+    found = {}
+    exec(parts(card)[2].replace("path/to/this/folder", str(folder)), found)
+    return found
+
+
+def keras_hub_model(kind, folder, change=lambda model: model):
+    import keras_hub
+
+    from tf_movprune.keras3 import task_models
+
+    keras_hub.models.BertBackbone(len(WORDS), 2, 2, 16, 32, max_sequence_length=16).save_to_preset(
+        folder / "base"
+    )
+    model, _ = task_models.load(folder / "base", kind, 2, tf_movprune.load_pytorch)
+    tokenizer = keras_hub.models.BertTokenizer(WORDS, lowercase=True)
+    preprocessor = keras_hub.models.BertTextClassifierPreprocessor(tokenizer)
+    model = change(model)
+    task_models.save(model, task_models.Tokenizer(preprocessor, 16), str(folder / "model"))
+    return model
+
+
+def test_a_classifier_of_keras_hub(tmp_path):
+    model = keras_hub_model("classification", tmp_path)
+    assert run(INFO, "classification", tmp_path / "model")["outputs"].shape == (2, 2)
+    found = run(INFO, "classification", tmp_path / "model", is_pair=True)
+    assert found["outputs"].shape == (1, 2)
+    for ours, theirs in zip(model.weights, found["model"].weights):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_model_of_keras_hub_for_questions(tmp_path):
+    keras_hub_model("questions", tmp_path)
+    found = run(INFO, "questions", tmp_path / "model")
+    assert found["start"].shape == found["end"].shape == (1, 16)
+
+
+@pytest.mark.parametrize("kind", ("classification", "questions"))
+def test_a_compacted_model_of_keras_hub(tmp_path, kind):
+    def without_neurons(model):
+        schedule = tf_movprune.CubicSparsity(0.5, 0, 2)
+        method = tf_movprune.Magnitude()
+        pruned = tf_movprune.prune_low_movement(
+            model, {"*feedforward*": schedule}, method, block_size=tf_movprune.NEURONS
+        )
+        tf_movprune.update_masks(pruned, 2)
+        return tf_movprune.compact(tf_movprune.strip_pruning(pruned))
+
+    model = keras_hub_model(kind, tmp_path, without_neurons)
+    found = run({**INFO, "structure": "neurons"}, kind, tmp_path / "model")
+    assert found["model"].count_params() == model.count_params()
+
+
+def test_models_of_hugging_face(tmp_path):
+    import transformers
+
+    (tmp_path / "vocab.txt").write_text("\n".join(WORDS))
+    tokenizer = transformers.BertTokenizerFast(str(tmp_path / "vocab.txt"))
+    config = transformers.BertConfig(
+        vocab_size=len(WORDS),
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=32,
+    )
+    for kind, cls, key, count in (
+        ("questions", transformers.TFBertForQuestionAnswering, "start", 1),
+        ("classification", transformers.TFBertForSequenceClassification, "outputs", 2),
+    ):
+        model = cls(config)
+        model(model.dummy_inputs)
+        model.save_pretrained(tmp_path / kind)
+        tokenizer.save_pretrained(tmp_path / kind)
+        outputs = run({**INFO, "library": "transformers"}, kind, tmp_path / kind)[key]
+        assert outputs.shape[0] == count and np.isfinite(outputs).all()
