@@ -11,7 +11,15 @@ import pytest
 pytest.importorskip("transformers")
 pytest.importorskip("tensorflow_datasets")
 
-from benchmarks import accuracy, accuracy_figure, compressed, gpu_step, models, speed
+from benchmarks import (
+    accuracy,
+    accuracy_figure,
+    compressed,
+    gpu_step,
+    models,
+    sentiment_data,
+    speed,
+)
 
 
 def test_every_committed_result_has_a_row_and_every_recipe_a_meaning():
@@ -153,3 +161,20 @@ def test_speed_of_a_tiny_model(tmp_path):
     ):
         assert what in table
     assert (tmp_path / "scaling.png").exists()
+
+
+def test_batches_have_few_shapes_and_hold_what_they_should():
+    random = np.random.RandomState(0)
+    ids = [random.randint(1, 50, random.randint(2, 65)) for _ in range(300)]
+    data = sentiment_data.Sentences(ids, np.arange(300))
+    seen = set()
+    for rows, labels in sentiment_data.training_batches(data, 8, seed=1).take(60):
+        assert rows.shape[0] == 8 and rows.shape[1] in sentiment_data.LENGTHS
+        for row, label in zip(rows.numpy(), labels.numpy()):
+            length = len(ids[label])
+            np.testing.assert_array_equal(row[:length], ids[label])
+            assert not row[length:].any()
+            seen.add(label)
+    assert len(seen) > 200
+    rows = [label for _, labels in sentiment_data.evaluation_batches(data) for label in labels]
+    assert sorted(rows) == list(range(300))

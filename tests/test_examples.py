@@ -1,82 +1,88 @@
 """The demo's own code, on less."""
 
-import json
+import functools
+import io
 import os
 import subprocess
 import sys
+import tarfile
+import zipfile
 
-import numpy as np
 import pytest
 
-transformers = pytest.importorskip("transformers")
-pytest.importorskip("tensorflow_datasets")
+pytest.importorskip("transformers")
 pytest.importorskip("keras_hub")
-pytest.importorskip("safetensors")
+pytest.importorskip("ai_edge_litert")
+pytest.importorskip("zstandard")
 
-import pretrained_bert  # noqa: E402
+import pretrained_bert
+import task_files
 
-import tf_movprune  # noqa: E402
-from examples import deploy, fine_tuning, movie_sentiment, sentiment_data  # noqa: E402
+from examples import deploy, downloads, movie_sentiment
+from tf_movprune.runs.record import Run
+from tf_movprune.runs.settings import TrainSettings
+from tf_movprune.tasks.catalog import task
 
-POSITIVE, NEGATIVE = ["good", "great", "fine", "superb"], ["bad", "awful", "poor", "dull"]
+RATED = {
+    "superb": 3.5,
+    "fine": 1.0,
+    "so-so": 0.9,
+    'a "dull" film': -1.5,
+    "awful": -4.0,
+    "bad": -2.0,
+}
 
 
 @pytest.fixture(scope="module")
 def glue(tmp_path_factory):
-    """A task of four words, in GLUE's file format."""
-    folder, random = tmp_path_factory.mktemp("glue"), np.random.RandomState(0)
-    for split, size in (("train", 1300), ("dev", 60)):
-        rows = ["sentence\tlabel"]
-        for _ in range(size):
-            label = random.randint(2)
-            words = random.choice([NEGATIVE, POSITIVE][label], random.randint(3, 20))
-            rows.append(f'{" ".join(words)} "\t{label}')  # a lone quote is no quoting
-        (folder / f"{split}.tsv").write_text("\n".join(rows) + "\n")
-    return folder
+    """A task that words tell, in GLUE's file format."""
+    return task_files.write_glue(tmp_path_factory.mktemp("glue"), "sst2", train=800, dev=40)
 
 
 @pytest.fixture(scope="module")
 def tiny_bert(tmp_path_factory):
-    return pretrained_bert.write(tmp_path_factory.mktemp("bert"), ['"', *POSITIVE, *NEGATIVE])
+    words = [*task_files.GOOD, *task_files.BAD, *task_files.NOUNS, '"', "."]
+    return pretrained_bert.write(tmp_path_factory.mktemp("bert"), words)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("keras", ["3", "2"])
-def test_demo(glue, tiny_bert, keras, tmp_path, capsys):
-    results = movie_sentiment.main(
+def test_demo_and_deploy(glue, tiny_bert, keras, tmp_path, monkeypatch, capsys):
+    """The demo is interrupted in its last run, goes on, and what it made is exported."""
+    plain = functools.partial(TrainSettings, xla=False)
+    monkeypatch.setattr(movie_sentiment, "TrainSettings", plain)
+    arguments = (
         f"--keras {keras} --quick --data_dir {glue} --model {tiny_bert} --learning_rate 3e-3 "
-        f"--num_train_steps 40 --output_dir {tmp_path}".split()
-    )
-    assert [r.method for r in results] == ["dense", "movement", "magnitude"]
-    assert results[0].remaining == 1.0 and results[0].test_accuracy > 0.9
-    for result in results[1:]:
-        assert result.remaining == pytest.approx(0.1, abs=0.002)
-        assert result.sparsity[-1] == pytest.approx(0.9, abs=0.002)
-        assert result.tflite.max_abs_diff is not None
-    saved = json.loads((tmp_path / "results.json").read_text())
-    assert [r["test_accuracy"] for r in saved] == [r.test_accuracy for r in results]
-    assert (tmp_path / "picture.png").stat().st_size > 20_000
+        f"--num_train_steps 40 --output_dir {tmp_path} --cache_dir {tmp_path}/cache"
+    ).split()
+
+    def interrupted(settings, **kwargs):
+        if settings.method == "magnitude":
+            raise KeyboardInterrupt
+        return train(settings, **kwargs)
+
+    train = movie_sentiment.train
+    with monkeypatch.context() as until, pytest.raises(KeyboardInterrupt):
+        until.setattr(movie_sentiment, "train", interrupted)
+        movie_sentiment.main(arguments)
+    capsys.readouterr()
+    results = movie_sentiment.main(arguments)
     printed = capsys.readouterr().out
-    assert "| movement | 10.0% |" in printed and "sparsity:" in printed
-    deployed = deploy.main(
-        f"--data_dir {glue} --model {tmp_path}/movement/pretrained --max_examples 5 --rounds 1 "
-        f"--dense {tmp_path}/dense/pretrained --sequence_length 24 --output_dir {tmp_path}".split()
-    )
-    assert len(deployed) == 8
+    assert printed.count("is finished.") == 2  # dense and hard
+    assert [r.record["method"] for r in results] == ["dense", "hard", "magnitude"]
+    assert results[0].record["remaining"] == 1.0
+    assert results[0].record["metrics"]["accuracy"] > 0.9
+    for result in results[1:]:
+        assert result.record["remaining"] == pytest.approx(0.1, abs=0.002)
+    for result in results:
+        assert result.tflite.max_abs_diff is not None
+        assert result.tflite.path.is_file() and result.saved_model.path.is_dir()
+    assert "| hard | 10.0% |" in printed and "| hard |" in (tmp_path / "results.md").read_text()
+    assert (tmp_path / "report.html").read_text().count("<svg") > 3
 
-
-@pytest.mark.slow
-@pytest.mark.parametrize("keras", ["3", "2"])
-def test_deploy(glue, tiny_bert, keras, tmp_path, capsys):
-    bert = fine_tuning.bert_for(keras)
-    model = bert.load(tiny_bert)
-    schedule = tf_movprune.CubicSparsity(0.9, begin_step=0, end_step=1)
-    tf_movprune.prune_low_movement(model, schedule, tf_movprune.Magnitude())
-    tf_movprune.update_masks(model, 1)
-    bert.save(tf_movprune.strip_pruning(model), tmp_path / "pruned", tiny_bert)
     formats = deploy.main(
-        f"--data_dir {glue} --model {tmp_path}/pruned --max_examples 30 --rounds 2 "
-        f"--dense {tiny_bert} --sequence_length 24 --output_dir {tmp_path}".split()
+        f"--model {tmp_path}/hard --dense {tmp_path}/dense --max_examples 5 --rounds 2 "
+        f"--output_dir {tmp_path}/deploy".split()
     )
     dense, by_name = formats[0], {f.name: f for f in formats}
     assert len(by_name) == len(formats) == 8
@@ -84,102 +90,74 @@ def test_deploy(glue, tiny_bert, keras, tmp_path, capsys):
     assert dense.bytes >= pruned.bytes > by_name["TFLite float32, sparse"].bytes
     assert pruned.bytes > by_name["TFLite float16"].bytes > by_name["TFLite int8"].bytes
     assert by_name["compressed int8"].bytes < by_name["compressed float32"].bytes
-    assert all(f.max_abs_diff < 1e-4 for f in formats if "float32" in f.name)
-    assert by_name["compressed float32"].accuracy == pruned.accuracy
-    assert (tmp_path / "formats.md").read_text().count("\n") == 10
-    with pytest.raises(SystemExit):
-        deploy.main(["--model", str(tmp_path)])
-    assert "Run `make demo` first" in capsys.readouterr().err
+    assert by_name["compressed float32"].accuracy == pruned.accuracy > 0.5
+    assert (tmp_path / "deploy/formats.md").read_text().count("\n") == 10
+    (latency,) = Run(tmp_path / "dense").read()["latency"]
+    assert latency["format"] == "TFLite float32" and latency["relative"] == 1.0
+    assert "TFLite float32" in (tmp_path / "deploy/report.html").read_text()
 
 
-def test_a_hugging_face_folder_computes_the_same_with_both_kerases(tiny_bert):
-    ids = np.array([[2, 6, 10, 12, 3, 0, 0], [2, 7, 9, 11, 1, 13, 3]], np.int32)
-    modules = {keras: fine_tuning.bert_for(keras) for keras in ("3", "2")}
-    loaded = {keras: bert.load(tiny_bert) for keras, bert in modules.items()}
-    old = modules["2"].logits(loaded["2"], modules["2"].inputs(ids))
-    head = loaded["2"].classifier.get_weights()
-    loaded["3"].get_layer("logits").set_weights(head)  # KerasHub makes a new one
-    new = modules["3"].logits(loaded["3"], modules["3"].inputs(ids))
-    np.testing.assert_allclose(new, old, rtol=0, atol=1e-5)
-    assert np.ptp(old, axis=0).min() > 1e-3  # the sentences differ
+def test_the_demo_trains_on_movie_reviews_unless_told_otherwise(glue, tmp_path, monkeypatch):
+    files = {split: tmp_path / f"{split}.tsv" for split in ("train", "validation", "test")}
+    monkeypatch.setattr(movie_sentiment, "movie_review_files", lambda cache: files)
+    monkeypatch.setattr(movie_sentiment, "minilm_folder", lambda cache: tmp_path / "minilm")
+
+    def settings(*argv):
+        return movie_sentiment.settings_of("hard", movie_sentiment.parse_arguments([*argv]))
+
+    found = settings()
+    assert (found.task, found.train_file) == ("own", str(files["train"]))
+    assert found.validation_file == str(files["test"]) and found.held_out == 700
+    assert (found.num_train_steps, found.batch_size, found.learning_rate) == (400, 32, 1.6e-4)
+    assert found.lengths == (16, 24, 32, 48, 64) and found.max_length == 64
+    assert found.folder == "runs/movie_sentiment/hard" and found.library == "keras_hub"
+    assert found.model == str(tmp_path / "minilm")
+    found = settings("--data_dir", str(glue), "--quick", "--keras", "2")
+    assert (found.task, found.data_dir, found.train_file) == ("sst2", str(glue), None)
+    assert (found.num_train_steps, found.library) == (10, "transformers")
+    assert settings("--task", "glue/sst2").task == "glue/sst2"
 
 
-@pytest.mark.parametrize("keras", ["3", "2"])
-def test_a_saved_model_computes_what_was_trained(keras, tiny_bert, tmp_path):
-    bert = fine_tuning.bert_for(keras)
-    model = bert.load(tiny_bert)
-    inputs = bert.inputs(np.array([[2, 6, 10, 12, 3, 0, 0]], np.int32))
-    expected = bert.logits(model, inputs)
-    bert.save(model, tmp_path, tiny_bert)
-    loaded = bert.load(str(tmp_path), seed=1)
-    np.testing.assert_allclose(bert.logits(loaded, inputs), expected, rtol=0, atol=1e-6)
-    assert deploy.bert_of(str(tmp_path)) is bert
+def test_files_of_movie_reviews(tmp_path, monkeypatch):
+    def fetch(requirement, folder, *, source):
+        inner = io.BytesIO()
+        rows = "\n".join(f"{i}\t{rating}\t{text}" for i, (text, rating) in enumerate(RATED.items()))
+        with tarfile.open(fileobj=inner, mode="w:gz") as archive:
+            member = tarfile.TarInfo("hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt")
+            member.size = len(rows)
+            archive.addfile(member, io.BytesIO(rows.encode()))
+        with zipfile.ZipFile(folder / "package.zip", "w") as archive:
+            archive.writestr("package/hutto_ICWSM_2014.tar.gz", inner.getvalue())
+        return folder / "package.zip"
 
-
-@pytest.mark.parametrize("keras", ["3", "2"])
-def test_embeddings_are_not_trained(keras, tiny_bert):
-    model = fine_tuning.bert_for(keras).load(tiny_bert)
-    names = [getattr(w, "path", w.name) for w in model.trainable_weights]
-    assert names and not any("embedding" in name for name in names)
-    assert any("embedding" in getattr(w, "path", w.name) for w in model.weights)
-
-
-@pytest.mark.parametrize("length", [4, 64])
-def test_both_kerases_see_the_same_tokens(length, tiny_bert):
-    texts = ["Good, GREAT fine", 'a "p\u00f4\u00f6r film', "", "superb dull bad awful good"]
-    new, old = (
-        fine_tuning.bert_for(keras).encoder(tiny_bert, length)(texts) for keras in ("3", "2")
-    )
-    assert [list(row) for row in new] == [list(row) for row in old]
-    assert max(len(row) for row in new) == min(length, 7)
+    monkeypatch.setattr(downloads, "fetch_package", fetch)
+    monkeypatch.setattr(downloads, "TEST_SIZE", 2)
+    monkeypatch.setattr(downloads, "VALIDATION_SIZE", 1)
+    files = downloads.movie_review_files(tmp_path)
+    monkeypatch.delattr(downloads, "fetch_package")  # once is enough
+    assert downloads.movie_review_files(tmp_path) == files
+    data = task("own").load(files=files)
+    assert [len(data[split]) for split in ("train", "validation", "test")] == [2, 1, 2]
+    found = {
+        text: examples.label_names[label]
+        for examples in data.values()
+        for text, label in zip(examples.texts, examples.targets)
+    }
+    expected = {x: "positive" if RATED[x] > 0 else "negative" for x in RATED if abs(RATED[x]) >= 1}
+    assert found == expected
 
 
 def test_the_demo_for_keras_3_imports_no_other_keras():
     program = (
-        "import sys; from examples import deploy, movie_sentiment, fine_tuning; "
-        "fine_tuning.bert_for('3'); sys.exit('tf_keras' in sys.modules)"
+        "import sys; from examples import deploy, movie_sentiment; "
+        "from tf_movprune.runs.libraries import shell_of; "
+        "shell_of('keras_hub'); sys.exit('tf_keras' in sys.modules)"
     )
     variables = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
     assert subprocess.run([sys.executable, "-c", program], env=variables).returncode == 0
 
 
-def test_a_sentence_is_padded_or_cut():
-    ids = np.array([5, 6, 7], np.int32)
-    assert sentiment_data.padded(ids, 4).tolist() == [[5, 6, 7, 0]]
-    assert sentiment_data.padded(ids, 2).tolist() == [[5, 6]]
-
-
-@pytest.mark.parametrize(
-    "keras, names",
-    [
-        ("3", ["token_ids", "padding_mask", "segment_ids"]),
-        ("2", ["input_ids", "attention_mask", "token_type_ids"]),
-    ],
-)
-def test_inputs_mask_the_padding(keras, names):
-    inputs = fine_tuning.bert_for(keras).inputs(np.array([[5, 6, 7, 0]], np.int32))
-    expected = zip(names, [[5, 6, 7, 0], [1, 1, 1, 0], [0, 0, 0, 0]])
-    assert {name: x.numpy()[0].tolist() for name, x in inputs.items()} == dict(expected)
-
-
-def test_batches_have_few_shapes_and_hold_what_they_should():
-    random = np.random.RandomState(0)
-    ids = [random.randint(1, 50, random.randint(2, 65)) for _ in range(300)]
-    data = sentiment_data.Sentences(ids, np.arange(300))
-    seen = set()
-    for rows, labels in sentiment_data.training_batches(data, 8, seed=1).take(60):
-        assert rows.shape[0] == 8 and rows.shape[1] in sentiment_data.LENGTHS
-        for row, label in zip(rows.numpy(), labels.numpy()):
-            length = len(ids[label])
-            np.testing.assert_array_equal(row[:length], ids[label])
-            assert not row[length:].any()
-            seen.add(label)
-    assert len(seen) > 200
-    rows = [label for _, labels in sentiment_data.evaluation_batches(data) for label in labels]
-    assert sorted(rows) == list(range(300))
-
-
-def test_steps_must_fit_the_evaluations(capsys):
+def test_deploy_needs_runs(tmp_path, capsys):
     with pytest.raises(SystemExit):
-        movie_sentiment.parse_arguments(["--num_train_steps", "15", "--evaluations", "10"])
-    assert "multiple of --evaluations" in capsys.readouterr().err
+        deploy.main(["--model", str(tmp_path), "--dense", str(tmp_path)])
+    assert "Run `make demo` first" in capsys.readouterr().err

@@ -1,0 +1,45 @@
+"""What KerasHub and Hugging Face's TF classes make of the same pretrained BERT."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip("transformers")
+pytest.importorskip("keras_hub")
+
+import pretrained_bert
+
+from tf_movprune import load_pytorch
+from tf_movprune.runs.libraries import shell_of
+
+POSITIVE, NEGATIVE = ["good", "great", "fine", "superb"], ["bad", "awful", "poor", "dull"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return pretrained_bert.write(tmp_path_factory.mktemp("bert"), ['"', *POSITIVE, *NEGATIVE])
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    """The shell and a model of each library."""
+    shells = [shell_of(library) for library in ("keras_hub", "transformers")]
+    return [(shell, shell.load(folder, "classification", 2, load_pytorch)[0]) for shell in shells]
+
+
+def test_they_compute_the_same(loaded):
+    ids = np.array([[2, 6, 10, 12, 3, 0, 0], [2, 7, 9, 11, 1, 13, 3]], np.int32)
+    batch = {"ids": ids, "mask": np.int32(ids != 0), "segments": 0 * ids}
+    (_, new), (_, old) = loaded
+    new.get_layer("logits").set_weights(old.classifier.get_weights())  # each head is new
+    found, expected = (
+        shell.logits(model, shell.inputs(model, batch))["logits"].numpy() for shell, model in loaded
+    )
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+    assert np.ptp(expected, axis=0).min() > 1e-3  # the sentences differ
+
+
+def test_they_see_the_same_tokens(loaded, folder):
+    texts = ["Good, GREAT fine", 'a "p\u00f4\u00f6r film', "", "superb dull bad awful good"]
+    new, old = (shell.tokenizer_of(folder, model).encode(texts) for shell, model in loaded)
+    assert [list(row) for row in new] == [list(row) for row in old]
+    assert len(new[3]) == 5
