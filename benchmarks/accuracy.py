@@ -27,10 +27,10 @@ import tf_keras as keras
 import transformers
 
 import tf_movprune
-from examples import hugging_face_bert as bert
+from benchmarks import hugging_face_bert as bert
+from benchmarks.fine_tuning import Settings, accuracy, fit, optimizer_for
+from benchmarks.sentiment_data import LENGTHS, encoded, load_task
 from examples.downloads import minilm_folder
-from examples.fine_tuning import Settings, accuracy, fit, optimizer_for
-from examples.sentiment_data import LENGTHS, encoded, load_task
 
 RESULTS = pathlib.Path("benchmarks/accuracy.jsonl")
 
@@ -170,10 +170,10 @@ def fine_tune(
         )
     optimizer = optimizer_for(model, settings, score_optimizer=score_optimizer)
     record = fit(
-        bert, trained, optimizer, data["train"], data["validation"], settings, callbacks, verbose=2
+        trained, optimizer, data["train"], data["validation"], settings, callbacks, verbose=2
     )
     return {
-        "test_accuracy": accuracy(bert, model, data["test"]),
+        "test_accuracy": accuracy(model, data["test"]),
         "validation": dict(zip(record.steps, record.accuracies)),
     }
 

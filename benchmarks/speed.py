@@ -30,12 +30,11 @@ import tensorflow as tf
 import tf_keras as keras
 
 import tf_movprune
-from benchmarks import keras3_speed, models
+from benchmarks import hugging_face_bert, keras3_speed, models
 from benchmarks.measuring import Table, draw_scores, interleaved, seconds
+from benchmarks.sentiment_data import LENGTHS, encoded, load_task, training_batches
 from benchmarks.training import Trainer
-from examples import hugging_face_bert
 from examples.downloads import minilm_folder
-from examples.sentiment_data import LENGTHS, encoded, load_task, training_batches
 from tf_movprune.core import masks
 
 PARTS = ("step", "keras3", "refresh", "memory", "scaling", "batches", "others")

@@ -1,23 +1,25 @@
 """Takes a fine-pruned BERT through every format it can ship in, and measures each.
 
-python -m examples.movie_sentiment   # makes runs/movie_sentiment/{dense,movement}/pretrained
+python -m examples.movie_sentiment   # makes runs/movie_sentiment/{dense,hard}
 python -m examples.deploy            # exports and measures them
-python -m examples.deploy --model FOLDER --dense FOLDER --data_dir GLUE/SST-2
+python -m examples.deploy --model RUN --dense RUN   # runs of `tf-movprune train` on texts
 
 Sizes and times are those of the whole model, embeddings included, beside the dense model as a
 float32 TFLite file. Latencies are medians of calls on one sentence that took turns, on one thread.
+They are written into the records of the runs too, for their reports.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import gzip
 import os
 import pathlib
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -27,139 +29,125 @@ import tensorflow as tf
 from ai_edge_litert.interpreter import Interpreter
 
 import tf_movprune
-from examples.fine_tuning import Bert, bert_for
-from examples.sentiment_data import LENGTHS, Sentences, encoded, load_task, padded
+from tf_movprune.runs.exporting import export_model
+from tf_movprune.runs.libraries import shell_of
+from tf_movprune.runs.opened_model import OpenedModel, open_model
+from tf_movprune.runs.preparation import prepare_evaluation
+from tf_movprune.runs.record import Run
+from tf_movprune.tasks.batches import inputs_of
+
+Inputs = Mapping[str, np.ndarray]
 
 
 @dataclasses.dataclass
 class Format:
-    """A file, how to run it on one sentence, and how far its logits are from the Keras model's."""
+    """A file, and how to run it on one text."""
 
     name: str
     bytes: int
     gzip_bytes: int
-    predict: Callable[[np.ndarray], np.ndarray]
-    max_abs_diff: float
+    logits: Callable[[Inputs], np.ndarray]
     is_timed: bool = True
     """False of a file that is for storage, and runs as the model that it is loaded into."""
-    seconds: float = float("nan")
+    milliseconds: float = float("nan")
     accuracy: float = float("nan")
 
 
 def main(argv: list[str] | None = None) -> list[Format]:
+    """Exports and measures. Returns what the table shows, the dense file first."""
     args = parse_arguments(argv)
     output = pathlib.Path(args.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    bert = bert_of(args.model)
-    encode = bert.encoder(args.model, LENGTHS[-1])
-    texts, labels = load_task(args.task, args.data_dir)["test"]
-    data = encoded(encode, texts[: args.max_examples], labels[: args.max_examples])
-    sentence = padded(data.ids[0], args.sequence_length)
-
-    print(f"dense: {args.dense}")
-    dense = bert.load(args.dense)
-    formats = [tflite(bert, dense, output, "dense", args.sequence_length, sentence, shrink=False)]
-    del dense
-    print(f"\npruned: {args.model}")
-    model = bert.load(args.model)
-    formats += exports(bert, model, output, args.sequence_length, sentence)
-    measure(formats, data, args.sequence_length, args.rounds)
+    pruned = open_model(args.model)
+    texts, labels = evaluation_data(Run(args.model), pruned, args.max_examples)
+    dense = tflite(open_model(args.dense), output / "dense.tflite", "none")
+    dense.name = f"dense, {dense.name}"
+    formats = [dense, *exports(pruned, args.model, output)]
+    measure(formats, texts, labels, args.rounds)
+    record_latencies(Run(args.dense), formats[:1], dense)
+    record_latencies(Run(args.model), formats[1:], dense)
     text = table(formats)
-    print(f"\n{tf_movprune.size_report(model)}\n\n{text}")
-    (output / "formats.md").write_text(text + "\n")
+    (output / "formats.md").write_text(text + "\n", encoding="utf-8")
+    page = tf_movprune.report([args.dense, args.model], output / "report.html")
+    print(f"\n{text}\n\nThe pictures are in {page}, the files beside it.")
     return formats
 
 
-def bert_of(folder: str) -> Bert:
-    """The module for the models in a folder: a preset of KerasHub's, or a Hugging Face folder."""
-    return bert_for("3" if (pathlib.Path(folder) / "task.json").is_file() else "2")
+def evaluation_data(run: Run, opened: OpenedModel, most: int) -> tuple[list[Inputs], np.ndarray]:
+    """The model's inputs for each of the first texts that the run was evaluated on, and labels."""
+    found = prepare_evaluation(
+        run.settings(), opened.model, opened.folder, opened.description, None, None
+    )
+    features = found.features[found.evaluation_splits[0]]
+    rows = range(min(most, len(features)))
+    shell = shell_of(run.settings().library)
+    texts = [
+        shell.inputs(opened.model, inputs_of(features, [row], found.max_length)) for row in rows
+    ]
+    return texts, features.targets["labels"][: len(texts)]
 
 
 # ---- formats
 
 
-def exports(
-    bert: Bert, model: Any, output: pathlib.Path, length: int, sentence: np.ndarray
-) -> list[Format]:
-    found = [saved_model(bert, model, output, sentence)]
-    for quantization, sparse_storage in (
-        (None, None),
-        (None, "auto"),
-        ("float16", None),
-        ("int8", None),
-    ):
-        options = {"quantization": quantization, "sparse_storage": sparse_storage}
-        found.append(tflite(bert, model, output, "pruned", length, sentence, **options))
-    found += [compressed(bert, model, output, values, sentence) for values in (None, "int8")]
+def exports(pruned: OpenedModel, folder: str, output: pathlib.Path) -> list[Format]:
+    """The model of a run in each format."""
+    found = [saved_model(pruned, output / "saved_model")]
+    found.append(tflite(pruned, output / "float32.tflite", "none"))
+    found.append(sparse_tflite(pruned, output / "sparse.tflite"))
+    found += [tflite(pruned, output / f"{q}.tflite", q) for q in ("float16", "int8")]
+    found += [
+        compressed(open_model(folder), output / f"{quantization}.movprune", quantization)
+        for quantization in ("none", "int8")
+    ]
     return found
 
 
-def saved_model(bert: Bert, model: Any, output: pathlib.Path, sentence: np.ndarray) -> Format:
-    inputs = bert.inputs(sentence)
-    report = tf_movprune.export_saved_model(model, output / "saved_model", inputs=inputs)
+def saved_model(opened: OpenedModel, path: pathlib.Path) -> Format:
+    report = export_model(opened, "saved_model", path)
     print(report)
-    function = tf.saved_model.load(str(report.path)).signatures["serving_default"]
+    run = tf.saved_model.load(str(path)).signatures["serving_default"]
 
-    def predict(ids: np.ndarray) -> np.ndarray:
-        return function(**bert.inputs(ids))["logits"].numpy()
+    def logits(inputs: Inputs) -> np.ndarray:
+        return run(**{name: tf.constant(x) for name, x in inputs.items()})["logits"].numpy()
 
-    return Format(
-        "SavedModel", report.bytes, report.gzip_bytes, predict, report.max_abs_diff or 0.0
-    )
+    return Format("SavedModel", report.bytes, report.gzip_bytes, logits)
 
 
-def tflite(
-    bert: Bert,
-    model: Any,
-    output: pathlib.Path,
-    prefix: str,
-    length: int,
-    sentence: np.ndarray,
-    *,
-    quantization: str | None = None,
-    sparse_storage: str | None = None,
-    shrink: bool = True,
-) -> Format:
-    name = f"TFLite {quantization or 'float32'}" + (", sparse" if sparse_storage else "")
+def tflite(opened: OpenedModel, path: pathlib.Path, quantization: str) -> Format:
+    report = export_model(opened, "tflite", path, quantization=quantization)
+    return _run_tflite(report, f"TFLite {report.quantization or 'float32'}")
+
+
+def sparse_tflite(opened: OpenedModel, path: pathlib.Path) -> Format:
     with warnings.catch_warnings():  # whether there is anything sparse enough is in the table
         warnings.filterwarnings("ignore", message="sparse_storage")
         report = tf_movprune.export_tflite(
-            model,
-            output / f"{prefix}-{name.removeprefix('TFLite ').replace(', ', '-')}.tflite",
-            sequence_length=length,
-            quantization=quantization,
-            sparse_storage=sparse_storage,
-            shrink=shrink,
-            inputs=bert.inputs(sentence),
+            opened.model,
+            path,
+            quantization=None,
+            sparse_storage="auto",
+            sequence_length=opened.description["max_length"],
         )
+    return _run_tflite(report, "TFLite float32, sparse")
+
+
+def _run_tflite(report: tf_movprune.ExportReport, name: str) -> Format:
     print(report)
-    interpreter = Interpreter(model_path=str(report.path), num_threads=1)
-    run = interpreter.get_signature_runner()
-
-    def predict(ids: np.ndarray) -> np.ndarray:
-        return run(**bert.inputs(ids))["logits"]
-
-    label = f"dense, {name}" if prefix == "dense" else name
-    return Format(label, report.bytes, report.gzip_bytes, predict, report.max_abs_diff or 0.0)
+    run = Interpreter(model_path=str(report.path), num_threads=1).get_signature_runner()
+    return Format(name, report.bytes, report.gzip_bytes, lambda inputs: run(**inputs)["logits"])
 
 
-def compressed(
-    bert: Bert, model: Any, output: pathlib.Path, quantization: str | None, sentence: np.ndarray
-) -> Format:
-    values = quantization or "float32"
-    path = output / f"{values}.movprune"
-    report = tf_movprune.export_compressed(model, path, quantization=quantization)
+def compressed(opened: OpenedModel, path: pathlib.Path, quantization: str) -> Format:
+    """Writes the file and loads it into the opened model, which is then the one in the file."""
+    report = export_model(opened, "compressed", path, quantization=quantization)
     print(report)
-    loaded = bert.load_compressed(path, type(model))
-    function = tf.function(lambda ids: bert.logits(loaded, bert.inputs(ids)))
-    expected = bert.logits(model, bert.inputs(sentence))
-    difference = float(np.max(np.abs(function(sentence) - expected)))
+    tf_movprune.load_compressed(path, opened.model)
+    run = tf.function(functools.partial(shell_of(str(opened.library)).logits, opened.model))
     return Format(
-        f"compressed {values}",
+        f"compressed {quantization.replace('none', 'float32')}",
         report.bytes,
         len(gzip.compress(path.read_bytes(), 6)),
-        lambda ids: function(ids).numpy(),
-        difference,
+        lambda inputs: run(inputs)["logits"].numpy(),
         is_timed=False,
     )
 
@@ -167,36 +155,50 @@ def compressed(
 # ---- measurements
 
 
-def measure(formats: list[Format], data: Sentences, length: int, rounds: int) -> None:
+def measure(formats: list[Format], texts: list[Inputs], labels: np.ndarray, rounds: int) -> None:
     """Fills in accuracies and latencies."""
-    sentences = [padded(ids, length) for ids in data.ids]
-    for format_ in formats:
-        right = [np.argmax(format_.predict(x)) == y for x, y in zip(sentences, data.labels)]
-        format_.accuracy = float(np.mean(right))
-    timed = [format_ for format_ in formats if format_.is_timed]
-    times: dict[str, list[float]] = {format_.name: [] for format_ in timed}
+    for each in formats:
+        found = [each.logits(inputs).argmax() for inputs in texts]
+        each.accuracy = float(np.mean(found == labels))
+    timed = [each for each in formats if each.is_timed]
+    times: dict[str, list[float]] = {each.name: [] for each in timed}
     for i in range(rounds):
-        for format_ in timed:
+        for each in timed:
             start = time.perf_counter()
-            format_.predict(sentences[i % len(sentences)])
-            times[format_.name].append(time.perf_counter() - start)
-    for format_ in timed:
-        format_.seconds = float(np.median(times[format_.name]))
+            each.logits(texts[i % len(texts)])
+            times[each.name].append(time.perf_counter() - start)
+    for each in timed:
+        each.milliseconds = 1e3 * float(np.median(times[each.name]))
+
+
+def record_latencies(run: Run, formats: list[Format], dense: Format) -> None:
+    """Writes latencies into the record of a run, where reports look for them."""
+    latency: list[dict[str, Any]] = [
+        {
+            "format": each.name.removeprefix("dense, "),
+            "milliseconds": each.milliseconds,
+            "relative": each.milliseconds / dense.milliseconds,
+        }
+        for each in formats
+        if each.is_timed
+    ]
+    run.update(latency=latency)
 
 
 def table(formats: list[Format]) -> str:
+    """Markdown: a line to each format."""
     lines = [
-        "| format | MB (gzip) | times smaller (gzip) | ms | times faster | largest difference | "
-        "accuracy |",
-        "|---|---|---|---|---|---|---|",
+        "| format | MB (gzip) | times smaller (gzip) | ms | times faster | accuracy |",
+        "|---|---|---|---|---|---|",
     ]
     dense = formats[0]
     for f in formats:
-        latency = f"{1e3 * f.seconds:.1f} | {dense.seconds / f.seconds:.1f}" if f.is_timed else "| "
+        faster = dense.milliseconds / f.milliseconds
+        latency = f"{f.milliseconds:.1f} | {faster:.1f}" if f.is_timed else "| "
         lines.append(
             f"| {f.name} | {f.bytes / 1e6:.1f} ({f.gzip_bytes / 1e6:.1f}) "
             f"| {dense.bytes / f.bytes:.1f} ({dense.bytes / f.gzip_bytes:.1f}) "
-            f"| {latency} | {f.max_abs_diff:.1g} | {f.accuracy:.1%} |"
+            f"| {latency} | {f.accuracy:.1%} |"
         )
     return "\n".join(lines)
 
@@ -205,20 +207,17 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", default="runs/movie_sentiment/movement/pretrained")
-    parser.add_argument("--dense", default="runs/movie_sentiment/dense/pretrained")
-    parser.add_argument("--task", default="movie_reviews", help="or a tfds name: glue/sst2")
-    parser.add_argument("--data_dir", help="folder with GLUE's train.tsv and dev.tsv")
-    parser.add_argument("--sequence_length", type=int, default=64)
+    parser.add_argument("--model", default="runs/movie_sentiment/hard", help="folder of a run")
+    parser.add_argument("--dense", default="runs/movie_sentiment/dense", help="the same, unpruned")
     parser.add_argument("--max_examples", type=int, default=500, help="test sentences")
     parser.add_argument("--rounds", type=int, default=31, help="of latency")
     parser.add_argument("--output_dir", default="runs/deploy")
     args = parser.parse_args(argv)
     for folder in (args.model, args.dense):
-        if not (pathlib.Path(folder) / "config.json").is_file():
+        if not Run(folder).model.is_dir():
             parser.error(
-                f"{folder} has no model. Run `make demo` first, or pass the folders of "
-                "save_pretrained, or of presets, as --model and --dense"
+                f"{folder} has no run with a model. Run `make demo` first, or pass folders of runs "
+                "as --model and --dense"
             )
     return args
 

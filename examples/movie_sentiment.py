@@ -5,153 +5,115 @@ python -m examples.movie_sentiment --quick               # the same in minutes, 
 python -m examples.movie_sentiment --keras 2             # Hugging Face's BERT in tf_keras
 python -m examples.movie_sentiment --task glue/sst2      # tensorflow-datasets, online
 python -m examples.movie_sentiment --data_dir GLUE/SST-2 # GLUE's own TSV files
+
+The runs are those of `tf-movprune train`, each in a folder of its own. A demo that was interrupted
+goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
 import os
 import pathlib
+import shlex
+import sys
+from typing import Any, NamedTuple
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # XLA's remarks would tear the progress bars
 
 import tensorflow as tf
 
 import tf_movprune
-from examples import picture
-from examples.downloads import minilm_folder
-from examples.fine_tuning import Bert, Settings, accuracy, bert_for, fit, optimizer_for
-from examples.sentiment_data import LENGTHS, Sentences, encoded, load_task, padded
+from examples.downloads import minilm_folder, movie_review_files
+from tf_movprune.runs.exporting import export_model
+from tf_movprune.runs.opened_model import open_model
+from tf_movprune.runs.record import Run
+from tf_movprune.runs.settings import TrainSettings
+from tf_movprune.runs.training import train
 
-METHODS = ("dense", "movement", "magnitude")
+METHODS = ("dense", "hard", "magnitude")
+LIBRARIES = {"3": "keras_hub", "2": "transformers"}
+MOVIE_REVIEWS = "movie_reviews"
+HELD_OUT = 700
+"""Training sentences to evaluate on while training; the test split is seen at the end alone."""
 
 
-@dataclasses.dataclass
-class Result:
-    """What the table and the picture show of one run."""
+class Result(NamedTuple):
+    """A run's record, and the reports of its exports."""
 
-    method: str
-    remaining: float
-    test_accuracy: float
-    steps: list[int]
-    validation_accuracy: list[float]
-    sparsity: list[float]
+    record: dict[str, Any]
     saved_model: tf_movprune.ExportReport
     tflite: tf_movprune.ExportReport
 
 
 def main(argv: list[str] | None = None) -> list[Result]:
+    """Trains, exports and compares. Returns what the table shows, in the order of `METHODS`."""
     args = parse_arguments(argv)
     output = pathlib.Path(args.output_dir)
-    output.mkdir(parents=True, exist_ok=True)
-    folder = str(args.model or minilm_folder(pathlib.Path(args.cache_dir)))
-    bert = bert_for(args.keras)
-    encode = bert.encoder(folder, LENGTHS[-1])
-    data = {
-        split: encoded(encode, texts[: args.max_examples], labels[: args.max_examples])
-        for split, (texts, labels) in load_task(args.task, args.data_dir).items()
-    }
-    print(f"{', '.join(f'{len(d):,} {split}' for split, d in data.items())} sentences")
-
-    settings = Settings(
-        num_train_steps=args.num_train_steps,
-        batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
-        seed=args.seed,
-        evaluations=args.evaluations,
-        lengths=args.lengths,
-    )
-    results, matrices = [], {}
+    given = sys.argv[1:] if argv is None else argv
+    command = shlex.join(["python", "-m", "examples.movie_sentiment", *given])
+    results = []
     for method in METHODS:
+        settings = settings_of(method, args)
         print(f"\n{method}: {settings.num_train_steps} steps of {settings.batch_size} sentences")
-        result, kept = run(bert, method, folder, data, settings, args.final_sparsity, output)
-        results.append(result)
-        matrices[method] = kept
-
-    print("\n" + table(results))
-    (output / "results.json").write_text(json.dumps([as_json(r) for r in results], indent=1))
-    (output / "results.txt").write_text(table(results) + "\n")
-    path = picture.draw(
-        results, matrices, bert.MATRICES, output / "picture.png", args.final_sparsity
-    )
-    print(f"\nThe picture is in {path}, the exported models beside it.")
+        is_begun = Run(settings.folder).record_file.is_file()
+        record = train(settings, resume=is_begun, command=command)
+        opened = open_model(settings.folder)
+        exports = [export_model(opened, name) for name in ("saved_model", "tflite")]
+        print(*exports, sep="\n")
+        results.append(Result(record, *exports))
+    text = table(results)
+    (output / "results.md").write_text(text + "\n", encoding="utf-8")
+    page = tf_movprune.report([output / method for method in METHODS], output / "report.html")
+    print(f"\n{text}\n\nThe pictures are in {page}, models and exports in the folders beside it.")
     return results
 
 
-def run(
-    bert: Bert,
-    method: str,
-    folder: str,
-    data: dict[str, Sentences],
-    settings: Settings,
-    final_sparsity: float,
-    output: pathlib.Path,
-) -> tuple[Result, dict[str, picture.Matrix]]:
-    """Trains, strips and exports one model."""
-    bert.keras.backend.clear_session()
-    recipe = tf_movprune.ShortRun(settings.num_train_steps, final_sparsity)
-    model = bert.load(folder, settings.seed)
-    optimizer = optimizer_for(model, settings)
-    if method == "movement":
-        model = recipe.prune(model)
-        optimizer = recipe.create_optimizer(settings.learning_rate, model=model)
-    if method == "magnitude":
-        model = dataclasses.replace(recipe, method=tf_movprune.Magnitude()).prune(model)
-    callbacks = [] if method == "dense" else [tf_movprune.UpdatePruningStep()]
-    record = fit(bert, model, optimizer, data["train"], data["validation"], settings, callbacks)
-
-    matrices = picture.matrices(model)
-    if method != "dense":
-        model = tf_movprune.strip_pruning(model)
-    bert.save(model, output / method / "pretrained", folder)
-    inputs = bert.inputs(padded(data["test"].ids[0], settings.lengths[-1]))
-    saved_model = tf_movprune.export_saved_model(
-        model, output / method / "saved_model", inputs=inputs
-    )
-    tflite = tf_movprune.export_tflite(
-        model,
-        output / method / "model.tflite",
-        sequence_length=settings.lengths[-1],
-        inputs=inputs,
-    )
-    print(f"{saved_model}\n{tflite}")
-    result = Result(
+def settings_of(method: str, args: argparse.Namespace) -> TrainSettings:
+    """The settings of one run of the comparison."""
+    cache = pathlib.Path(args.cache_dir)
+    data: dict[str, Any] = {"task": args.task, "data_dir": args.data_dir}
+    if args.task == MOVIE_REVIEWS:
+        files = movie_review_files(cache)
+        data = {
+            "task": "own",
+            "train_file": str(files["train"]),
+            "validation_file": str(files["test"]),
+        }
+    return TrainSettings(
+        **data,
+        model=str(args.model or minilm_folder(cache)),
+        library=LIBRARIES[args.keras],
         method=method,
-        remaining=1 - tf_movprune.summarize_sparsity(model).sparsity,
-        test_accuracy=accuracy(bert, model, data["test"]),
-        steps=record.steps,
-        validation_accuracy=record.accuracies,
-        sparsity=record.sparsities,
-        saved_model=saved_model,
-        tflite=tflite,
+        final_sparsity=args.final_sparsity,
+        num_train_steps=args.num_train_steps,
+        batch_size=args.batch_size,
+        learning_rate=args.learning_rate,
+        lengths=args.lengths,
+        max_length=args.lengths[-1],
+        held_out=HELD_OUT,
+        max_train_examples=args.max_examples,
+        max_validation_examples=args.max_examples,
+        evaluations=args.evaluations,
+        seed=args.seed,
+        cache_dir=args.cache_dir,
+        output_dir=str(pathlib.Path(args.output_dir) / method),
     )
-    print(f"test accuracy {result.test_accuracy:.3f}")
-    return result, matrices
 
 
 def table(results: list[Result]) -> str:
+    """Markdown: a line to each run."""
     lines = [
         "| method | remaining | test accuracy | SavedModel MB (gzip) | TFLite int8 MB (gzip) |",
         "|---|---|---|---|---|",
     ]
-    for r in results:
-        sizes = (
-            f"{report.bytes / 1e6:.1f} ({report.gzip_bytes / 1e6:.1f})"
-            for report in (r.saved_model, r.tflite)
-        )
+    for record, *exports in results:
+        sizes = (f"{x.bytes / 1e6:.1f} ({x.gzip_bytes / 1e6:.1f})" for x in exports)
         lines.append(
-            f"| {r.method} | {r.remaining:.1%} | {r.test_accuracy:.1%} | {' | '.join(sizes)} |"
+            f"| {record['method']} | {record['remaining']:.1%} "
+            f"| {record['metrics']['accuracy']:.1%} | {' | '.join(sizes)} |"
         )
     return "\n".join(lines)
-
-
-def as_json(result: Result) -> dict:
-    values = dataclasses.asdict(result)
-    for name in ("saved_model", "tflite"):
-        values[name]["path"] = str(values[name]["path"])
-    return values
 
 
 def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
@@ -159,10 +121,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--keras", choices=["3", "2"], default="3", help="3, with KerasHub, or 2: tf_keras"
+        "--keras", choices=LIBRARIES, default="3", help="3, with KerasHub, or 2: tf_keras"
     )
     parser.add_argument("--quick", action="store_true", help="few steps of one length")
-    parser.add_argument("--task", default="movie_reviews", help="or a tfds name: glue/sst2")
+    parser.add_argument("--task", help="glue/sst2 and the like; movie reviews unless given")
     parser.add_argument("--data_dir", help="folder with GLUE's train.tsv and dev.tsv")
     parser.add_argument("--model", help="a BERT folder, preset or hub name; MiniLM-L6 unless given")
     parser.add_argument("--final_sparsity", type=float, default=0.9)
@@ -177,13 +139,13 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output_dir", default="runs/movie_sentiment")
     parser.add_argument("--cache_dir", default="runs/cache", help="where MiniLM is kept")
     args = parser.parse_args(argv)
-    steps, evaluations, args.lengths = (10, 2, (32,)) if args.quick else (400, 10, Settings.lengths)
+    args.task = args.task or ("sst2" if args.data_dir else MOVIE_REVIEWS)
+    steps, evaluations = (10, 2) if args.quick else (400, 10)
+    args.lengths = (32,) if args.quick else (16, 24, 32, 48, 64)
     args.num_train_steps = args.num_train_steps or steps
     args.evaluations = args.evaluations or evaluations
     if args.quick and args.max_examples is None:
         args.max_examples = 200
-    if args.num_train_steps % args.evaluations:
-        parser.error("--num_train_steps must be a multiple of --evaluations")
     return args
 
 

@@ -22,17 +22,18 @@ def test_pretrained_example(tmp_path, monkeypatch, capsys):
         pytest.importorskip(name)
     import pretrained_bert
 
-    from examples import downloads, sentiment_data
+    from examples import downloads
 
     monkeypatch.chdir(tmp_path)
     (tmp_path / "runs").mkdir()  # where the download is
     words = ["good", "bad"]
     folder = pretrained_bert.write(tmp_path, words)
-    labels = np.random.RandomState(0).randint(0, 2, 160).astype("int32")
-    texts = [" ".join([words[label]] * 5) for label in labels]
-    splits = {"train": (texts, labels), "test": (texts[:20], labels[:20])}
+    rows = [f"{word} {word} {word}\t{word}" for word in np.random.RandomState(0).choice(words, 160)]
+    files = {"train": tmp_path / "train.tsv", "test": tmp_path / "test.tsv"}
+    for path, count in zip(files.values(), (160, 20)):
+        path.write_text("\n".join(["text\tlabel", *rows[:count]]))
     monkeypatch.setattr(downloads, "minilm_folder", lambda cache: folder)
-    monkeypatch.setattr(sentiment_data, "load_task", lambda task, data_dir: splits)
+    monkeypatch.setattr(downloads, "movie_review_files", lambda cache: files)
     namespace = {}
     exec(PRETRAINED, namespace)
     report = tf_movprune.summarize_sparsity(namespace["plain"])

@@ -36,7 +36,7 @@ def load_task(task: str, data_dir: str | None) -> dict[str, tuple[list[str], np.
     if data_dir is not None:
         train, test = (_read_tsv(pathlib.Path(data_dir) / f"{s}.tsv") for s in ("train", "dev"))
     elif task == "movie_reviews":
-        from examples import movie_review_sentences  # noqa: F401  registers the builder
+        from benchmarks import movie_review_sentences  # noqa: F401  registers the builder
 
         splits = ("train", "validation", "test")
         return {
@@ -113,10 +113,3 @@ def evaluation_batches(data: Sentences, batch_size: int = 100):
         for row, i in zip(ids, rows):
             row[: len(data.ids[i])] = data.ids[i]
         yield ids, data.labels[rows]
-
-
-def padded(ids: np.ndarray, length: int) -> np.ndarray:
-    """One sentence as token ids [1, length], cut if it is longer."""
-    row = np.zeros([1, length], np.int32)
-    row[0, : len(ids)] = ids[:length]
-    return row

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Callable
 
 import numpy as np
@@ -11,16 +10,6 @@ import tf_keras as keras
 import transformers
 
 import tf_movprune
-
-MATRICES = {
-    "self_attention.query": "query",
-    "self_attention.key": "key",
-    "self_attention.value": "value",
-    "dense_output.dense": "attention\noutput",
-    "intermediate.dense": "intermediate",
-    "bert_output.dense": "output",
-}
-"""Titles of the matrices of a layer, by the ends of their paths."""
 
 transformers.logging.set_verbosity_error()
 
@@ -33,17 +22,6 @@ def load(folder: str, seed: int = 0) -> keras.Model:
     model = transformers.TFAutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
     model.layers[0].embeddings.trainable = False
     return model
-
-
-def load_compressed(path: pathlib.Path, cls: type[keras.Model]) -> keras.Model:
-    """The model in a compressed file."""
-    return tf_movprune.load_compressed(path, cls)
-
-
-def save(model: keras.Model, folder: pathlib.Path, source: str) -> None:
-    """Writes a model with the tokenizer of the folder `source`. `load` reads it."""
-    model.save_pretrained(folder)
-    transformers.AutoTokenizer.from_pretrained(source).save_pretrained(folder)
 
 
 def encoder(folder: str, length: int) -> Callable[[list[str]], list[list[int]]]:

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Sequence
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+import tf_keras as keras
 
 import tf_movprune
-from examples.sentiment_data import LENGTHS, Sentences, evaluation_batches, training_batches
-
-Bert = ModuleType
-"""`examples.keras_hub_bert` or `examples.hugging_face_bert`: what is done by either Keras."""
+from benchmarks import hugging_face_bert as bert
+from benchmarks.sentiment_data import LENGTHS, Sentences, evaluation_batches, training_batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,16 +28,10 @@ class Settings:
     lengths: tuple[int, ...] = LENGTHS
 
 
-def bert_for(keras: str) -> Bert:
-    """The module that knows the BERTs for Keras "3" or for Keras "2", tf_keras."""
-    names = {"3": "examples.keras_hub_bert", "2": "examples.hugging_face_bert"}
-    return importlib.import_module(names[keras])
-
-
 class Accuracy:
     """The fraction of the sentences that a model classifies rightly. Traced once to each shape."""
 
-    def __init__(self, bert: Bert, model: Any):
+    def __init__(self, model: Any):
         self._predict = tf.function(lambda ids: bert.logits(model, bert.inputs(ids)))
 
     def __call__(self, data: Sentences) -> float:
@@ -49,9 +40,9 @@ class Accuracy:
         return float(right) / len(data)
 
 
-def accuracy(bert: Bert, model: Any, data: Sentences) -> float:
+def accuracy(model: Any, data: Sentences) -> float:
     """Fraction of the sentences classified rightly."""
-    return Accuracy(bert, model)(data)
+    return Accuracy(model)(data)
 
 
 @dataclasses.dataclass
@@ -62,9 +53,9 @@ class Validation:
     accuracies: list[float] = dataclasses.field(default_factory=list)
     sparsities: list[float] = dataclasses.field(default_factory=list)
 
-    def callback(self, bert: Bert, model: Any, data: Sentences) -> Any:
+    def callback(self, model: Any, data: Sentences) -> Any:
         """A callback that measures, to come after the one that refreshes masks."""
-        measure = Accuracy(bert, model)
+        measure = Accuracy(model)
 
         def on_epoch_end(epoch, logs):
             logs["val_accuracy"] = measure(data)
@@ -72,11 +63,10 @@ class Validation:
             self.accuracies.append(logs["val_accuracy"])
             self.sparsities.append(logs.get("sparsity", 0.0))
 
-        return bert.keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)
+        return keras.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)
 
 
 def fit(
-    bert: Bert,
     model: Any,
     optimizer: Any,
     train: Sentences,
@@ -86,7 +76,6 @@ def fit(
     verbose: int = 1,
 ) -> Validation:
     """Trains for `num_train_steps`, compiled by XLA. Returns the record of validation."""
-    keras = bert.keras
     model.compile(
         optimizer=optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -100,7 +89,7 @@ def fit(
         steps_per_epoch=settings.num_train_steps // settings.evaluations,
         epochs=settings.evaluations,
         shuffle=False,  # the batches are shuffled
-        callbacks=[*callbacks, record.callback(bert, model, validation)],
+        callbacks=[*callbacks, record.callback(model, validation)],
         verbose=verbose,
     )
     return record
