@@ -68,7 +68,7 @@ def test_a_dry_run_trains_nothing(tmp_path, capsys):
         *("train", "sst2", "--dry-run", "--data_dir", data, "--output_dir", tmp_path / "run"),
         *("--model", tiny_pretrained.folder(), "--preset", "short", "--batch_size", 8),
     )
-    assert "1,500 steps of 8 rows" in text and "16,384 weights in 12 matrices" in text
+    assert "1,500 steps of 8 rows" in text and "8,192 weights in 6 matrices" in text
     assert "0.900 at 1,050" in text and "GB" in text
     assert not (tmp_path / "run").exists()
 
