@@ -104,6 +104,14 @@ from .pytorch.save import save_pytorch as save_pytorch
 from .recipes import ShortRun as ShortRun
 from .reports.page import report as report
 from .reports.recorder import RunRecorder as RunRecorder
+from .runs.predictor import (
+    Predictor as Predictor,
+)
+from .runs.predictor import (
+    load_predictor as load_predictor,
+)
+from .runs.settings import TrainSettings as TrainSettings
+from .runs.training import train as train
 from .sparsity import (
     SparsityReport as SparsityReport,
 )

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from tf_movprune.keras3 import compat, keras_hub
 from tf_movprune.keras3.compact import load_compacted
+from tf_movprune.keras3.compacted_layer import register_classes
 from tf_movprune.keras3.pytorch_kinds import KINDS, QUESTIONS, backbone_of, kind_of, with_dense
 from tf_movprune.keras3.tokenizers import Tokenizer
 
@@ -63,7 +64,10 @@ def load_saved(source: str | os.PathLike[str], load_pytorch: Callable[..., Any])
 
 def _config(source: str | os.PathLike[str]) -> dict[str, Any]:
     """The configuration in a folder; empty if there is none, or if it is a name."""
-    file = pathlib.Path(source) / "config.json"
+    return _json(pathlib.Path(source) / "config.json")
+
+
+def _json(file: pathlib.Path) -> dict[str, Any]:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 
 
@@ -79,9 +83,8 @@ def _from_preset(folder: pathlib.Path, source: str) -> Any:
     hub = _hub()
     if (folder / _FILE).is_file():
         return load_compacted(folder / _FILE)
-    if (folder / "task.json").is_file() or (folder / "config.json").is_file():
-        with contextlib.suppress(ValueError):  # it is not a compacted one
-            return load_compacted(folder)
+    if register_classes([_json(folder / "task.json"), _json(folder / "config.json")]):
+        return load_compacted(folder)
     has_head = (folder / "task.json").is_file()
     cls = hub.models.TextClassifier if has_head else hub.models.Backbone
     arguments = {"preprocessor": None} if has_head else {}
@@ -192,10 +195,12 @@ def save(
 ) -> None:
     """Writes a model with its tokenizer. `load` and `tokenizer_of` read them."""
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
-    compat.forget_compilation(model)  # or files would hold the optimizer
+    # Files would hold the slots of the optimizer.
     if keras_hub.is_task(type(model)):
+        model.compile()  # with KerasHub's defaults, with which tasks are loaded
         model.save_to_preset(folder)
     else:
+        compat.forget_compilation(model)
         backbone_of(model).save_to_preset(folder)
         model.save(pathlib.Path(folder) / _FILE)
     tokenizer.save(folder)

@@ -15,20 +15,11 @@ _TEXTS = {
     "pair": '(["A man plays the guitar."], ["Someone makes music."])',
     "questions": '(["Who wrote Faust?"], ["Faust is a tragic play by Goethe."])',
 }
-_KERAS_HUB = """import {imports}
+_KERAS_HUB = """import tf_movprune
 
-folder = "{folder}"
-preprocess = keras_hub.models.TextClassifierPreprocessor.from_preset(folder{length})
-model = {model}
-outputs = model.predict(preprocess({texts})){meaning}
-"""
-_COMPACTED_KERAS_HUB = """import tf_movprune
-from tf_movprune.keras3 import task_models
-
-folder = "{folder}"
-model = tf_movprune.load_compacted({file})
-preprocess = task_models.tokenizer_of(folder, model).preprocessor
-{length}outputs = model.predict(preprocess({texts})){meaning}
+predict = tf_movprune.load_predictor("{folder}")
+print(predict({texts})){meaning}
+model = predict.model  # a Keras model, whose inputs are token ids
 """
 _TRANSFORMERS = """import {imports}
 
@@ -53,42 +44,22 @@ def loading_snippet(info: Mapping[str, Any], kind: str, *, is_pair: bool = False
     if info.get("library") == "transformers":
         code = _transformers(kind, texts, is_compacted)
         packages = '"transformers<4.55" tf_keras'
+        packages += " tf_movprune" if is_compacted else ""
     else:
-        code = _keras_hub(info, kind, texts, is_compacted)
-        packages = "keras-hub"
-    packages += " tf_movprune" if is_compacted else ""
+        code = _keras_hub(kind, texts)
+        packages = '"tf_movprune[tasks]"'
     names = info.get("label_names") or ()
     labels = f"\n\nThe labels are {', '.join(map(str, names))}, in this order." if names else ""
     return f"After `pip install {packages}`:\n\n```python\n{code}```{labels}"
 
 
-def _keras_hub(info: Mapping[str, Any], kind: str, texts: str, is_compacted: bool) -> str:
-    length = (info.get("settings") or {}).get("max_length")
-    meaning = "  # logits of each label" if kind == "classification" else "  # the scores"
-    if kind == "questions":
-        meaning = '\nstart, end = outputs["start_logits"], outputs["end_logits"]  # of each token'
-    if texts.startswith("("):
-        texts = f"x={texts}"  # two by position would be texts and labels
-    common = {"folder": _FOLDER, "texts": texts, "meaning": meaning}
-    if is_compacted:  # KerasHub finds no tokenizer for a backbone that it does not know
-        return _COMPACTED_KERAS_HUB.format(
-            file='f"{folder}/model.keras"' if kind == "questions" else "folder",
-            length=f"preprocess.sequence_length = {length}\n" if isinstance(length, int) else "",
-            **common,
-        )
-    imports = "keras_hub"
-    model = "keras_hub.models.TextClassifier.from_preset(folder, preprocessor=None)"
-    if kind == "questions":
-        imports, model = (
-            "keras\nimport keras_hub",
-            'keras.saving.load_model(f"{folder}/model.keras")',
-        )
-    return _KERAS_HUB.format(
-        imports=imports,
-        model=model,
-        length=f", sequence_length={length}" if isinstance(length, int) else "",
-        **common,
-    )
+def _keras_hub(kind: str, texts: str) -> str:
+    meaning = {
+        "classification": "  # the name of a label for each text",
+        "regression": "  # a score for each text",
+        "questions": "  # an answer to each question, in the words of its text",
+    }[kind]
+    return _KERAS_HUB.format(folder=_FOLDER, texts=texts.strip("()"), meaning=meaning)
 
 
 def _transformers(kind: str, texts: str, is_compacted: bool) -> str:

@@ -15,10 +15,12 @@ from tf_movprune.callbacks import UpdatePruningStep
 from tf_movprune.compaction import compact
 from tf_movprune.distillation import Distiller
 from tf_movprune.pruning import strip_pruning
+from tf_movprune.reports.model_card import model_card
 from tf_movprune.reports.page import report
 from tf_movprune.reports.recorder import RunRecorder
 from tf_movprune.sparsity import summarize_sparsity
 from tf_movprune.tasks.batches import training_dataset
+from tf_movprune.tasks.examples import Examples
 from tf_movprune.runs.checkpoints import Checkpoints
 from tf_movprune.runs.evaluation import Outputs
 from tf_movprune.runs.predictions import write_predictions
@@ -202,8 +204,16 @@ class _Training:
             finished=now(),
             seconds=round(self.record.get("seconds", 0.0) + time.monotonic() - self.began, 1),
         )
+        self._write_card(record)
         report(self.run_folder.path, self.run_folder.report)
         return record
+
+    def _write_card(self, record: dict[str, Any]) -> None:
+        """Writes the card of the model beside it."""
+        train_data = self.prepared.data["train"]
+        is_pair = isinstance(train_data, Examples) and train_data.pairs is not None
+        card = model_card(record, self.prepared.task.kind, is_pair=is_pair)
+        (self.run_folder.model / "README.md").write_text(card, encoding="utf-8")
 
     def _save(self, model: Any, folder: pathlib.Path) -> None:
         """Writes a model, whole or not at all."""

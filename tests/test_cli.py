@@ -1,0 +1,159 @@
+"""The command line: what it prints, writes and refuses, command by command."""
+
+import json
+import pathlib
+import re
+import shlex
+
+import pytest
+import tiny_pretrained
+
+import tf_movprune
+from tf_movprune import cli
+from tf_movprune.cli import main
+from tf_movprune.runs.presets import PRESETS
+
+ROOT = pathlib.Path(__file__).parents[1]
+COMMANDS = ("train", "evaluate", "summarize", "export", "compact", "import-pytorch", "report")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """The folder of a run, and that of its data."""
+    path = tmp_path_factory.mktemp("cli")
+    tiny_pretrained.run("sst2", path, structure="neurons", final_sparsity=0.5)
+    return path / "run", path / "data"
+
+
+def printed(capsys, *arguments):
+    assert cli.main(list(map(str, arguments))) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_teaches(command, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([*([command] if command else []), "--help"])
+    text = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert f"tf-movprune {command or 'train'}" in text  # an example
+    if not command:
+        assert all(name in text for name in COMMANDS) and cli.main([]) == 0
+
+
+def test_presets_are_listed_in_full(capsys):
+    text = printed(capsys, "train", "--list-presets")
+    for name, preset in PRESETS.items():
+        assert name in text and preset.reported in text
+        assert all(f"{key}={value}" in text for key, value in preset.settings.items())
+
+
+def documented_commands():
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages).replace("\\\n", " ")
+    return sorted(set(re.findall(r"^ *(tf-movprune .*)$", text, re.MULTILINE)))
+
+
+@pytest.mark.parametrize("command", documented_commands())
+def test_documented_commands_are_understood(command):
+    arguments = main._parser().parse_args(shlex.split(command)[1:])
+    if arguments.command == "train" and not arguments.list_presets:
+        assert main.train_arguments.settings_from(arguments).task == arguments.task
+
+
+def test_a_dry_run_trains_nothing(tmp_path, capsys):
+    data = tiny_pretrained.write_data("sst2", tmp_path / "data")
+    text = printed(
+        capsys,
+        *("train", "sst2", "--dry-run", "--data_dir", data, "--output_dir", tmp_path / "run"),
+        *("--model", tiny_pretrained.folder(), "--preset", "short", "--batch_size", 8),
+    )
+    assert "1,500 steps of 8 rows" in text and "8,192 weights in 6 matrices" in text
+    assert "0.900 at 1,050" in text and "GB" in text
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_from_the_command_line(tmp_path, capsys):
+    data = tiny_pretrained.write_data("sst2", tmp_path / "data")
+    arguments = [
+        *("train", "sst2", "--data_dir", data, "--output_dir", tmp_path / "run", "--no-xla"),
+        *("--model", tiny_pretrained.folder(), "--num_train_steps", 2, "--batch_size", 8),
+        *("--method", "dense", "--evaluations", 1, "--lengths", 32),
+    ]
+    assert "SST-2: accuracy" in printed(capsys, *arguments)
+    assert cli.main(list(map(str, arguments))) == 1  # it is there already
+    assert "tf-movprune: error: " in capsys.readouterr().err
+    assert "is finished" in printed(capsys, *arguments, "--resume")
+    page = printed(capsys, "report", tmp_path / "run", "--output", tmp_path / "page.html")
+    assert "page.html" in page and "<svg" in (tmp_path / "page.html").read_text()
+
+
+def test_evaluate(finished, tmp_path, capsys):
+    run, data = finished
+    target = tmp_path / "predictions.json"
+    text = printed(capsys, "evaluate", run, "--data_dir", data, "--predictions", target)
+    assert '"accuracy"' in text
+    assert set(json.loads(target.read_text())) <= {"negative", "positive"}
+
+
+def test_summarize(finished, capsys):
+    assert "compressed int8" in printed(capsys, "summarize", finished[0])
+    found = json.loads(printed(capsys, "summarize", finished[0] / "model", "--json"))
+    assert found["sparsity"]["total"] > 0 and "dense float32" in found["sizes"]
+
+
+def test_export(finished, capsys, tmp_path):
+    run, _ = finished
+    text = printed(capsys, "export", run, "--tflite", "--compressed", "--pytorch", tmp_path / "pt")
+    assert (run / "exports" / "model.tflite").exists() and "model.tflite" in text
+    weights = tf_movprune.load_compressed(run / "exports" / "model.movprune")
+    assert len(weights) > 10 and (tmp_path / "pt" / "model.safetensors").exists()
+    assert cli.main(["export", str(run)]) == 1
+    assert "No format was asked for" in capsys.readouterr().err
+
+
+def test_import_and_compact(capsys, tmp_path):
+    text = printed(capsys, "import-pytorch", tiny_pretrained.folder(), tmp_path / "imported")
+    assert "sparsity" in text
+    with pytest.warns(UserWarning, match="nothing to remove"):
+        text = printed(capsys, "compact", tmp_path / "imported", tmp_path / "small")
+    assert "weights are left" in text and (tmp_path / "small" / "config.json").exists()
+    assert cli.main(["compact", str(tmp_path / "imported"), str(tmp_path / "small")]) == 1
+    assert "small exists. Name a new folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["summarize", "nowhere"], "There is no folder or file nowhere"),
+        (["evaluate", "nowhere"], "nowhere has no run.json"),
+        (["report", "nowhere"], "nowhere"),
+        (["train", "sst3"], "Did you mean 'sst2'"),
+        (
+            ["train", "sst2", "--final_sparsity", "1.5"],
+            r"final_sparsity must be in \[0, 1\), got 1.5",
+        ),
+        (["train", "mnli", "--preset", "paper-qqp-soft"], "preset paper-qqp-soft is for qqp"),
+        (["train", "sst2", "--data_dir", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_mistakes_are_told(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 1
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_unknown_options_are_usage_errors(capsys):
+    for arguments in (["train"], ["train", "sst2", "--final-sparsity", "0.9"], ["trian"]):
+        with pytest.raises(SystemExit) as stopped:
+            cli.main(arguments)
+        assert stopped.value.code == 2
+
+
+def test_an_interrupted_run_says_how_to_go_on(monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tf_movprune.runs.training.train", interrupted)
+    assert cli.main(["train", "sst2"]) == 130
+    assert "--resume" in capsys.readouterr().err
