@@ -5,9 +5,11 @@ TOOLS := openvino==2026.4.1 openvino-telemetry==2025.2.0 tensorflowjs==4.22.0 te
 TENSORFLOWJS := @tensorflow/tfjs@4.22.0
 OLD_TFLITE := tflite-runtime==2.14.0 numpy==1.26.4
 TORCH := torch==2.13.0 transformers==4.54.1 numpy safetensors
+PYTHON_3 := {"name": "python3", "display_name": "Python 3", "language": "python"}
+KERNEL := {"kernelspec": $(PYTHON_3), "jupytext": null}
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo deploy docs test test-all test-oldest test-old-tflite test-torch lint clean \
+.PHONY: demo deploy docs notebooks test test-all test-oldest test-old-tflite test-torch lint clean \
     bench bench-accuracy bench-compressed bench-deploy bench-gpu bench-published
 
 .venv/installed: requirements.txt setup.py
@@ -28,6 +30,9 @@ deploy: .venv/installed
 docs: export NO_MKDOCS_2_WARNING = 1
 docs: .venv/installed  # writes site/
 	$(BIN)/python -m mkdocs build --strict $(ARGS)
+
+notebooks: .venv/installed  # writes each .ipynb anew, from the .py beside it
+	$(BIN)/jupytext --to ipynb --update-metadata '$(KERNEL)' examples/notebooks/*.py
 
 test: .venv/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow" $(ARGS)

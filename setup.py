@@ -42,6 +42,7 @@ EXTRAS = {
     ],
     "gpu-benchmark": ["jax>=0.6"],
     "test": [
+        "jupytext>=1.16",
         "psutil>=5.9",
         "pytest>=8",
         "pytest-cov>=5",
