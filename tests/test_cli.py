@@ -67,7 +67,7 @@ def test_a_dry_run_trains_nothing(tmp_path, capsys):
     text = printed(
         capsys,
         *("train", "sst2", "--dry-run", "--data_dir", data, "--output_dir", tmp_path / "run"),
-        *("--model", tiny_pretrained.folder(), "--preset", "short", "--batch_size", 8),
+        *("--model", tiny_pretrained.folder(), "--preset", "short", "--batch-size", 8),
     )
     assert "1,500 steps of 8 rows" in text and "8,192 weights in 6 matrices" in text
     assert "0.900 at 1,050" in text and "GB" in text
@@ -145,7 +145,7 @@ def test_mistakes_are_told(arguments, message, capsys, tmp_path, monkeypatch):
 
 
 def test_unknown_options_are_usage_errors(capsys):
-    for arguments in (["train"], ["train", "sst2", "--final-sparsity", "0.9"], ["trian"]):
+    for arguments in (["train"], ["train", "sst2", "--sparsity", "0.9"], ["trian"]):
         with pytest.raises(SystemExit) as stopped:
             cli.main(arguments)
         assert stopped.value.code == 2

@@ -7,7 +7,7 @@ import tiny_pretrained
 
 import tf_movprune
 from tf_movprune.runs import training
-from tf_movprune.runs.record import Run
+from tf_movprune.runs.record import RunPaths
 
 
 @pytest.fixture(autouse=True)
@@ -18,7 +18,7 @@ def without_page(monkeypatch):
 def trained(task, path, **changes):
     record = tiny_pretrained.run(task, path, method="dense", num_train_steps=2, **changes)
     split = next(split for split in record["data"] if split != "train")
-    run = Run(path / "run")
+    run = RunPaths(path / "run")
     return run, json.loads(run.predictions(split).read_text()), split
 
 

@@ -12,7 +12,7 @@ from tf_movprune.runs import training
 from tf_movprune.runs.checkpoints import Checkpoints
 from tf_movprune.runs.evaluating import evaluate
 from tf_movprune.runs.opened_model import open_model
-from tf_movprune.runs.record import Run
+from tf_movprune.runs.record import RunPaths
 
 every_library = pytest.mark.parametrize("library", ["keras_hub", "transformers"])
 METRICS = {
@@ -55,17 +55,17 @@ def test_every_task_in_its_own_files(library, task, tmp_path, without_page):
     assert record["remaining"] == pytest.approx(0.1, abs=1e-3)
     assert record["sparsity"]["total"] == 8192  # all matrices of the encoder, and no other
     for split in set(record["data"]) - {"train"}:
-        predictions = json.loads(Run(tmp_path / "run").predictions(split).read_text())
+        predictions = json.loads(RunPaths(tmp_path / "run").predictions(split).read_text())
         assert len(predictions) == record["data"][split]["examples"]
 
 
 @every_library
 def test_what_a_run_leaves_behind(library, tmp_path):
     record = tiny_pretrained.run("sst2", tmp_path, library=library, held_out=4, evaluations=2)
-    run = Run(tmp_path / "run")
+    run = RunPaths(tmp_path / "run")
     assert record == run.read() and run.settings().held_out == 4
     lines = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
-    assert [x["step"] for x in lines if "val_held_out_accuracy" in x.get("metrics", {})] == [5, 10]
+    assert [x["step"] for x in lines if "val_accuracy" in x.get("metrics", {})] == [5, 10]
     assert set(record["metrics"]) == {"accuracy", "held_out_accuracy"}
     assert record["data"]["train"]["examples"] == 20
     assert (run.path / "pruning.json").exists() and "<svg" in run.report.read_text()
@@ -126,10 +126,10 @@ def test_a_resumed_run_ends_with_the_same_numbers(
         killed_at(patched, 4, phase)
         with pytest.raises(_KilledError):
             tiny_pretrained.run("sst2", tmp_path / "killed", **changes)
-    assert Run(tmp_path / "killed" / "run").read()["finished"] is None
+    assert RunPaths(tmp_path / "killed" / "run").read()["finished"] is None
     resumed = tiny_pretrained.run("sst2", tmp_path / "killed", resume=True, **changes)
-    assert resumed["metrics"] == straight["metrics"]
-    assert len(resumed["commands"]) == 2
+    assert resumed["metrics"] == straight["metrics"] and resumed["seconds"] > 0
+    assert len(resumed["commands"]) == 2 and not (tmp_path / "killed/run/checkpoint").exists()
     for mine, expected in zip(
         final_weights(tmp_path / "killed"), final_weights(tmp_path / "straight"), strict=True
     ):
@@ -157,10 +157,11 @@ def test_heads_and_neurons_are_removed_and_recovered(library, tmp_path, without_
     )
     groups = record["sparsity"]["groups"]
     assert sorted(round(g["sparsity"], 2) for g in groups.values()) == [0.5, 0.75]
+    assert record["remaining"] == pytest.approx(0.375, abs=1e-3)  # before they were removed
     model = open_model(tmp_path / "run").model
     shapes = {tuple(w.shape) for w in model.weights}
     assert (32, 16) in shapes and (16, 32) in shapes  # of 64 neurons
-    assert (tmp_path / "run" / "recovery" / "history.jsonl").exists()
+    assert (tmp_path / "run" / "phases" / "recovery" / "history.jsonl").exists()
     assert (tmp_path / "run" / "teacher").is_dir()
     # The teacher of this run teaches the next one.
     teacher = str(tmp_path / "run" / "teacher")

@@ -45,6 +45,8 @@ class Predictor:
         self.kind: str = opened.description["kind"]
         self.label_names = tuple(opened.description["label_names"])
         self.max_length: int = opened.description["max_length"]
+        self._stride: int = opened.description["stride"]
+        self._has_unanswerable: bool = opened.description["has_unanswerable"]
         self._tokenizer = shell.tokenizer_of(str(opened.folder), opened.model)
         self._outputs = Outputs(shell, opened.model, jit_compile=False)
 
@@ -69,8 +71,9 @@ class Predictor:
         if isinstance(texts, str) or isinstance(others, str):
             raise TypeError("texts must be a list of texts, got a single one. Pass [text].")
         if others is not None and len(texts) != len(others):
-            raise ValueError(f"Expected as many other texts as texts, got {len(others)}, "
-                             f"and {len(texts)} texts.")
+            raise ValueError(
+                f"Expected as many other texts as texts, got {len(others)}, and {len(texts)} texts."
+            )
         if self.kind == "questions":
             return self._answers(texts, others, batch_size)
         examples = Examples(list(texts), None if others is None else list(others), None)
@@ -92,11 +95,12 @@ class Predictor:
             questions=list(questions),
             ids=[str(i) for i in range(len(questions))],
             answers=[()] * len(questions),
+            has_unanswerable=self._has_unanswerable,
         )
-        windows = question_windows(asked, self._tokenizer, self.max_length)
+        windows = question_windows(asked, self._tokenizer, self.max_length, self._stride)
         outputs = self._outputs(windows, batch_size)
         found = predicted_answers(asked, windows, outputs["start_logits"], outputs["end_logits"])
-        return list(found.texts(None).values())
+        return list(found.texts(0.0 if self._has_unanswerable else None).values())
 
 
 def load_predictor(folder: str | os.PathLike[str]) -> Predictor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
@@ -27,7 +28,7 @@ _PACKAGES = (
 )
 
 
-class Run:
+class RunPaths:
     """Paths in the folder of a run, and its record in `run.json`.
 
     Args:
@@ -42,9 +43,18 @@ class Run:
         self.exports = self.path / "exports"
         self.report = self.path / "report.html"
 
+    def history(self, phase: str) -> pathlib.Path:
+        """The folder that the history of a phase is recorded in; of "train" that of the run."""
+        return self.path if phase == "train" else self.path / "phases" / phase
+
+    @property
+    def all_checkpoints(self) -> pathlib.Path:
+        """The folder of the checkpoints of all phases."""
+        return self.path / "checkpoint"
+
     def checkpoints(self, phase: str) -> pathlib.Path:
         """The folder of a phase's checkpoints."""
-        return self.path / "checkpoint" / phase
+        return self.all_checkpoints / phase
 
     def predictions(self, split: str) -> pathlib.Path:
         """The file of the predictions on a split."""
@@ -89,7 +99,7 @@ class Run:
         return TrainSettings.from_dict(self.read()["settings"])
 
 
-def check_folder(run: Run, settings: TrainSettings, *, resume: bool) -> dict[str, Any]:
+def check_folder(run: RunPaths, settings: TrainSettings, *, resume: bool) -> dict[str, Any]:
     """The record of the run to go on with; an empty one if the run is new.
 
     Raises:
@@ -131,7 +141,33 @@ def new_record(settings: TrainSettings) -> dict[str, Any]:
     }
 
 
-def _check_same(before: dict[str, Any], now: dict[str, Any], run: Run) -> None:
+def check_packages() -> None:
+    """Raises ImportError if a package is missing that the end of a run needs."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f'Runs need {", ".join(missing)}. Install it with `pip install "tf_movprune[tasks]"`.'
+        )
+
+
+def check_same_data(before: dict[str, Any], now: dict[str, Any], run: RunPaths) -> None:
+    """Raises ValueError if a run that is resumed would see other data than before."""
+    for split, found in now.items():
+        if found["fingerprint"] != before.get(split, {}).get("fingerprint"):
+            raise ValueError(
+                f"The {split} data of the run in {run.path} are not what they were: "
+                f"{found['source']} or the tokenizer has changed. Put them back, or start anew in "
+                "another output_dir."
+            )
+
+
+_PLACES = ("output_dir", "cache_dir", "data_dir", "train_file", "validation_file")
+"""Settings that may be others when a run is resumed, as in a folder that was moved."""
+_NEEDED = ("jinja2", "matplotlib", "sklearn", "zstandard")
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any], run: RunPaths) -> None:
+    now = {k: v for k, v in now.items() if k not in _PLACES}
     changed = [f"{k} {before.get(k)!r} -> {now[k]!r}" for k in now if now[k] != before.get(k)]
     if changed:
         raise ValueError(
@@ -157,7 +193,7 @@ def model_folder(path: pathlib.Path) -> pathlib.Path:
     Raises:
       FileNotFoundError: the run has no model yet.
     """
-    run = Run(path)
+    run = RunPaths(path)
     if not run.record_file.is_file():
         return path
     if not run.model.is_dir():
