@@ -41,7 +41,7 @@ def test_metadata():
         "datasets": ["nyu-mll/glue"],
         "metrics": ["accuracy"],
     }
-    assert index["name"] == "bert_uncased for SST-2, pruned to 10\u202f% of its weights"
+    assert index["name"] == "bert_uncased for SST-2, its encoder pruned to 10\u202f%"
     assert index["results"] == [
         {
             "task": {"type": "text-classification", "name": "text classification"},
@@ -80,7 +80,7 @@ def test_text():
     _, text, _ = parts(model_card(info, "classification"))
     text = text.replace("\u202f", " ")
     for line in (
-        "# bert-base-uncased for SST-2, pruned to 10 % of its weights",
+        "# bert-base-uncased for SST-2, its encoder pruned to 10 %",
         "| accuracy | 87.3 % |",
         "| prunable weights that remain | 10 % |",
         "| size, compressed int8 | 31.0 MB |",
@@ -128,7 +128,7 @@ def keras_hub_model(kind, folder, change=lambda model: model):
     model = change(model)
     task_models.save(model, task_models.Tokenizer(preprocessor, 16), str(folder / "model"))
     names = [] if kind == "questions" else ["bad", "good"]
-    description = {"kind": kind, "label_names": names, "max_length": 16}
+    description = {"kind": kind, "label_names": names, "max_length": 16, "stride": 8}
     (folder / "model" / "tf_movprune.json").write_text(json.dumps(description))
     return model
 

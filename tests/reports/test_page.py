@@ -88,7 +88,7 @@ def test_the_page_of_a_run(folder, page):
     assert names == ["history.jsonl", "pruning.json", "report.html", "run.json"]
     assert page.pictures == PICTURES and page.svgs == len(PICTURES)
     assert page.text.count('role="img" aria-label=') == len(PICTURES)
-    assert page.says("87.3 % accuracy with 10 % of the weights")
+    assert page.says("87.3 % accuracy with 10 % of the pruned matrices")
     assert page.says("bert-base-uncased · hard movement pruning · 100 steps")
     for text in ("SST-2", "71 %", "31.0 MB", "12.5 ms", "60 min", "16, 32", "2.21.0", "67349"):
         assert page.says(text), text
@@ -135,7 +135,7 @@ def test_several_runs(tmp_path):
     magnitude = write_run(tmp_path / "magnitude", pruned={}, **worse)
     page = make(dense, hard, magnitude, path=tmp_path / "all.html")
     assert page.says("SST-2: 3 runs compared")
-    assert page.says("Hard movement: 87.3 % accuracy with 10 % of the weights")
+    assert page.says("Hard movement: 87.3 % accuracy with 10 % of the pruned matrices")
     assert page.says("best of 2 pruned runs · 90 % accuracy without pruning")
     assert page.pictures[:3] == ["Over training", "Accuracy against size", "Accuracy against speed"]
     assert page.pictures.count("What remains of each matrix") == 1
@@ -178,7 +178,7 @@ def test_many_lines_look_different(tmp_path):
             {"info": None, "pruned": {}},
             PICTURES[:2],
             [
-                "85 % accuracy with 10 % of the weights",
+                "85 % accuracy with 10 % of the pruned matrices",
                 "the run has no pruning.json",
                 "Not recorded: results, data, settings, versions, commands, latency",
             ],
@@ -191,7 +191,7 @@ def test_many_lines_look_different(tmp_path):
                 "Not recorded: latency, the end of the run, which may have been interrupted",
             ],
         ),
-        ({"info": None, "lines": []}, PICTURES[2:8], ["9.9 % of the weights remain"]),
+        ({"info": None, "lines": []}, PICTURES[2:8], ["9.9 % of the pruned matrices remain"]),
     ],
     ids=("history", "settings", "pruning"),
 )

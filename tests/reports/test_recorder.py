@@ -71,7 +71,7 @@ def test_a_pruned_model(keras, tmp_path):
     assert rows == [(w.path, w.shape, w.remaining) for w in report.weights]
     assert 0 < found["agreement"] <= 1
     page = tf_movprune.report(tmp_path).read_text(encoding="utf-8")
-    assert "25\u202f% of the weights" in page and "first.kernel" in page
+    assert "25\u202f% of the pruned matrices" in page and "first.kernel" in page
 
 
 def check_history(lines, masks):

@@ -1,9 +1,12 @@
 """Runs of tasks with the models of either library: what they train, write, and go on with."""
 
+import csv
+import dataclasses
 import json
 
 import numpy as np
 import pytest
+import task_files
 import tensorflow as tf
 import tiny_pretrained
 
@@ -221,3 +224,87 @@ def test_when_a_run_is_evaluated_and_saved(tmp_path):
     assert training.evaluation_steps(10, settings) == [4, 7, 10]
     assert training.stops(10, settings) == [0, 4, 7, 8, 10]
     assert training.evaluation_steps(2, settings) == [1, 2]
+
+
+@pytest.mark.parametrize("library, task", [("keras_hub", "sst2"), ("transformers", "sst2")])
+def test_labels_and_inputs_belong_together(library, task, tmp_path, without_page):
+    record = tiny_pretrained.run(
+        task,
+        tmp_path,
+        library=library,
+        method="dense",
+        num_train_steps=150,
+        learning_rate=3e-3,
+        freeze_embeddings=False,
+    )
+    assert record["metrics"]["accuracy"] >= 0.9
+    good, bad = "the film no. 7 is superb", "the plot no. 9 is awful"
+    predict = tf_movprune.load_predictor(tmp_path / "run")
+    assert predict([good, bad]) == ["positive", "negative"]
+
+
+def write_rows(path, count, labels=("bad", "good")):
+    rows = [("review", "stars")]
+    rows += [(task_files.sentence(i % 2, f"{path.stem}{i}"), labels[i % 2]) for i in range(count)]
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(rows)
+    return str(path)
+
+
+def test_a_file_of_the_users_own(tmp_path, without_page):
+    files = {
+        "train_file": write_rows(tmp_path / "train.csv", 24),
+        "validation_file": write_rows(tmp_path / "dev.csv", 8),
+        "text_column": "review",
+        "label_column": "stars",
+    }
+    settings = tiny_pretrained.settings(
+        "own", tmp_path / "run", method="dense", num_train_steps=2, **files
+    )
+    record = training.train(settings, verbose=0)
+    assert record["label_names"] == ["bad", "good"] and "accuracy" in record["metrics"]
+    other = write_rows(tmp_path / "other.csv", 6)
+    assert set(evaluate(tmp_path / "run", file=other)) == set(record["metrics"])
+    assert (tmp_path / "run" / "predictions-of-other.json").exists()
+    with pytest.raises(ValueError, match=r"superb|label|labels"):
+        evaluate(tmp_path / "run", file=write_rows(tmp_path / "odd.csv", 6, ("bad", "superb")))
+    # A run goes on from its own model, and finds its tokenizer.
+    again = dataclasses.replace(
+        settings, model=str(tmp_path / "run"), output_dir=str(tmp_path / "again")
+    )
+    assert training.train(again, verbose=0)["finished"]
+
+
+def test_data_that_changed_are_noticed(tmp_path, monkeypatch, without_page):
+    files = {
+        "train_file": write_rows(tmp_path / "train.csv", 24),
+        "validation_file": write_rows(tmp_path / "dev.csv", 8),
+        "text_column": "review",
+        "label_column": "stars",
+    }
+    dense = {"method": "dense", "num_train_steps": 4, "save_every": 2, **files}
+    settings = tiny_pretrained.settings("own", tmp_path / "run", **dense)
+    with monkeypatch.context() as patched:
+        killed_at(patched, 2)
+        with pytest.raises(_KilledError):
+            training.train(settings, verbose=0)
+    write_rows(tmp_path / "train.csv", 24, ("good", "bad"))
+    with pytest.raises(ValueError, match=r"train data of the run in .* are not what they were"):
+        training.train(settings, resume=True, verbose=0)
+
+
+def test_damaged_checkpoints_are_passed_by(tmp_path):
+    variable = tf.Variable([1.0])
+    checkpoints = Checkpoints(tmp_path, [variable])
+    for step in (5, 10):
+        variable.assign([float(step)])
+        checkpoints.save(step)
+    (tmp_path / "checkpoint").write_text("")  # as after a power cut
+    data = tmp_path / "ckpt-10.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    restored = tf.Variable([0.0])
+    assert Checkpoints(tmp_path, [restored]).restore() == 5
+    np.testing.assert_array_equal(restored, [5.0])
+    (tmp_path / "ckpt-5.data-00000-of-00001").unlink()
+    with pytest.raises(ValueError, match=r"No checkpoint in .* can be read. Remove the folder"):
+        Checkpoints(tmp_path, [restored]).restore()

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from tf_movprune.tasks.catalog import task
 from tf_movprune.tasks.own_files import column_task
 
 ROWS = [('it\'s "so", so good', "yes"), ("bad", "no"), ("ok – fine", "yes")]
@@ -175,3 +176,19 @@ def test_names_that_are_not_different(names):
 def test_other_kinds():
     with pytest.raises(ValueError, match=r"kind must be 'classification' or 'regression', got"):
         column_task(kind="ranking")
+
+
+def test_labels_may_be_floats_in_one_file_and_integers_in_another(tmp_path):
+    """As columns with a missing value are, once a table was in memory."""
+    (tmp_path / "train.csv").write_text("text,label\na,1.0\nb,2.0\nc,3.0\n")
+    (tmp_path / "dev.csv").write_text("text,label\na,1\nb,2\n")
+    files = {"train": tmp_path / "train.csv", "validation": tmp_path / "dev.csv"}
+    data = task("own").load(None, files)
+    assert data["train"].label_names == ("1", "2", "3")
+    assert data["validation"].targets.tolist() == [0, 1]
+
+
+def test_labels_that_look_like_numbers_to_python_alone(tmp_path):
+    (tmp_path / "train.csv").write_text("text,label\na,²\nb,³\nc,--1\n", encoding="utf-8")
+    data = task("own").load(None, {"train": tmp_path / "train.csv"})
+    assert data["train"].label_names == ("--1", "²", "³")

@@ -154,7 +154,7 @@ def state(model: keras.Model, optimizer: Any) -> list[tf.Variable]:
 
 
 def save(
-    model: keras.Model, tokenizer: Tokenizer, folder: str, label_names: Sequence[str] = ()
+    model: keras.Model, tokenizer: Tokenizer | None, folder: str, label_names: Sequence[str] = ()
 ) -> None:
     """Writes a model with its tokenizer. `load` and `tokenizer_of` read them."""
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
@@ -162,7 +162,8 @@ def save(
         model.config.id2label = dict(enumerate(label_names))
         model.config.label2id = {name: i for i, name in enumerate(label_names)}
     model.save_pretrained(folder)
-    tokenizer.save(folder)
+    if tokenizer is not None:
+        tokenizer.save(folder)
 
 
 @contextlib.contextmanager

@@ -191,7 +191,7 @@ def state(model: keras.Model, optimizer: Any) -> list[tf.Variable]:
 
 
 def save(
-    model: keras.Model, tokenizer: Tokenizer, folder: str, label_names: Sequence[str] = ()
+    model: keras.Model, tokenizer: Tokenizer | None, folder: str, label_names: Sequence[str] = ()
 ) -> None:
     """Writes a model with its tokenizer. `load` and `tokenizer_of` read them."""
     pathlib.Path(folder).mkdir(parents=True, exist_ok=True)
@@ -203,7 +203,8 @@ def save(
         compat.forget_compilation(model)
         backbone_of(model).save_to_preset(folder)
         model.save(pathlib.Path(folder) / _FILE)
-    tokenizer.save(folder)
+    if tokenizer is not None:
+        tokenizer.save(folder)
 
 
 @contextlib.contextmanager

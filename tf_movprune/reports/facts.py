@@ -55,12 +55,12 @@ def result_line(run: Run) -> str:
         value = metric_value(run.main_metric, run.result)
         parts.append(f"{value} {metric_name(run.main_metric)}")
     if run.remaining is not None and run.remaining < 1:
-        parts.append(f"{percent(run.remaining)} of the weights")
+        parts.append(f"{percent(run.remaining)} of the pruned matrices")
     if len(parts) == 2:
         return " with ".join(parts)
     if not parts:
         return "No results were recorded"
-    return f"{parts[0]} remain" if "weights" in parts[0] else parts[0]
+    return f"{parts[0]} remain" if "matrices" in parts[0] else parts[0]
 
 
 def _best(runs: Sequence[Run], labels: Sequence[str]) -> tuple[str, str]:

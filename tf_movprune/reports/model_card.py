@@ -116,7 +116,7 @@ def _title(info: Mapping[str, Any]) -> str:
     remaining = info.get("remaining")
     text = f"{model} for {task}" if task else model
     if remaining is not None and remaining < 1:
-        text += f", pruned to {percent(remaining)} of its weights"
+        text += f", its encoder pruned to {percent(remaining)}"
     return _printable(text)
 
 

@@ -21,25 +21,55 @@ class Checkpoints:
     """
 
     def __init__(self, folder: pathlib.Path, variables: Sequence[tf.Variable]):
+        self._folder = pathlib.Path(folder)
         self._step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self._variables = {f"v{i:05d}": variable for i, variable in enumerate(variables)}
         self._checkpoint = tf.train.Checkpoint(step=self._step, **self._variables)
+        state = self._folder / "checkpoint"
+        if state.is_file() and not state.read_text(encoding="utf-8", errors="replace").strip():
+            state.unlink()  # a process that died has left it empty
         self._manager = tf.train.CheckpointManager(self._checkpoint, str(folder), max_to_keep=2)
 
     def save(self, step: int) -> None:
-        """Writes a checkpoint; those before the last one are removed."""
-        self._step.assign(step)
-        self._manager.save(checkpoint_number=step)
-
-    def restore(self) -> int:
-        """Restores the last checkpoint, and returns its step; 0 if there is none.
+        """Writes a checkpoint; those before the last one are removed.
 
         Raises:
-          ValueError: the checkpoint is of other variables.
+          OSError: it cannot be written, as when the disk is full. Earlier ones are kept.
         """
-        path = self._manager.latest_checkpoint
-        if path is None:
-            return 0
+        self._step.assign(step)
+        try:
+            self._manager.save(checkpoint_number=step)
+        except tf.errors.OpError as error:
+            raise OSError(
+                f"The checkpoint of step {step} cannot be written into {self._folder}: "
+                f"{error.message} Make room, and go on with --resume: earlier ones are kept."
+            ) from error
+
+    def restore(self) -> int:
+        """Restores the last checkpoint that can be read, and returns its step; 0 if there is none.
+
+        Raises:
+          ValueError: the checkpoints are of other variables, or none of them can be read.
+        """
+        steps = {_number(path): path.with_suffix("") for path in self._folder.glob("ckpt-*.index")}
+        errors = []
+        for number in sorted(steps, reverse=True):
+            path = str(steps[number])
+            try:
+                self._check_variables(path)
+                self._checkpoint.restore(path).assert_consumed()
+            except (tf.errors.OpError, IndexError, AssertionError) as error:
+                errors.append(f"{path}: {error}")
+                continue
+            return int(self._step)
+        if errors:
+            raise ValueError(
+                f"No checkpoint in {self._folder} can be read. Remove the folder to begin this "
+                f"phase anew. {errors[0]}"
+            )
+        return 0
+
+    def _check_variables(self, path: str) -> None:
         found = dict(tf.train.list_variables(path))
         for name, variable in self._variables.items():
             shape = found.get(f"{name}/.ATTRIBUTES/VARIABLE_VALUE")
@@ -48,5 +78,7 @@ class Checkpoints:
                     f"The checkpoint {path} is not one of this run: {variable.name} has the shape "
                     f"{list(variable.shape)}, and {shape} there. Start anew in another output_dir."
                 )
-        self._checkpoint.restore(path).assert_consumed()
-        return int(self._step)
+
+
+def _number(path: pathlib.Path) -> int:
+    return int(path.stem.removeprefix("ckpt-"))

@@ -39,6 +39,8 @@ def evaluate(
     settings = run.settings()
     with shell_of(settings.library).precision(settings.precision):
         opened = open_model(run.path)
+    if "max_length" not in opened.description:
+        raise ValueError(f"{opened.folder} does not tell what its model is for: train it anew.")
     prepared = prepare_evaluation(
         settings, opened.model, opened.folder, opened.description, data_dir, file
     )

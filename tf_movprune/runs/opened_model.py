@@ -6,7 +6,9 @@ import functools
 import pathlib
 from typing import Any, NamedTuple
 
+from tf_movprune.core.user_warnings import warn
 from tf_movprune.pytorch.load import load_pytorch, local_folder
+from tf_movprune.pytorch.weight_files import TOKENIZER_FILES
 from tf_movprune.runs.libraries import library_of, shell_of
 from tf_movprune.runs.record import RunPaths, description_of, model_folder, write_description
 
@@ -96,7 +98,11 @@ def import_checkpoint(
     shell = shell_of(library)
     place = local_folder(folder, "auto")
     model = shell.load_checkpoint(place, functools.partial(load_pytorch, threshold=threshold))
-    shell.save(model, shell.tokenizer_of(str(place), model), str(output))
+    has_tokenizer = any((place / name).is_file() for name in TOKENIZER_FILES)
+    tokenizer = shell.tokenizer_of(str(place), model) if has_tokenizer else None
+    if tokenizer is None:
+        warn(f"{place} has no tokenizer, and {output} gets none.")
+    shell.save(model, tokenizer, str(output))
     return model
 
 

@@ -35,7 +35,8 @@ class Predictor:
 
     def __init__(self, folder: str | os.PathLike[str]):
         opened = open_model(pathlib.Path(folder))
-        if opened.library is None or "kind" not in opened.description:
+        missing = {"kind", "label_names", "max_length", "stride"} - opened.description.keys()
+        if opened.library is None or missing:
             raise ValueError(
                 f"{folder} does not tell what its model is for: it was not written by "
                 "`tf-movprune train`. Load it with its own library."
@@ -46,9 +47,13 @@ class Predictor:
         self.label_names = tuple(opened.description["label_names"])
         self.max_length: int = opened.description["max_length"]
         self._stride: int = opened.description["stride"]
-        self._has_unanswerable: bool = opened.description["has_unanswerable"]
+        self._has_unanswerable: bool = opened.description.get("has_unanswerable", False)
         self._tokenizer = shell.tokenizer_of(str(opened.folder), opened.model)
         self._outputs = Outputs(shell, opened.model, jit_compile=False)
+
+    def __repr__(self) -> str:
+        what = ", ".join(self.label_names) or self.kind
+        return f"Predictor({what}; at most {self.max_length} tokens)"
 
     def __call__(
         self, texts: Sequence[str], others: Sequence[str] | None = None, *, batch_size: int = 32
@@ -56,7 +61,8 @@ class Predictor:
         """Predictions for texts.
 
         Args:
-          texts: texts; or questions, if the model answers them.
+          texts: texts; or questions, if the model answers them. Those of more than `max_length`
+            tokens are cut.
           others: the second text of each pair; or the context of each question.
           batch_size: texts that are computed at once.
 
@@ -74,6 +80,8 @@ class Predictor:
             raise ValueError(
                 f"Expected as many other texts as texts, got {len(others)}, and {len(texts)} texts."
             )
+        if not texts:
+            return []
         if self.kind == "questions":
             return self._answers(texts, others, batch_size)
         examples = Examples(list(texts), None if others is None else list(others), None)

@@ -13,7 +13,7 @@ import numpy as np
 from tf_movprune.pytorch.load import load_pytorch
 from tf_movprune.runs.libraries import shell_of
 from tf_movprune.runs.record import description_of, model_folder
-from tf_movprune.runs.settings import TrainSettings
+from tf_movprune.runs.settings import FINE_TUNE, TrainSettings
 from tf_movprune.tasks.batches import BatchPlan, length_buckets
 from tf_movprune.tasks.catalog import task as task_of
 from tf_movprune.tasks.examples import Examples, held_out
@@ -91,6 +91,8 @@ def prepare(settings: TrainSettings, say: Callable[[str], None] = print) -> tupl
     With `held_out`, the split to evaluate on while training is "held_out", and those of the task
     are evaluated at the end.
     """
+    if settings.teacher not in (None, FINE_TUNE):
+        _check_folder(str(settings.teacher))
     task = task_for(settings)
     data = _chosen(task.load(settings.data_dir, files_of(settings) or None), settings)
     if task.kind == "regression" and settings.teacher is not None:
@@ -143,9 +145,15 @@ def prepare_evaluation(
     """
     label_names = tuple(description.get("label_names", ()))
     task = task_for(settings, label_names)
-    files = {"validation": file or settings.validation_file}
+    own = None if data_dir is not None else settings.validation_file
+    files = {"validation": file or own}
     known = {split: path for split, path in files.items() if path is not None}
     splits = ["validation"] if known else list(task.validation_splits)
+    if not known and settings.train_file is not None and data_dir is None:
+        raise ValueError(
+            "The run has no file of its own to evaluate on but what it held out of its training "
+            "file. Name one with --file."
+        )
     data = task.load(data_dir or settings.data_dir, known or None, splits)
     if label_names:
         data = {
@@ -244,9 +252,19 @@ def _model(
     return model, is_new
 
 
+def _check_folder(teacher: str) -> None:
+    if not pathlib.Path(teacher).is_dir():
+        raise FileNotFoundError(
+            f"There is no folder {teacher}. teacher must be the folder of a fine-tuned model or of "
+            f"a run, or {FINE_TUNE}."
+        )
+
+
 def _place(source: str) -> str:
     """A name or folder of a model; in the folder of a run that of its model."""
     path = pathlib.Path(source)
+    if path.is_absolute() and not path.is_dir():
+        raise FileNotFoundError(f"There is no folder of a model {source}.")
     return str(model_folder(path)) if path.is_dir() else source
 
 

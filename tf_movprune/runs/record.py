@@ -83,20 +83,31 @@ class RunPaths:
             )
         return record
 
-    def write(self, record: dict[str, Any]) -> None:
-        """Replaces the record of the run, at once."""
+    def write(self, record: dict[str, Any], **values: Any) -> dict[str, Any]:
+        """Replaces the record of the run, at once, and returns it.
+
+        Args:
+          record: the entries of the record.
+          **values: more of them, or others in their place.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
+        record = {**record, **values}
         write_json(self.record_file, record)
+        return record
 
     def update(self, **values: Any) -> dict[str, Any]:
         """Changes entries of the record, and returns it."""
-        record = {**self.read(), **values}
-        self.write(record)
-        return record
+        return self.write(self.read(), **values)
 
     def settings(self) -> TrainSettings:
         """The settings that the run was begun with."""
-        return TrainSettings.from_dict(self.read()["settings"])
+        try:
+            return TrainSettings.from_dict(self.read()["settings"])
+        except (KeyError, TypeError) as error:
+            raise ValueError(
+                f"The settings in {self.record_file} are not those of this version of tf_movprune: "
+                f"{error}"
+            ) from error
 
 
 def check_folder(run: RunPaths, settings: TrainSettings, *, resume: bool) -> dict[str, Any]:
@@ -161,8 +172,8 @@ def check_same_data(before: dict[str, Any], now: dict[str, Any], run: RunPaths) 
             )
 
 
-_PLACES = ("output_dir", "cache_dir", "data_dir", "train_file", "validation_file")
-"""Settings that may be others when a run is resumed, as in a folder that was moved."""
+_PLACES = ("output_dir", "cache_dir", "data_dir", "train_file", "validation_file", "save_every")
+"""Settings that may be others when a run is resumed: they change no numbers."""
 _NEEDED = ("jinja2", "matplotlib", "sklearn", "zstandard")
 
 

@@ -109,11 +109,10 @@ class _Training:
         if wanted not in (None, FINE_TUNE):
             load_teacher(self.settings, self.prepared, pathlib.Path(wanted))
         data = self.prepared.as_record()
-        if not self.record:
-            self.run_folder.write(new_record(self.settings))
-        else:
+        if self.record:
             check_same_data(self.record["data"], data, self.run_folder)
-        self._update(
+        self.record = self.run_folder.write(
+            {**new_record(self.settings), **self.record},
             title=self.prepared.task.title,
             main_metric=self.prepared.main_metric,
             label_names=list(self.prepared.label_names),

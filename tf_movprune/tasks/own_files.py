@@ -12,7 +12,13 @@ import numpy as np
 from tf_movprune.core.arguments import check_choice
 from tf_movprune.tasks.datasets import read_dataset
 from tf_movprune.tasks.examples import Examples, listed
-from tf_movprune.tasks.targets import checked_texts, label_numbers, label_text, score_values
+from tf_movprune.tasks.targets import (
+    checked_texts,
+    is_whole_number,
+    label_numbers,
+    label_text,
+    score_values,
+)
 from tf_movprune.tasks.task import Data, Task, file_in
 from tf_movprune.tasks.text_files import Table, read_csv, read_json_lines, read_tsv
 
@@ -109,7 +115,7 @@ class ColumnTask(Task):
                 f"{table.path}: {self.label!r} has one label only, {labels[0]!r}. Classification "
                 "needs two or more: pass label_names, or a file with all of them."
             )
-        if all(name.lstrip("-").isdigit() for name in names):
+        if all(map(is_whole_number, names)):
             return tuple(sorted(names, key=int))
         return tuple(sorted(names))
 

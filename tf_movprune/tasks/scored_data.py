@@ -91,15 +91,17 @@ class ScoredData:
                 "examples": len(data),
                 "features": len(self.features[split]),
                 "source": data.source,
-                "fingerprint": _fingerprint(self.features[split]),
+                "fingerprint": _fingerprint(data, self.features[split]),
             }
             for split, data in self.data.items()
         }
 
 
-def _fingerprint(features: Features) -> str:
-    """A hash of the ids and targets of features."""
+def _fingerprint(data: Data, features: Features) -> str:
+    """A hash of the ids and targets of features, and of what they are compared with."""
     found = hashlib.sha256(features.ids.values.tobytes() + features.ids.splits.tobytes())
+    known = data.answers if isinstance(data, Questions) else data.label_names
+    found.update(repr(known).encode())
     for name in sorted(features.targets):
         found.update(features.targets[name].tobytes())
     return found.hexdigest()

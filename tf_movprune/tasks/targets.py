@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from tf_movprune.tasks.examples import listed
 
 Place = Callable[[int], str]
+_WHOLE = re.compile(r"-?[0-9]+(\.0+)?")  # "1.0" is what a column of floats has for 1
 
 
 def label_numbers(values: Sequence[Any], label_names: Sequence[str], place: Place) -> np.ndarray:
@@ -25,7 +27,7 @@ def label_numbers(values: Sequence[Any], label_names: Sequence[str], place: Plac
       ValueError: a label is unknown.
     """
     numbers = {name: i for i, name in enumerate(label_names)}
-    if not any(name.lstrip("-").isdigit() for name in label_names):
+    if not any(map(is_whole_number, label_names)):
         numbers.update({str(i): i for i in range(len(label_names))})
     try:
         return np.array([numbers[label_text(value)] for value in values], np.int32)
@@ -40,9 +42,13 @@ def label_numbers(values: Sequence[Any], label_names: Sequence[str], place: Plac
 
 def label_text(value: Any) -> str:
     """The name of a label: whole numbers are written without a fraction."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip()
+    text = str(value).strip()
+    return text.partition(".")[0] if _WHOLE.fullmatch(text) else text
+
+
+def is_whole_number(name: str) -> bool:
+    """Whether the name of a label is a whole number."""
+    return _WHOLE.fullmatch(name) is not None
 
 
 def score_values(values: Sequence[Any], place: Place) -> np.ndarray:
