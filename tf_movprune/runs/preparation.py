@@ -112,11 +112,13 @@ def prepare_evaluation(
       file: a file to evaluate on, in place of those of the run.
     """
     task = task_for(settings)
+    label_names = tuple(description.get("label_names", ()))
+    if not task.label_names:  # which are known from the training split, and that is not read
+        task = dataclasses.replace(task, label_names=label_names)
     files = {"validation": file or settings.validation_file}
     known = {split: path for split, path in files.items() if path is not None}
     splits = ["validation"] if known else list(task.validation_splits)
     data = task.load(data_dir or settings.data_dir, known or None, splits)
-    label_names = tuple(description.get("label_names", ()))
     if label_names:
         data = {
             split: found.with_label_names(label_names) if isinstance(found, Examples) else found
