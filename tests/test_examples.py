@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 
+import numpy as np
 import pytest
 
 pytest.importorskip("transformers")
@@ -16,13 +17,13 @@ pytest.importorskip("ai_edge_litert")
 pytest.importorskip("zstandard")
 
 import pretrained_bert
-import task_files
 
 from examples import deploy, downloads, movie_sentiment
 from tf_movprune.runs.record import Run
 from tf_movprune.runs.settings import TrainSettings
 from tf_movprune.tasks.catalog import task
 
+WORDS = {"good": ["great", "fine", "superb", "lovely"], "bad": ["awful", "poor", "dull", "clumsy"]}
 RATED = {
     "superb": 3.5,
     "fine": 1.0,
@@ -38,17 +39,20 @@ def files(tmp_path_factory):
     """Sentences whose words tell their labels, in the place of movie reviews."""
     folder = tmp_path_factory.mktemp("sentences")
     found = {}
-    for split, count in (("train", 800), ("validation", 10), ("test", 40)):
-        rows = [(task_files.sentence(i % 2, f"{split}{i}"), i % 2) for i in range(count)]
+    random = np.random.RandomState(0)
+    for split, count in (("train", 1000), ("validation", 10), ("test", 60)):
+        lines = ["text\tlabel"]
+        for label in random.choice([*WORDS], count):
+            text = " ".join(random.choice(WORDS[label], random.randint(3, 20)))
+            lines.append(f'{text} "\t{label}')  # a lone quote is no quoting
         found[split] = folder / f"{split}.tsv"
-        lines = ["text\tlabel", *(f"{text}\t{['bad', 'good'][label]}" for text, label in rows)]
         found[split].write_text("\n".join(lines) + "\n")
     return found
 
 
 @pytest.fixture(scope="module")
 def tiny_bert(tmp_path_factory):
-    words = [*task_files.GOOD, *task_files.BAD, *task_files.NOUNS, '"', "."]
+    words = ['"', *WORDS["good"], *WORDS["bad"]]
     return pretrained_bert.write(tmp_path_factory.mktemp("bert"), words)
 
 
