@@ -10,7 +10,7 @@ KERNEL := {"kernelspec": $(PYTHON_3), "jupytext": null}
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
 .PHONY: demo deploy docs notebooks test test-all test-oldest test-old-tflite test-torch lint clean \
-    bench bench-accuracy bench-compressed bench-deploy bench-gpu bench-published
+    bench bench-accuracy bench-compressed bench-deploy bench-gpu bench-published bench-tasks
 
 .venv/installed: requirements.txt setup.py
 	$(PYTHON) -m venv .venv
@@ -93,6 +93,9 @@ bench-compressed: .venv/installed
 
 bench-published: .venv/installed
 	$(BIN)/python -m benchmarks.published $(ARGS)
+
+bench-tasks: .venv/installed
+	$(BIN)/python -m benchmarks.tasks $(ARGS)
 
 bench-gpu: .venv/installed
 	$(BIN)/python -m benchmarks.gpu_step $(ARGS)

@@ -26,6 +26,7 @@ EXTRAS = {
         "tensorflow-datasets>=4.9.6",
         "importlib_resources",  # which tensorflow-datasets needs, and does not name
         "safetensors>=0.4.3",
+        "zstandard>=0.22",
     ],
     "examples": [
         TRANSFORMERS,

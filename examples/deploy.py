@@ -33,7 +33,7 @@ from tf_movprune.runs.exporting import export_model
 from tf_movprune.runs.libraries import shell_of
 from tf_movprune.runs.opened_model import OpenedModel, open_model
 from tf_movprune.runs.preparation import prepare_evaluation
-from tf_movprune.runs.record import Run
+from tf_movprune.runs.record import RunPaths
 from tf_movprune.tasks.batches import inputs_of
 
 Inputs = Mapping[str, np.ndarray]
@@ -58,13 +58,13 @@ def main(argv: list[str] | None = None) -> list[Format]:
     args = parse_arguments(argv)
     output = pathlib.Path(args.output_dir)
     pruned = open_model(args.model)
-    texts, labels = evaluation_data(Run(args.model), pruned, args.max_examples)
+    texts, labels = evaluation_data(RunPaths(args.model), pruned, args.max_examples)
     dense = tflite(open_model(args.dense), output / "dense.tflite", "none")
     dense.name = f"dense, {dense.name}"
     formats = [dense, *exports(pruned, args.model, output)]
     measure(formats, texts, labels, args.rounds)
-    record_latencies(Run(args.dense), formats[:1], dense)
-    record_latencies(Run(args.model), formats[1:], dense)
+    record_latencies(RunPaths(args.dense), formats[:1], dense)
+    record_latencies(RunPaths(args.model), formats[1:], dense)
     text = table(formats)
     (output / "formats.md").write_text(text + "\n", encoding="utf-8")
     page = tf_movprune.report([args.dense, args.model], output / "report.html")
@@ -72,7 +72,9 @@ def main(argv: list[str] | None = None) -> list[Format]:
     return formats
 
 
-def evaluation_data(run: Run, opened: OpenedModel, most: int) -> tuple[list[Inputs], np.ndarray]:
+def evaluation_data(
+    run: RunPaths, opened: OpenedModel, most: int
+) -> tuple[list[Inputs], np.ndarray]:
     """The model's inputs for each of the first texts that the run was evaluated on, and labels."""
     found = prepare_evaluation(
         run.settings(), opened.model, opened.folder, opened.description, None, None
@@ -171,7 +173,7 @@ def measure(formats: list[Format], texts: list[Inputs], labels: np.ndarray, roun
         each.milliseconds = 1e3 * float(np.median(times[each.name]))
 
 
-def record_latencies(run: Run, formats: list[Format], dense: Format) -> None:
+def record_latencies(run: RunPaths, formats: list[Format], dense: Format) -> None:
     """Writes latencies into the record of a run, where reports look for them."""
     latency: list[dict[str, Any]] = [
         {
@@ -214,7 +216,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output_dir", default="runs/deploy")
     args = parser.parse_args(argv)
     for folder in (args.model, args.dense):
-        if not Run(folder).model.is_dir():
+        if not RunPaths(folder).model.is_dir():
             parser.error(
                 f"{folder} has no run with a model. Run `make demo` first, or pass folders of runs "
                 "as --model and --dense"

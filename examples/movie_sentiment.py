@@ -27,7 +27,7 @@ import tf_movprune
 from examples.downloads import minilm_folder, movie_review_files
 from tf_movprune.runs.exporting import export_model
 from tf_movprune.runs.opened_model import open_model
-from tf_movprune.runs.record import Run
+from tf_movprune.runs.record import RunPaths
 from tf_movprune.runs.settings import TrainSettings
 from tf_movprune.runs.training import train
 
@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> list[Result]:
     for method in METHODS:
         settings = settings_of(method, args)
         print(f"\n{method}: {settings.num_train_steps} steps of {settings.batch_size} sentences")
-        is_begun = Run(settings.folder).record_file.is_file()
+        is_begun = RunPaths(settings.folder).record_file.is_file()
         record = train(settings, resume=is_begun, command=command)
         opened = open_model(settings.folder)
         exports = [export_model(opened, name) for name in ("saved_model", "tflite")]

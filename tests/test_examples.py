@@ -19,7 +19,7 @@ pytest.importorskip("zstandard")
 import pretrained_bert
 
 from examples import deploy, downloads, movie_sentiment
-from tf_movprune.runs.record import Run
+from tf_movprune.runs.record import RunPaths
 from tf_movprune.runs.settings import TrainSettings
 from tf_movprune.tasks.catalog import task
 
@@ -105,7 +105,7 @@ def test_demo_and_deploy(files, tiny_bert, keras, tmp_path, monkeypatch, capsys)
     assert by_name["compressed int8"].bytes < by_name["compressed float32"].bytes
     assert by_name["compressed float32"].accuracy == pruned.accuracy > 0.5
     assert (tmp_path / "deploy/formats.md").read_text().count("\n") == 10
-    (latency,) = Run(tmp_path / "dense").read()["latency"]
+    (latency,) = RunPaths(tmp_path / "dense").read()["latency"]
     assert latency["format"] == "TFLite float32" and latency["relative"] == 1.0
     assert "TFLite float32" in (tmp_path / "deploy/report.html").read_text()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,7 @@ from collections.abc import Sequence
 from tf_movprune import __version__
 from tf_movprune.cli import train_arguments
 from tf_movprune.runs import presets
-from tf_movprune.runs.settings import LIBRARIES
+from tf_movprune.runs.settings import LIBRARIES, TrainSettings
 
 _DESCRIPTION = """\
 Movement pruning: prune pretrained models while you fine-tune them.
@@ -50,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit code: 0, or 1 after an error, 130 if it was interrupted. Usage errors exit with 2.
     """
     parser = _parser()
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(_with_underscores(sys.argv[1:] if argv is None else argv))
     if arguments.command is None:
         parser.print_help()
         return 0
@@ -65,14 +66,33 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         getattr(commands, arguments.command.replace("-", "_"))(arguments)
     except KeyboardInterrupt:
-        print("tf-movprune: interrupted. --resume goes on with a run.", file=sys.stderr)
+        more = " --resume goes on with the run." if arguments.command == "train" else ""
+        print(f"tf-movprune: interrupted.{more}", file=sys.stderr)
         return 130
-    except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
-        if arguments.debug:
+    except Exception as error:
+        if arguments.debug or not _is_told(error):
             raise
         print(f"tf-movprune: error: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _is_told(error: Exception) -> bool:
+    """Whether an error is one whose message says all there is to know."""
+    known = (ValueError, TypeError, ImportError, OSError, RuntimeError)
+    return isinstance(error, known) or type(error).__module__.startswith("tensorflow.")
+
+
+def _with_underscores(arguments: Sequence[str]) -> list[str]:
+    """Arguments in which options of settings may be spelled with hyphens."""
+    names = {f"--{field.name}" for field in dataclasses.fields(TrainSettings)}
+
+    def spelled(argument: str) -> str:
+        name, *value = argument.split("=", 1)
+        other = "--" + name[2:].replace("-", "_")
+        return "=".join([other, *value]) if other in names else argument
+
+    return [spelled(argument) for argument in arguments]
 
 
 def _parser() -> argparse.ArgumentParser:

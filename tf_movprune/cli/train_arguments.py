@@ -57,12 +57,20 @@ _KINDS: dict[str, Any] = {"int": int, "float": float, "str": str, "float | int":
 _METAVARS = {int: "N", float: "X", str: "NAME", _step: "STEP"}
 
 
-def settings_from(arguments: argparse.Namespace) -> TrainSettings:
-    """The settings of a preset, if one is named, and of the options that were given."""
+def settings_from(
+    arguments: argparse.Namespace, before: TrainSettings | None = None
+) -> TrainSettings:
+    """The settings of a preset, if one is named, and of the options that were given.
+
+    Args:
+      arguments: parsed options.
+      before: settings that hold where no option is given, of a run that is resumed.
+    """
     names = {field.name for field in dataclasses.fields(TrainSettings)}
     given = {k: v for k, v in vars(arguments).items() if k in names}
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     preset = {}
     if arguments.preset is not None:
         preset = settings_of(arguments.preset, arguments.task)
-    return TrainSettings(**{**preset, **given})
+    rest = {} if before is None else dataclasses.asdict(before)
+    return TrainSettings(**{**rest, **preset, **given})

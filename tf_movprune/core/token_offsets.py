@@ -31,8 +31,6 @@ def offsets_in_word(length: int, pieces: Sequence[str]) -> np.ndarray:
       int32 array [tokens, 2].
     """
     lengths = [len(piece.removeprefix(_CONTINUES).lstrip(_BEGINS)) for piece in pieces]
-    if pieces and not pieces[0].startswith(_CONTINUES):
-        lengths[0] = len(pieces[0].lstrip(_BEGINS))
     if sum(lengths) != length:
         return np.tile(np.array([[0, length]], np.int32), [len(pieces), 1])
     ends = np.cumsum(lengths, dtype=np.int32)

@@ -678,7 +678,14 @@ class PlainSGD(keras.optimizers.SGD):
         self._built = True
 
 
-# ---- dropout
+# ---- what checkpoints of training hold beside the weights
+
+
+def loss_scale_variables(optimizer: Any) -> list[tf.Variable]:
+    """The scale of the loss and the steps since it changed, of an optimizer that scales it."""
+    scale = getattr(optimizer, "_loss_scale", None)
+    found = (getattr(scale, name, None) for name in ("current_loss_scale", "counter"))
+    return [variable for variable in found if isinstance(variable, tf.Variable)]
 
 
 @contextlib.contextmanager

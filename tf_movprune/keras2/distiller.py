@@ -45,7 +45,8 @@ class Distiller(DistillerSteps, keras.Model):
         if teacher is not None:
             check_teacher(teacher)
             check_apart(student, teacher)
-        super().__init__(autocast=False, **kwargs)
+        # Of the student's precision, by which Keras scales the loss.
+        super().__init__(autocast=False, **{"dtype": student.dtype_policy, **kwargs})
         self._set_up(student, teacher, temperature, alpha_distil, alpha_ce)
 
     @property

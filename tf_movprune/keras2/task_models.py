@@ -49,9 +49,12 @@ def load(
         is_same = has_head and (kind == "questions" or config.num_labels == outputs)
         with compat.checkpointed_dropout():
             if hugging_face.is_compacted(config):
-                name = config.architectures[0].removeprefix("TF").partition("For")[0]
-                cls = None if has_head else getattr(transformers, f"TF{name}{head}")
-                return load_compacted(source, cls), not has_head
+                if not is_same:
+                    raise ValueError(
+                        "It is a compacted model with another head, which stays as it is. Start "
+                        "from the model that it was pruned from."
+                    )
+                return load_compacted(source), False
             sizes = {} if kind == "questions" else {"num_labels": outputs}
             model = getattr(transformers, f"TFAutoModel{head}").from_pretrained(
                 source, ignore_mismatched_sizes=not is_same, **sizes
@@ -97,7 +100,13 @@ def label_names(model: keras.Model) -> list[str]:
 
 def freeze_embeddings(model: keras.Model) -> None:
     """Makes the embeddings of a model untrainable, as in the paper."""
-    getattr(model, model.base_model_prefix).embeddings.trainable = False
+    embeddings = getattr(getattr(model, model.base_model_prefix), "embeddings", None)
+    if embeddings is None:
+        raise ValueError(
+            f"{type(model).__name__} has no embeddings that are known. Pass "
+            "freeze_embeddings=False."
+        )
+    embeddings.trainable = False
 
 
 def inputs(model: keras.Model, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
@@ -140,6 +149,7 @@ def state(model: keras.Model, optimizer: Any) -> list[tf.Variable]:
     metrics = {id(v) for metric in model.metrics for v in metric.variables}
     mine = [v for v in compat.all_variables(model) if id(v) not in metrics]
     found = [*mine, *compat.dropout_states(model), *variables]
+    found += compat.loss_scale_variables(optimizer)
     return list({id(v): v for v in found}.values())
 
 

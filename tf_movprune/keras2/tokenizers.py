@@ -19,7 +19,8 @@ class Tokenizer:
       max_length: positions of the model; None if it has no limit.
 
     Raises:
-      ValueError: the tokenizer is a slow one, which knows no offsets, or has no padding.
+      ValueError: the tokenizer is a slow one, which knows no offsets, has no padding, or does not
+        tell where its special tokens are.
     """
 
     def __init__(self, tokenizer: Any, max_length: int | None):
@@ -33,12 +34,19 @@ class Tokenizer:
                 f"{type(tokenizer).__name__} has no padding token. Set pad_token, save the "
                 "tokenizer, and pass its folder."
             )
+        tokenizer.backend_tokenizer.no_truncation()  # a state, which the fingerprint would have
+        tokenizer.backend_tokenizer.no_padding()
         self._tokenizer, self.max_length = tokenizer, max_length
         self.padding_id = int(tokenizer.pad_token_id)
         self._special = SpecialTokens.of_function(
             tokenizer.build_inputs_with_special_tokens,
             tokenizer.create_token_type_ids_from_sequences,
         )
+        if self._special.count(pair=True) != tokenizer.num_special_tokens_to_add(pair=True):
+            raise ValueError(
+                f"{type(tokenizer).__name__} does not tell where it puts its special tokens. Use "
+                "the class of the model, such as BertTokenizerFast."
+            )
 
     @property
     def fingerprint(self) -> str:

@@ -97,6 +97,8 @@ class MovementAdamW(keras.optimizers.AdamW):
         super().build(variables)
         if self.score_optimizer is not None:
             self.score_optimizer.build([v for v in variables if is_scores(v)])
+            # It gets sums, and counts steps as this one does.
+            self.score_optimizer.gradient_accumulation_steps = self.gradient_accumulation_steps
 
     def add_optimizer_variables(self, trainable_variables, name, initializer="zeros"):
         """Makes slots; scores with an optimizer of their own have None in their place."""
@@ -128,7 +130,9 @@ class MovementAdamW(keras.optimizers.AdamW):
     def get_config(self):
         config = super().get_config()
         if self.score_optimizer is not None:
-            config["score_optimizer"] = keras.optimizers.serialize(self.score_optimizer)
+            serialized = keras.optimizers.serialize(self.score_optimizer)
+            serialized["config"]["gradient_accumulation_steps"] = None
+            config["score_optimizer"] = serialized
         return config
 
     @classmethod

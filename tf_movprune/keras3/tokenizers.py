@@ -46,8 +46,10 @@ class Tokenizer:
         tokenizer = self.preprocessor.tokenizer
         config = {k: v for k, v in tokenizer.get_config().items() if k not in ("name", "dtype")}
         vocabulary = tokenizer.get_vocabulary()
-        text = json.dumps([type(tokenizer).__name__, config, vocabulary], default=str)
-        return hashlib.sha256(text.encode()).hexdigest()
+        merges = getattr(tokenizer, "merges", None)
+        proto = getattr(tokenizer, "proto", None)  # of SentencePiece
+        parts = [type(tokenizer).__name__, config, vocabulary, merges, proto, self._special]
+        return hashlib.sha256(json.dumps(parts, default=str).encode()).hexdigest()
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Token ids of each text, int32, without special tokens."""

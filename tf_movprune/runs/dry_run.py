@@ -6,10 +6,10 @@ import math
 from typing import Any
 
 from tf_movprune.core.schedules import Ramp
-from tf_movprune.sparsity import summarize_sparsity
 from tf_movprune.runs.preparation import Prepared, prepare
 from tf_movprune.runs.pruning_setup import prune, schedule_of
 from tf_movprune.runs.settings import FINE_TUNE, TrainSettings, step_of
+from tf_movprune.sparsity import summarize_sparsity
 
 _ADAM = 16  # bytes of a float32 weight, its gradient and its two slots
 

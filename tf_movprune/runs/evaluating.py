@@ -5,11 +5,11 @@ from __future__ import annotations
 import pathlib
 
 from tf_movprune.runs.evaluation import Outputs
-from tf_movprune.runs.opened_model import open_model
-from tf_movprune.runs.preparation import prepare_evaluation
-from tf_movprune.runs.predictions import write_predictions
-from tf_movprune.runs.record import Run
 from tf_movprune.runs.libraries import shell_of
+from tf_movprune.runs.opened_model import open_model
+from tf_movprune.runs.predictions import write_predictions
+from tf_movprune.runs.preparation import prepare_evaluation
+from tf_movprune.runs.record import RunPaths
 
 
 def evaluate(
@@ -25,7 +25,8 @@ def evaluate(
       folder: folder of the run.
       data_dir: folder with the task's own files; that of the run unless given.
       file: a file of your own to evaluate on, like those that the run trained on.
-      predictions: file to write; in the folder of the run unless given.
+      predictions: file to write, whose name gets that of the split if there are several; in the
+        folder of the run unless given.
 
     Returns:
       Metrics by name.
@@ -34,9 +35,10 @@ def evaluate(
       FileNotFoundError: there is no finished run, or no data.
       ValueError: data are malformed, or have labels that the model does not have.
     """
-    run = Run(folder)
+    run = RunPaths(folder)
     settings = run.settings()
-    opened = open_model(run.path)
+    with shell_of(settings.library).precision(settings.precision):
+        opened = open_model(run.path)
     prepared = prepare_evaluation(
         settings, opened.model, opened.folder, opened.description, data_dir, file
     )
@@ -46,6 +48,14 @@ def evaluate(
         found = outputs(prepared.features[split], settings.evaluation_batch_size, title=split)
         predicted = prepared.predictions(split, found)
         metrics |= prepared.scores(split, predicted)
-        target = pathlib.Path(predictions) if predictions else run.predictions(split)
-        write_predictions(target, predicted, prepared.label_names)
+        write_predictions(_target(run, split, file, predictions), predicted, prepared.label_names)
     return metrics
+
+
+def _target(run: RunPaths, split: str, file: str | None, predictions: str | None) -> pathlib.Path:
+    """The file for the predictions on a split; never that of other data."""
+    if predictions is not None:
+        path = pathlib.Path(predictions)
+        suffix = split.removeprefix("validation")
+        return path.with_name(f"{path.stem}{suffix}{path.suffix}")
+    return run.predictions(split if file is None else f"of-{pathlib.Path(file).stem}")

@@ -12,7 +12,6 @@ import tensorflow as tf
 from tf_movprune.tasks.batches import evaluation_batches, length_buckets
 from tf_movprune.tasks.feature_types import Features
 
-
 _COMPILED_FROM = 50
 """Batches of a shape from which on compiling with XLA takes less time than it saves."""
 

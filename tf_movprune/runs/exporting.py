@@ -50,7 +50,9 @@ def export_model(
     """
     if quantization is not None and name not in _DEFAULT:
         raise ValueError(f"quantization is for {', '.join(_DEFAULT)}, not for {name}.")
-    target = pathlib.Path(path or opened.folder.parent / "exports" / FORMATS[name])
+    is_of_run = opened.folder.name == "model" or opened.folder.is_file()
+    beside = opened.folder.parent if is_of_run else opened.folder
+    target = pathlib.Path(path or beside / "exports" / FORMATS[name])
     target.parent.mkdir(parents=True, exist_ok=True)
     quantization = quantization or _DEFAULT.get(name)
     numbers: dict[str, Any] = {"quantization": None if quantization == "none" else quantization}

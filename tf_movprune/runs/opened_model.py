@@ -7,8 +7,8 @@ import pathlib
 from typing import Any, NamedTuple
 
 from tf_movprune.pytorch.load import load_pytorch, local_folder
-from tf_movprune.runs.record import Run, description_of, model_folder, write_description
 from tf_movprune.runs.libraries import library_of, shell_of
+from tf_movprune.runs.record import RunPaths, description_of, model_folder, write_description
 
 
 class OpenedModel(NamedTuple):
@@ -48,8 +48,8 @@ def open_model(path: str | pathlib.Path, library: str | None = None) -> OpenedMo
     folder = model_folder(path)
     description = description_of(folder)
     if library is None:
-        record = Run(path).record_file
-        library = Run(path).read()["library"] if record.is_file() else library_of(folder)
+        record = RunPaths(path).record_file
+        library = RunPaths(path).read()["library"] if record.is_file() else library_of(folder)
     shell = shell_of(library)
     return OpenedModel(shell.load_saved(folder, load_pytorch), folder, library, description)
 
@@ -61,9 +61,11 @@ def save_model(opened: OpenedModel, output: str | pathlib.Path) -> None:
       FileExistsError: there is something in the way.
     """
     output = pathlib.Path(output)
+    if opened.library is None and output.suffix != ".keras":
+        raise ValueError(f"The model is a .keras file: name one to write, got {output}.")
     _check_free(output)
     if opened.library is None:
-        opened.model.save(output.with_suffix(".keras"))
+        opened.model.save(output)
         return
     shell = shell_of(opened.library)
     tokenizer = shell.tokenizer_of(str(opened.folder), opened.model)

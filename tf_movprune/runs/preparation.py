@@ -5,24 +5,25 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from tf_movprune.pytorch.load import load_pytorch
+from tf_movprune.runs.libraries import shell_of
+from tf_movprune.runs.record import description_of, model_folder
+from tf_movprune.runs.settings import TrainSettings
 from tf_movprune.tasks.batches import BatchPlan, length_buckets
 from tf_movprune.tasks.catalog import task as task_of
 from tf_movprune.tasks.examples import Examples, held_out
 from tf_movprune.tasks.feature_types import Features
-from tf_movprune.runs.record import description_of, model_folder
 from tf_movprune.tasks.scored_data import ScoredData, features_of
-from tf_movprune.runs.settings import TrainSettings
-from tf_movprune.runs.libraries import shell_of
 from tf_movprune.tasks.task import Data, Task
 
 HELD_OUT = "held_out"
 """The split of training examples that a run is evaluated on while it trains."""
+PREFIX = f"{HELD_OUT}_"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,17 @@ class Prepared(ScoredData):
     num_train_steps: int
 
     @property
+    def main_metric(self) -> str:
+        """The metric that the run is judged by; of the held-out split if there is no other."""
+        is_alone = self.evaluation_splits == [HELD_OUT]
+        return f"{PREFIX}{self.task.main_metric}" if is_alone else self.task.main_metric
+
+    @property
+    def has_unanswerable(self) -> bool:
+        """Whether questions may have no answer."""
+        return bool(getattr(self.data["train"], "has_unanswerable", False))
+
+    @property
     def splits_while_training(self) -> list[str]:
         """The splits that are evaluated on the way: the held-out one, or those of the task."""
         return [HELD_OUT] if HELD_OUT in self.data else self.evaluation_splits
@@ -48,15 +60,23 @@ class Prepared(ScoredData):
         return BatchPlan(lengths, self.plan.batch_size, self.plan.buckets, seed)
 
 
-def task_for(settings: TrainSettings) -> Task:
-    """The task that settings name."""
+def task_for(settings: TrainSettings, label_names: Sequence[str] = ()) -> Task:
+    """The task that settings name.
+
+    Args:
+      settings: settings of a run.
+      label_names: the labels of its model, if it has one already.
+    """
     columns = {
         "text": settings.text_column,
         "text_pair": settings.pair_column,
         "label": settings.label_column,
         "kind": settings.kind,
     }
-    return task_of(settings.task, **{k: v for k, v in columns.items() if v is not None})
+    task = task_of(settings.task, **{k: v for k, v in columns.items() if v is not None})
+    if label_names and not task.label_names:
+        task = dataclasses.replace(task, label_names=tuple(label_names))
+    return task
 
 
 def files_of(settings: TrainSettings) -> dict[str, str]:
@@ -65,7 +85,7 @@ def files_of(settings: TrainSettings) -> dict[str, str]:
     return {split: path for split, path in named.items() if path is not None}
 
 
-def prepare(settings: TrainSettings) -> tuple[Prepared, Any]:
+def prepare(settings: TrainSettings, say: Callable[[str], None] = print) -> tuple[Prepared, Any]:
     """Reads data, and makes features and batches for a model, which is returned too.
 
     With `held_out`, the split to evaluate on while training is "held_out", and those of the task
@@ -78,13 +98,23 @@ def prepare(settings: TrainSettings) -> tuple[Prepared, Any]:
             f"{task.title} has scores and no classes, so that there is nothing to distil. Leave "
             "teacher out."
         )
+    if (
+        settings.library == "transformers"
+        and settings.precision == "mixed_float16"
+        and settings.gradient_accumulation_steps > 1
+    ):
+        raise ValueError(
+            "In tf_keras, mixed_float16 cannot sum the gradients of several batches: a batch that "
+            "overflows would count as a step. Use mixed_bfloat16, or larger batches."
+        )
     label_names = _label_names(data["train"])
-    model = _model(settings, settings.model_or_default, task, label_names)[0]
-    tokenizer = shell_of(settings.library).tokenizer_of(settings.model_or_default, model)
+    source = _place(settings.model_or_default)
+    model = _model(settings, source, task, label_names)[0]
+    tokenizer = shell_of(settings.library).tokenizer_of(source, model)
     positions = tokenizer.max_length or task.max_length
     max_length = settings.max_length or min(task.max_length, positions)
     features = features_of(
-        data, tokenizer, max_length, settings.stride, cache_folder(settings), say=print
+        data, tokenizer, max_length, settings.stride, cache_folder(settings), say
     )
     plan = _plan(features["train"], settings, max_length)
     batches = settings.num_train_epochs * plan.steps_per_epoch
@@ -111,10 +141,8 @@ def prepare_evaluation(
       data_dir: folder with the task's own files; that of the run if None.
       file: a file to evaluate on, in place of those of the run.
     """
-    task = task_for(settings)
     label_names = tuple(description.get("label_names", ()))
-    if not task.label_names:  # which are known from the training split, and that is not read
-        task = dataclasses.replace(task, label_names=label_names)
+    task = task_for(settings, label_names)
     files = {"validation": file or settings.validation_file}
     known = {split: path for split, path in files.items() if path is not None}
     splits = ["validation"] if known else list(task.validation_splits)
@@ -164,7 +192,7 @@ def _plan(features: Features, settings: TrainSettings, max_length: int) -> Batch
 
 def load_model(settings: TrainSettings, prepared: Prepared) -> Any:
     """The model that a run starts from, made anew from its seed."""
-    source = settings.model_or_default
+    source = _place(settings.model_or_default)
     return _model(settings, source, prepared.task, prepared.label_names)[0]
 
 
@@ -174,7 +202,7 @@ def load_teacher(settings: TrainSettings, prepared: Prepared, path: pathlib.Path
     Raises:
       ValueError: it has no head for the task, or other labels, or another vocabulary.
     """
-    source = str(model_folder(path)) if path.is_dir() else str(path)
+    source = _place(str(path))
     teacher, is_new = _model(settings, source, prepared.task, prepared.label_names)
     if is_new:
         raise ValueError(
@@ -204,10 +232,9 @@ def _model(
     """A model with a head for a task, and whether the head is new."""
     shell = shell_of(settings.library)
     shell.seed(settings.seed)
-    path = pathlib.Path(source)
     with shell.precision(settings.precision):
         model, is_new = shell.load(
-            str(model_folder(path)) if path.is_dir() else source,
+            source,
             task.kind,
             ScoredData.outputs_of(task, label_names),
             load_pytorch,
@@ -215,6 +242,12 @@ def _model(
     if settings.freeze_embeddings:
         shell.freeze_embeddings(model)
     return model, is_new
+
+
+def _place(source: str) -> str:
+    """A name or folder of a model; in the folder of a run that of its model."""
+    path = pathlib.Path(source)
+    return str(model_folder(path)) if path.is_dir() else source
 
 
 def _label_names(data: Data) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from tf_movprune.core.schedules import CubicSparsity, CubicThreshold
 from tf_movprune.pruning import create_optimizer, prune_low_movement
 from tf_movprune.recipes import ShortRun
 from tf_movprune.runs.settings import TrainSettings, step_of
+from tf_movprune.sparsity import summarize_sparsity
 
 ATTENTION = "*attention*"
 """Pattern of the paths of attention layers, in KerasHub's and Hugging Face's models."""
@@ -59,8 +60,10 @@ def prune(model: Any, settings: TrainSettings, num_train_steps: int) -> Any:
     recipe = _recipe_of(settings, num_train_steps)
     method = method_of(settings) if recipe is None else recipe.method
     schedule = schedule_of(settings, num_train_steps)
-    if settings.structure in ("heads", "neurons"):
-        schedule = {ATTENTION if settings.structure == "heads" else "*": schedule}
+    if settings.structure == "heads":
+        schedule = {ATTENTION: schedule}
+    if settings.structure == "neurons":
+        schedule = dict.fromkeys(_feed_forward_paths(model), schedule)
     multiplier = None
     if recipe is None and method.has_scores:
         rate = settings.score_learning_rate or (1e-1 if settings.method == "l0" else 1e-2)
@@ -72,6 +75,12 @@ def prune(model: Any, settings: TrainSettings, num_train_steps: int) -> Any:
         block_size=block_size_of(settings),
         score_learning_rate_multiplier=multiplier,
     )
+
+
+def _feed_forward_paths(model: Any) -> list[str]:
+    """Paths of the layers that are pruned by default, without those of attention."""
+    paths = [weight.path.rpartition(".")[0] for weight in summarize_sparsity(model).weights]
+    return [path for path in paths if "attention" not in path]
 
 
 def optimizer_of(

@@ -217,7 +217,7 @@ def _check(s: TrainSettings) -> None:
         value = getattr(s, name)
         if isinstance(value, float) and not -1 < value <= 1:
             raise ValueError(
-                f"{name} must be a whole number of steps, or a fraction in [0, 1], got {value}."
+                f"{name} must be a whole number of steps, or a fraction in (-1, 1], got {value}."
             )
     if s.lengths is not None and (not s.lengths or min(s.lengths) < 2):
         raise ValueError(f"lengths must be whole numbers of at least 2, got {s.lengths}.")
@@ -242,6 +242,12 @@ def _check_combinations(s: TrainSettings) -> None:
         raise ValueError("l0 has no target sparsity. Pass recipe paper, and penalty, such as 125.")
     if s.method in ("soft", "l0") and s.structure != "weights" and s.structure != "blocks":
         raise ValueError(f"structure {s.structure} needs method hard or magnitude, got {s.method}.")
+    if s.scope == "global" and s.method not in ("hard", "magnitude"):
+        raise ValueError(f"scope global is for methods hard and magnitude, got {s.method}.")
+    if s.penalty is not None and s.method not in ("soft", "l0"):
+        raise ValueError(f"penalty is for methods soft and l0, got {s.method}.")
+    if s.score_learning_rate is not None and s.recipe == "short":
+        raise ValueError("score_learning_rate is for recipe paper; that of short is its own.")
     if s.head_sparsity is not None and s.structure != "heads+neurons":
         raise ValueError(
             f"head_sparsity is for structure heads+neurons, got {s.structure}. Use final_sparsity."

@@ -18,17 +18,26 @@ from tf_movprune.pruning import strip_pruning
 from tf_movprune.reports.model_card import model_card
 from tf_movprune.reports.page import report
 from tf_movprune.reports.recorder import RunRecorder
+from tf_movprune.runs.checkpoints import Checkpoints
+from tf_movprune.runs.evaluation import Outputs
+from tf_movprune.runs.libraries import shell_of
+from tf_movprune.runs.predictions import write_predictions
+from tf_movprune.runs.preparation import PREFIX, load_model, load_teacher, prepare
+from tf_movprune.runs.pruning_setup import optimizer_of, prune
+from tf_movprune.runs.record import (
+    RunPaths,
+    check_folder,
+    check_packages,
+    check_same_data,
+    new_record,
+    now,
+    sizes_of,
+    write_description,
+)
+from tf_movprune.runs.settings import FINE_TUNE, TrainSettings
 from tf_movprune.sparsity import summarize_sparsity
 from tf_movprune.tasks.batches import training_dataset
 from tf_movprune.tasks.examples import Examples
-from tf_movprune.runs.checkpoints import Checkpoints
-from tf_movprune.runs.evaluation import Outputs
-from tf_movprune.runs.predictions import write_predictions
-from tf_movprune.runs.preparation import load_model, load_teacher, prepare
-from tf_movprune.runs.pruning_setup import optimizer_of, prune
-from tf_movprune.runs.record import Run, check_folder, new_record, now, sizes_of, write_description
-from tf_movprune.runs.settings import FINE_TUNE, TrainSettings
-from tf_movprune.runs.libraries import shell_of
 
 
 def train(
@@ -61,15 +70,20 @@ class _Training:
         self.settings, self.verbose = settings, verbose
         self.shell = shell_of(settings.library)
         self.command = command
-        self.run_folder = Run(settings.folder)
+        self.run_folder = RunPaths(settings.folder)
         self.record = check_folder(self.run_folder, settings, resume=resume)
-        self.began = time.monotonic()
+        self.seconds, self.began = self.record.get("seconds", 0.0), time.monotonic()
+
+    def _say(self, text: str) -> None:
+        if self.verbose:
+            print(text, flush=True)
 
     def run(self) -> dict[str, Any]:
         if self.record.get("finished"):
-            print(f"The run in {self.run_folder.path} is finished.")
+            self._say(f"The run in {self.run_folder.path} is finished.")
             return self.record
-        self.prepared, model = prepare(self.settings)
+        check_packages()
+        self.prepared, model = prepare(self.settings, self._say)
         steps = self.prepared.num_train_steps
         is_pruned = self.settings.method != "dense"
         if is_pruned:
@@ -94,13 +108,17 @@ class _Training:
         wanted = self.settings.teacher
         if wanted not in (None, FINE_TUNE):
             load_teacher(self.settings, self.prepared, pathlib.Path(wanted))
+        data = self.prepared.as_record()
         if not self.record:
             self.run_folder.write(new_record(self.settings))
+        else:
+            check_same_data(self.record["data"], data, self.run_folder)
         self._update(
             title=self.prepared.task.title,
-            main_metric=self.prepared.task.main_metric,
+            main_metric=self.prepared.main_metric,
             label_names=list(self.prepared.label_names),
-            data=self.prepared.as_record(),
+            num_train_steps=self.prepared.num_train_steps,
+            data=data,
             commands=[*self.record.get("commands", []), self.command],
         )
 
@@ -127,27 +145,28 @@ class _Training:
         settings, shell = self.settings, self.shell
         trained = model
         if teacher is not None:
-            trained = Distiller(
-                model,
-                teacher,
-                temperature=settings.temperature,
-                alpha_distil=settings.alpha_distil,
-                alpha_ce=settings.alpha_ce,
-            )
+            with shell.precision(settings.precision):
+                trained = Distiller(
+                    model,
+                    teacher,
+                    temperature=settings.temperature,
+                    alpha_distil=settings.alpha_distil,
+                    alpha_ce=settings.alpha_ce,
+                )
         optimizer = optimizer_of(model, settings, steps, is_pruned=is_pruned)
         shell.compile_for(trained, self.prepared.task.kind, optimizer, settings.xla)
         folder = self.run_folder.checkpoints(name)
         checkpoints = Checkpoints(folder, shell.state(model, trained.optimizer))
         first = checkpoints.restore()
         if first:
-            print(f"{name}: goes on after step {first:,} of {steps:,}.")
+            self._say(f"{name}: goes on after step {first:,} of {steps:,}.")
         outputs = Outputs(shell, model, jit_compile=settings.xla)
-        recorded = self.run_folder.path if name == "train" else self.run_folder.path / name
+        recorded = self.run_folder.history(name)
         refresh = [UpdatePruningStep(num_train_steps=steps)] if is_pruned else []
         for begin, end in itertools.pairwise(stops(steps, settings)):
             if begin < first:
                 continue
-            print(f"{name}: steps {begin + 1:,} to {end:,} of {steps:,}", flush=True)
+            self._say(f"{name}: steps {begin + 1:,} to {end:,} of {steps:,}")
             callbacks: list[Any] = [*refresh]
             if end in evaluation_steps(steps, settings):
                 callbacks.append(self._evaluation(outputs))
@@ -160,6 +179,7 @@ class _Training:
                 verbose=self.verbose,
             )
             checkpoints.save(end)
+            self._update(seconds=self._seconds())
 
     def _batches(self, model: Any, step: int, phase: str) -> tf.data.Dataset:
         """The batches of a phase from a step on; recovery sees them in another order."""
@@ -176,7 +196,9 @@ class _Training:
         def on_epoch_end(epoch, logs):
             for split in self.prepared.splits_while_training:
                 scores = self.prepared.scores(split, self._predictions(outputs, split))
-                logs.update({f"val_{name}": value for name, value in scores.items()})
+                logs.update(
+                    {f"val_{name.removeprefix(PREFIX)}": value for name, value in scores.items()}
+                )
 
         return self.shell.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)
 
@@ -197,16 +219,20 @@ class _Training:
             write_predictions(
                 self.run_folder.predictions(split), predicted, self.prepared.label_names
             )
-        self._update(metrics=metrics, remaining=1 - summarize_sparsity(model).sparsity)
+        # Of the model before heads and neurons were removed; nothing of a smaller one is zero.
+        remaining = 1 - self.record.get("sparsity", {"sparsity": 0.0})["sparsity"]
+        self._update(metrics=metrics, remaining=remaining)
         self._save(model, self.run_folder.model)
-        self._update(sizes=sizes_of(model))
-        record = self._update(
-            finished=now(),
-            seconds=round(self.record.get("seconds", 0.0) + time.monotonic() - self.began, 1),
-        )
+        record = self._update(sizes=sizes_of(model), seconds=self._seconds())
         self._write_card(record)
         report(self.run_folder.path, self.run_folder.report)
+        record = self._update(finished=now(), seconds=self._seconds())
+        shutil.rmtree(self.run_folder.all_checkpoints, ignore_errors=True)
         return record
+
+    def _seconds(self) -> float:
+        """Seconds that the run took, in all the processes that it had."""
+        return round(self.seconds + time.monotonic() - self.began, 1)
 
     def _write_card(self, record: dict[str, Any]) -> None:
         """Writes the card of the model beside it."""
@@ -226,6 +252,8 @@ class _Training:
             kind=self.prepared.task.kind,
             label_names=list(self.prepared.label_names),
             max_length=self.prepared.max_length,
+            stride=self.settings.stride,
+            has_unanswerable=self.prepared.has_unanswerable,
         )
         shutil.rmtree(folder, ignore_errors=True)
         new.rename(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from tf_movprune.tasks.task import Data, Task
 from tf_movprune.tasks.tokenizer import Tokenizer
 from tf_movprune.tasks.windows import question_windows
 
-Outputs = Mapping[str, Sequence[np.ndarray]]
+Logits = Mapping[str, Sequence[np.ndarray]]
 """Logits of each row, [classes] or [tokens], by the name of the output."""
 
 
@@ -56,7 +57,7 @@ class ScoredData:
         """The splits that metrics are of."""
         return [split for split in self.data if split != "train"]
 
-    def predictions(self, split: str, outputs: Outputs) -> Any:
+    def predictions(self, split: str, outputs: Logits) -> Any:
         """Labels or scores [examples], or answers by the ids of the questions.
 
         Args:
@@ -90,9 +91,18 @@ class ScoredData:
                 "examples": len(data),
                 "features": len(self.features[split]),
                 "source": data.source,
+                "fingerprint": _fingerprint(self.features[split]),
             }
             for split, data in self.data.items()
         }
+
+
+def _fingerprint(features: Features) -> str:
+    """A hash of the ids and targets of features."""
+    found = hashlib.sha256(features.ids.values.tobytes() + features.ids.splits.tobytes())
+    for name in sorted(features.targets):
+        found.update(features.targets[name].tobytes())
+    return found.hexdigest()
 
 
 def features_of(

@@ -1,0 +1,64 @@
+"""The model of a run as a function of texts."""
+
+import json
+
+import pytest
+import tiny_pretrained
+
+import tf_movprune
+from tf_movprune.runs import training
+from tf_movprune.runs.record import RunPaths
+
+
+@pytest.fixture(autouse=True)
+def without_page(monkeypatch):
+    monkeypatch.setattr(training, "report", lambda *args: None)
+
+
+def trained(task, path, **changes):
+    record = tiny_pretrained.run(task, path, method="dense", num_train_steps=2, **changes)
+    split = next(split for split in record["data"] if split != "train")
+    run = RunPaths(path / "run")
+    return run, json.loads(run.predictions(split).read_text()), split
+
+
+def examples(task, path, split):
+    from tf_movprune.tasks.catalog import task as task_of
+
+    return task_of(task).load(path / "data", splits=[split])[split]
+
+
+@pytest.mark.parametrize("library", ["keras_hub", "transformers"])
+def test_pairs_of_texts(library, tmp_path):
+    run, predictions, split = trained("mrpc", tmp_path, library=library)
+    data = examples("mrpc", tmp_path, split)
+    predict = tf_movprune.load_predictor(run.path)
+    assert predict(data.texts, data.pairs) == predictions
+    with pytest.raises(TypeError, match=r"texts must be a list"):
+        predict("The film is superb.")
+    with pytest.raises(ValueError, match=r"as many other texts as texts, got 1"):
+        predict(data.texts, data.pairs[:1])
+
+
+def test_scores(tmp_path):
+    run, predictions, split = trained("stsb", tmp_path)
+    data = examples("stsb", tmp_path, split)
+    found = tf_movprune.load_predictor(run.model)(data.texts, data.pairs)
+    assert found == pytest.approx(predictions, abs=1e-5)
+
+
+def test_answers(tmp_path):
+    run, predictions, split = trained("squad", tmp_path)
+    data = examples("squad", tmp_path, split)
+    contexts = [data.contexts[i] for i in data.context_of]
+    predict = tf_movprune.load_predictor(run.path)
+    assert predict(data.questions, contexts) == list(predictions.values())
+    with pytest.raises(ValueError, match=r"Questions need a context each"):
+        predict(data.questions)
+
+
+def test_models_that_do_not_tell(tmp_path):
+    with pytest.raises(ValueError, match=r"does not tell what its model is for"):
+        tf_movprune.load_predictor(tiny_pretrained.folder())
+    with pytest.raises(FileNotFoundError, match=r"no folder or file"):
+        tf_movprune.load_predictor(tmp_path / "nothing")

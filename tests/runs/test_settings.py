@@ -1,0 +1,147 @@
+"""Settings of runs: their checks, presets, and what they mean for pruning."""
+
+import dataclasses
+import json
+
+import pytest
+import tiny_pretrained
+from shells import kernels
+
+import tf_movprune
+from tf_movprune.runs import pruning_setup
+from tf_movprune.runs.presets import PRESETS, settings_of
+from tf_movprune.runs.settings import TrainSettings, step_of
+
+
+def settings(**changes):
+    return TrainSettings(task="sst2", **changes)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"method": "movement"}, r"method must be one of hard, .*got 'movement'"),
+        ({"batch_size": 0}, r"batch_size must be at least 1, got 0"),
+        ({"final_sparsity": 1.0}, r"final_sparsity must be in \[0, 1\), got 1.0"),
+        ({"learning_rate": 0}, r"learning_rate must be greater than 0"),
+        ({"begin": 1.5}, r"begin must be a whole number of steps, or a fraction"),
+        ({"method": "soft", "recipe": "paper"}, r"needs final_threshold"),
+        ({"method": "soft", "final_threshold": 0.1}, r"needs penalty"),
+        ({"final_threshold": 0.1, "penalty": 1}, r"final_threshold is for method soft, got .*hard"),
+        ({"method": "l0"}, r"l0 has no target sparsity. Pass recipe paper"),
+        ({"head_sparsity": 0.5}, r"head_sparsity is for structure heads\+neurons"),
+        ({"recovery_steps": 10}, r"nothing is removed"),
+        ({"method": "l0", "recipe": "paper", "structure": "heads"}, r"needs method hard or magnit"),
+        ({"teacher": "x", "alpha_ce": 0, "alpha_distil": 0}, r"nothing to learn from"),
+        ({"train_file": "a.csv"}, r"belong together"),
+        ({"num_train_steps": 9}, r"at least 10 to prune, got 9"),
+        ({"lengths": (1,)}, r"lengths must be whole numbers of at least 2"),
+    ],
+)
+def test_values_that_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        settings(**changes)
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"batch_size": 1.5}, r"batch_size must be an integer, got 1.5"),
+        ({"seed": True}, r"seed must be an integer, got True"),
+        ({"learning_rate": "1e-3"}, r"learning_rate must be a number"),
+        ({"xla": 1}, r"xla must be True or False"),
+        ({"model": 3}, r"model must be a text"),
+    ],
+)
+def test_types_that_are_refused(changes, message):
+    with pytest.raises(TypeError, match=message):
+        settings(**changes)
+
+
+def test_settings_survive_json():
+    found = settings(lengths=(16, 32), begin=0.25, end=-10, model="x")
+    assert TrainSettings.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+
+
+@pytest.mark.parametrize(
+    "value, step", [(0, 0), (7, 7), (-10, 90), (0.1, 10), (1.0, 100), (0.29, 29), (-0.1, 90)]
+)
+def test_steps_and_fractions(value, step):
+    assert step_of(value, 100) == step
+
+
+def test_presets_of_the_paper_have_its_schedules():
+    """Golden values: the fraction that stays at a step, of the paper's own runs."""
+    squad = settings_of("paper-squad-hard", "squad/v1.1")
+    run = TrainSettings(task="squad", **{**squad, "final_sparsity": 0.85})
+    schedule = pruning_setup.schedule_of(run, 55330)
+    for step, kept in ((5400, 1.0), (10000, 0.734089120641191), (44530, 0.15), (55000, 0.15)):
+        assert 1 - float(schedule(step)[1]) == pytest.approx(kept, abs=1e-6)
+    qqp = TrainSettings(task="qqp", **settings_of("paper-qqp-hard", "qqp"))
+    assert 1 - float(pruning_setup.schedule_of(qqp, 113710)(51355)[1]) == pytest.approx(0.2125)
+    soft = TrainSettings(task="squad", **settings_of("paper-squad-soft", "squad"))
+    threshold = float(pruning_setup.schedule_of(soft, 55330)(24965)[1])
+    assert threshold == pytest.approx(0.0875, abs=1e-6)
+    assert pruning_setup.method_of(soft) == tf_movprune.SoftMovement(400.0)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_makes_settings(name):
+    task = PRESETS[name].task or "sst2"
+    found = TrainSettings(task=task, **settings_of(name, task))
+    assert PRESETS[name].reported and found.method in ("hard", "soft")
+    pruning_setup.schedule_of(found, 150_000)
+
+
+def test_presets_are_for_their_tasks():
+    with pytest.raises(ValueError, match=r"preset paper-mnli-hard is for mnli, got sst2"):
+        settings_of("paper-mnli-hard", "sst2")
+    with pytest.raises(ValueError, match=r"no preset 'fast'. Presets are: short"):
+        settings_of("fast", "sst2")
+
+
+@pytest.mark.parametrize(
+    "changes, method",
+    [
+        ({}, tf_movprune.HardMovement(tf_movprune.MagnitudeScores(1e-3))),
+        ({"method": "magnitude", "scope": "global"}, tf_movprune.Magnitude(scope="global")),
+        ({"recipe": "paper"}, tf_movprune.HardMovement()),
+        ({"method": "l0", "recipe": "paper"}, tf_movprune.L0(125.0)),
+        (
+            {"method": "soft"},
+            tf_movprune.SoftMovement(
+                100.0, target=True, score_initializer=tf_movprune.MagnitudeScores(1.0)
+            ),
+        ),
+    ],
+)
+def test_methods_and_optimizers_that_settings_mean(keras, changes, method):
+    model = keras.Sequential([keras.layers.Dense(8), keras.layers.Dense(8), keras.layers.Dense(2)])
+    model.build([None, 4])
+    chosen = settings(num_train_steps=100, **changes)
+    model = pruning_setup.prune(model, chosen, 100)
+    kernel = kernels(model)[0]
+    assert kernel.method == method
+    optimizer = pruning_setup.optimizer_of(model, chosen, 100, is_pruned=True)
+    has_own = changes.get("recipe", "short") == "short" and method.has_scores
+    assert (optimizer.score_optimizer is not None) == has_own
+    if not has_own and method.has_scores:
+        rate = 0.1 if changes.get("method") == "l0" else 0.01
+        multiplier = kernel.settings.score_scale.multiplier
+        assert multiplier * chosen.learning_rate == pytest.approx(rate)
+
+
+def test_options_of_the_command_line_are_the_settings():
+    from tf_movprune.cli.main import _parser
+
+    text = next(
+        action for action in _parser()._actions if action.dest == "command" or action.choices
+    )
+    options = text.choices["train"].format_help()
+    for field in dataclasses.fields(TrainSettings):
+        assert field.name == "task" or f"--{field.name}" in options
+
+
+def test_folders_and_models_have_defaults():
+    assert settings().folder == "runs/sst2-hard" and settings().model_or_default
+    assert tiny_pretrained.settings("sst2", "x").folder == "x"

@@ -1,0 +1,223 @@
+"""Runs of tasks with the models of either library: what they train, write, and go on with."""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_pretrained
+
+import tf_movprune
+from tf_movprune.runs import training
+from tf_movprune.runs.checkpoints import Checkpoints
+from tf_movprune.runs.evaluating import evaluate
+from tf_movprune.runs.opened_model import open_model
+from tf_movprune.runs.record import RunPaths
+
+every_library = pytest.mark.parametrize("library", ["keras_hub", "transformers"])
+METRICS = {
+    "cola": {"matthews"},
+    "sst2": {"accuracy"},
+    "mrpc": {"accuracy", "f1"},
+    "qqp": {"accuracy", "f1"},
+    "stsb": {"pearson", "spearman"},
+    "mnli": {"accuracy_matched", "accuracy_mismatched"},
+    "qnli": {"accuracy"},
+    "rte": {"accuracy"},
+    "wnli": {"accuracy"},
+    "squad": {"exact_match", "f1"},
+    "squad_v2": {
+        *("exact_match", "f1"),
+        *(f"{group}_{name}" for group in ("HasAns", "NoAns") for name in ("exact", "f1")),
+    },
+}
+QUICK = [
+    *(("keras_hub", task) for task in METRICS),
+    *(("transformers", task) for task in ("sst2", "squad_v2")),
+]
+SLOW = [("transformers", task) for task in METRICS if ("transformers", task) not in QUICK]
+
+
+@pytest.fixture
+def without_page(monkeypatch):
+    """Leaves out the drawing of the report, which has tests of its own."""
+    monkeypatch.setattr(training, "report", lambda *args: None)
+
+
+@pytest.mark.parametrize(
+    "library, task", [*QUICK, *(pytest.param(*x, marks=pytest.mark.slow) for x in SLOW)]
+)
+def test_every_task_in_its_own_files(library, task, tmp_path, without_page):
+    record = tiny_pretrained.run(task, tmp_path, library=library)
+    assert record["finished"] and set(record["metrics"]) == METRICS[task]
+    assert record["main_metric"] in record["metrics"]
+    assert all(-1 <= value <= 1 for value in record["metrics"].values())
+    assert record["remaining"] == pytest.approx(0.1, abs=1e-3)
+    assert record["sparsity"]["total"] == 8192  # all matrices of the encoder, and no other
+    for split in set(record["data"]) - {"train"}:
+        predictions = json.loads(RunPaths(tmp_path / "run").predictions(split).read_text())
+        assert len(predictions) == record["data"][split]["examples"]
+
+
+@every_library
+def test_what_a_run_leaves_behind(library, tmp_path):
+    record = tiny_pretrained.run("sst2", tmp_path, library=library, held_out=4, evaluations=2)
+    run = RunPaths(tmp_path / "run")
+    assert record == run.read() and run.settings().held_out == 4
+    lines = [json.loads(line) for line in (run.path / "history.jsonl").read_text().splitlines()]
+    assert [x["step"] for x in lines if "val_accuracy" in x.get("metrics", {})] == [5, 10]
+    assert set(record["metrics"]) == {"accuracy", "held_out_accuracy"}
+    assert record["data"]["train"]["examples"] == 20
+    assert (run.path / "pruning.json").exists() and "<svg" in run.report.read_text()
+    assert record["label_names"] == ["negative", "positive"]
+    # The model is plain, has its zeros, and gives the same metrics in a process of its own.
+    opened = open_model(run.path)
+    assert opened.library == library and opened.description["max_length"] == 48
+    assert not tf_movprune.pruned_layers(opened.model)
+    assert tf_movprune.summarize_sparsity(opened.model).sparsity == pytest.approx(0.9, abs=1e-3)
+    again = evaluate(run.path, data_dir=str(tmp_path / "data"))
+    assert again == {"accuracy": record["metrics"]["accuracy"]}
+
+
+class _KilledError(Exception):
+    pass
+
+
+def killed_at(monkeypatch, step, phase="train"):
+    """Lets the process die right after the checkpoint of a step."""
+    save = Checkpoints.save
+
+    def save_and_die(self, at):
+        save(self, at)
+        if at == step and phase in str(self._manager.directory):
+            raise _KilledError
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_die)
+
+
+def final_weights(path):
+    return [np.array(w) for w in open_model(path / "run").model.weights]
+
+
+@every_library
+@pytest.mark.parametrize(
+    "changes, phase",
+    [
+        ({"method": "hard"}, "train"),
+        pytest.param({"method": "soft"}, "train", marks=pytest.mark.slow),
+        pytest.param({"method": "l0", "recipe": "paper"}, "train", marks=pytest.mark.slow),
+        pytest.param({"gradient_accumulation_steps": 2}, "train", marks=pytest.mark.slow),
+        pytest.param({"teacher": "fine-tune"}, "teacher", marks=pytest.mark.slow),
+        pytest.param({"precision": "mixed_float16"}, "train", marks=pytest.mark.slow),
+        pytest.param(
+            {"structure": "heads+neurons", "head_sparsity": 0.5, "recovery_steps": 6},
+            "recovery",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_a_resumed_run_ends_with_the_same_numbers(
+    library, changes, phase, tmp_path, monkeypatch, without_page
+):
+    """In the middle of an epoch, with dropout: 24 examples make 3 batches."""
+    changes = {"library": library, "save_every": 2, **changes}
+    straight = tiny_pretrained.run("sst2", tmp_path / "straight", **changes)
+    with monkeypatch.context() as patched:
+        killed_at(patched, 4, phase)
+        with pytest.raises(_KilledError):
+            tiny_pretrained.run("sst2", tmp_path / "killed", **changes)
+    assert RunPaths(tmp_path / "killed" / "run").read()["finished"] is None
+    resumed = tiny_pretrained.run("sst2", tmp_path / "killed", resume=True, **changes)
+    assert resumed["metrics"] == straight["metrics"] and resumed["seconds"] > 0
+    assert len(resumed["commands"]) == 2 and not (tmp_path / "killed/run/checkpoint").exists()
+    for mine, expected in zip(
+        final_weights(tmp_path / "killed"), final_weights(tmp_path / "straight"), strict=True
+    ):
+        np.testing.assert_array_equal(mine, expected)
+    histories = [
+        (tmp_path / which / "run" / "history.jsonl").read_text() for which in ("killed", "straight")
+    ]
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize(
+    "library", ["keras_hub", pytest.param("transformers", marks=pytest.mark.slow)]
+)
+def test_heads_and_neurons_are_removed_and_recovered(library, tmp_path, without_page):
+    record = tiny_pretrained.run(
+        "sst2",
+        tmp_path,
+        library=library,
+        structure="heads+neurons",
+        head_sparsity=0.5,
+        final_sparsity=0.75,
+        recovery_steps=2,
+        teacher="fine-tune",
+        num_train_steps=10,
+    )
+    groups = record["sparsity"]["groups"]
+    assert sorted(round(g["sparsity"], 2) for g in groups.values()) == [0.5, 0.75]
+    assert record["remaining"] == pytest.approx(0.375, abs=1e-3)  # before they were removed
+    model = open_model(tmp_path / "run").model
+    shapes = {tuple(w.shape) for w in model.weights}
+    assert (32, 16) in shapes and (16, 32) in shapes  # of 64 neurons
+    assert (tmp_path / "run" / "phases" / "recovery" / "history.jsonl").exists()
+    assert (tmp_path / "run" / "teacher").is_dir()
+    # The teacher of this run teaches the next one.
+    teacher = str(tmp_path / "run" / "teacher")
+    other = tiny_pretrained.settings(
+        "sst2", tmp_path / "next", data_dir=str(tmp_path / "data"), library=library, teacher=teacher
+    )
+    assert training.train(other, verbose=0)["distilled"]
+
+
+def test_a_run_is_not_overwritten(tmp_path, without_page):
+    record = tiny_pretrained.run("sst2", tmp_path, method="dense", num_train_steps=1)
+    with pytest.raises(FileExistsError, match=r"has a run already.*--resume.*--output_dir"):
+        tiny_pretrained.run("sst2", tmp_path, method="dense", num_train_steps=1)
+    with pytest.raises(ValueError, match=r"other settings: learning_rate 8e-05 -> 0.1"):
+        tiny_pretrained.run(
+            "sst2", tmp_path, method="dense", num_train_steps=1, learning_rate=0.1, resume=True
+        )
+    again = tiny_pretrained.run("sst2", tmp_path, method="dense", num_train_steps=1, resume=True)
+    assert again["metrics"] == record["metrics"]  # it was finished, and nothing is trained
+    with pytest.raises(FileNotFoundError, match=r"no run to go on with"):
+        tiny_pretrained.run("sst2", tmp_path / "new", resume=True)
+
+
+def test_scores_have_no_teacher(tmp_path):
+    with pytest.raises(ValueError, match=r"STS-B has scores and no classes"):
+        tiny_pretrained.run("stsb", tmp_path, teacher="fine-tune")
+
+
+@pytest.mark.parametrize(
+    "library", ["transformers", pytest.param("keras_hub", marks=pytest.mark.slow)]
+)
+def test_teachers_that_cannot_teach(library, tmp_path, without_page):
+    dense = {"library": library, "method": "dense", "num_train_steps": 1}
+    tiny_pretrained.run("mnli", tmp_path / "mnli", **dense)
+    mnli = str(tmp_path / "mnli" / "run")
+    with pytest.raises(ValueError, match=r"has no head for SST-2 with 2 outputs"):
+        tiny_pretrained.run("sst2", tmp_path / "sst2", library=library, teacher=mnli)
+    description = tmp_path / "mnli" / "run" / "model" / "tf_movprune.json"
+    content = json.loads(description.read_text())
+    content["label_names"] = content["label_names"][::-1]
+    description.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"has the labels contradiction, neutral, entailment"):
+        tiny_pretrained.run("mnli", tmp_path / "other", library=library, teacher=mnli)
+
+
+def test_checkpoints_of_other_variables(tmp_path):
+    Checkpoints(tmp_path, [tf.Variable([1.0, 2.0])]).save(3)
+    variable = tf.Variable([0.0, 0.0])
+    assert Checkpoints(tmp_path, [variable]).restore() == 3
+    np.testing.assert_array_equal(variable, [1.0, 2.0])
+    with pytest.raises(ValueError, match=r"is not one of this run"):
+        Checkpoints(tmp_path, [tf.Variable([0.0])]).restore()
+
+
+def test_when_a_run_is_evaluated_and_saved(tmp_path):
+    settings = tiny_pretrained.settings("sst2", tmp_path, evaluations=3, save_every=4)
+    assert training.evaluation_steps(10, settings) == [4, 7, 10]
+    assert training.stops(10, settings) == [0, 4, 7, 8, 10]
+    assert training.evaluation_steps(2, settings) == [1, 2]

@@ -1,0 +1,120 @@
+"""The model of a run, with its tokenizer, as a function of texts."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+import numpy as np
+
+from tf_movprune.runs.evaluation import Outputs
+from tf_movprune.runs.libraries import shell_of
+from tf_movprune.runs.opened_model import open_model
+from tf_movprune.tasks.answers import predicted_answers
+from tf_movprune.tasks.examples import Examples, Questions
+from tf_movprune.tasks.features import text_features
+from tf_movprune.tasks.windows import question_windows
+
+
+class Predictor:
+    """Labels, scores or answers for texts, by the model of a run.
+
+        predict = tf_movprune.load_predictor("runs/sst2-hard")
+        predict(["A fine film."])  # ["positive"]
+
+    Attributes:
+      model: the plain Keras model.
+      kind: "classification", "regression" or "questions".
+      label_names: the names of the classes.
+      max_length: most tokens of an input.
+
+    Args:
+      folder: folder of a run, or of its model.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]):
+        opened = open_model(pathlib.Path(folder))
+        if opened.library is None or "kind" not in opened.description:
+            raise ValueError(
+                f"{folder} does not tell what its model is for: it was not written by "
+                "`tf-movprune train`. Load it with its own library."
+            )
+        shell = shell_of(opened.library)
+        self.model = opened.model
+        self.kind: str = opened.description["kind"]
+        self.label_names = tuple(opened.description["label_names"])
+        self.max_length: int = opened.description["max_length"]
+        self._stride: int = opened.description["stride"]
+        self._has_unanswerable: bool = opened.description["has_unanswerable"]
+        self._tokenizer = shell.tokenizer_of(str(opened.folder), opened.model)
+        self._outputs = Outputs(shell, opened.model, jit_compile=False)
+
+    def __call__(
+        self, texts: Sequence[str], others: Sequence[str] | None = None, *, batch_size: int = 32
+    ) -> list[str] | list[float]:
+        """Predictions for texts.
+
+        Args:
+          texts: texts; or questions, if the model answers them.
+          others: the second text of each pair; or the context of each question.
+          batch_size: texts that are computed at once.
+
+        Returns:
+          The name of a label for each text, a score, or an answer, which is a part of its context
+          and empty if there is none.
+
+        Raises:
+          TypeError: a single text is given and no list.
+          ValueError: the two lists are not of the same length, or one is missing.
+        """
+        if isinstance(texts, str) or isinstance(others, str):
+            raise TypeError("texts must be a list of texts, got a single one. Pass [text].")
+        if others is not None and len(texts) != len(others):
+            raise ValueError(
+                f"Expected as many other texts as texts, got {len(others)}, and {len(texts)} texts."
+            )
+        if self.kind == "questions":
+            return self._answers(texts, others, batch_size)
+        examples = Examples(list(texts), None if others is None else list(others), None)
+        features = text_features(examples, self._tokenizer, self.max_length)
+        logits = np.stack(self._outputs(features, batch_size)["logits"])
+        if self.kind == "regression":
+            return logits[:, 0].tolist()
+        return [self.label_names[i] for i in logits.argmax(axis=-1)]
+
+    def _answers(
+        self, questions: Sequence[str], contexts: Sequence[str] | None, batch_size: int
+    ) -> list[str]:
+        if contexts is None:
+            raise ValueError("Questions need a context each. Pass predict(questions, contexts).")
+        different = list(dict.fromkeys(contexts))
+        asked = Questions(
+            contexts=different,
+            context_of=np.array([different.index(context) for context in contexts], np.int32),
+            questions=list(questions),
+            ids=[str(i) for i in range(len(questions))],
+            answers=[()] * len(questions),
+            has_unanswerable=self._has_unanswerable,
+        )
+        windows = question_windows(asked, self._tokenizer, self.max_length, self._stride)
+        outputs = self._outputs(windows, batch_size)
+        found = predicted_answers(asked, windows, outputs["start_logits"], outputs["end_logits"])
+        return list(found.texts(0.0 if self._has_unanswerable else None).values())
+
+
+def load_predictor(folder: str | os.PathLike[str]) -> Predictor:
+    """Loads the model of a run with its tokenizer, as a function of texts.
+
+    Args:
+      folder: folder of a run of `tf-movprune train`, or of its model.
+
+    Returns:
+      A `Predictor`: call it with a list of texts, or with two lists if the model reads pairs, or
+      answers questions.
+
+    Raises:
+      FileNotFoundError: there is no model.
+      ValueError: it does not tell what it is for.
+    """
+    return Predictor(folder)

@@ -1,0 +1,241 @@
+"""The folder of a run: its record, its phases, and where each file is."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import importlib.util
+import json
+import os
+import pathlib
+import platform
+from typing import Any
+
+from tf_movprune.export.sizes import size_report
+from tf_movprune.reports.run_folder import write_json
+from tf_movprune.runs.settings import TrainSettings
+
+FORMAT = 1
+_DESCRIPTION = "tf_movprune.json"
+_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "keras-hub",
+    "tf-keras",
+    "transformers",
+    "numpy",
+    "tensorflow-datasets",
+)
+
+
+class RunPaths:
+    """Paths in the folder of a run, and its record in `run.json`.
+
+    Args:
+      path: the folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = pathlib.Path(path)
+        self.record_file = self.path / "run.json"
+        self.model = self.path / "model"
+        self.teacher = self.path / "teacher"
+        self.exports = self.path / "exports"
+        self.report = self.path / "report.html"
+
+    def history(self, phase: str) -> pathlib.Path:
+        """The folder that the history of a phase is recorded in; of "train" that of the run."""
+        return self.path if phase == "train" else self.path / "phases" / phase
+
+    @property
+    def all_checkpoints(self) -> pathlib.Path:
+        """The folder of the checkpoints of all phases."""
+        return self.path / "checkpoint"
+
+    def checkpoints(self, phase: str) -> pathlib.Path:
+        """The folder of a phase's checkpoints."""
+        return self.all_checkpoints / phase
+
+    def predictions(self, split: str) -> pathlib.Path:
+        """The file of the predictions on a split."""
+        return self.path / f"predictions-{split}.json"
+
+    def read(self) -> dict[str, Any]:
+        """The record of the run.
+
+        Raises:
+          FileNotFoundError: there is none.
+          ValueError: it is no JSON, or of another format.
+        """
+        if not self.record_file.is_file():
+            raise FileNotFoundError(
+                f"{self.path} has no run.json: it is not the folder of a run. Pass the "
+                "--output_dir of `tf-movprune train`."
+            )
+        try:
+            record = json.loads(self.record_file.read_text(encoding="utf-8"))
+        except (ValueError, UnicodeDecodeError) as error:
+            raise ValueError(f"{self.record_file} is damaged: {error}") from error
+        if not isinstance(record, dict) or record.get("format") != FORMAT:
+            raise ValueError(
+                f"{self.record_file} must be a record of format {FORMAT}, got "
+                f"{record.get('format') if isinstance(record, dict) else record!r}."
+            )
+        return record
+
+    def write(self, record: dict[str, Any]) -> None:
+        """Replaces the record of the run, at once."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.record_file, record)
+
+    def update(self, **values: Any) -> dict[str, Any]:
+        """Changes entries of the record, and returns it."""
+        record = {**self.read(), **values}
+        self.write(record)
+        return record
+
+    def settings(self) -> TrainSettings:
+        """The settings that the run was begun with."""
+        return TrainSettings.from_dict(self.read()["settings"])
+
+
+def check_folder(run: RunPaths, settings: TrainSettings, *, resume: bool) -> dict[str, Any]:
+    """The record of the run to go on with; an empty one if the run is new.
+
+    Raises:
+      FileExistsError: there is a run, and it is not to be resumed.
+      FileNotFoundError: there is no run to resume.
+      ValueError: the run that is there has other settings.
+    """
+    if not run.record_file.exists():
+        if resume:
+            raise FileNotFoundError(f"{run.path} has no run to go on with. Leave --resume out.")
+        return {}
+    if not resume:
+        raise FileExistsError(
+            f"{run.path} has a run already. Pass --resume to go on with it, or another "
+            "--output_dir."
+        )
+    record = run.read()
+    _check_same(record["settings"], settings.as_dict(), run)
+    return record
+
+
+def new_record(settings: TrainSettings) -> dict[str, Any]:
+    """The record of a run that begins."""
+    return {
+        "format": FORMAT,
+        "task": settings.task,
+        "model": settings.model_or_default,
+        "library": settings.library,
+        "method": settings.method,
+        "structure": settings.structure,
+        "final_sparsity": settings.final_sparsity if settings.prunes_to_target else None,
+        "distilled": settings.teacher is not None,
+        "seed": settings.seed,
+        "settings": settings.as_dict(),
+        "versions": versions(),
+        "machine": machine(),
+        "started": now(),
+        "finished": None,
+    }
+
+
+def check_packages() -> None:
+    """Raises ImportError if a package is missing that the end of a run needs."""
+    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ImportError(
+            f'Runs need {", ".join(missing)}. Install it with `pip install "tf_movprune[tasks]"`.'
+        )
+
+
+def check_same_data(before: dict[str, Any], now: dict[str, Any], run: RunPaths) -> None:
+    """Raises ValueError if a run that is resumed would see other data than before."""
+    for split, found in now.items():
+        if found["fingerprint"] != before.get(split, {}).get("fingerprint"):
+            raise ValueError(
+                f"The {split} data of the run in {run.path} are not what they were: "
+                f"{found['source']} or the tokenizer has changed. Put them back, or start anew in "
+                "another output_dir."
+            )
+
+
+_PLACES = ("output_dir", "cache_dir", "data_dir", "train_file", "validation_file")
+"""Settings that may be others when a run is resumed, as in a folder that was moved."""
+_NEEDED = ("jinja2", "matplotlib", "sklearn", "zstandard")
+
+
+def _check_same(before: dict[str, Any], now: dict[str, Any], run: RunPaths) -> None:
+    now = {k: v for k, v in now.items() if k not in _PLACES}
+    changed = [f"{k} {before.get(k)!r} -> {now[k]!r}" for k in now if now[k] != before.get(k)]
+    if changed:
+        raise ValueError(
+            f"The run in {run.path} has other settings: {', '.join(changed)}. Leave them as they "
+            "were, or start anew in another output_dir."
+        )
+
+
+def write_description(folder: pathlib.Path, **values: Any) -> None:
+    """Writes what a model is for beside it: its task, labels and length."""
+    write_json(folder / _DESCRIPTION, values)
+
+
+def description_of(folder: pathlib.Path) -> dict[str, Any]:
+    """What `write_description` wrote; empty if there is none."""
+    file = folder / _DESCRIPTION
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+
+def model_folder(path: pathlib.Path) -> pathlib.Path:
+    """The folder of the model in the folder of a run; other folders themselves.
+
+    Raises:
+      FileNotFoundError: the run has no model yet.
+    """
+    run = RunPaths(path)
+    if not run.record_file.is_file():
+        return path
+    if not run.model.is_dir():
+        raise FileNotFoundError(f"{path} is a run without a model yet: resume it first.")
+    return run.model
+
+
+def sizes_of(model: Any) -> list[dict[str, Any]]:
+    """Bytes that a model takes in float32 and in int8, by part; see `tf_movprune.size_report`."""
+    return [
+        {"format": name, "bytes": parts.pop("all"), "parts": parts}
+        for name, parts in size_report(model, quantizations=["int8"]).as_dict().items()
+    ]
+
+
+def now() -> str:
+    """The time, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that results depend on."""
+    found = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    from tf_movprune import __version__
+
+    return {"tf_movprune": __version__, **found}
+
+
+def machine() -> str:
+    """The processor, and how many cores are there."""
+    return f"{platform.machine()}, {os.cpu_count()} cores, {_processor()}"
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            names = (line.partition(":")[2].strip() for line in file if "model name" in line)
+            return next(names, "") or platform.processor()
+    except OSError:
+        return platform.processor() or platform.system()
