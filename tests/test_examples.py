@@ -8,6 +8,7 @@ import sys
 import tarfile
 import zipfile
 
+import numpy as np
 import pytest
 
 pytest.importorskip("transformers")
@@ -16,13 +17,13 @@ pytest.importorskip("ai_edge_litert")
 pytest.importorskip("zstandard")
 
 import pretrained_bert
-import task_files
 
 from examples import deploy, downloads, movie_sentiment
 from tf_movprune.runs.record import RunPaths
 from tf_movprune.runs.settings import TrainSettings
 from tf_movprune.tasks.catalog import task
 
+WORDS = {"good": ["great", "fine", "superb", "lovely"], "bad": ["awful", "poor", "dull", "clumsy"]}
 RATED = {
     "superb": 3.5,
     "fine": 1.0,
@@ -34,25 +35,36 @@ RATED = {
 
 
 @pytest.fixture(scope="module")
-def glue(tmp_path_factory):
-    """A task that words tell, in GLUE's file format."""
-    return task_files.write_glue(tmp_path_factory.mktemp("glue"), "sst2", train=800, dev=40)
+def files(tmp_path_factory):
+    """Sentences whose words tell their labels, in the place of movie reviews."""
+    folder = tmp_path_factory.mktemp("sentences")
+    found = {}
+    random = np.random.RandomState(0)
+    for split, count in (("train", 1000), ("validation", 10), ("test", 60)):
+        lines = ["text\tlabel"]
+        for label in random.choice([*WORDS], count):
+            text = " ".join(random.choice(WORDS[label], random.randint(3, 20)))
+            lines.append(f'{text} "\t{label}')  # a lone quote is no quoting
+        found[split] = folder / f"{split}.tsv"
+        found[split].write_text("\n".join(lines) + "\n")
+    return found
 
 
 @pytest.fixture(scope="module")
 def tiny_bert(tmp_path_factory):
-    words = [*task_files.GOOD, *task_files.BAD, *task_files.NOUNS, '"', "."]
+    words = ['"', *WORDS["good"], *WORDS["bad"]]
     return pretrained_bert.write(tmp_path_factory.mktemp("bert"), words)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("keras", ["3", "2"])
-def test_demo_and_deploy(glue, tiny_bert, keras, tmp_path, monkeypatch, capsys):
+def test_demo_and_deploy(files, tiny_bert, keras, tmp_path, monkeypatch, capsys):
     """The demo is interrupted in its last run, goes on, and what it made is exported."""
     plain = functools.partial(TrainSettings, xla=False)
     monkeypatch.setattr(movie_sentiment, "TrainSettings", plain)
+    monkeypatch.setattr(movie_sentiment, "movie_review_files", lambda cache: files)
     arguments = (
-        f"--keras {keras} --quick --data_dir {glue} --model {tiny_bert} --learning_rate 3e-3 "
+        f"--keras {keras} --quick --model {tiny_bert} --learning_rate 3e-3 "
         f"--num_train_steps 40 --output_dir {tmp_path} --cache_dir {tmp_path}/cache"
     ).split()
 
@@ -78,7 +90,8 @@ def test_demo_and_deploy(glue, tiny_bert, keras, tmp_path, monkeypatch, capsys):
         assert result.tflite.max_abs_diff is not None
         assert result.tflite.path.is_file() and result.saved_model.path.is_dir()
     assert "| hard | 10.0% |" in printed and "| hard |" in (tmp_path / "results.md").read_text()
-    assert (tmp_path / "report.html").read_text().count("<svg") > 3
+    page = (tmp_path / "report.html").read_text()
+    assert page.count("<svg") > 3 and "Accuracy against size" in page
 
     formats = deploy.main(
         f"--model {tmp_path}/hard --dense {tmp_path}/dense --max_examples 5 --rounds 2 "
@@ -97,8 +110,7 @@ def test_demo_and_deploy(glue, tiny_bert, keras, tmp_path, monkeypatch, capsys):
     assert "TFLite float32" in (tmp_path / "deploy/report.html").read_text()
 
 
-def test_the_demo_trains_on_movie_reviews_unless_told_otherwise(glue, tmp_path, monkeypatch):
-    files = {split: tmp_path / f"{split}.tsv" for split in ("train", "validation", "test")}
+def test_the_demo_trains_on_movie_reviews_unless_told_otherwise(files, tmp_path, monkeypatch):
     monkeypatch.setattr(movie_sentiment, "movie_review_files", lambda cache: files)
     monkeypatch.setattr(movie_sentiment, "minilm_folder", lambda cache: tmp_path / "minilm")
 
@@ -112,8 +124,8 @@ def test_the_demo_trains_on_movie_reviews_unless_told_otherwise(glue, tmp_path, 
     assert found.lengths == (16, 24, 32, 48, 64) and found.max_length == 64
     assert found.folder == "runs/movie_sentiment/hard" and found.library == "keras_hub"
     assert found.model == str(tmp_path / "minilm")
-    found = settings("--data_dir", str(glue), "--quick", "--keras", "2")
-    assert (found.task, found.data_dir, found.train_file) == ("sst2", str(glue), None)
+    found = settings("--data_dir", "GLUE", "--quick", "--keras", "2")
+    assert (found.task, found.data_dir, found.train_file) == ("sst2", "GLUE", None)
     assert (found.num_train_steps, found.library) == (10, "transformers")
     assert settings("--task", "glue/sst2").task == "glue/sst2"
 

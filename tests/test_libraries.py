@@ -1,4 +1,4 @@
-"""What KerasHub and Hugging Face's TF classes make of the same pretrained BERT."""
+"""What KerasHub and Hugging Face's TF classes make of the same pretrained BERT, and of data."""
 
 import numpy as np
 import pytest
@@ -10,6 +10,8 @@ import pretrained_bert
 
 from tf_movprune import load_pytorch
 from tf_movprune.runs.libraries import shell_of
+from tf_movprune.runs.preparation import prepare_evaluation
+from tf_movprune.runs.settings import TrainSettings
 
 POSITIVE, NEGATIVE = ["good", "great", "fine", "superb"], ["bad", "awful", "poor", "dull"]
 
@@ -43,3 +45,20 @@ def test_they_see_the_same_tokens(loaded, folder):
     new, old = (shell.tokenizer_of(folder, model).encode(texts) for shell, model in loaded)
     assert [list(row) for row in new] == [list(row) for row in old]
     assert len(new[3]) == 5
+
+
+def test_own_files_have_the_labels_of_the_run(loaded, folder, tmp_path):
+    """The training file, which the names of the labels came from, need not be there."""
+    (tmp_path / "dev.tsv").write_text("text\tlabel\ngood\tyes\nbad\tno\n")
+    for library, (_, model) in zip(("keras_hub", "transformers"), loaded):
+        settings = TrainSettings(
+            task="own",
+            train_file=str(tmp_path / "train.tsv"),
+            validation_file=str(tmp_path / "dev.tsv"),
+            library=library,
+            output_dir=str(tmp_path / "run"),
+        )
+        description = {"label_names": ["yes", "no"], "max_length": 8}
+        found = prepare_evaluation(settings, model, folder, description, None, None)
+        assert found.features["validation"].targets["labels"].tolist() == [0, 1]
+        assert found.scores("validation", np.array([0, 1]))["accuracy"] == 1.0

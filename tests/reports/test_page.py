@@ -143,6 +143,13 @@ def test_several_runs(tmp_path):
     assert (tmp_path / "all.html").exists() and not (dense / "report.html").exists()
 
 
+@pytest.mark.parametrize("split", ["", "held_out_"])
+def test_a_metric_is_that_of_validation_or_held_out_data(split, tmp_path):
+    metrics = {"accuracy": 0.99, f"val_{split}accuracy": 0.9}
+    run = load_run(write_run(tmp_path, lines=[{"step": 100, "metrics": metrics}]))
+    assert run.metric_series("accuracy") == ([100], [0.9])
+
+
 def test_labels_tell_runs_apart(tmp_path):
     changes = {
         "one": {},

@@ -69,10 +69,10 @@ class Run:
         return [step for step, _ in found], [value for _, value in found]
 
     def metric_series(self, name: str) -> tuple[list[float], list[float]]:
-        """Steps, and a metric at these steps: of validation data if it is known."""
+        """Steps, and a metric at these steps: of validation or held-out data if it is known."""
         lines = [(line["step"], line.get("metrics") or {}) for line in self.history]
-        if any(f"val_{name}" in metrics for _, metrics in lines):
-            name = f"val_{name}"
+        names = [f"val_{name}", f"val_held_out_{name}", name]
+        name = next((n for n in names if any(n in metrics for _, metrics in lines)), name)
         found = [(s, m[name]) for s, m in lines if isinstance(m.get(name), numbers.Real)]
         return [step for step, _ in found], [value for _, value in found]
 
