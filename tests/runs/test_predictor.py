@@ -28,7 +28,9 @@ def examples(task, path, split):
     return task_of(task).load(path / "data", splits=[split])[split]
 
 
-@pytest.mark.parametrize("library", ["keras_hub", "transformers"])
+@pytest.mark.parametrize(
+    "library", ["keras_hub", pytest.param("transformers", marks=pytest.mark.slow)]
+)
 def test_pairs_of_texts(library, tmp_path):
     run, predictions, split = trained("mrpc", tmp_path, library=library)
     data = examples("mrpc", tmp_path, split)

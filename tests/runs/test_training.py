@@ -155,8 +155,6 @@ def test_heads_and_neurons_are_removed_and_recovered(library, tmp_path, without_
         head_sparsity=0.5,
         final_sparsity=0.75,
         recovery_steps=2,
-        teacher="fine-tune",
-        num_train_steps=10,
     )
     groups = record["sparsity"]["groups"]
     assert sorted(round(g["sparsity"], 2) for g in groups.values()) == [0.5, 0.75]
@@ -165,8 +163,13 @@ def test_heads_and_neurons_are_removed_and_recovered(library, tmp_path, without_
     shapes = {tuple(w.shape) for w in model.weights}
     assert (32, 16) in shapes and (16, 32) in shapes  # of 64 neurons
     assert (tmp_path / "run" / "phases" / "recovery" / "history.jsonl").exists()
-    assert (tmp_path / "run" / "teacher").is_dir()
-    # The teacher of this run teaches the next one.
+
+
+@pytest.mark.slow
+@every_library
+def test_the_teacher_of_a_run_teaches_the_next(library, tmp_path, without_page):
+    record = tiny_pretrained.run("sst2", tmp_path, library=library, teacher="fine-tune")
+    assert record["distilled"] and (tmp_path / "run" / "teacher" / "config.json").is_file()
     teacher = str(tmp_path / "run" / "teacher")
     other = tiny_pretrained.settings(
         "sst2", tmp_path / "next", data_dir=str(tmp_path / "data"), library=library, teacher=teacher
@@ -226,7 +229,10 @@ def test_when_a_run_is_evaluated_and_saved(tmp_path):
     assert training.evaluation_steps(2, settings) == [1, 2]
 
 
-@pytest.mark.parametrize("library, task", [("keras_hub", "sst2"), ("transformers", "sst2")])
+@pytest.mark.parametrize(
+    "library, task",
+    [pytest.param("keras_hub", "sst2", marks=pytest.mark.slow), ("transformers", "sst2")],
+)
 def test_labels_and_inputs_belong_together(library, task, tmp_path, without_page):
     record = tiny_pretrained.run(
         task,
