@@ -49,6 +49,11 @@ def test_presets_are_listed_in_full(capsys):
         assert all(f"{key}={value}" in text for key, value in preset.settings.items())
 
 
+def test_options_are_documented():
+    page = (ROOT / "docs" / "guides" / "options.md").read_text(encoding="utf-8")
+    assert page.endswith(train_arguments.options_table())
+
+
 def documented_commands():
     pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
     text = "\n".join(page.read_text(encoding="utf-8") for page in pages).replace("\\\n", " ")

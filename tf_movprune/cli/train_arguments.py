@@ -43,6 +43,27 @@ def _add(group: Any, field: dataclasses.Field[Any]) -> None:
     group.add_argument(f"--{field.name}", help=text.replace("%", "%%"), **options)
 
 
+def options_table() -> str:
+    """The settings as Markdown: a table for each group, for the documentation."""
+    lines = []
+    for group in GROUPS:
+        lines += [f"## {group.capitalize()}", "", "| option | default | |", "|---|---|---|"]
+        for field in dataclasses.fields(TrainSettings):
+            if field.metadata.get("group") == group:
+                choices = ", ".join(f"`{choice}`" for choice in field.metadata["choices"])
+                text = field.metadata["help"] + (f": {choices}" if choices else "")
+                lines.append(f"| `{field.name}` | {_shown(field.default)} | {text} |")
+        lines.append("")
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _shown(default: Any) -> str:
+    if default is None:
+        return ""
+    text = " ".join(map(str, default)) if isinstance(default, tuple) else str(default)
+    return f"`{text}`"
+
+
 def _step(text: str) -> float | int:
     """A number of steps, or a fraction of the run if it has a point."""
     try:
