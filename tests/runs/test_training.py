@@ -144,6 +144,21 @@ def test_a_resumed_run_ends_with_the_same_numbers(
     assert histories[0] == histories[1]
 
 
+@pytest.mark.slow
+def test_a_run_may_be_saved_at_other_steps_once_resumed(tmp_path, monkeypatch, without_page):
+    straight = tiny_pretrained.run("sst2", tmp_path / "straight", save_every=2)
+    with monkeypatch.context() as patched:
+        killed_at(patched, 4)
+        with pytest.raises(_KilledError):
+            tiny_pretrained.run("sst2", tmp_path / "killed", save_every=2)
+    resumed = tiny_pretrained.run("sst2", tmp_path / "killed", resume=True, save_every=7)
+    assert resumed["metrics"] == straight["metrics"]
+    for mine, expected in zip(
+        final_weights(tmp_path / "killed"), final_weights(tmp_path / "straight"), strict=True
+    ):
+        np.testing.assert_array_equal(mine, expected)
+
+
 @pytest.mark.parametrize(
     "library", ["keras_hub", pytest.param("transformers", marks=pytest.mark.slow)]
 )

@@ -162,9 +162,8 @@ class _Training:
         outputs = Outputs(shell, model, jit_compile=settings.xla)
         recorded = self.run_folder.history(name)
         refresh = [UpdatePruningStep(num_train_steps=steps)] if is_pruned else []
-        for begin, end in itertools.pairwise(stops(steps, settings)):
-            if begin < first:
-                continue
+        ahead = [step for step in stops(steps, settings) if step > first]
+        for begin, end in itertools.pairwise([first, *ahead]):
             self._say(f"{name}: steps {begin + 1:,} to {end:,} of {steps:,}")
             callbacks: list[Any] = [*refresh]
             if end in evaluation_steps(steps, settings):
