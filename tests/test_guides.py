@@ -10,6 +10,7 @@ import numpy as np
 import pretrained_bert
 import pytest
 import tensorflow as tf
+import tiny_pretrained
 
 import tf_movprune
 
@@ -155,6 +156,20 @@ def test_your_own_method():
     [method, _] = snippets("guides/your_own_method.md")
     lines = method.partition("class ")[2].splitlines()
     assert len([line for line in lines if line]) <= 15
+
+
+def test_tasks(tmp_path, capsys):
+    """The page trains on SST-2's files, in place of those of tensorflow_datasets."""
+    small = tiny_pretrained.settings("sst2", "runs/sst2-hard", method="dense", num_train_steps=1)
+    values = {**small.as_dict(), "data_dir": str(tiny_pretrained.write_data("sst2", tmp_path))}
+    settings = tf_movprune.TrainSettings.from_dict(values)
+    tf_movprune.train(settings, verbose=0)
+    others = {**values, "output_dir": "runs/other", "lengths": (48,), "block_size": (4, 1)}
+    changed = ("num_train_steps=1500, final_sparsity=0.9", "**others")
+    others = {key: value for key, value in others.items() if key != "task"}
+    page = run("guides/tasks.md", {"others": others}, [changed])
+    assert page.record["metrics"].keys() == {"accuracy"}
+    assert len(page.predict(["a film"])) == 1 and page.model.count_params()
 
 
 def test_distillation():
