@@ -13,10 +13,10 @@ import tf_movprune
 from tf_movprune.core import run_checks
 from tf_movprune.core.granularity import NEURONS
 from tf_movprune.core.masked_kernel import Part
-from tf_movprune.core.run_checks import RunPaths
+from tf_movprune.core.run_checks import Run
 from tf_movprune.core.schedules import Ramp
 
-TWELVE = RunPaths(0, 12, "this run has 12 steps")
+TWELVE = Run(0, 12, "this run has 12 steps")
 SHORT_RUN = tf_movprune.HardMovement(tf_movprune.MagnitudeScores(1e-3))
 
 
@@ -32,7 +32,7 @@ def no_warnings():
 
 @pytest.mark.parametrize("start, words", [(0, "6 steps"), (4, "6 steps after the first 4")])
 def test_words_for_the_length_of_a_run(start, words):
-    assert run_checks.length_of(RunPaths(start, start + 6, "6 steps")) == words
+    assert run_checks.length_of(Run(start, start + 6, "6 steps")) == words
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_schedule_that_fits_its_run(begin, end, frequency):
 def test_a_schedule_that_fires_once_or_was_over_before_its_run():
     schedule = tfmot.ConstantSparsity(0.5, begin_step=11, frequency=100)
     run_checks.check_schedule(Ramp.of(schedule), TWELVE)
-    run_checks.check_schedule(Ramp.of(CUBIC), RunPaths(12, 18, "this run has 6 steps"))
+    run_checks.check_schedule(Ramp.of(CUBIC), Run(12, 18, "this run has 6 steps"))
 
 
 # ---- scores
