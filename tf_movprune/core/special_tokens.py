@@ -73,3 +73,17 @@ class SpecialTokens:
         segments = np.full(len(ids), self.second_segment, np.int32)
         segments[: len(self.start) + len(first) + self.split] = 0
         return ids, segments
+
+
+class JoinsTokens:
+    """The part of a tokenizer that places special tokens; a shell sets `_special`."""
+
+    _special: SpecialTokens
+
+    def special_tokens(self, pair: bool) -> int:
+        """The number of special tokens around one text, or around two."""
+        return self._special.count(pair)
+
+    def joined(self, first: Ids, second: Ids | None = None) -> tuple[Ids, Ids]:
+        """Ids with special tokens, and their segments; see `SpecialTokens.joined`."""
+        return self._special.joined(first, second)

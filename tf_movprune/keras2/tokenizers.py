@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from tf_movprune.core.special_tokens import SpecialTokens
+from tf_movprune.core.special_tokens import JoinsTokens, SpecialTokens
 
 
-class Tokenizer:
+class Tokenizer(JoinsTokens):
     """A fast tokenizer of transformers, which works on all cores.
 
     Args:
@@ -77,16 +77,6 @@ class Tokenizer:
             verbose=False,  # texts longer than the model are cut by whoever asked
             **arguments,
         )
-
-    def special_tokens(self, pair: bool) -> int:
-        """The number of special tokens around one text, or around two."""
-        return self._special.count(pair)
-
-    def joined(
-        self, first: np.ndarray, second: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Ids with special tokens, and their segments; see `SpecialTokens.joined`."""
-        return self._special.joined(first, second)
 
     def save(self, folder: str) -> None:
         """Writes the tokenizer into the folder of a model."""

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tf_movprune.core.special_tokens import SpecialTokens
+from tf_movprune.core.special_tokens import JoinsTokens, SpecialTokens
 from tf_movprune.core.token_offsets import offsets_in_word, words_of
 
 _BATCH = 1024
 
 
-class Tokenizer:
+class Tokenizer(JoinsTokens):
     """The tokenizer of a text classifier's preprocessor, which packs no batches itself.
 
     Args:
@@ -56,7 +56,8 @@ class Tokenizer:
         if not texts:
             return []
         tokenizer = self.preprocessor.tokenizer
-        tokenizer.build(None) if not tokenizer.built else None
+        if not tokenizer.built:
+            tokenizer.build(None)
         data = tf.data.Dataset.from_tensor_slices(list(texts)).batch(_BATCH)
         data = data.map(lambda batch: _ragged(tokenizer.call(batch)), tf.data.AUTOTUNE)
         found: list[np.ndarray] = []
@@ -95,16 +96,6 @@ class Tokenizer:
                 )
             )
         return found
-
-    def special_tokens(self, pair: bool) -> int:
-        """The number of special tokens around one text, or around two."""
-        return self._special.count(pair)
-
-    def joined(
-        self, first: np.ndarray, second: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Ids with special tokens, and their segments; see `SpecialTokens.joined`."""
-        return self._special.joined(first, second)
 
     def save(self, folder: str) -> None:
         """Writes the tokenizer into the folder of a preset."""
