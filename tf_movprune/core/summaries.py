@@ -12,6 +12,7 @@ import tensorflow as tf
 from tf_movprune.core.arguments import check_update_freq
 from tf_movprune.core.masked_kernel import MaskedKernel, each_once, overall_sparsity
 from tf_movprune.core.optimizer_steps import step_of
+from tf_movprune.core.remaining_units import NamedLayers
 
 NamedKernels = Sequence[tuple[str, MaskedKernel]]
 
@@ -75,7 +76,7 @@ class Summaries:
 class SummaryHooks:
     """The hooks of `PruningSummaries`, to be mixed into `keras.callbacks.Callback`.
 
-    A shell adds `_find_kernels`.
+    A shell adds `_find_layers`.
     """
 
     model: Any
@@ -86,12 +87,16 @@ class SummaryHooks:
         self.log_dir = log_dir
         self.update_freq = update_freq
 
-    def _find_kernels(self) -> Mapping[str, NamedKernels]:
-        """The `named_kernels` of the model by the path of their layer."""
+    def _find_layers(self) -> NamedLayers:
+        """The pruned layers of the model."""
         raise NotImplementedError
 
     def on_train_begin(self, logs=None):
-        self._summaries.begin(self._find_kernels(), step_of(self.model))
+        found = {
+            path: named_kernels(kernels, [name for name, _ in weights])
+            for path, (kernels, weights) in self._find_layers().items()
+        }
+        self._summaries.begin(found, step_of(self.model))
 
     def on_train_batch_end(self, batch, logs=None):
         if self.update_freq != "epoch":

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from tf_movprune.core.summaries import NamedKernels, SummaryHooks, named_kernels
+from tf_movprune.core.remaining_units import NamedLayers
+from tf_movprune.core.summaries import SummaryHooks
 from tf_movprune.keras2.compat import keras
-from tf_movprune.keras2.kernel_attributes import short_names
-from tf_movprune.keras2.layer import PruneLowMovement
-from tf_movprune.keras2.layer_tree import built_layers
+from tf_movprune.keras2.layer_tree import built_layers, named_kernels
 
 
 class PruningSummaries(SummaryHooks, keras.callbacks.Callback):
@@ -14,10 +13,5 @@ class PruningSummaries(SummaryHooks, keras.callbacks.Callback):
 
     _supports_tf_logs = True
 
-    def _find_kernels(self) -> dict[str, NamedKernels]:
-        return {path: _named_kernels(layer) for path, layer in built_layers(self.model).items()}
-
-
-def _named_kernels(layer: PruneLowMovement) -> NamedKernels:
-    names = [name for name, _ in short_names(layer.get_prunable_weights())]
-    return named_kernels(layer.kernels, names)
+    def _find_layers(self) -> NamedLayers:
+        return named_kernels(built_layers(self.model))
