@@ -100,15 +100,6 @@ def prepare(settings: TrainSettings, say: Callable[[str], None] = print) -> tupl
             f"{task.title} has scores and no classes, so that there is nothing to distil. Leave "
             "teacher out."
         )
-    if (
-        settings.library == "transformers"
-        and settings.precision == "mixed_float16"
-        and settings.gradient_accumulation_steps > 1
-    ):
-        raise ValueError(
-            "In tf_keras, mixed_float16 cannot sum the gradients of several batches: a batch that "
-            "overflows would count as a step. Use mixed_bfloat16, or larger batches."
-        )
     label_names = _label_names(data["train"])
     source = _place(settings.model_or_default)
     model = _model(settings, source, task, label_names)[0]

@@ -6,6 +6,8 @@ import dataclasses
 import math
 from typing import Any
 
+from tf_movprune.core.arguments import check_fraction, check_integer, check_number
+
 METHODS = ("hard", "soft", "l0", "magnitude", "dense")
 STRUCTURES = ("weights", "blocks", "heads", "neurons", "heads+neurons")
 RECIPES = ("short", "paper")
@@ -196,23 +198,19 @@ def _check(s: TrainSettings) -> None:
     )  # fmt: skip
     for name in at_least_1:
         value = getattr(s, name)
-        if value is not None and value < 1:
-            raise ValueError(f"{name} must be at least 1, got {value}.")
+        if value is not None:
+            check_integer(name, value, example=1, minimum=1)
     for name in ("held_out", "recovery_steps", "weight_decay", "alpha_distil", "alpha_ce"):
-        if getattr(s, name) < 0:
-            raise ValueError(f"{name} must be at least 0, got {getattr(s, name)}.")
+        check_number(name, getattr(s, name), example=0, minimum=0)
     above_0 = ("learning_rate", "clipnorm", "temperature", "num_train_epochs", "penalty")
     for name in (*above_0, "score_learning_rate", "final_threshold"):
         value = getattr(s, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"{name} must be greater than 0, got {value}.")
+        if value is not None:
+            check_number(name, value, example=1, above=0)
     for name in ("final_sparsity", "head_sparsity"):
         value = getattr(s, name)
-        if value is not None and not 0 <= value < 1:
-            raise ValueError(
-                f"{name} must be in [0, 1), got {value}. It is the fraction of zeros: 0.9 keeps a "
-                "tenth."
-            )
+        if value is not None:
+            check_fraction(name, value)
     for name in ("begin", "end", "warmup"):
         value = getattr(s, name)
         if isinstance(value, float) and not -1 < value <= 1:
@@ -255,10 +253,16 @@ def _check_combinations(s: TrainSettings) -> None:
     if s.recovery_steps and not s.is_structured:
         raise ValueError(
             f"recovery_steps are for a model without heads or neurons, got structure {s.structure} "
-            "and method {s.method}: nothing is removed. Train longer with num_train_steps."
+            f"and method {s.method}: nothing is removed. Train longer with num_train_steps."
         )
     if s.teacher is not None and s.alpha_distil == s.alpha_ce == 0:
         raise ValueError("alpha_distil and alpha_ce are both 0: there is nothing to learn from.")
+    sums_batches = s.gradient_accumulation_steps > 1
+    if s.library == "transformers" and s.precision == "mixed_float16" and sums_batches:
+        raise ValueError(
+            "In tf_keras, mixed_float16 cannot sum the gradients of several batches: a batch that "
+            "overflows would count as a step. Use mixed_bfloat16, or larger batches."
+        )
     if (s.train_file is None) != (s.validation_file is None) and not s.held_out:
         raise ValueError(
             "train_file and validation_file belong together. Or pass held_out, to take examples to "
