@@ -1,4 +1,4 @@
-"""What KerasHub and Hugging Face's TF classes make of the same pretrained BERT, and of data."""
+"""KerasHub and Hugging Face's TF classes agree on the same pretrained BERT and data."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What the documentation site promises: every page, every name, and messages that exist."""
+"""The documentation site has every page and every name, and messages that exist."""
 
 import ast
 import pathlib

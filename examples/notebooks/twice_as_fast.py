@@ -84,7 +84,7 @@ fit(teacher, optimizer, train.unbatch().shuffle(10_000).batch(32, drop_remainder
 # %% [markdown]
 # ## Half of the heads and 73 % of the neurons go
 #
-# What may go is named by patterns over the layers' paths, each with a sparsity of its own. A head
+# Patterns over the layers' paths name what may go, each with a sparsity of its own. A head
 # is a large piece to lose: the outputs of the teacher, which are computed once, help more than
 # labels alone.
 

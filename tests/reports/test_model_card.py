@@ -107,7 +107,7 @@ def test_an_unknown_kind():
 
 
 def run(info, kind, folder, **kwargs):
-    """What the code in a card computes with a model."""
+    """Runs the code in a card, and returns its variables."""
     card = model_card({**info, "settings": {"max_length": 16}}, kind, **kwargs)
     found = {"print": Printed()}
     exec(parts(card)[2].replace("path/to/this/folder", str(folder)), found)

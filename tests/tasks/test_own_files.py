@@ -179,7 +179,7 @@ def test_other_kinds():
 
 
 def test_labels_may_be_floats_in_one_file_and_integers_in_another(tmp_path):
-    """As columns with a missing value are, once a table was in memory."""
+    """Tables in memory make floats of whole numbers if a value is missing."""
     (tmp_path / "train.csv").write_text("text,label\na,1.0\nb,2.0\nc,3.0\n")
     (tmp_path / "dev.csv").write_text("text,label\na,1\nb,2\n")
     files = {"train": tmp_path / "train.csv", "validation": tmp_path / "dev.csv"}

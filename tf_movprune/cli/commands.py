@@ -1,4 +1,4 @@
-"""What the commands do: each takes its parsed arguments, and prints what it did."""
+"""The commands: each takes its parsed arguments, and prints what it did."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _is_told(error: Exception) -> bool:
-    """Whether an error is one whose message says all there is to know."""
+    """Returns whether the message of an error says all there is to know."""
     known = (ValueError, TypeError, ImportError, OSError, RuntimeError)
     return isinstance(error, known) or type(error).__module__.startswith("tensorflow.")
 

@@ -1,4 +1,4 @@
-"""Where a weight matrix of a transformer stands: in which layer, and what it is there."""
+"""Places of the weight matrices of transformers: the layer of each, and its role there."""
 
 from __future__ import annotations
 

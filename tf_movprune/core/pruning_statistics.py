@@ -1,4 +1,4 @@
-"""What was pruned, in numbers that a report can draw, from the records of masked kernels."""
+"""Numbers on what was pruned, for reports to draw, from the records of masked kernels."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _groups(layers: NamedLayers, kernels: Sequence[MaskedKernel]) -> list[dict[s
 
 
 def _pieces(kernel: MaskedKernel) -> str:
-    """What one entry of the mask stands for, in the plural."""
+    """Names, in the plural, the pieces that the entries of a mask stand for."""
     size = kernel.settings.block_size
     if isinstance(size, Units):
         return str(size)

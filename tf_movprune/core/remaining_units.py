@@ -1,4 +1,4 @@
-"""What remains of heads and neurons, whether masks decide on them or on single weights."""
+"""Counts of what remains of heads and neurons, whatever the masks decide on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tf_movprune.core.masked_kernel import MaskedKernel, Part
 from tf_movprune.core.matrix_places import Place, place_of
 
 NamedLayers = Mapping[str, tuple[Sequence[MaskedKernel], Sequence[tuple[str, Any]]]]
-"""By the path of each pruned layer, its masked kernels, and its prunable weights by name."""
+"""Masked kernels of each pruned layer, and its prunable weights by name; layers go by path."""
 
 _ATTENTION = ("query", "key", "value", "attention output")
 
