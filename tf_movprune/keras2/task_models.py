@@ -16,7 +16,6 @@ from tf_movprune.keras2.compact import load_compacted
 from tf_movprune.keras2.compat import keras
 from tf_movprune.keras2.tokenizers import Tokenizer
 
-PACKAGE = "transformers"
 callbacks = keras.callbacks
 _HEADS = {
     "classification": "ForSequenceClassification",

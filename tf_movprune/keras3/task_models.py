@@ -19,7 +19,6 @@ from tf_movprune.keras3.compacted_layer import register_classes
 from tf_movprune.keras3.pytorch_kinds import KINDS, QUESTIONS, backbone_of, kind_of, with_dense
 from tf_movprune.keras3.tokenizers import Tokenizer
 
-PACKAGE = "keras_hub"
 callbacks = keras.callbacks
 _FILE = "model.keras"
 """The file of a model for questions; others are presets."""
@@ -226,7 +225,7 @@ def seed(number: int) -> None:
 
 def _hub() -> Any:
     try:
-        return importlib.import_module(PACKAGE)
+        return importlib.import_module("keras_hub")
     except ImportError as error:
         raise ImportError(
             "Tasks with KerasHub's models need the package keras-hub. Install it with `pip "

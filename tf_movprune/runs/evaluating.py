@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pathlib
 
-from tf_movprune.runs.evaluation import Outputs
+from tf_movprune.runs.evaluation import Outputs, evaluate_splits
 from tf_movprune.runs.libraries import shell_of
 from tf_movprune.runs.opened_model import open_model
-from tf_movprune.runs.predictions import write_predictions
 from tf_movprune.runs.preparation import prepare_evaluation
 from tf_movprune.runs.record import RunPaths
 
@@ -45,13 +44,12 @@ def evaluate(
         settings, opened.model, opened.folder, opened.description, data_dir, file
     )
     outputs = Outputs(shell_of(settings.library), opened.model, jit_compile=settings.xla)
-    metrics: dict[str, float] = {}
-    for split in prepared.evaluation_splits:
-        found = outputs(prepared.features[split], settings.evaluation_batch_size, title=split)
-        predicted = prepared.predictions(split, found)
-        metrics |= prepared.scores(split, predicted)
-        write_predictions(_target(run, split, file, predictions), predicted, prepared.label_names)
-    return metrics
+    return evaluate_splits(
+        prepared,
+        outputs,
+        settings.evaluation_batch_size,
+        lambda split: _target(run, split, file, predictions),
+    )
 
 
 def _target(run: RunPaths, split: str, file: str | None, predictions: str | None) -> pathlib.Path:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tf_movprune.runs.predictions import write_predictions
 from tf_movprune.tasks.batches import evaluation_batches, length_buckets
 from tf_movprune.tasks.feature_types import Features
+from tf_movprune.tasks.scored_data import ScoredData
 
 _COMPILED_FROM = 50
 """Batches of a shape from which on compiling with XLA takes less time than it saves."""
@@ -38,7 +41,6 @@ class Outputs:
         self,
         features: Features,
         batch_size: int,
-        buckets: Sequence[int] | None = None,
         *,
         title: str = "",
     ) -> dict[str, list[np.ndarray]]:
@@ -47,7 +49,6 @@ class Outputs:
         Args:
           features: the rows.
           batch_size: rows of a batch.
-          buckets: lengths of batches.
           title: name of the split, for a line that shows how far it is; none if it is empty.
 
         Returns:
@@ -55,7 +56,7 @@ class Outputs:
         """
         found: dict[str, list[Any]] = {}
         done = 0
-        buckets = buckets or length_buckets(features.lengths)
+        buckets = length_buckets(features.lengths)
         is_much = len(features) >= _COMPILED_FROM * batch_size * len(buckets)
         logits_of = self._compiled if is_much else self._plain
         for batch in evaluation_batches(features, batch_size, buckets):
@@ -68,6 +69,30 @@ class Outputs:
             done += len(batch.rows)
             _show(title, done, len(features))
         return found
+
+
+def predictions_of(data: ScoredData, split: str, outputs: Outputs, batch_size: int) -> Any:
+    """A model's predictions on a split; see `ScoredData.predictions`."""
+    return data.predictions(split, outputs(data.features[split], batch_size, title=split))
+
+
+def evaluate_splits(
+    data: ScoredData, outputs: Outputs, batch_size: int, path_of: Callable[[str], pathlib.Path]
+) -> dict[str, float]:
+    """The metrics of a model on all splits to evaluate on, whose predictions are written.
+
+    Args:
+      data: examples and features.
+      outputs: the model.
+      batch_size: rows of a batch.
+      path_of: function from the name of a split to the file for its predictions.
+    """
+    metrics: dict[str, float] = {}
+    for split in data.evaluation_splits:
+        predicted = predictions_of(data, split, outputs, batch_size)
+        metrics |= data.scores(split, predicted)
+        write_predictions(path_of(split), predicted, data.label_names)
+    return metrics
 
 
 def _show(title: str, done: int, total: int) -> None:

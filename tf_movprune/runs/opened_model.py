@@ -6,6 +6,7 @@ import functools
 import pathlib
 from typing import Any, NamedTuple
 
+from tf_movprune.compaction import load_compacted
 from tf_movprune.core.user_warnings import warn
 from tf_movprune.pytorch.load import load_pytorch, local_folder
 from tf_movprune.pytorch.weight_files import TOKENIZER_FILES
@@ -44,8 +45,6 @@ def open_model(path: str | pathlib.Path, library: str | None = None) -> OpenedMo
     if not path.exists():
         raise FileNotFoundError(f"There is no folder or file {path}.")
     if path.is_file():
-        from tf_movprune.compaction import load_compacted
-
         return OpenedModel(load_compacted(path), path, None, {})
     folder = model_folder(path)
     description = description_of(folder)

@@ -6,6 +6,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from tf_movprune.reports.run_folder import write_json
 
 
@@ -18,11 +20,14 @@ def write_predictions(path: pathlib.Path, predictions: Any, label_names: Sequenc
         examples.
       label_names: names of the labels, which are written in place of their numbers.
     """
-    if isinstance(predictions, Mapping):
-        content: Any = dict(predictions)
-    elif label_names:
-        content = [label_names[label] for label in predictions.tolist()]
-    else:
-        content = predictions.tolist()
+    content = predictions
+    if not isinstance(predictions, Mapping):
+        content = named(predictions, label_names)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, content)
+
+
+def named(predictions: np.ndarray, label_names: Sequence[str]) -> list[Any]:
+    """The names of labels; scores, which have no names, as they are."""
+    values = predictions.tolist()
+    return [label_names[label] for label in values] if label_names else values

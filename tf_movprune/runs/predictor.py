@@ -11,9 +11,12 @@ import numpy as np
 from tf_movprune.runs.evaluation import Outputs
 from tf_movprune.runs.libraries import shell_of
 from tf_movprune.runs.opened_model import open_model
-from tf_movprune.tasks.answers import predicted_answers
+from tf_movprune.runs.predictions import named
+from tf_movprune.tasks.answers import answer_texts
 from tf_movprune.tasks.examples import Examples, Questions
 from tf_movprune.tasks.features import text_features
+from tf_movprune.tasks.metrics import predictions_of
+from tf_movprune.tasks.task import Kind
 from tf_movprune.tasks.windows import question_windows
 
 
@@ -43,7 +46,7 @@ class Predictor:
             )
         shell = shell_of(opened.library)
         self.model = opened.model
-        self.kind: str = opened.description["kind"]
+        self.kind: Kind = opened.description["kind"]
         self.label_names = tuple(opened.description["label_names"])
         self.max_length: int = opened.description["max_length"]
         self._stride: int = opened.description["stride"]
@@ -87,9 +90,7 @@ class Predictor:
         examples = Examples(list(texts), None if others is None else list(others), None)
         features = text_features(examples, self._tokenizer, self.max_length)
         logits = np.stack(self._outputs(features, batch_size)["logits"])
-        if self.kind == "regression":
-            return logits[:, 0].tolist()
-        return [self.label_names[i] for i in logits.argmax(axis=-1)]
+        return named(predictions_of(self.kind, logits), self.label_names)
 
     def _answers(
         self, questions: Sequence[str], contexts: Sequence[str] | None, batch_size: int
@@ -106,9 +107,7 @@ class Predictor:
             has_unanswerable=self._has_unanswerable,
         )
         windows = question_windows(asked, self._tokenizer, self.max_length, self._stride)
-        outputs = self._outputs(windows, batch_size)
-        found = predicted_answers(asked, windows, outputs["start_logits"], outputs["end_logits"])
-        return list(found.texts(0.0 if self._has_unanswerable else None).values())
+        return list(answer_texts(asked, windows, self._outputs(windows, batch_size)).values())
 
 
 def load_predictor(folder: str | os.PathLike[str]) -> Predictor:

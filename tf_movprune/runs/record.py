@@ -12,10 +12,9 @@ import platform
 from typing import Any
 
 from tf_movprune.export.sizes import size_report
-from tf_movprune.reports.run_folder import write_json
+from tf_movprune.reports.run_folder import FORMAT, RUN, write_json
 from tf_movprune.runs.settings import TrainSettings
 
-FORMAT = 1
 _DESCRIPTION = "tf_movprune.json"
 _PACKAGES = (
     "tensorflow",
@@ -37,10 +36,9 @@ class RunPaths:
 
     def __init__(self, path: str | os.PathLike[str]):
         self.path = pathlib.Path(path)
-        self.record_file = self.path / "run.json"
+        self.record_file = self.path / RUN
         self.model = self.path / "model"
         self.teacher = self.path / "teacher"
-        self.exports = self.path / "exports"
         self.report = self.path / "report.html"
 
     def history(self, phase: str) -> pathlib.Path:

@@ -14,14 +14,14 @@ import tensorflow as tf
 from tf_movprune.callbacks import UpdatePruningStep
 from tf_movprune.compaction import compact
 from tf_movprune.distillation import Distiller
+from tf_movprune.export.files import replacing
 from tf_movprune.pruning import strip_pruning
 from tf_movprune.reports.model_card import model_card
 from tf_movprune.reports.page import report
 from tf_movprune.reports.recorder import RunRecorder
 from tf_movprune.runs.checkpoints import Checkpoints
-from tf_movprune.runs.evaluation import Outputs
+from tf_movprune.runs.evaluation import Outputs, evaluate_splits, predictions_of
 from tf_movprune.runs.libraries import shell_of
-from tf_movprune.runs.predictions import write_predictions
 from tf_movprune.runs.preparation import PREFIX, load_model, load_teacher, prepare
 from tf_movprune.runs.pruning_setup import optimizer_of, prune
 from tf_movprune.runs.record import (
@@ -88,8 +88,10 @@ class _Training:
         is_pruned = self.settings.method != "dense"
         if is_pruned:
             model = prune(model, self.settings, steps)
+        teacher = self._given_teacher()
         self._begin()
-        teacher = self._teacher()
+        if self.settings.teacher == FINE_TUNE:
+            teacher = self._fine_tuned_teacher()
         if teacher is not None:  # which has drawn random numbers
             model = load_model(self.settings, self.prepared)
             model = prune(model, self.settings, steps) if is_pruned else model
@@ -105,9 +107,6 @@ class _Training:
 
     def _begin(self) -> None:
         """Writes the record, now that nothing more can be found wrong before a step is taken."""
-        wanted = self.settings.teacher
-        if wanted not in (None, FINE_TUNE):
-            load_teacher(self.settings, self.prepared, pathlib.Path(wanted))
         data = self.prepared.as_record()
         if self.record:
             check_same_data(self.record["data"], data, self.run_folder)
@@ -123,13 +122,15 @@ class _Training:
 
     # ---- phases
 
-    def _teacher(self) -> Any:
-        """The model to learn from; one that is fine-tuned first, if the settings say so."""
+    def _given_teacher(self) -> Any:
+        """The model to learn from that is there already; None if there is none."""
         wanted = self.settings.teacher
-        if wanted is None:
+        if wanted in (None, FINE_TUNE):
             return None
-        if wanted != FINE_TUNE:
-            return load_teacher(self.settings, self.prepared, pathlib.Path(wanted))
+        return load_teacher(self.settings, self.prepared, pathlib.Path(wanted))
+
+    def _fine_tuned_teacher(self) -> Any:
+        """A model to learn from that is fine-tuned first, as long as this run."""
         folder = self.run_folder.teacher
         if not folder.is_dir():
             teacher = load_model(self.settings, self.prepared)
@@ -192,31 +193,26 @@ class _Training:
         """A callback that adds metrics to the logs at the end of an epoch."""
 
         def on_epoch_end(epoch, logs):
+            batch_size = self.settings.evaluation_batch_size
             for split in self.prepared.splits_while_training:
-                scores = self.prepared.scores(split, self._predictions(outputs, split))
+                predicted = predictions_of(self.prepared, split, outputs, batch_size)
+                scores = self.prepared.scores(split, predicted)
                 logs.update(
                     {f"val_{name.removeprefix(PREFIX)}": value for name, value in scores.items()}
                 )
 
         return self.shell.callbacks.LambdaCallback(on_epoch_end=on_epoch_end)
 
-    def _predictions(self, outputs: Outputs, split: str) -> Any:
-        rows = self.prepared.features[split]
-        found = outputs(rows, self.settings.evaluation_batch_size, title=split)
-        return self.prepared.predictions(split, found)
-
     # ---- the end of a run
 
     def _finish(self, model: Any) -> dict[str, Any]:
         """Evaluates and saves the plain model, and writes what is known of the run."""
-        outputs = Outputs(self.shell, model, jit_compile=self.settings.xla)
-        metrics: dict[str, float] = {}
-        for split in self.prepared.evaluation_splits:
-            predicted = self._predictions(outputs, split)
-            metrics |= self.prepared.scores(split, predicted)
-            write_predictions(
-                self.run_folder.predictions(split), predicted, self.prepared.label_names
-            )
+        metrics = evaluate_splits(
+            self.prepared,
+            Outputs(self.shell, model, jit_compile=self.settings.xla),
+            self.settings.evaluation_batch_size,
+            self.run_folder.predictions,
+        )
         # Of the model before heads and neurons were removed; nothing of a smaller one is zero.
         remaining = 1 - self.record.get("sparsity", {"sparsity": 0.0})["sparsity"]
         self._update(metrics=metrics, remaining=remaining)
@@ -241,20 +237,17 @@ class _Training:
 
     def _save(self, model: Any, folder: pathlib.Path) -> None:
         """Writes a model, whole or not at all."""
-        new = folder.with_name(f".{folder.name}.new")
-        shutil.rmtree(new, ignore_errors=True)
-        self.shell.save(model, self.prepared.tokenizer, str(new), self.prepared.label_names)
-        write_description(
-            new,
-            task=self.prepared.task.name,
-            kind=self.prepared.task.kind,
-            label_names=list(self.prepared.label_names),
-            max_length=self.prepared.max_length,
-            stride=self.settings.stride,
-            has_unanswerable=self.prepared.has_unanswerable,
-        )
-        shutil.rmtree(folder, ignore_errors=True)
-        new.rename(folder)
+        with replacing(folder) as new:
+            self.shell.save(model, self.prepared.tokenizer, str(new), self.prepared.label_names)
+            write_description(
+                new,
+                task=self.prepared.task.name,
+                kind=self.prepared.task.kind,
+                label_names=list(self.prepared.label_names),
+                max_length=self.prepared.max_length,
+                stride=self.settings.stride,
+                has_unanswerable=self.prepared.has_unanswerable,
+            )
 
     def _update(self, **values: Any) -> dict[str, Any]:
         self.record = self.run_folder.update(**values)

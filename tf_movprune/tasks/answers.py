@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from tf_movprune.core.arguments import check_integer
 from tf_movprune.tasks.examples import Questions
 from tf_movprune.tasks.feature_types import Windows
 from tf_movprune.tasks.windows import maximum_context
+
+Logits = Mapping[str, Sequence[np.ndarray]]
+"""Logits of each row, [classes] or [tokens], by the name of the output."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +106,18 @@ def predicted_answers(
             scores[""] = float(null[i])
         candidates[id_] = _candidates(scores)
     return PredictedAnswers(candidates, odds)
+
+
+def answer_texts(questions: Questions, windows: Windows, outputs: Logits) -> dict[str, str]:
+    """The best answer to each question by its id; "" if it seems to have none, where it may.
+
+    Args:
+      questions: the questions.
+      windows: their windows.
+      outputs: `start_logits` and `end_logits` of each window.
+    """
+    found = predicted_answers(questions, windows, outputs["start_logits"], outputs["end_logits"])
+    return found.texts(0.0 if questions.has_unanswerable else None)
 
 
 def _scores(logits: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tf_movprune.tasks.answers import predicted_answers
+from tf_movprune.tasks.answers import Logits, answer_texts
 from tf_movprune.tasks.examples import Questions
 from tf_movprune.tasks.feature_types import Features, Windows
 from tf_movprune.tasks.features import text_features
@@ -17,9 +17,6 @@ from tf_movprune.tasks.metrics import predictions_of, task_metrics
 from tf_movprune.tasks.task import Data, Task
 from tf_movprune.tasks.tokenizer import Tokenizer
 from tf_movprune.tasks.windows import question_windows
-
-Logits = Mapping[str, Sequence[np.ndarray]]
-"""Logits of each row, [classes] or [tokens], by the name of the output."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +66,7 @@ class ScoredData:
             return predictions_of(self.task.kind, np.stack(outputs["logits"]))
         if not isinstance(features, Windows):
             raise TypeError(f"Questions have windows as their features, got {features!r}.")
-        answers = predicted_answers(data, features, outputs["start_logits"], outputs["end_logits"])
-        return answers.texts(0.0 if data.has_unanswerable else None)
+        return answer_texts(data, features, outputs)
 
     def scores(self, split: str, predictions: Any) -> dict[str, float]:
         """The task's metrics of predictions on a split.
