@@ -174,7 +174,7 @@ def test_tasks(tmp_path, capsys):
 
 def test_distillation():
     given = {"dataset": data(), "student": mlp(), "teacher": mlp()}
-    names = run("guides/distillation.md", given)
+    names = run("guides/distillation.md", given, [("hidden_states=True", "hidden_states='dense*'")])
     assert sparsity(names.plain) == pytest.approx(0.9, abs=0.01)
     assert names.plain is not names.teacher
     assert np.isfinite(names.distiller.evaluate(names.cached.take(2), verbose=0)).all()

@@ -31,6 +31,7 @@ from .core.granularity import (
 from .core.granularity import (
     Blocks as Blocks,
 )
+from .core.hidden_state_loss import hidden_state_loss as hidden_state_loss
 from .core.methods import (
     L0 as L0,
 )

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tf_movprune.core.distillation_batches import (
     Batch,
+    TeacherOutputs,
     WithTeacherLogits,
     as_data,
     batch_of,
@@ -58,8 +59,9 @@ def test_labels_may_be_among_the_inputs():
     batch = batch_of({"ids": 1, "labels": 2}, None, None)
     assert batch == Batch({"ids": 1}, {"labels": 2}, None, None)
     assert batch_of({"ids": 1, "labels": 2}, 3, 4) == Batch({"ids": 1, "labels": 2}, 3, 4, None)
-    cached = WithTeacherLogits({"ids": 1, "labels": 2}, {"logits": 5})
-    assert batch_of(cached, None, None) == Batch({"ids": 1}, {"labels": 2}, None, {"logits": 5})
+    teacher = TeacherOutputs({"logits": 5}, {"block": [6]})
+    cached = WithTeacherLogits({"ids": 1, "labels": 2}, {"logits": 5}, {"block": [6]})
+    assert batch_of(cached, None, None) == Batch({"ids": 1}, {"labels": 2}, None, teacher)
     assert as_data(cached) == (cached,) and as_data((1, 2)) == (1, 2)
 
 

@@ -35,7 +35,7 @@ def batches(*values, size=10):
 @pytest.mark.parametrize("elements", [(X,), (X, Y), (X, Y, np.ones(24, "float32"))])
 def test_batches_and_their_order_are_kept(elements):
     data, teacher = batches(*elements), Teacher()
-    cached = cached_logits(data if len(elements) > 1 else data.map(lambda x: x), teacher)
+    cached = cached_logits(data if len(elements) > 1 else data.map(lambda x: x), teacher, {})
     assert teacher.calls == int(cached.cardinality()) == 3
     for _ in range(2):
         for expected, received in zip(data, cached):
@@ -50,15 +50,15 @@ def test_batches_and_their_order_are_kept(elements):
 
 def test_passes_share_no_memory():
     """Else steps that compute in place would change what later passes see."""
-    cached = cached_logits(batches(X, Y, size=1), Teacher())
+    cached = cached_logits(batches(X, Y, size=1), Teacher(), {})
     passes = [[memoryview(t) for t in tf.nest.flatten(list(cached))] for _ in range(2)]
     assert not any(np.shares_memory(a, b) for a, b in zip(*passes))
 
 
 def test_batches_may_be_made_anew_and_cached_again():
-    cached = cached_logits(batches(X, Y), Teacher()).unbatch()
+    cached = cached_logits(batches(X, Y), Teacher(), {}).unbatch()
     cached = cached.shuffle(24, seed=0, reshuffle_each_iteration=False).batch(6)
-    again = cached_logits(cached, Teacher(3.0))
+    again = cached_logits(cached, Teacher(3.0), {})
     found = {2.0: [], 3.0: []}
     for factor, data in ((2.0, cached), (3.0, again)):
         for x, y in data:
@@ -77,7 +77,7 @@ def test_batches_of_different_sizes_with_labels_among_the_inputs():
     data = tf.data.Dataset.from_tensor_slices({"input_ids": tf.ones([6, 5], "int32"), **labels})
     data = data.batch(3).enumerate()
     data = data.map(lambda i, x: {**x, "input_ids": x["input_ids"][:, : 4 + tf.cast(i, "int32")]})
-    cached = cached_logits(data, teacher)
+    cached = cached_logits(data, teacher, {})
     spec = cached.element_spec[0]
     assert spec.teacher_logits["start_logits"].shape.as_list() == [3, None]
     assert spec.inputs.keys() == {"input_ids", *labels}
@@ -86,11 +86,11 @@ def test_batches_of_different_sizes_with_labels_among_the_inputs():
 
 def test_what_cannot_be_cached():
     with pytest.raises(TypeError, match=r"Expected a tf.data.Dataset of batches, got ndarray"):
-        cached_logits(X, Teacher())
+        cached_logits(X, Teacher(), {})
     with pytest.raises(ValueError, match=r"infinite.*repeat"):
-        cached_logits(batches(X).repeat(), Teacher())
+        cached_logits(batches(X).repeat(), Teacher(), {})
     with pytest.raises(ValueError, match=r"empty"):
-        cached_logits(batches(X).take(0), Teacher())
+        cached_logits(batches(X).take(0), Teacher(), {})
     ragged = tf.data.Dataset.from_tensors(tf.ragged.constant([[1.0], [1.0, 2.0]]))
     with pytest.raises(TypeError, match=r"dense tensors"):
-        cached_logits(ragged, Teacher())
+        cached_logits(ragged, Teacher(), {})

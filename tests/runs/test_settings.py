@@ -33,6 +33,7 @@ def settings(**changes):
         ({"recovery_steps": 10}, r"nothing is removed"),
         ({"method": "l0", "recipe": "paper", "structure": "heads"}, r"needs method hard or magnit"),
         ({"teacher": "x", "alpha_ce": 0, "alpha_distil": 0}, r"nothing to learn from"),
+        ({"alpha_hidden": 1.0}, r"hidden states, and there is no teacher\. Pass teacher"),
         ({"train_file": "a.csv"}, r"belong together"),
         ({"num_train_steps": 9}, r"at least 10 to prune, got 9"),
         ({"lengths": (1,)}, r"lengths must be whole numbers of at least 2"),

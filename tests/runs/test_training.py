@@ -184,7 +184,9 @@ def test_heads_and_neurons_are_removed_and_recovered(library, tmp_path, without_
 @pytest.mark.slow
 @every_library
 def test_the_teacher_of_a_run_teaches_the_next(library, tmp_path, without_page):
-    record = tiny_pretrained.run("sst2", tmp_path, library=library, teacher="fine-tune")
+    record = tiny_pretrained.run(
+        "sst2", tmp_path, library=library, teacher="fine-tune", alpha_hidden=1.0
+    )
     assert record["distilled"] and (tmp_path / "run" / "teacher" / "config.json").is_file()
     teacher = str(tmp_path / "run" / "teacher")
     other = tiny_pretrained.settings(

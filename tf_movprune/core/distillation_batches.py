@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -15,10 +15,24 @@ LABEL_NAMES = {"logits": "labels", "start_logits": "start_positions", "end_logit
 
 
 class WithTeacherLogits(NamedTuple):
-    """A model's inputs and the teacher's logits on them: `x` in a cached dataset."""
+    """A model's inputs and what the teacher gives on them: `x` in a cached dataset.
+
+    Attributes:
+      inputs: the model's inputs.
+      teacher_logits: logits by output.
+      hidden_states: hidden states by the paths of the teacher's layers, one for each call.
+    """
 
     inputs: Any
     teacher_logits: dict[str, tf.Tensor]
+    hidden_states: Mapping[str, Sequence[tf.Tensor]]
+
+
+class TeacherOutputs(NamedTuple):
+    """What a teacher gives on a batch: logits by output, and hidden states by layer."""
+
+    logits: dict[str, tf.Tensor]
+    hidden_states: Mapping[str, Sequence[tf.Tensor]]
 
 
 class Batch(NamedTuple):
@@ -27,7 +41,7 @@ class Batch(NamedTuple):
     inputs: Any
     labels: Any
     sample_weight: Any
-    teacher_logits: dict[str, tf.Tensor] | None
+    teacher: TeacherOutputs | None
 
 
 class Target(NamedTuple):
@@ -50,7 +64,9 @@ def without_logits(x: Any) -> Any:
 
 def batch_of(x: Any, y: Any, sample_weight: Any) -> Batch:
     """The parts of a batch; labels may be among the inputs."""
-    x, cached = x if isinstance(x, WithTeacherLogits) else (x, None)
+    cached = None
+    if isinstance(x, WithTeacherLogits):
+        x, cached = x.inputs, TeacherOutputs(x.teacher_logits, x.hidden_states)
     if y is None and isinstance(x, Mapping):
         y = {name: x[name] for name in LABEL_NAMES.values() if name in x} or None
         x = {name: value for name, value in x.items() if y is None or name not in y}

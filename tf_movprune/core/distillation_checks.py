@@ -7,7 +7,7 @@ import functools
 import inspect
 from collections.abc import Callable, Collection
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 from tf_movprune.core.arguments import check_number
 from tf_movprune.core.distillation_batches import LABEL_NAMES
@@ -15,12 +15,21 @@ from tf_movprune.core.nested import named_leaves
 from tf_movprune.core.wording import counted
 
 
-def check_numbers(temperature: float, alpha_distil: float, alpha_ce: float) -> None:
+class Numbers(NamedTuple):
+    """The numbers that a Distiller is given."""
+
+    temperature: float
+    alpha_distil: float
+    alpha_ce: float
+    alpha_hidden: float
+
+
+def check_numbers(numbers: Numbers) -> None:
     """Raises TypeError or ValueError if a number of a Distiller is out of its range."""
-    check_number("temperature", temperature, example=2.0, above=0)
-    for name, alpha in (("alpha_distil", alpha_distil), ("alpha_ce", alpha_ce)):
-        check_number(name, alpha, example=0.5, minimum=0)
-    if alpha_distil == alpha_ce == 0:
+    check_number("temperature", numbers.temperature, example=2.0, above=0)
+    for name in ("alpha_distil", "alpha_ce", "alpha_hidden"):
+        check_number(name, getattr(numbers, name), example=0.5, minimum=0)
+    if numbers.alpha_distil == numbers.alpha_ce == 0:
         raise ValueError("alpha_distil and alpha_ce are both 0: there is nothing to learn from.")
 
 
@@ -129,6 +138,14 @@ def no_teacher() -> ValueError:
     return ValueError(
         "This Distiller has no teacher, and the data carry no teacher's logits. Pass it a "
         "teacher, or data that tf_movprune.cache_teacher_logits returned, for validation too."
+    )
+
+
+def no_hidden_states() -> ValueError:
+    """The error of data with a teacher's logits, where its hidden states are wanted too."""
+    return ValueError(
+        "The student is to learn hidden states, and the data carry the teacher's logits alone. "
+        "Pass hidden_states to tf_movprune.cache_teacher_logits as well, or not to the Distiller."
     )
 
 

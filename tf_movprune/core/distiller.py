@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, NamedTuple, NoReturn
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 from tf_movprune.core.distillation_batches import (
     Batch,
     Target,
+    TeacherOutputs,
     as_data,
     batch_of,
     check_class_ids,
@@ -19,25 +21,40 @@ from tf_movprune.core.distillation_batches import (
     without_logits,
 )
 from tf_movprune.core.distillation_checks import (
+    Numbers,
     check_takes_logits,
+    no_hidden_states,
     no_labels,
     no_teacher,
     not_saved,
 )
 from tf_movprune.core.distillation_loss import distillation_loss
-
-LOSSES = ("loss", "ce_loss", "distillation_loss")
-"""Names of the losses in the logs: the total, CE and KL."""
+from tf_movprune.core.hidden_layers import Layers, check_pairs, layers_of_role, paired
+from tf_movprune.core.hidden_state_loss import hidden_state_loss, valid_positions
+from tf_movprune.core.layer_outputs import recorded_outputs
 
 
 class Step(NamedTuple):
     """Values that a step leaves for the logs."""
 
-    losses: tuple[tf.Tensor, tf.Tensor | None, tf.Tensor]  # total, CE and KL, over the replicas
+    losses: dict[str, tf.Tensor]  # by name in the logs, the total first; over the replicas
     size: tf.Tensor
     outputs: Any
     logits: dict[str, tf.Tensor]
     targets: dict[str, Target]
+
+
+def run_teacher(teacher: Any, layers: Mapping[str, Any], inputs: Any) -> TeacherOutputs:
+    """What a teacher gives on the inputs of a batch.
+
+    Args:
+      teacher: a Keras model, which runs in inference mode.
+      layers: its layers whose hidden states are wanted, by path.
+      inputs: the model's inputs.
+    """
+    with recorded_outputs(layers) as states:
+        outputs = teacher(inputs, training=False)
+    return TeacherOutputs(logits_of(outputs), states)
 
 
 class DistillerSteps:
@@ -52,17 +69,27 @@ class DistillerSteps:
 
     built: Any
     _trackers: tuple[Any, ...]
+    _layers_with_states: Callable[[str], dict[str, Any]]
     distribute_strategy: Any
     get_metrics_result: Any
 
-    def _set_up(
-        self, student: Any, teacher: Any, temperature: float, alpha_distil: float, alpha_ce: float
-    ) -> None:
+    def _set_up(self, student: Any, teacher: Any, numbers: Numbers, hidden_states: Any) -> None:
+        layers = {
+            "student": layers_of_role(self._layers_of(student), hidden_states, "student"),
+            "teacher": layers_of_role(self._layers_of(teacher), hidden_states, "teacher")
+            if teacher is not None
+            else {},
+        }
+        if teacher is not None:
+            check_pairs(layers["student"], layers["teacher"])
         self.student = student
-        self._get_teacher = lambda: teacher  # hidden from code that walks or tracks attributes
-        self.temperature = float(temperature)
-        self.alpha_distil = float(alpha_distil)
-        self.alpha_ce = float(alpha_ce)
+        # Hidden from code that walks or tracks attributes.
+        self._get_teacher = lambda: teacher
+        self._layers_with_states = layers.__getitem__
+        self.temperature = float(numbers.temperature)
+        self.alpha_distil = float(numbers.alpha_distil)
+        self.alpha_ce = float(numbers.alpha_ce)
+        self.alpha_hidden = float(numbers.alpha_hidden)
         self.built = True
 
     def compile(
@@ -75,7 +102,14 @@ class DistillerSteps:
         super().compile(optimizer, loss, *args, **kwargs)  # type: ignore[misc]
         # Out of sight, as checkpoints are the student's and the optimizer's.
         with self.distribute_strategy.scope():
-            vars(self)["_trackers"] = tuple(self._keras.metrics.Mean(name=name) for name in LOSSES)
+            vars(self)["_trackers"] = tuple(
+                self._keras.metrics.Mean(name=name) for name in self._loss_names()
+            )
+
+    def _loss_names(self) -> list[str]:
+        """The names of the losses in the logs."""
+        hidden = ["hidden_state_loss"] if self._layers_with_states("student") else []
+        return ["loss", "ce_loss", "distillation_loss", *hidden]
 
     @property
     def teacher(self) -> Any:
@@ -87,6 +121,10 @@ class DistillerSteps:
         return self.student(without_logits(inputs), training=training)
 
     # ---- what a shell knows
+
+    def _layers_of(self, model: Any) -> Layers:
+        """The layers of a model, whose hidden states may be compared."""
+        raise NotImplementedError
 
     def _mask_of(self, tensor: tf.Tensor) -> tf.Tensor | None:
         """The Keras mask that a tensor carries."""
@@ -104,7 +142,7 @@ class DistillerSteps:
 
     def test_step(self, data: Any) -> dict[str, Any]:
         batch = self._batch(data)
-        return self._logs(self._forward(batch, self._teacher_logits(batch), training=False))
+        return self._logs(self._forward(batch, self._teacher_outputs(batch), training=False))
 
     def predict_step(self, data: Any) -> Any:
         return self.student(self._batch(data).inputs, training=False)
@@ -112,34 +150,55 @@ class DistillerSteps:
     def _batch(self, data: Any) -> Batch:
         return batch_of(*self._keras.utils.unpack_x_y_sample_weight(as_data(data)))
 
-    def _teacher_logits(self, batch: Batch) -> dict[str, tf.Tensor]:
-        if batch.teacher_logits is not None:
-            return batch.teacher_logits
+    def _teacher_outputs(self, batch: Batch) -> TeacherOutputs:
+        if batch.teacher is not None:
+            if self._layers_with_states("student") and not batch.teacher.hidden_states:
+                raise no_hidden_states()
+            return batch.teacher
         if self.teacher is None:
             raise no_teacher()
-        return logits_of(self.teacher(batch.inputs, training=False))
+        return run_teacher(self.teacher, self._layers_with_states("teacher"), batch.inputs)
 
-    def _forward(self, batch: Batch, teacher: dict[str, tf.Tensor], training: bool) -> Step:
-        outputs = self.student(batch.inputs, training=training)
+    def _forward(self, batch: Batch, teacher: TeacherOutputs, training: bool) -> Step:
+        with recorded_outputs(self._layers_with_states("student")) as states:
+            outputs = self.student(batch.inputs, training=training)
         logits = logits_of(outputs)
-        check_match(logits, teacher)
+        check_match(logits, teacher.logits)
         targets = self._targets(batch, logits)
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
         distillation = tf.add_n(
             [
-                distillation_loss(teacher[name], logits[name], self.temperature, target.valid)
+                distillation_loss(
+                    teacher.logits[name], logits[name], self.temperature, target.valid
+                )
                 for name, target in targets.items()
             ]
         ) / (len(targets) * replicas)
+        losses = {"distillation_loss": distillation}
         total = self.alpha_distil * distillation
+        if states:
+            hidden = self._hidden_state_loss(batch.inputs, states, teacher.hidden_states) / replicas
+            losses["hidden_state_loss"] = hidden
+            total += self.alpha_hidden * hidden
         for loss in self.student.losses:
             total += tf.cast(loss, tf.float32) / replicas
         size = tf.shape(next(iter(logits.values())))[0]
-        step = Step((total, None, distillation), size, outputs, logits, targets)
-        if batch.labels is None:
-            return step
-        ce = self._task_loss(step) / len(targets)
-        return step._replace(losses=(total + self.alpha_ce * ce, ce, distillation))
+        step = Step(losses, size, outputs, logits, targets)
+        if batch.labels is not None:
+            ce = self._task_loss(step) / len(targets)
+            losses["ce_loss"] = ce
+            total += self.alpha_ce * ce
+        return step._replace(losses={"loss": total, **losses})
+
+    def _hidden_state_loss(self, inputs: Any, states: Any, expected: Any) -> tf.Tensor:
+        """The mean over the layers, and over the calls of each."""
+        values = [
+            hidden_state_loss(
+                teacher, student, valid_positions(inputs, self._mask_of(student), student)
+            )
+            for teacher, student in paired(states, expected)
+        ]
+        return tf.add_n(values) / len(values)
 
     def _targets(self, batch: Batch, logits: dict[str, tf.Tensor]) -> dict[str, Target]:
         if batch.labels is None and self.alpha_ce > 0:
@@ -152,10 +211,10 @@ class DistillerSteps:
     def _logs(self, step: Step) -> dict[str, Any]:
         """Updates the metrics with a step, and returns their results."""
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        for tracker, value in zip(self._trackers, step.losses):
-            if value is not None:
-                tracker.update_state(value * replicas, sample_weight=step.size)
-        if step.losses[1] is not None:
+        for tracker in self._trackers:
+            if tracker.name in step.losses:
+                tracker.update_state(step.losses[tracker.name] * replicas, sample_weight=step.size)
+        if "ce_loss" in step.losses:
             self._update_compiled_metrics(step)
         return self.get_metrics_result()
 

@@ -2,47 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tf_movprune.core.distillation_batches import (
+    TeacherOutputs,
     WithTeacherLogits,
     batch_of,
-    logits_of,
     without_logits,
 )
+from tf_movprune.core.distiller import run_teacher
 
 
-def cached_logits(dataset: tf.data.Dataset, teacher: Callable[..., Any]) -> tf.data.Dataset:
+def cached_logits(
+    dataset: tf.data.Dataset, teacher: Callable[..., Any], layers: Mapping[str, Any]
+) -> tf.data.Dataset:
     """Runs a teacher once over a dataset and keeps both in memory.
 
     Args:
       dataset: finite dataset of batches of dense tensors: `x`, `(x, y)` or `(x, y, sample_weight)`.
       teacher: a Keras model, run in inference mode.
+      layers: its layers whose hidden states are kept too, by path.
 
     Returns:
       A dataset of the same batches, with known cardinality and `WithTeacherLogits` as inputs.
 
     Raises:
       TypeError: `dataset` is not a dataset of dense tensors.
-      ValueError: the dataset is empty or infinite.
+      ValueError: the dataset is empty or infinite, or a hidden state is too large for float16.
     """
     _check_dataset(dataset)
 
     @tf.function(reduce_retracing=True)
-    def run(inputs: Any) -> dict[str, tf.Tensor]:
-        logits = logits_of(teacher(inputs, training=False))
-        return {name: tf.cast(value, tf.float32) for name, value in logits.items()}
+    def run(inputs: Any) -> TeacherOutputs:
+        logits, states = run_teacher(teacher, layers, inputs)
+        return TeacherOutputs(
+            {name: tf.cast(value, tf.float32) for name, value in logits.items()},
+            {path: tuple(_halved(path, x) for x in states[path]) for path in states},
+        )
 
     elements = []
     for element in dataset:
         x, *rest = element if type(element) is tuple else (element,)
         x = without_logits(x)
         inputs = batch_of(x, rest[0] if rest else None, None).inputs
-        elements.append((WithTeacherLogits(x, run(inputs)), *rest))
+        elements.append((WithTeacherLogits(x, *run(inputs)), *rest))
     if not elements:
         raise ValueError("The dataset is empty.")
     arrays = [tf.nest.map_structure(lambda t: t.numpy(), element) for element in elements]
@@ -54,6 +61,17 @@ def cached_logits(dataset: tf.data.Dataset, teacher: Callable[..., Any]) -> tf.d
         copies, output_signature=tf.nest.map_structure(_common_spec, *elements)
     )
     return cached.apply(tf.data.experimental.assert_cardinality(len(arrays)))
+
+
+def _halved(path: str, states: tf.Tensor) -> tf.Tensor:
+    """Hidden states in half of the memory."""
+    half = tf.cast(states, tf.float16)
+    message = (
+        f"The teacher's hidden states of {path!r} have values beyond the range of float16, in "
+        "which they are cached. Distil without a cache: pass the teacher to the Distiller."
+    )
+    with tf.control_dependencies([tf.debugging.assert_all_finite(half, message)]):
+        return tf.identity(half)
 
 
 def _common_spec(*tensors: tf.Tensor) -> tf.TensorSpec:

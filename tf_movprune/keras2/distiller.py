@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune.core.distillation_checks import (
+    Numbers,
     check_apart,
     check_gives_logits,
     check_not_pruned,
@@ -15,6 +16,7 @@ from tf_movprune.core.distillation_checks import (
 from tf_movprune.core.distiller import DistillerSteps, Step
 from tf_movprune.keras2.batches import ends_in_probabilities, keras_arguments
 from tf_movprune.keras2.compat import check_keras_object, keras, keras_mask
+from tf_movprune.keras2.hidden_layers import layers_with_states
 from tf_movprune.keras2.layer_tree import pruned_layers
 
 
@@ -27,6 +29,8 @@ class Distiller(DistillerSteps, keras.Model):
       temperature: temperature of KL, greater than 0.
       alpha_distil: weight of KL, at least 0.
       alpha_ce: weight of CE, at least 0.
+      hidden_states: which layers' hidden states are compared.
+      alpha_hidden: weight of their distance, at least 0.
     """
 
     _keras = keras
@@ -38,16 +42,19 @@ class Distiller(DistillerSteps, keras.Model):
         temperature: float = 2.0,
         alpha_distil: float = 0.5,
         alpha_ce: float = 0.5,
+        hidden_states: Any = None,
+        alpha_hidden: float = 1.0,
         **kwargs: Any,
     ):
-        check_numbers(temperature, alpha_distil, alpha_ce)
+        numbers = Numbers(temperature, alpha_distil, alpha_ce, alpha_hidden)
+        check_numbers(numbers)
         _check_model(student, "student")
         if teacher is not None:
             check_teacher(teacher)
             check_apart(student, teacher)
         # Of the student's precision, by which Keras scales the loss.
         super().__init__(autocast=False, **{"dtype": student.dtype_policy, **kwargs})
-        self._set_up(student, teacher, temperature, alpha_distil, alpha_ce)
+        self._set_up(student, teacher, numbers, hidden_states)
 
     @property
     def metrics(self):
@@ -58,11 +65,14 @@ class Distiller(DistillerSteps, keras.Model):
 
     def train_step(self, data):
         batch = self._batch(data)
-        teacher_logits = self._teacher_logits(batch)
+        teacher = self._teacher_outputs(batch)
         with tf.GradientTape() as tape:
-            step = self._forward(batch, teacher_logits, training=True)
-        self.optimizer.minimize(step.losses[0], self.trainable_variables, tape=tape)
+            step = self._forward(batch, teacher, training=True)
+        self.optimizer.minimize(step.losses["loss"], self.trainable_variables, tape=tape)
         return self._logs(step)
+
+    def _layers_of(self, model):
+        return layers_with_states(model)
 
     def _mask_of(self, tensor):
         return keras_mask(tensor)

@@ -62,6 +62,11 @@ def is_in_encoder_layer(path: str) -> bool:
     return _ENCODER_LAYER.search(path) is not None
 
 
+def is_encoder_layer(path: str) -> bool:
+    """Returns whether a path is that of an encoder layer itself."""
+    return is_in_encoder_layer(f"{path}.") and not is_in_encoder_layer(path)
+
+
 def is_in_block(path: str) -> bool:
     """Returns whether a path is that of a layer inside a block of an encoder or decoder."""
     return _BLOCK.search(path) is not None

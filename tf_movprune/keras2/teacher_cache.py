@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
+from tf_movprune.core.hidden_layers import layers_of_role
 from tf_movprune.core.teacher_cache import cached_logits
 from tf_movprune.keras2.compat import keras
 from tf_movprune.keras2.distiller import check_teacher
+from tf_movprune.keras2.hidden_layers import layers_with_states
 
 
-def cache_teacher_logits(dataset: tf.data.Dataset, teacher: keras.Model) -> tf.data.Dataset:
+def cache_teacher_logits(
+    dataset: tf.data.Dataset, teacher: keras.Model, hidden_states: Any = None
+) -> tf.data.Dataset:
     """Runs a tf_keras teacher over a dataset; see `tf_movprune.cache_teacher_logits`."""
     check_teacher(teacher)
-    return cached_logits(dataset, teacher)
+    layers = layers_of_role(layers_with_states(teacher), hidden_states, "teacher")
+    return cached_logits(dataset, teacher, layers)

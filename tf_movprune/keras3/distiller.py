@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from tf_movprune.core.distillation_batches import packed
 from tf_movprune.core.distillation_checks import (
+    Numbers,
     check_apart,
     check_gives_logits,
     check_not_pruned,
@@ -16,6 +17,7 @@ from tf_movprune.core.distillation_checks import (
 )
 from tf_movprune.core.distiller import DistillerSteps, Step
 from tf_movprune.keras3 import compat
+from tf_movprune.keras3.hidden_layers import layers_with_states
 from tf_movprune.keras3.layer_tree import pruned_layers
 from tf_movprune.keras3.training_guard import guard_training
 
@@ -29,6 +31,8 @@ class Distiller(DistillerSteps, keras.Model):
       temperature: temperature of KL, greater than 0.
       alpha_distil: weight of KL, at least 0.
       alpha_ce: weight of CE, at least 0.
+      hidden_states: which layers' hidden states are compared.
+      alpha_hidden: weight of their distance, at least 0.
     """
 
     _keras = keras
@@ -40,16 +44,19 @@ class Distiller(DistillerSteps, keras.Model):
         temperature: float = 2.0,
         alpha_distil: float = 0.5,
         alpha_ce: float = 0.5,
+        hidden_states: Any = None,
+        alpha_hidden: float = 1.0,
         **kwargs: Any,
     ):
-        check_numbers(temperature, alpha_distil, alpha_ce)
+        numbers = Numbers(temperature, alpha_distil, alpha_ce, alpha_hidden)
+        check_numbers(numbers)
         _check_model(student, "student")
         if teacher is not None:
             check_teacher(teacher)
             check_apart(student, teacher)
         # Of the student's precision, by which Keras scales the loss.
         super().__init__(autocast=False, **{"dtype": student.dtype_policy, **kwargs})
-        self._set_up(student, teacher, temperature, alpha_distil, alpha_ce)
+        self._set_up(student, teacher, numbers, hidden_states)
         layers = pruned_layers(student)
         if layers:
             guard_training(self, list(layers.values()))
@@ -62,14 +69,17 @@ class Distiller(DistillerSteps, keras.Model):
 
     def train_step(self, data):
         batch = self._batch(data)
-        teacher_logits = self._teacher_logits(batch)
+        teacher = self._teacher_outputs(batch)
         variables = self.trainable_variables
         with tf.GradientTape() as tape:
-            step = self._forward(batch, teacher_logits, training=True)
-            loss = self.optimizer.scale_loss(step.losses[0])
+            step = self._forward(batch, teacher, training=True)
+            loss = self.optimizer.scale_loss(step.losses["loss"])
         gradients = tape.gradient(loss, variables)
         self.optimizer.apply_gradients(zip(gradients, variables))
         return self._logs(step)
+
+    def _layers_of(self, model):
+        return layers_with_states(model)
 
     def _mask_of(self, tensor):
         return compat.keras_mask(tensor)

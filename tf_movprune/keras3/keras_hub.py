@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -45,14 +46,40 @@ def inside_blocks(model: Layer, layers: Mapping[str, Layer]) -> dict[str, Layer]
       model: a model or layer.
       layers: the layers below it, by path.
     """
+    blocks = _block_paths(model, layers)
+    return {path: layer for path, layer in layers.items() if blocks[path] not in ("", path)}
+
+
+def blocks(model: Layer, layers: Mapping[str, Layer]) -> dict[str, Layer]:
+    """The blocks of backbones by path.
+
+    They are the layers in the graphs of backbones with dense layers inside; or the layers in a list
+    that such a layer has.
+
+    Args:
+      model: a model or layer.
+      layers: the layers below it, by path.
+    """
+    paths = _block_paths(model, layers)
+    kinds = (keras.layers.Dense, keras.layers.EinsumDense)
+    found = set()
+    for path, layer in inside_blocks(model, layers).items():
+        if isinstance(layer, kinds):
+            in_list = re.match(r"(\.[^.]+)*?\.\d+(?=\.)", path.removeprefix(paths[path]))
+            found.add(paths[path] + (in_list[0] if in_list else ""))
+    return {path: layer for path, layer in layers.items() if path in found}
+
+
+def _block_paths(model: Layer, layers: Mapping[str, Layer]) -> dict[str, str]:
+    """The layers in the graphs of backbones that layers are, or are in; "" outside of backbones."""
     backbones = [""] if is_backbone(model) else []
     backbones += [f"{path}." for path, layer in layers.items() if is_backbone(layer)]
 
-    def is_inside(path: str) -> bool:
+    def block_of(path: str) -> str:
         prefix = max((p for p in backbones if path.startswith(p)), key=len, default=path)
-        return "." in path.removeprefix(prefix)
+        return prefix + path.removeprefix(prefix).partition(".")[0] if path != prefix else ""
 
-    return {path: layer for path, layer in layers.items() if is_inside(path)}
+    return {path: block_of(path) for path in layers}
 
 
 def holds_positions(layer: Any) -> bool:

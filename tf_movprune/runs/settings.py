@@ -116,6 +116,9 @@ class TrainSettings:
     alpha_distil: float = _option("distillation", "weight of the teacher's outputs", 0.9)
     alpha_ce: float = _option("distillation", "weight of the labels", 0.1)
     temperature: float = _option("distillation", "of both outputs", 2.0)
+    alpha_hidden: float = _option(
+        "distillation", "weight of the teacher's hidden states, block by block", 0.0
+    )
     # ---- run
     output_dir: str | None = _option("run", "folder of the run; runs/TASK-METHOD if not given")
     evaluations: int = _option("run", "evaluations during training, at the last step for one", 5)
@@ -200,7 +203,14 @@ def _check(s: TrainSettings) -> None:
         value = getattr(s, name)
         if value is not None:
             check_integer(name, value, example=1, minimum=1)
-    for name in ("held_out", "recovery_steps", "weight_decay", "alpha_distil", "alpha_ce"):
+    for name in (
+        "held_out",
+        "recovery_steps",
+        "weight_decay",
+        "alpha_distil",
+        "alpha_ce",
+        "alpha_hidden",
+    ):
         check_number(name, getattr(s, name), example=0, minimum=0)
     above_0 = ("learning_rate", "clipnorm", "temperature", "num_train_epochs", "penalty")
     for name in (*above_0, "score_learning_rate", "final_threshold"):
@@ -257,6 +267,11 @@ def _check_combinations(s: TrainSettings) -> None:
         )
     if s.teacher is not None and s.alpha_distil == s.alpha_ce == 0:
         raise ValueError("alpha_distil and alpha_ce are both 0: there is nothing to learn from.")
+    if s.alpha_hidden and s.teacher is None:
+        raise ValueError(
+            "alpha_hidden is the weight of a teacher's hidden states, and there is no teacher. "
+            f"Pass teacher, a folder or {FINE_TUNE}."
+        )
     sums_batches = s.gradient_accumulation_steps > 1
     if s.library == "transformers" and s.precision == "mixed_float16" and sums_batches:
         raise ValueError(

@@ -152,6 +152,8 @@ class _Training:
                     temperature=settings.temperature,
                     alpha_distil=settings.alpha_distil,
                     alpha_ce=settings.alpha_ce,
+                    hidden_states=settings.alpha_hidden > 0,
+                    alpha_hidden=settings.alpha_hidden,
                 )
         optimizer = optimizer_of(model, settings, steps, is_pruned=is_pruned)
         shell.compile_for(trained, self.prepared.task.kind, optimizer, settings.xla)
