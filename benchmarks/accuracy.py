@@ -50,6 +50,8 @@ class Recipe:
     end: float = 0.7
     learning_rate: float = 8e-5
     distil: bool = False
+    hidden: float = 0.0
+    """Weight of the teacher's hidden states."""
     start_at_teacher: bool = False
     """Whether the teacher's weights are pruned, and not those of MiniLM."""
     heads: float | None = None
@@ -71,6 +73,7 @@ def changed(recipe: Recipe, **changes) -> Recipe:
     return dataclasses.replace(recipe, **changes)
 
 
+HIDDEN = {"distil": True, "hidden": 1.0}
 STRUCTURE = changed(MOVEMENT, heads=0.5, distil=True, end=0.5, learning_rate=1.6e-4)
 
 RECIPES = {
@@ -83,6 +86,19 @@ RECIPES = {
     "movement-global-distil": changed(GLOBAL, distil=True),
     "movement-soft": TARGET,
     "movement-soft-distil": changed(TARGET, distil=True),
+    # the teacher's hidden states too
+    "movement-hidden": changed(MOVEMENT, **HIDDEN),
+    "movement-hidden-lr-3.2e-4": changed(MOVEMENT, **HIDDEN, learning_rate=3.2e-4),
+    "movement-hidden-lr-6.4e-4": changed(MOVEMENT, **HIDDEN, learning_rate=6.4e-4),
+    "movement-hidden-10-lr-3.2e-4": changed(
+        MOVEMENT, distil=True, hidden=10.0, learning_rate=3.2e-4
+    ),
+    "movement-hidden-from-teacher-lr-3.2e-4": changed(
+        MOVEMENT, **HIDDEN, learning_rate=3.2e-4, start_at_teacher=True
+    ),
+    "movement-soft-hidden-lr-3.2e-4": changed(TARGET, **HIDDEN, learning_rate=3.2e-4),
+    "magnitude-hidden-lr-3.2e-4": Recipe(tf_movprune.Magnitude(), **HIDDEN, learning_rate=3.2e-4),
+    "movement-structure-hidden-lr-3.2e-4": changed(STRUCTURE, **HIDDEN, learning_rate=3.2e-4),
     # whole heads and neurons: a smaller dense model
     "magnitude-structure": Recipe(tf_movprune.Magnitude(), heads=0.5),
     "movement-structure": changed(MOVEMENT, heads=0.5),
@@ -161,12 +177,23 @@ def classifier(folder: str, seed: int, layers: int) -> transformers.TFPreTrained
 
 
 def fine_tune(
-    model, data, settings: Settings, teacher: str | None, callbacks=(), score_optimizer=None
+    model,
+    data,
+    settings: Settings,
+    teacher: str | None,
+    hidden: float,
+    callbacks=(),
+    score_optimizer=None,
 ) -> dict:
     trained = model
     if teacher is not None:
         trained = tf_movprune.Distiller(
-            model, bert.load(teacher, 0), alpha_distil=0.9, alpha_ce=0.1
+            model,
+            bert.load(teacher, 0),
+            alpha_distil=0.9,
+            alpha_ce=0.1,
+            hidden_states=hidden > 0,
+            alpha_hidden=hidden,
         )
     optimizer = optimizer_for(model, settings, score_optimizer=score_optimizer)
     record = fit(
@@ -205,13 +232,13 @@ def run(
         )
         pruning["callbacks"] = [tf_movprune.UpdatePruningStep()]
     dense_teacher = teacher if recipe.distil else None
-    result = fine_tune(model, data, settings, dense_teacher, **pruning)
+    result = fine_tune(model, data, settings, dense_teacher, recipe.hidden, **pruning)
     result["remaining"] = 1 - tf_movprune.summarize_sparsity(model).sparsity
     if recipe.recovery:
         model = tf_movprune.compact(tf_movprune.strip_pruning(model))
         steps = int(recipe.recovery * settings.num_train_steps)
         settings = dataclasses.replace(settings, num_train_steps=steps, seed=settings.seed + 1)
-        recovered = fine_tune(model, data, settings, dense_teacher)
+        recovered = fine_tune(model, data, settings, dense_teacher, recipe.hidden)
         result = {**result, **recovered, "before_recovery": result}
     if save_to is not None:
         model.save_pretrained(save_to)
