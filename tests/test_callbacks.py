@@ -76,7 +76,7 @@ def test_refreshing_is_compiled_once_and_before_the_first_batch(keras):
     counts = []
 
     def count(*args, **kwargs):
-        counts.append(update._compiled_refresh.experimental_get_tracing_count())
+        counts.append(update._compiled_refresh._function.experimental_get_tracing_count())
 
     watch = keras.callbacks.LambdaCallback(on_epoch_begin=count, on_train_batch_end=count)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

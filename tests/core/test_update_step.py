@@ -11,10 +11,11 @@ from runs import cubic, top
 from tensorflow_model_optimization.sparsity import keras as tfmot
 
 import tf_movprune
+from tf_movprune.core.refresh import is_idle
 from tf_movprune.core.update_step import (
+    CompiledRefresh,
     StepCheck,
     check_step,
-    compiled_refresh,
     run_of_epochs,
     run_of_steps,
     warn_if_unfinished,
@@ -106,16 +107,16 @@ def test_a_compiled_refresh_follows_the_optimizer(dtype, jit_compile):
     """The steps of one that counts batches, two for each step."""
     kernels = [matrix(8, 4, schedule=tf_movprune.CubicSparsity(0.75, 2, 4, frequency=2))]
     iterations = tf.Variable(0, dtype=dtype)
-    refresh = compiled_refresh(kernels, lambda: iterations // 2, jit_compile=jit_compile)
-    no, unknown, seen = tf.constant(False), tf.constant(0.125), []
+    refresh = CompiledRefresh(kernels, lambda: iterations // 2, jit_compile=jit_compile)
+    unknown, seen = tf.constant(0.125), []
     for step in range(6):
         iterations.assign(2 * step + 1)
-        seen.append(float(refresh(unknown, 1, no)))
+        seen.append(float(refresh(unknown, 1)))
     assert seen == [0.125, 0.125, 0.0, 0.125, 0.75, 0.125]  # at steps 2 and 4
     kernels[0].mask.assign(tf.ones_like(kernels[0].mask))
-    assert float(refresh(unknown, 2, no)) == 0.75  # for the last two steps
+    assert float(refresh(unknown, 2)) == 0.75  # for the last two steps
     kernels[0].mask.assign(tf.ones_like(kernels[0].mask))
-    assert float(refresh(unknown, 1, tf.constant(True))) == 0.75
+    assert float(refresh(unknown, 1, force=True)) == 0.75
     assert np.count_nonzero(kernels[0].mask) == 8
 
 
@@ -154,12 +155,12 @@ def test_masks_are_refreshed_as_schedules_say(name):
     schedule, window, due = REFRESHES[name]
     kernel = matrix(8, 8, schedule=schedule)
     step = tf.Variable(0, dtype=tf.int64)
-    refresh = compiled_refresh([kernel], lambda: step, jit_compile=False)
+    refresh = CompiledRefresh([kernel], lambda: step, jit_compile=False)
     expected, refreshed = np.ones([8, 8], bool), []
     for now in range(0, 12, window):
         step.assign(now)
         kernel.scores.assign(np.random.RandomState(now).standard_normal([8, 8]))
-        if float(refresh(tf.constant(-1.0), window, tf.constant(False))) != -1:
+        if float(refresh(tf.constant(-1.0), window)) != -1:
             refreshed.append(now)
             sparsity = float(schedule(step)[1])
             expected = top(kernel.scores.numpy(), int(np.floor((1 - sparsity) * 64 + 1e-5)))
@@ -170,13 +171,57 @@ def test_masks_are_refreshed_as_schedules_say(name):
 def test_kernels_of_several_schedules_are_refreshed_each_by_its_own():
     kernels = [matrix(8, 8, schedule=cubic(12, begin_step=4)), matrix(8, 4, schedule=cubic(6))]
     step = tf.Variable(0, dtype=tf.int64)
-    refresh = compiled_refresh(kernels, lambda: step, jit_compile=False)
+    refresh = CompiledRefresh(kernels, lambda: step, jit_compile=False)
     for now in range(13):
         step.assign(now)
-        refresh(tf.constant(0.0), 1, tf.constant(False))
+        refresh(tf.constant(0.0), 1)
         kept = [np.count_nonzero(kernel.mask) / kernel.size for kernel in kernels]
         expected = [1 - kernel.settings.ramp.value_at(now) for kernel in kernels]
         assert kept == pytest.approx(expected, abs=1 / 32)
+
+
+@pytest.mark.parametrize("jit_compile", [True, False])
+def test_compiling_meanwhile_refreshes_nothing(jit_compile):
+    """Whatever the step is by the time at which the thread runs the function."""
+    kernel = matrix(8, 4, schedule=cubic(6, begin_step=0))
+    step = tf.Variable(6, dtype=tf.int64)
+    refresh = CompiledRefresh([kernel], lambda: step, jit_compile=jit_compile)
+    refresh.compile_meanwhile(tf.constant(0.125), 1)
+    refresh.wait()
+    assert np.all(kernel.mask)
+    assert float(refresh(tf.constant(0.125), 1)) == 0.75
+    assert refresh._function.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.xla_refresh
+def test_what_fails_meanwhile_is_raised_by_the_next_refresh():
+    step = tf.Variable(0, dtype=tf.int64)
+    kernel = matrix(8, 4, schedule=cubic(6, begin_step=0))
+
+    def unknown_to_xla():
+        return step + tf.ensure_shape(tf.py_function(lambda: 0, [], tf.int64), [])
+
+    refresh = CompiledRefresh([kernel], unknown_to_xla, jit_compile=True)
+    refresh.compile_meanwhile(tf.constant(0.0), 1)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="EagerPyFunc"):
+        refresh(tf.constant(0.0), 1)
+
+
+@pytest.mark.parametrize("name", REFRESHES)
+def test_a_refresh_that_changes_nothing_is_idle(name):
+    schedule, window, due = REFRESHES[name]
+    kernel = matrix(8, 8, schedule=schedule)
+    for step in range(0, 12, window):
+        keeps_all = float(schedule(tf.constant(step, tf.int64))[1]) == 0
+        assert is_idle([kernel], step, window, 0.0) == (step not in due or keeps_all)
+        assert is_idle([kernel], step, window, 0.5) == (step not in due)
+
+
+def test_noise_and_penalties_are_never_idle_where_they_are_due():
+    schedule = cubic(6, begin_step=0)
+    for method in (tf_movprune.SoftMovement(1.0, target=True), tf_movprune.L0(1.0)):
+        drives = None if method.schedule_value is None else schedule
+        assert not is_idle([matrix(8, 8, method=method, schedule=drives)], 0, 1, 0.0)
 
 
 # ---- whether steps are taken

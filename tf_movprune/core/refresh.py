@@ -46,6 +46,25 @@ def refresh_masks(
     return any_due
 
 
+def is_idle(kernels: Sequence[MaskedKernel], step: int, window: int, sparsity: float) -> bool:
+    """Returns whether a refresh at a step would change nothing.
+
+    Args:
+      kernels: masked kernels, each once.
+      step: the number of optimizer steps taken so far.
+      window: steps since the last refresh, at least 1.
+      sparsity: the overall sparsity of the masks.
+    """
+    for kernel, *_ in groups(kernels):
+        ramp = kernel.settings.ramp
+        if ramp.is_fixed or not bool(_is_due(ramp, tf.constant(step, tf.int64), window)):
+            continue
+        keeps_all = ramp.value_name == "sparsity" and sparsity == ramp.value_at(step) == 0
+        if not keeps_all or kernel.method.has_penalty or kernel.noise_seed is not None:
+            return False
+    return True
+
+
 def groups(kernels: Iterable[MaskedKernel]) -> list[list[MaskedKernel]]:
     """Kernels with equal schedules, methods and block sizes, which are selected together.
 

@@ -12,7 +12,7 @@ from tf_movprune.core.first_scores import warn_if_kernels_were_replaced
 from tf_movprune.core.kept_zeros import check_anything_is_masked, warn_if_zeros_are_elsewhere
 from tf_movprune.core.masked_kernel import MaskedKernel, each_once, overall_sparsity
 from tf_movprune.core.optimizer_steps import accumulation_steps, inner_optimizer, step_of
-from tf_movprune.core.refresh import groups
+from tf_movprune.core.refresh import groups, is_idle
 from tf_movprune.core.run_checks import (
     Run,
     check_schedule,
@@ -26,8 +26,8 @@ from tf_movprune.core.run_checks import (
 )
 from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.core.update_step import (
+    CompiledRefresh,
     StepCheck,
-    compiled_refresh,
     run_of_epochs,
     run_of_steps,
     warn_if_unfinished,
@@ -50,6 +50,7 @@ class UpdateHooks:
         self.num_train_steps = num_train_steps
         self._is_training = False
         self._compiled_for: tuple = ()
+        self._is_idle = False
         self._described: set[str] = set()
         self._step_check: StepCheck | None = None
 
@@ -133,7 +134,9 @@ class UpdateHooks:
         if not self._is_training:  # a loop of one's own has no epochs
             self._begin_training(0)
         self._step_check.begin_batch()
-        self._refresh()
+        if not self._is_idle:
+            self._refresh()
+        self._is_idle = False
         self._allow_training(True)
 
     def on_train_batch_end(self, batch, logs=None):
@@ -187,16 +190,22 @@ class UpdateHooks:
         self._first_scores = sums_of_scores(self._scores)
         self._make_ready()
         self._sparsity = overall_sparsity(self._kernels)  # what was restored, if anything
-        self._refresh()  # compiles early: Keras would call it slow in a batch; no other effect
+        # Compiles early: Keras would call it slow in a batch. If the first batch needs no refresh,
+        # XLA does so while Keras traces the training step.
+        self._is_idle = is_idle(self._kernels, step, self._window, float(self._sparsity))
+        if self._is_idle:
+            self._compiled_refresh.compile_meanwhile(self._sparsity, self._window)
+        else:
+            self._refresh()
 
-    def _compile_refresh(self) -> Any:
+    def _compile_refresh(self) -> CompiledRefresh:
         strategy = self.model.distribute_strategy  # XLA cannot compile mirrored variables
         is_alone = strategy is None or strategy.num_replicas_in_sync == 1
         optimizer = inner_optimizer(self.model.optimizer)
-        return compiled_refresh(self._kernels, lambda: optimizer.iterations, jit_compile=is_alone)
+        return CompiledRefresh(self._kernels, lambda: optimizer.iterations, jit_compile=is_alone)
 
     def _refresh(self, force: bool = False) -> None:
-        self._sparsity = self._compiled_refresh(self._sparsity, self._window, tf.constant(force))
+        self._sparsity = self._compiled_refresh(self._sparsity, self._window, force=force)
 
     def _allow_training(self, value: bool) -> None:
         """Allows training for the current step only, or no longer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -79,9 +80,7 @@ def refresh_for_step(
     return overall_sparsity(kernels)
 
 
-def compiled_refresh(
-    kernels: Sequence[MaskedKernel], iterations: Callable[[], Any], *, jit_compile: bool
-) -> Callable[[tf.Tensor, int, tf.Tensor], tf.Tensor]:
+class CompiledRefresh:
     """A `tf.function` that refreshes the masks which are due.
 
     Args:
@@ -90,19 +89,57 @@ def compiled_refresh(
         scalar. It is called inside of the `tf.function`, as optimizers may compute it from a
         count of batches.
       jit_compile: whether XLA compiles the function; it fuses each pass of a selection.
-
-    Returns:
-      A function of the overall sparsity that the masks have, the steps since its last call, and a
-      bool scalar, whether to refresh what is not due too. It returns the overall sparsity.
     """
 
-    @tf.function(jit_compile=jit_compile, autograph=False)
-    def refresh(sparsity, window, force):
-        step = tf.cast(tf.convert_to_tensor(iterations()), tf.int64)
-        refreshed = refresh_masks(kernels, step, window=window, force=force)
-        return tf.cond(refreshed, lambda: overall_sparsity(kernels), lambda: sparsity)
+    def __init__(
+        self, kernels: Sequence[MaskedKernel], iterations: Callable[[], Any], *, jit_compile: bool
+    ):
+        @tf.function(jit_compile=jit_compile, autograph=False)
+        def refresh(sparsity, window, force, is_wanted):
+            def refreshed_sparsity():
+                step = tf.cast(tf.convert_to_tensor(iterations()), tf.int64)
+                refreshed = refresh_masks(kernels, step, window=window, force=force)
+                return tf.cond(refreshed, lambda: overall_sparsity(kernels), lambda: sparsity)
 
-    return refresh
+            return tf.cond(is_wanted, refreshed_sparsity, lambda: sparsity)
+
+        self._function = refresh
+        self._jit_compile = jit_compile
+        self._compilation: concurrent.futures.Future | None = None
+
+    def __call__(self, sparsity: tf.Tensor, window: int, *, force: bool = False) -> tf.Tensor:
+        """Refreshes.
+
+        Args:
+          sparsity: the overall sparsity that the masks have, a float32 scalar.
+          window: the steps since the last call.
+          force: whether to refresh what is not due too.
+
+        Returns:
+          The overall sparsity.
+        """
+        self.wait()
+        return self._function(sparsity, window, tf.constant(force), tf.constant(True))
+
+    def compile_meanwhile(self, sparsity: tf.Tensor, window: int) -> None:
+        """Lets XLA compile in a thread, for calls with such arguments. No mask is refreshed.
+
+        It is traced before this returns: two tracings at once would only take turns.
+        """
+        no = tf.constant(False)
+        if not self._jit_compile or tf.config.functions_run_eagerly():
+            self._function(sparsity, window, no, no)
+            return
+        traced = self._function.get_concrete_function(sparsity, window, no, no)
+        pool = concurrent.futures.ThreadPoolExecutor(1, "compile-refresh")
+        self._compilation = pool.submit(traced, sparsity, no, no)
+        pool.shutdown(wait=False)
+
+    def wait(self) -> None:
+        """Waits for the thread to end, and raises what it raised."""
+        if self._compilation is not None:
+            compilation, self._compilation = self._compilation, None
+            compilation.result()
 
 
 class StepCheck:
