@@ -91,6 +91,7 @@ def test_a_run_from_the_command_line(tmp_path, capsys):
     assert "tf-movprune: error: " in capsys.readouterr().err
     assert "is finished" in printed(capsys, *arguments, "--resume")
     page = printed(capsys, "report", tmp_path / "run", "--output", tmp_path / "page.html")
+    assert printed(capsys, "report", tmp_path / "run", "--table").startswith("| method | remaining")
     assert "page.html" in page and "<svg" in (tmp_path / "page.html").read_text()
 
 

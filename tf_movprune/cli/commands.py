@@ -123,7 +123,12 @@ def import_pytorch(arguments: argparse.Namespace) -> None:
 
 
 def report(arguments: argparse.Namespace) -> None:
-    """Writes the page about one run or several."""
+    """Writes the page about one run or several, or prints a table of them."""
+    from tf_movprune.reports.comparison import comparison
     from tf_movprune.reports.page import report as write_report
+    from tf_movprune.reports.runs import load_run
 
-    print(write_report(arguments.folders, arguments.output))
+    if arguments.table:
+        print(comparison([load_run(folder) for folder in arguments.folders]))
+    else:
+        print(write_report(arguments.folders, arguments.output))

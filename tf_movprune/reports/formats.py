@@ -104,6 +104,11 @@ def labels(runs: Sequence[Run]) -> list[str]:
     return labels
 
 
+def method_and_structure(run: Run) -> str:
+    """The method of a run, whether it has a teacher, and what stays or goes as one."""
+    return f"{_label(run)} {_structure(run)}".rstrip()
+
+
 def _label(run: Run) -> str:
     method = run.info.get("method")
     name = _SHORT.get(method, method) if method else run.folder.resolve().name
