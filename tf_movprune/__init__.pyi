@@ -13,6 +13,9 @@ from .compaction import (
     compact as compact,
 )
 from .compaction import (
+    compact_in_training as compact_in_training,
+)
+from .compaction import (
     load_compacted as load_compacted,
 )
 from .core.distillation_loss import distillation_loss as distillation_loss

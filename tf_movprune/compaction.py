@@ -10,6 +10,12 @@ import sys
 import zipfile
 from typing import Any
 
+from tf_movprune.core.arguments import check_integer
+from tf_movprune.core.optimizer_state import read_state, without_scores, write_state
+from tf_movprune.core.optimizer_steps import inner_optimizer
+from tf_movprune.core.scores import is_scores
+from tf_movprune.distillation import Distiller
+from tf_movprune.pruning import strip_pruning
 from tf_movprune.pytorch.load import holds_pytorch, load_pytorch
 from tf_movprune.pytorch.weight_files import TF_WEIGHTS
 from tf_movprune.shells import module_for
@@ -63,6 +69,71 @@ def compact(model: Any, *, multiple_of: int = 1) -> Any:
     Warns if there is nothing to remove, and of empty heads and neurons that have to stay.
     """
     return module_for(model, "compact").compact(model, multiple_of=multiple_of)
+
+
+def compact_in_training(model: Any, *, multiple_of: int = 1) -> tuple[Any, Any]:
+    """Removes the heads and neurons that were pruned so far, for a training that goes on.
+
+    The rest of the run then trains the smaller model alone, and takes less time. Compile it with
+    the optimizer that is returned, and go on with the data where the first part stopped:
+
+        model.fit(data.take(750), callbacks=[tf_movprune.UpdatePruningStep()])
+        small, optimizer = tf_movprune.compact_in_training(model)
+        small.compile(optimizer, loss, metrics=["accuracy"], jit_compile=True)
+        small.fit(data.skip(750))
+
+    The optimizer has the class, the settings and the state of the one so far: its count of steps,
+    by which learning rates go on, and its slots, cut as the weights are. Those of scores are gone,
+    as are the scores. Do this where the ramp ends: what is left is not pruned any further.
+
+    Args:
+      model: a compiled model that `prune_low_movement` prepared with `block_size` of `HEADS` and
+        `NEURONS`, and of which steps were trained; or a `Distiller` around one. It is stripped and
+        compacted in place where `strip_pruning` and `compact` do so.
+      multiple_of: see `compact`.
+
+    Returns:
+      The smaller model, not compiled, which of a `Distiller` is the student: make a new `Distiller`
+      around it. And the optimizer.
+
+    Raises:
+      TypeError: `model` is not a Keras model, or `multiple_of` no integer.
+      ValueError: no pruned layers or no steps of an optimizer; single weights or blocks are pruned,
+        which would be trained again; or a slot of the optimizer has another shape than its weight.
+        The model is as it was then. Or what `compact` raises, after pruning was stripped.
+
+    Warns as `strip_pruning` and `compact` do.
+    """
+    student: Any = model
+    if isinstance(model, Distiller):
+        student = vars(model)["student"]
+    compat = module_for(student, "compat")
+    tree = module_for(student, "layer_tree")
+    for path, (kernels, _) in tree.named_kernels(tree.built_layers(student)).items():
+        if not all(kernel.has_units for kernel in kernels):
+            raise ValueError(
+                f"{path} is pruned in single weights or blocks, which would be trained again in a "
+                "model without masks. Prune heads and neurons alone, by block_size=HEADS and "
+                "NEURONS, or train to the end before compacting."
+            )
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is None or not compat.is_built(optimizer):
+        raise ValueError(
+            f"{model.name!r} was not trained: its optimizer has no state to go on with. Train it "
+            "until heads and neurons are pruned, or use tf_movprune.compact."
+        )
+    check_integer("multiple_of", multiple_of, example=8, minimum=1)
+    before = [variable for variable in student.trainable_variables if not is_scores(variable)]
+    shapes = {id(variable): tuple(variable.shape) for variable in before}
+    state = read_state(optimizer, before, compat)
+    plain = strip_pruning(student)
+    small, cut = module_for(plain, "compact").compact_and_tell(plain, multiple_of=multiple_of)
+    new = without_scores(optimizer, compat)
+    after = small.trainable_variables
+    compat.exclude_as(inner_optimizer(new), inner_optimizer(optimizer), list(zip(before, after)))
+    new.build(after)
+    write_state(state, new, shapes, after, cut, compat)
+    return small, new
 
 
 def load_compacted(path: str | os.PathLike[str], model_class: Any = None) -> Any:

@@ -6,7 +6,7 @@ Layers are known here by their `kernel` and `bias` alone, and groups of units by
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,17 +16,19 @@ from tf_movprune.core.granularity import NEURONS, Units
 from tf_movprune.core.matrix_layout import layout_of
 from tf_movprune.core.user_warnings import warn
 
+Read = Callable[[Any], np.ndarray]
+
 
 class Matrix:
     """The kernel of a layer as [in, out], and its bias as [out] or None: NumPy arrays.
 
     Args:
       layer: the layer.
-      is_blank: whether they are zeros instead, which take no memory before they are written to.
+      read: returns the array of a variable, of its shape.
     """
 
-    def __init__(self, layer: Any, *, is_blank: bool = False):
-        read = _zeros_like if is_blank else _array
+    def __init__(self, layer: Any, read: Read | None = None):
+        read = read or _array
         self._layout = layout_of(layer)
         self.kernel = np.ascontiguousarray(self._layout.matrix_of(read(layer.kernel)))
         self.bias = None if layer.bias is None else read(layer.bias).reshape(-1)
@@ -68,7 +70,8 @@ def _array(variable: Any) -> np.ndarray:
     return np.array(tf.convert_to_tensor(variable))
 
 
-def _zeros_like(variable: Any) -> np.ndarray:
+def blank(variable: Any) -> np.ndarray:
+    """Zeros in place of a variable, which take no memory before they are written to."""
     return np.zeros(variable.shape, tf.as_dtype(variable.dtype).as_numpy_dtype)
 
 
@@ -96,13 +99,13 @@ class Group(Protocol):
 
 
 class Matrices(dict[int, Matrix]):
-    """The matrices of layers, by the ids of the layers; zeros if they are to be blank."""
+    """The matrices of layers, by the ids of the layers; see `Matrix`."""
 
-    def __init__(self, groups: Sequence[Group], *, is_blank: bool = False):
+    def __init__(self, groups: Sequence[Group], read: Read | None = None):
         super().__init__()
         for group in groups:
             for layer in (*group.sources, group.reader):
-                self[id(layer)] = Matrix(layer, is_blank=is_blank)
+                self[id(layer)] = Matrix(layer, read)
 
 
 class KeptUnits:
@@ -221,6 +224,42 @@ def fold_empty_units(
     while any([unit.fold_empty(weights) for unit in units]):
         pass  # removed units may have been the last readers of others
     return units, weights
+
+
+class Cut:
+    """How heads and neurons were removed: what is left of values of the shapes of the weights.
+
+    Args:
+      units: the heads and neurons, and which of them were kept.
+    """
+
+    def __init__(self, units: Iterable[KeptUnits]):
+        self._units = list(units)
+        groups = [unit.group for unit in self._units]
+        layers = (layer for group in groups for layer in (*group.sources, group.reader))
+        self.variables = {id(v) for layer in layers for v in (layer.kernel, layer.bias)}
+
+    def __call__(
+        self, values: Mapping[int, np.ndarray], shapes: Mapping[int, Sequence[int]]
+    ) -> dict[int, np.ndarray]:
+        """Cuts values, such as an optimizer's slots, as the weights were cut.
+
+        Args:
+          values: an array for each kernel and bias that was cut, by the ids of the variables.
+          shapes: what the shapes of these variables have become, by the same ids.
+        """
+        groups = [unit.group for unit in self._units]
+        matrices = Matrices(groups, lambda variable: values[id(variable)])
+        for unit in self._units:
+            KeptUnits(unit.group).keep(unit.kept, matrices)
+        cut = {}
+        for group in groups:
+            for layer in (*group.sources, group.reader):
+                matrix = matrices[id(layer)]
+                cut[id(layer.kernel)] = matrix.to_kernel(shapes[id(layer.kernel)])
+                if matrix.bias is not None:
+                    cut[id(layer.bias)] = matrix.bias.reshape(shapes[id(layer.bias)])
+        return cut
 
 
 def removed_of_each_kind(units: Sequence[KeptUnits]) -> dict[str, tuple[int, int]]:

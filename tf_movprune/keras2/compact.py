@@ -12,9 +12,11 @@ import tensorflow as tf
 
 from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.empty_units import (
+    Cut,
     KeptUnits,
     Matrices,
     Matrix,
+    blank,
     check_has_weights,
     fold_empty_units,
     removed_of_each_kind,
@@ -35,6 +37,11 @@ from tf_movprune.keras2.units import Heads, Neurons, find_units, heads_of
 
 def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
     """Removes empty heads and neurons; see `tf_movprune.compact`."""
+    return compact_and_tell(model, multiple_of=multiple_of)[0]
+
+
+def compact_and_tell(model: keras.Model, *, multiple_of: int = 1) -> tuple[keras.Model, Cut]:
+    """Does `compact`, and tells how the weights were cut."""
     check_stripped(model)
     multiple_of = check_integer("multiple_of", multiple_of, example=8, minimum=1)
     check_has_weights(model)
@@ -42,14 +49,14 @@ def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
     units, weights = fold_empty_units(find_units(tree), multiple_of=multiple_of)
     if all(unit.keeps_all for unit in units):
         warn_of_nothing_removed(model.name)
-        return model
+        return model, Cut(units)
     with undone_on_error(model):
         record_sizes(tree, units)
         smaller = _rebuilt(model, units, weights)
         forget_compilation(smaller)
         LayerTree(smaller).forget_traces()
         unguard_training(smaller)  # nothing that could come back is left
-    return smaller
+    return smaller, Cut(units)
 
 
 @contextlib.contextmanager
@@ -130,7 +137,7 @@ def in_sizes(
     model = model_class(narrow)
     hugging_face.build(model)
     groups = find_units(LayerTree(model))
-    units, weights = [KeptUnits(group) for group in groups], Matrices(groups, is_blank=True)
+    units, weights = [KeptUnits(group) for group in groups], Matrices(groups, blank)
     for heads, neurons, size in zip(units[::2], units[1::2], sizes, strict=True):
         heads.keep(np.array(size.heads), weights)
         neurons.resize(size.neurons, weights)

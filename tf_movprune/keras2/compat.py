@@ -62,6 +62,7 @@ from tf_keras.src.utils.layer_utils import CallFunctionSpec
 
 from tf_movprune.core import traced_functions
 from tf_movprune.core.checkpoint_marker import Marker
+from tf_movprune.core.optimizer_steps import inner_optimizer
 from tf_movprune.keras2.instance_method import InstanceMethod
 
 __all__ = [
@@ -627,6 +628,54 @@ def attach_keras_mask(tensor: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:
     """The learning rate of an optimizer, or its schedule instead of the rate at this step."""
     return getattr(optimizer, "_learning_rate", None)
+
+
+def is_built(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Returns whether an optimizer has made its slots."""
+    return bool(getattr(inner_optimizer(optimizer), "_built", False))
+
+
+def slots(optimizer: keras.optimizers.Optimizer) -> dict[str, list[Any]]:
+    """The lists in which an optimizer has a slot for each of its variables, or None, by name."""
+    count = len(optimizer._index_dict)
+    return {
+        name: value
+        for name, value in vars(optimizer).items()
+        if isinstance(value, list)
+        and len(value) == count
+        and name != "_variables"
+        and any(isinstance(slot, tf.Variable) for slot in value)
+    }
+
+
+def slot_index(optimizer: keras.optimizers.Optimizer, variable: tf.Variable) -> int | None:
+    """The place of a variable's slots in their lists; None if it has none."""
+    return optimizer._index_dict.get(optimizer._var_key(variable))
+
+
+def exclude_as(
+    optimizer: keras.optimizers.Optimizer, other: Any, variables: Sequence[tuple[Any, Any]]
+) -> None:
+    """Excludes from weight decay what another optimizer excludes, before an optimizer is built.
+
+    Args:
+      optimizer: the optimizer.
+      other: the other one.
+      variables: pairs of a variable of the other one, and that in its place.
+    """
+    keys = getattr(other, "_exclude_from_weight_decay", None) or ()
+    optimizer.exclude_from_weight_decay(
+        [new for old, new in variables if other._var_key(old) in keys],
+        list(getattr(other, "_exclude_from_weight_decay_names", None) or ()),
+    )
+
+
+def counters(optimizer: keras.optimizers.Optimizer) -> list[tf.Variable]:
+    """The scalars that an optimizer, and one that is wrapped in it, keep beside slots."""
+    inner = inner_optimizer(optimizer)
+    hidden = {id(slot) for members in slots(inner).values() for slot in members}
+    own = [v for v in inner._variables if id(v) not in hidden and not v.shape.rank]
+    return [*own, *loss_scale_variables(optimizer)]
 
 
 def was_built_without(optimizer: keras.optimizers.Optimizer, variable: tf.Variable) -> bool:

@@ -15,6 +15,7 @@ import keras
 
 from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.empty_units import (
+    Cut,
     KeptUnits,
     Matrices,
     check_has_weights,
@@ -37,6 +38,11 @@ from tf_movprune.keras3.units import find_units
 
 def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
     """Removes empty heads and neurons in place; see `tf_movprune.compact`."""
+    return compact_and_tell(model, multiple_of=multiple_of)[0]
+
+
+def compact_and_tell(model: keras.Model, *, multiple_of: int = 1) -> tuple[keras.Model, Cut]:
+    """Does `compact`, and tells how the weights were cut."""
     check_stripped(model)
     multiple_of = check_integer("multiple_of", multiple_of, example=8, minimum=1)
     check_has_weights(model)
@@ -44,7 +50,7 @@ def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
     _warn_of_heads_that_stay(model)
     if all(unit.keeps_all for unit in units):
         warn_of_nothing_removed(model.name)
-        return model
+        return model, Cut(units)
     units, weights = _fitting(model, units, weights, multiple_of=multiple_of)
     restore, empty = _restorer(model, units), compat.emptier(model.variables)
     try:
@@ -56,7 +62,7 @@ def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:
         restore()
         raise
     empty()
-    return model
+    return model, Cut(units)
 
 
 @contextlib.contextmanager

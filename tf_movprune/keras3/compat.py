@@ -10,7 +10,7 @@ import contextlib
 import functools
 import traceback
 import types
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -519,6 +519,56 @@ def was_built_without(optimizer: keras.optimizers.Optimizer, variable: Any) -> b
     """Returns whether an optimizer is built, and does not know a variable."""
     known = optimizer._trainable_variables if optimizer.built else [variable]
     return all(variable is not other for other in known)
+
+
+def is_built(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Returns whether an optimizer has made its slots."""
+    return bool(inner_optimizer(optimizer).built)
+
+
+def slots(optimizer: keras.optimizers.Optimizer) -> dict[str, list[Any]]:
+    """The lists in which an optimizer has a slot for each of its variables, or None, by name."""
+    count = len(optimizer._trainable_variables_indices)
+    return {
+        name: value
+        for name, value in vars(optimizer).items()
+        if isinstance(value, list)
+        and len(value) == count
+        and name not in ("_trainable_variables", "_variables")
+        and any(isinstance(slot, keras.Variable) for slot in value)
+    }
+
+
+def slot_index(optimizer: keras.optimizers.Optimizer, variable: Any) -> int | None:
+    """The place of a variable's slots in their lists; None if it has none."""
+    return optimizer._trainable_variables_indices.get(optimizer._var_key(variable))
+
+
+def exclude_as(
+    optimizer: keras.optimizers.Optimizer, other: Any, variables: Sequence[tuple[Any, Any]]
+) -> None:
+    """Excludes from weight decay what another optimizer excludes, before an optimizer is built.
+
+    Args:
+      optimizer: the optimizer.
+      other: the other one.
+      variables: pairs of a variable of the other one, and that in its place.
+    """
+    keys = getattr(other, "_exclude_from_weight_decay", None) or ()
+    pattern = getattr(other, "_exclude_from_weight_decay_pattern", None)
+    optimizer.exclude_from_weight_decay(
+        [new for old, new in variables if other._var_key(old) in keys],
+        [pattern.pattern] if pattern else [],
+    )
+
+
+def counters(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:
+    """The scalars that an optimizer, and one that is wrapped in it, keep beside slots."""
+    found = []
+    for each in dict.fromkeys((optimizer, inner_optimizer(optimizer))):
+        hidden = {id(slot) for members in slots(each).values() for slot in members}
+        found += [v for v in each._variables if id(v) not in hidden and not len(v.shape)]
+    return found
 
 
 def learning_rate_of(optimizer: keras.optimizers.Optimizer) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_movprune.core.empty_units import KeptUnits, Matrices
+from tf_movprune.core.empty_units import KeptUnits, Matrices, blank
 from tf_movprune.core.encoder_families import family_of, task_of
 from tf_movprune.core.ported_weight import EncoderSizes
 from tf_movprune.keras3 import keras_hub
@@ -111,7 +111,7 @@ def _resize(backbone: Any, sizes: Sequence[EncoderSizes], neurons: int) -> None:
       neurons: the number of neurons that the configuration is to tell.
     """
     groups = find_units(backbone)
-    units, weights = [KeptUnits(group) for group in groups], Matrices(groups, is_blank=True)
+    units, weights = [KeptUnits(group) for group in groups], Matrices(groups, blank)
     by_layer = {id(unit.group.owner or unit.sources[0]): unit for unit in units}
     for block, size in zip(backbone.transformer_layers, sizes, strict=True):
         by_layer[id(keras_hub.attention_of(block))].keep(np.array(size.heads), weights)
