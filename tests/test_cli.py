@@ -67,6 +67,18 @@ def test_documented_commands_are_understood(command):
         assert train_arguments.settings_from(arguments).task == arguments.task
 
 
+def test_options_win_over_those_of_a_preset():
+    def settings(text):
+        return train_arguments.settings_from(_parser().parse_args(["train", *text.split()]))
+
+    dense = settings("sst2 --preset structured --method dense --final_sparsity 0.8")
+    assert dense.recovery_steps == 0 and dense.num_train_steps == 1500 and dense.note
+    epochs = settings("sst2 --preset short --num_train_epochs 2")
+    assert epochs.num_train_steps is None and epochs.num_train_epochs == 2.0
+    steps = settings("squad --preset paper-squad-hard --num_train_steps 100")
+    assert steps.num_train_steps == 100
+
+
 def test_a_dry_run_trains_nothing(tmp_path, capsys):
     data = tiny_pretrained.write_data("sst2", tmp_path / "data")
     text = printed(
@@ -138,6 +150,12 @@ def test_import_and_compact(capsys, tmp_path):
         (
             ["train", "sst2", "--final_sparsity", "1.5"],
             r"final_sparsity must be in \[0, 1\), got 1.5",
+        ),
+        (["train", "sst2", "--block_size", "4", "1"], "block_size is for structure blocks"),
+        (["train", "sst2", "--stride", "128"], "stride is for questions"),
+        (
+            ["export", "nowhere", "--onnx", "--sequence_length", "8"],
+            "sequence_length is for tflite",
         ),
         (["train", "mnli", "--preset", "paper-qqp-soft"], "preset paper-qqp-soft is for qqp"),
         (["train", "sst2", "--data_dir", "nowhere"], "nowhere does not exist"),

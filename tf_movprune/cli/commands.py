@@ -77,7 +77,7 @@ def summarize(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Writes a model in the formats that were asked for."""
-    from tf_movprune.runs.exporting import FORMATS, export_model
+    from tf_movprune.runs.exporting import FORMATS, check_options, export_model
     from tf_movprune.runs.opened_model import open_model
 
     wanted = {name: getattr(arguments, name) for name in FORMATS}
@@ -86,6 +86,7 @@ def export(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"No format was asked for. Pass one or several of --{', --'.join(FORMATS)}."
         )
+    check_options(wanted, arguments.sequence_length, arguments.quantization)
     opened = open_model(arguments.folder, arguments.library)
     for name, path in wanted.items():
         print(

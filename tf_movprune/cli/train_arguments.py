@@ -8,6 +8,7 @@ from typing import Any
 
 from tf_movprune.runs.presets import settings_of
 from tf_movprune.runs.settings import TrainSettings
+from tf_movprune.runs.unused_options import unused_options
 
 GROUPS = ("data", "model", "pruning", "training", "distillation", "run")
 
@@ -86,12 +87,22 @@ def settings_from(
     Args:
       arguments: parsed options.
       before: settings that hold where no option is given, of a run that is resumed.
+
+    Raises:
+      TypeError, ValueError: see `TrainSettings`; an option has no effect beside the others.
     """
     names = {field.name for field in dataclasses.fields(TrainSettings)}
     given = {k: v for k, v in vars(arguments).items() if k in names}
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    rest = {} if before is None else dataclasses.asdict(before)
     preset = {}
     if arguments.preset is not None:
-        preset = settings_of(arguments.preset, arguments.task)
-    rest = {} if before is None else dataclasses.asdict(before)
-    return TrainSettings(**{**rest, **preset, **given})
+        preset = settings_of(arguments.preset, arguments.task, {**rest, **given})
+    if "num_train_epochs" in given:
+        preset.pop("num_train_steps", None)
+    settings = TrainSettings(**{**rest, **preset, **given})
+    unused = unused_options(vars(settings))
+    for name in given:
+        if name in unused:  # with its default, which the settings cannot tell from no option
+            raise ValueError(unused[name])
+    return settings

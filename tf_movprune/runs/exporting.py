@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Collection
 from typing import Any
 
 from tf_movprune.export.compressed import export_compressed
@@ -22,6 +23,23 @@ FORMATS = {
 """Formats, and the names of their files."""
 
 _DEFAULT = {"tflite": "int8", "onnx": "none", "compressed": "int8"}
+
+
+def check_options(
+    names: Collection[str], sequence_length: int | None, quantization: str | None
+) -> None:
+    """Raises ValueError for an option that one of the formats, or all of them, cannot heed."""
+    if sequence_length is not None and "tflite" not in names:
+        raise ValueError(
+            f"sequence_length is for tflite, got {', '.join(names)}, whose inputs take any length. "
+            "Leave it out."
+        )
+    others = [name for name in names if name not in _DEFAULT]
+    if quantization is not None and others:
+        raise ValueError(
+            f"quantization is for {', '.join(_DEFAULT)}, not for {', '.join(others)}. Export these "
+            "by themselves."
+        )
 
 
 def export_model(
@@ -46,10 +64,9 @@ def export_model(
       What there is to say about the file.
 
     Raises:
-      ValueError: the format has no such quantization.
+      ValueError: the format has no such quantization, or takes no length.
     """
-    if quantization is not None and name not in _DEFAULT:
-        raise ValueError(f"quantization is for {', '.join(_DEFAULT)}, not for {name}.")
+    check_options([name], sequence_length, quantization)
     is_of_run = opened.folder.name == "model" or opened.folder.is_file()
     beside = opened.folder.parent if is_of_run else opened.folder
     target = pathlib.Path(path or beside / "exports" / FORMATS[name])

@@ -83,6 +83,8 @@ class _Training:
             self._say(f"The run in {self.run_folder.path} is finished.")
             return self.record
         check_packages()
+        if self.settings.note:
+            self._say(self.settings.note)
         self.prepared, model = prepare(self.settings, self._say)
         steps = self.prepared.num_train_steps
         is_pruned = self.settings.method != "dense"
