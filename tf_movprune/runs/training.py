@@ -35,6 +35,7 @@ from tf_movprune.runs.record import (
     write_description,
 )
 from tf_movprune.runs.settings import FINE_TUNE, TrainSettings
+from tf_movprune.runs.teacher_check import check_teacher
 from tf_movprune.sparsity import summarize_sparsity
 from tf_movprune.tasks.batches import training_dataset
 from tf_movprune.tasks.examples import Examples
@@ -75,7 +76,7 @@ class _Training:
         self.seconds, self.began = self.record.get("seconds", 0.0), time.monotonic()
 
     def _say(self, text: str) -> None:
-        if self.verbose:
+        if self.verbose and text:
             print(text, flush=True)
 
     def run(self) -> dict[str, Any]:
@@ -83,8 +84,7 @@ class _Training:
             self._say(f"The run in {self.run_folder.path} is finished.")
             return self.record
         check_packages()
-        if self.settings.note:
-            self._say(self.settings.note)
+        self._say(self.settings.note)
         self.prepared, model = prepare(self.settings, self._say)
         steps = self.prepared.num_train_steps
         is_pruned = self.settings.method != "dense"
@@ -129,7 +129,11 @@ class _Training:
         wanted = self.settings.teacher
         if wanted in (None, FINE_TUNE):
             return None
-        return load_teacher(self.settings, self.prepared, pathlib.Path(wanted))
+        teacher = load_teacher(self.settings, self.prepared, pathlib.Path(wanted))
+        outputs = Outputs(self.shell, teacher, jit_compile=False)
+        batch_size = self.settings.evaluation_batch_size
+        self._say(check_teacher(self.prepared, outputs, wanted, batch_size))
+        return teacher
 
     def _fine_tuned_teacher(self) -> Any:
         """A model to learn from that is fine-tuned first, as long as this run."""
