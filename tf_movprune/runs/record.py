@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import importlib.util
@@ -9,6 +10,7 @@ import json
 import os
 import pathlib
 import platform
+from collections.abc import Iterator
 from typing import Any
 
 from tf_movprune.export.sizes import size_report
@@ -40,6 +42,7 @@ class RunPaths:
         self.model = self.path / "model"
         self.teacher = self.path / "teacher"
         self.report = self.path / "report.html"
+        self.lock = self.path / "run.lock"
 
     def history(self, phase: str) -> pathlib.Path:
         """The folder that the history of a phase is recorded in; of "train" that of the run."""
@@ -57,6 +60,31 @@ class RunPaths:
     def predictions(self, split: str) -> pathlib.Path:
         """The file of the predictions on a split."""
         return self.path / f"predictions-{split}.json"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """A scope in which no other process writes into the folder.
+
+        The operating system ends a lock with its process, so that one that was killed leaves none.
+
+        Raises:
+          RuntimeError: another process is in such a scope.
+        """
+        import filelock
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.lock, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise RuntimeError(
+                f"Another process is training in {self.path}. Wait for its end, or pass another "
+                "--output_dir."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def read(self) -> dict[str, Any]:
         """The record of the run.
@@ -172,7 +200,7 @@ def check_same_data(before: dict[str, Any], now: dict[str, Any], run: RunPaths) 
 
 _PLACES = ("output_dir", "cache_dir", "data_dir", "train_file", "validation_file", "save_every")
 """Settings that may be others when a run is resumed: they change no numbers."""
-_NEEDED = ("jinja2", "matplotlib", "sklearn", "zstandard")
+_NEEDED = ("filelock", "jinja2", "matplotlib", "sklearn", "zstandard")
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], run: RunPaths) -> None:

@@ -59,6 +59,7 @@ def train(
     Raises:
       FileNotFoundError: data or a model are missing.
       FileExistsError: there is a run in the folder, and it is not to be resumed.
+      RuntimeError: another process is training in the folder.
       ValueError: data are malformed, or do not fit the model or the settings.
     """
     return _Training(settings, resume, command, verbose).run()
@@ -68,11 +69,15 @@ class _Training:
     """A run on its way through its phases: its teacher, the pruning, and the recovery after it."""
 
     def __init__(self, settings: TrainSettings, resume: bool, command: str, verbose: int):
-        self.settings, self.verbose = settings, verbose
+        check_packages()
+        self.settings, self.resume, self.verbose = settings, resume, verbose
         self.shell = shell_of(settings.library)
         self.command = command
         self.run_folder = RunPaths(settings.folder)
         self.record = check_folder(self.run_folder, settings, resume=resume)
+        if self.record and not self.record["finished"]:
+            with self.run_folder.locked():  # raises now, and not after minutes of preparation
+                pass
         self.seconds, self.began = self.record.get("seconds", 0.0), time.monotonic()
 
     def _say(self, text: str) -> None:
@@ -83,14 +88,17 @@ class _Training:
         if self.record.get("finished"):
             self._say(f"The run in {self.run_folder.path} is finished.")
             return self.record
-        check_packages()
         self._say(self.settings.note)
         self.prepared, model = prepare(self.settings, self._say)
-        steps = self.prepared.num_train_steps
-        is_pruned = self.settings.method != "dense"
-        if is_pruned:
-            model = prune(model, self.settings, steps)
+        if self.settings.method != "dense":
+            model = prune(model, self.settings, self.prepared.num_train_steps)
         teacher = self._given_teacher()
+        with self.run_folder.locked():
+            return self._train(model, teacher)
+
+    def _train(self, model: Any, teacher: Any) -> dict[str, Any]:
+        """The phases of the run, in its folder."""
+        steps, is_pruned = self.prepared.num_train_steps, self.settings.method != "dense"
         self._begin()
         if self.settings.teacher == FINE_TUNE:
             teacher = self._fine_tuned_teacher()
@@ -110,6 +118,11 @@ class _Training:
     def _begin(self) -> None:
         """Writes the record, now that nothing more can be found wrong before a step is taken."""
         data = self.prepared.as_record()
+        if check_folder(self.run_folder, self.settings, resume=self.resume) != self.record:
+            raise RuntimeError(
+                f"Another process has trained in {self.run_folder.path} since this one began. "
+                "Pass --resume again."
+            )
         if self.record:
             check_same_data(self.record["data"], data, self.run_folder)
         self.record = self.run_folder.write(
