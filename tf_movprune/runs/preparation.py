@@ -50,6 +50,11 @@ class Prepared(ScoredData):
         return bool(getattr(self.data["train"], "has_unanswerable", False))
 
     @property
+    def is_pair(self) -> bool:
+        """Whether the model reads two texts at a time."""
+        return getattr(self.data["train"], "pairs", None) is not None
+
+    @property
     def splits_while_training(self) -> list[str]:
         """The splits that are evaluated on the way: the held-out one, or those of the task."""
         return [HELD_OUT] if HELD_OUT in self.data else self.evaluation_splits

@@ -38,7 +38,6 @@ from tf_movprune.runs.settings import FINE_TUNE, TrainSettings
 from tf_movprune.runs.teacher_check import check_teacher
 from tf_movprune.sparsity import summarize_sparsity
 from tf_movprune.tasks.batches import training_dataset
-from tf_movprune.tasks.examples import Examples
 
 
 def train(
@@ -249,9 +248,7 @@ class _Training:
 
     def _write_card(self, record: dict[str, Any]) -> None:
         """Writes the card of the model beside it."""
-        train_data = self.prepared.data["train"]
-        is_pair = isinstance(train_data, Examples) and train_data.pairs is not None
-        card = model_card(record, self.prepared.task.kind, is_pair=is_pair)
+        card = model_card(record, self.prepared.task.kind, is_pair=self.prepared.is_pair)
         (self.run_folder.model / "README.md").write_text(card, encoding="utf-8")
 
     def _save(self, model: Any, folder: pathlib.Path) -> None:
@@ -266,6 +263,7 @@ class _Training:
                 max_length=self.prepared.max_length,
                 stride=self.settings.stride,
                 has_unanswerable=self.prepared.has_unanswerable,
+                is_pair=self.prepared.is_pair,
             )
 
     def _update(self, **values: Any) -> dict[str, Any]:
