@@ -109,9 +109,18 @@ def test_a_run_from_the_command_line(tmp_path, capsys):
 def test_evaluate(finished, tmp_path, capsys):
     run, data = finished
     target = tmp_path / "predictions.json"
-    text = printed(capsys, "evaluate", run, "--data_dir", data, "--predictions", target)
-    assert '"accuracy"' in text
-    assert set(json.loads(target.read_text())) <= {"negative", "positive"}
+    command = ["evaluate", run, "--data_dir", data, "--predictions", target]
+    assert cli.main(list(map(str, command))) == 0
+    shown = capsys.readouterr()
+    assert set(json.loads(shown.out)) == {"accuracy"} and "validation: 8 of the 8 ex" in shown.err
+    found = json.loads(target.read_text())
+    assert set(found) <= {"negative", "positive"} and len(found) == 8
+    assert cli.main([*map(str, command), "--max-validation-examples", "5"]) == 0
+    said = capsys.readouterr().err
+    assert "validation: 5 of the 8 examples of" in said and "are those of all of them" in said
+    assert len(json.loads(target.read_text())) == 5
+    assert cli.main([*map(str, command), "--file", "x.tsv"]) == 1
+    assert "are both given. Pass one" in capsys.readouterr().err
 
 
 def test_summarize(finished, capsys):

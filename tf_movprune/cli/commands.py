@@ -56,7 +56,9 @@ def evaluate(arguments: argparse.Namespace) -> None:
         arguments.folder,
         data_dir=arguments.data_dir,
         file=arguments.file,
+        max_validation_examples=arguments.max_validation_examples,
         predictions=arguments.predictions,
+        say=lambda text: print(text, file=sys.stderr),
     )
     print(json.dumps(scores, indent=1))
 

@@ -128,6 +128,8 @@ def prepare_evaluation(
     description: Mapping[str, Any],
     data_dir: str | None,
     file: str | None,
+    max_examples: int | None = None,
+    say: Callable[[str], None] = print,
 ) -> ScoredData:
     """Reads the data to evaluate a model on, and makes their features.
 
@@ -138,6 +140,9 @@ def prepare_evaluation(
       description: what the run wrote about the model.
       data_dir: folder with the task's own files; that of the run if None.
       file: a file to evaluate on, in place of those of the run.
+      max_examples: evaluate on the first so many of each split; on all if None, as a run's own
+        limit is one of the run.
+      say: is called with what is evaluated on.
     """
     label_names = tuple(description.get("label_names", ()))
     task = task_for(settings, label_names)
@@ -156,10 +161,14 @@ def prepare_evaluation(
             split: found.with_label_names(label_names) if isinstance(found, Examples) else found
             for split, found in data.items()
         }
+    totals = {split: len(found) for split, found in data.items()}
+    data = {split: _first(found, max_examples) for split, found in data.items()}
+    for split, found in data.items():
+        say(f"{split}: {len(found):,} of the {totals[split]:,} examples of {found.source}")
     tokenizer = shell_of(settings.library).tokenizer_of(str(source), model)
     max_length = description["max_length"]
     features = features_of(
-        data, tokenizer, max_length, settings.stride, cache_folder(settings), say=print
+        data, tokenizer, max_length, settings.stride, cache_folder(settings), say
     )
     return ScoredData(task, label_names, tokenizer, max_length, data, features)
 
@@ -175,17 +184,20 @@ def _chosen(data: dict[str, Data], settings: TrainSettings) -> dict[str, Data]:
         whole: Any = data["train"]
         train, held = held_out(whole, settings.held_out, settings.seed)
         data = {**data, "train": train, HELD_OUT: held}
-    chosen = {}
-    for split, found in data.items():
-        rows: Sequence[int] | np.ndarray
-        if split == "train":
-            most = settings.max_train_examples or len(found)
-            random = np.random.RandomState(settings.seed)
-            rows = np.sort(random.permutation(len(found))[:most])
-        else:
-            rows = range(min(settings.max_validation_examples or len(found), len(found)))
-        chosen[split] = found if len(rows) == len(found) else found.select(rows)
-    return chosen
+    most = settings.max_train_examples or len(data["train"])
+    random = np.random.RandomState(settings.seed)
+    rows = np.sort(random.permutation(len(data["train"]))[:most])
+    return {
+        split: found.select(rows)
+        if split == "train"
+        else _first(found, settings.max_validation_examples)
+        for split, found in data.items()
+    }
+
+
+def _first(data: Data, most: int | None) -> Data:
+    """The first examples, as many as there may be at most; all if that is None."""
+    return data if most is None or most >= len(data) else data.select(range(most))
 
 
 def _plan(features: Features, settings: TrainSettings, max_length: int) -> BatchPlan:
