@@ -7,11 +7,13 @@ import shlex
 
 import pytest
 import tiny_pretrained
+import transformers
 
 import tf_movprune
 from tf_movprune import cli
 from tf_movprune.cli import train_arguments
 from tf_movprune.cli.main import _parser
+from tf_movprune.runs import training
 from tf_movprune.runs.presets import PRESETS
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -137,6 +139,25 @@ def test_export(finished, capsys, tmp_path):
     assert len(weights) > 10 and (tmp_path / "pt" / "model.safetensors").exists()
     assert cli.main(["export", str(run)]) == 1
     assert "No format was asked for" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "library", ["keras_hub", pytest.param("transformers", marks=pytest.mark.slow)]
+)
+def test_exports_for_pytorch_have_tokenizer_and_labels(library, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training, "report", lambda *args: None)
+    dense = {"library": library, "method": "dense", "num_train_steps": 1}
+    tiny_pretrained.run("sst2", tmp_path, **dense)
+    assert "and a tokenizer" in printed(capsys, "export", tmp_path / "run", "--pytorch")
+    folder = tmp_path / "run" / "exports" / "pytorch"
+    ids = [
+        transformers.AutoTokenizer.from_pretrained(place)("A Lovely naïve film.")["input_ids"]
+        for place in (folder, tiny_pretrained.folder())
+    ]
+    assert ids[0] == ids[1]
+    config = transformers.AutoConfig.from_pretrained(folder)
+    assert config.id2label == {0: "negative", 1: "positive"}
+    assert transformers.TFAutoModelForSequenceClassification.from_pretrained(folder).config.label2id
 
 
 def test_import_and_compact(capsys, tmp_path):

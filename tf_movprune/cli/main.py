@@ -203,7 +203,7 @@ _FORMATS = {
     "onnx": "an ONNX file",
     "saved_model": "a SavedModel, for servers",
     "compressed": "a .movprune file, for downloads",
-    "pytorch": "a folder for PyTorch",
+    "pytorch": "a folder for PyTorch, with the tokenizer",
 }
 
 

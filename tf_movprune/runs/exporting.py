@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
 from collections.abc import Collection
 from typing import Any
@@ -11,7 +12,8 @@ from tf_movprune.export.onnx import export_onnx
 from tf_movprune.export.saved_model import export_saved_model
 from tf_movprune.export.tflite import export_tflite
 from tf_movprune.pytorch.save import save_pytorch
-from tf_movprune.runs.opened_model import OpenedModel
+from tf_movprune.reports.run_folder import write_json
+from tf_movprune.runs.opened_model import OpenedModel, tokenizer_in
 
 FORMATS = {
     "tflite": "model.tflite",
@@ -83,5 +85,17 @@ def export_model(
         return export_saved_model(opened.model, target)
     if name == "compressed":
         return export_compressed(opened.model, target, **numbers)
-    save_pytorch(opened.model, target)
-    return f"{target}: model.safetensors and config.json for PyTorch."
+    return _export_pytorch(opened, target)
+
+
+def _export_pytorch(opened: OpenedModel, target: pathlib.Path) -> str:
+    """Writes a folder for PyTorch, with the tokenizer and the names of the labels."""
+    tokenizer = tokenizer_in(opened.folder, opened.library, opened.model)
+    save_pytorch(opened.model, target, tokenizer=tokenizer and tokenizer.original)
+    if names := opened.description.get("label_names"):
+        config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+        config["id2label"] = dict(enumerate(names))
+        config["label2id"] = {name: i for i, name in enumerate(names)}
+        write_json(target / "config.json", config)
+    also = " and a tokenizer" if tokenizer else ""
+    return f"{target}: model.safetensors and config.json{also} for PyTorch."

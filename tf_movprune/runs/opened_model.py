@@ -97,12 +97,18 @@ def import_checkpoint(
     shell = shell_of(library)
     place = local_folder(folder, "auto")
     model = shell.load_checkpoint(place, functools.partial(load_pytorch, threshold=threshold))
-    has_tokenizer = any((place / name).is_file() for name in TOKENIZER_FILES)
-    tokenizer = shell.tokenizer_of(str(place), model) if has_tokenizer else None
+    tokenizer = tokenizer_in(place, library, model)
     if tokenizer is None:
         warn(f"{place} has no tokenizer, and {output} gets none.")
     shell.save(model, tokenizer, str(output))
     return model
+
+
+def tokenizer_in(folder: pathlib.Path, library: str | None, model: Any) -> Any:
+    """The tokenizer of a model in its folder; None if it has none."""
+    if library is None or not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return None
+    return shell_of(library).tokenizer_of(str(folder), model)
 
 
 def _check_free(output: pathlib.Path) -> None:
