@@ -164,6 +164,7 @@ def new_record(settings: TrainSettings) -> dict[str, Any]:
         "format": FORMAT,
         "task": settings.task,
         "model": settings.model_or_default,
+        "model_is_local": pathlib.Path(settings.model_or_default).exists(),
         "library": settings.library,
         "method": settings.method,
         "structure": settings.structure,
