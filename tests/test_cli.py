@@ -1,9 +1,12 @@
 """The command line: what it prints, writes and refuses, command by command."""
 
+import dataclasses
 import json
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 import tiny_pretrained
@@ -15,6 +18,8 @@ from tf_movprune.cli import train_arguments
 from tf_movprune.cli.main import _parser
 from tf_movprune.runs import training
 from tf_movprune.runs.presets import PRESETS
+from tf_movprune.runs.record import RunPaths, new_record
+from tf_movprune.runs.settings import TrainSettings
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMMANDS = ("train", "evaluate", "summarize", "export", "compact", "import-pytorch", "report")
@@ -79,6 +84,14 @@ def test_options_win_over_those_of_a_preset():
     assert epochs.num_train_steps is None and epochs.num_train_epochs == 2.0
     steps = settings("squad --preset paper-squad-hard --num_train_steps 100")
     assert steps.num_train_steps == 100
+
+
+def test_options_of_a_resumed_run_need_not_be_repeated(tmp_path):
+    before = TrainSettings(task="sst2", teacher="fine-tune", temperature=3.0, method="magnitude")
+    RunPaths(tmp_path).write(new_record(before))
+    command = ["train", "sst2", "--resume", "--output_dir", str(tmp_path), "--temperature", "3"]
+    found = train_arguments.settings_from(_parser().parse_args(command))
+    assert found == dataclasses.replace(before, output_dir=str(tmp_path))
 
 
 def test_a_dry_run_trains_nothing(tmp_path, capsys):
@@ -195,6 +208,36 @@ def test_mistakes_are_told(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(arguments) == 1
     assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("--text_column txet", "no column 'txet'"),
+        ("--train_file nowhere.csv", "nowhere.csv is not a file"),
+        ("--teacher nowhere", "There is no folder nowhere"),
+        ("--model /nowhere", "There is no folder of a model /nowhere"),
+        ("--output_dir there", "there has a run already"),
+    ],
+)
+def test_mistakes_are_told_before_tensorflow_is_loaded(
+    options, message, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("own.csv").write_text("text,label\na,x\nb,y\n")
+    pathlib.Path("there").mkdir()
+    pathlib.Path("there", "run.json").write_text("{}")
+    # Importing it, and TensorFlow with it, is an error.
+    monkeypatch.setitem(sys.modules, "tf_movprune.runs.training", None)
+    files = "--train_file own.csv --validation_file own.csv"
+    assert cli.main(f"train own {files} {options}".split()) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_early_checks_load_no_tensorflow():
+    code = "import sys, tf_movprune.cli.commands, tf_movprune.runs.inputs, tf_movprune.runs.record"
+    code += "; assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_unknown_options_are_usage_errors(capsys):

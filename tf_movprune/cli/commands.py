@@ -13,10 +13,19 @@ from tf_movprune.cli.train_arguments import settings_from
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Trains a model, or prints what it would do."""
+    """Trains a model, or prints what it would do.
+
+    What can be found wrong without TensorFlow is, before it is loaded.
+    """
+    from tf_movprune.runs.inputs import check_inputs
+    from tf_movprune.runs.record import RunPaths, check_folder
+
     settings = settings_from(arguments)
-    if arguments.resume:
-        settings = _resumed(arguments, settings)
+    record = {}
+    if not arguments.dry_run:
+        record = check_folder(RunPaths(settings.folder), settings, resume=arguments.resume)
+    if not record.get("finished"):
+        check_inputs(settings)
     if arguments.dry_run:
         from tf_movprune.runs.dry_run import describe
 
@@ -28,16 +37,6 @@ def train(arguments: argparse.Namespace) -> None:
     verbose = 1 if sys.stdout.isatty() else 2  # bars are for terminals
     record = train_task(settings, resume=arguments.resume, command=command, verbose=verbose)
     print("\n" + _summary(record, settings.folder))
-
-
-def _resumed(arguments: argparse.Namespace, settings: Any) -> Any:
-    """The settings of the run to go on with, and those that were given besides."""
-    from tf_movprune.runs.record import RunPaths
-
-    run = RunPaths(settings.folder)
-    if not run.record_file.is_file():
-        return settings
-    return settings_from(arguments, run.settings())
 
 
 def _summary(record: dict[str, Any], folder: str) -> str:

@@ -56,7 +56,7 @@ def model_card(info: Mapping[str, Any], kind: str, *, is_pair: bool = False) -> 
     parts.append(f"## How to load\n\n{loading_snippet(info, kind, is_pair=is_pair)}")
     parts.append("## Limits\n\n" + "\n".join(f"- {limit}" for limit in _limits(info)))
     if commands := info.get("commands"):
-        lines = "\n".join(_printable(without_places(str(command))) for command in commands)
+        lines = "\n".join(_printable(_without_places(str(command))) for command in commands)
         parts.append(f"## How it was made\n\n```sh\n{lines}\n```")
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -234,7 +234,7 @@ def _cell(text: Any) -> str:
     return _printable(str(text)).replace("|", "\\|")
 
 
-def without_places(command: str) -> str:
+def _without_places(command: str) -> str:
     """A command line without where files were on the machine: of absolute paths the last part."""
     return re.sub(r"(^|[\s='\"])(?:/|~/|\w:\\)(?:[^\s'\"]*[/\\])?([^\s'\"/\\]+)", r"\1\2", command)
 

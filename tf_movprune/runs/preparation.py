@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from tf_movprune.pytorch.load import load_pytorch
+from tf_movprune.runs.inputs import check_model, check_places, files_of, task_for
 from tf_movprune.runs.libraries import shell_of
 from tf_movprune.runs.record import description_of, model_folder
-from tf_movprune.runs.settings import FINE_TUNE, TrainSettings
+from tf_movprune.runs.settings import TrainSettings
 from tf_movprune.tasks.batches import BatchPlan, length_buckets
-from tf_movprune.tasks.catalog import task as task_of
 from tf_movprune.tasks.examples import Examples, held_out
 from tf_movprune.tasks.feature_types import Features
 from tf_movprune.tasks.scored_data import ScoredData, features_of
@@ -65,39 +65,13 @@ class Prepared(ScoredData):
         return BatchPlan(lengths, self.plan.batch_size, self.plan.buckets, seed)
 
 
-def task_for(settings: TrainSettings, label_names: Sequence[str] = ()) -> Task:
-    """The task that settings name.
-
-    Args:
-      settings: settings of a run.
-      label_names: the labels of its model, if it has one already.
-    """
-    columns = {
-        "text": settings.text_column,
-        "text_pair": settings.pair_column,
-        "label": settings.label_column,
-        "kind": settings.kind,
-    }
-    task = task_of(settings.task, **{k: v for k, v in columns.items() if v is not None})
-    if label_names and not task.label_names:
-        task = dataclasses.replace(task, label_names=tuple(label_names))
-    return task
-
-
-def files_of(settings: TrainSettings) -> dict[str, str]:
-    """The files of the user's own, by split."""
-    named = {"train": settings.train_file, "validation": settings.validation_file}
-    return {split: path for split, path in named.items() if path is not None}
-
-
 def prepare(settings: TrainSettings, say: Callable[[str], None] = print) -> tuple[Prepared, Any]:
     """Reads data, and makes features and batches for a model, which is returned too.
 
     With `held_out`, the split to evaluate on while training is "held_out", and those of the task
     are evaluated at the end.
     """
-    if settings.teacher not in (None, FINE_TUNE):
-        _check_folder(str(settings.teacher))
+    check_places(settings)
     task = task_for(settings)
     data = _chosen(task.load(settings.data_dir, files_of(settings) or None), settings)
     if task.kind == "regression" and settings.teacher is not None:
@@ -260,19 +234,10 @@ def _model(
     return model, is_new
 
 
-def _check_folder(teacher: str) -> None:
-    if not pathlib.Path(teacher).is_dir():
-        raise FileNotFoundError(
-            f"There is no folder {teacher}. teacher must be the folder of a fine-tuned model or of "
-            f"a run, or {FINE_TUNE}."
-        )
-
-
 def _place(source: str) -> str:
     """A name or folder of a model; in the folder of a run that of its model."""
+    check_model(source)
     path = pathlib.Path(source)
-    if path.is_absolute() and not path.is_dir():
-        raise FileNotFoundError(f"There is no folder of a model {source}.")
     return str(model_folder(path)) if path.is_dir() else source
 
 

@@ -13,7 +13,6 @@ import platform
 from collections.abc import Iterator
 from typing import Any
 
-from tf_movprune.export.sizes import size_report
 from tf_movprune.reports.run_folder import FORMAT, RUN, write_json
 from tf_movprune.runs.settings import TrainSettings
 
@@ -237,14 +236,6 @@ def model_folder(path: pathlib.Path) -> pathlib.Path:
     if not run.model.is_dir():
         raise FileNotFoundError(f"{path} is a run without a model yet: resume it first.")
     return run.model
-
-
-def sizes_of(model: Any) -> list[dict[str, Any]]:
-    """Bytes that a model takes in float32 and in int8, by part; see `tf_movprune.size_report`."""
-    return [
-        {"format": name, "bytes": parts.pop("all"), "parts": parts}
-        for name, parts in size_report(model, quantizations=["int8"]).as_dict().items()
-    ]
 
 
 def now() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from tf_movprune.core.arguments import check_fraction, check_integer, check_number
@@ -139,8 +140,7 @@ class TrainSettings:
     @property
     def folder(self) -> str:
         """The folder of the run."""
-        own = self.task.replace("/", "-")
-        return self.output_dir or f"runs/{own}-{self.method}"
+        return folder_of(vars(self))
 
     @property
     def is_structured(self) -> bool:
@@ -175,6 +175,12 @@ DEFAULTS: dict[str, Any] = {
     field.name: field.default for field in dataclasses.fields(TrainSettings) if field.name != "task"
 }
 """Default of each option."""
+
+
+def folder_of(values: Mapping[str, Any]) -> str:
+    """The folder of the run with some settings, those without an entry being defaults."""
+    task, method = values["task"].replace("/", "-"), values.get("method", DEFAULTS["method"])
+    return values.get("output_dir") or f"runs/{task}-{method}"
 
 
 def step_of(value: float | int, steps: int) -> int:

@@ -15,6 +15,7 @@ from tf_movprune.callbacks import UpdatePruningStep
 from tf_movprune.compaction import compact
 from tf_movprune.distillation import Distiller
 from tf_movprune.export.files import replacing
+from tf_movprune.export.sizes import size_report
 from tf_movprune.pruning import strip_pruning
 from tf_movprune.reports.model_card import model_card
 from tf_movprune.reports.page import report
@@ -31,7 +32,6 @@ from tf_movprune.runs.record import (
     check_same_data,
     new_record,
     now,
-    sizes_of,
     write_description,
 )
 from tf_movprune.runs.settings import FINE_TUNE, TrainSettings
@@ -235,7 +235,7 @@ class _Training:
         remaining = 1 - self.record.get("sparsity", {"sparsity": 0.0})["sparsity"]
         self._update(metrics=metrics, remaining=remaining)
         self._save(model, self.run_folder.model)
-        record = self._update(sizes=sizes_of(model), seconds=self._seconds())
+        record = self._update(sizes=_sizes_of(model), seconds=self._seconds())
         self._write_card(record)
         report(self.run_folder.path, self.run_folder.report)
         record = self._update(finished=now(), seconds=self._seconds())
@@ -281,3 +281,11 @@ def stops(steps: int, settings: TrainSettings) -> list[int]:
     """0, the steps after which a run is evaluated or saved, and the last one, in their order."""
     saves = range(0, steps, settings.save_every) if settings.save_every else ()
     return sorted({0, *saves, *evaluation_steps(steps, settings)})
+
+
+def _sizes_of(model: Any) -> list[dict[str, Any]]:
+    """Bytes that a model takes in float32 and in int8, by part; see `tf_movprune.size_report`."""
+    return [
+        {"format": name, "bytes": parts.pop("all"), "parts": parts}
+        for name, parts in size_report(model, quantizations=["int8"]).as_dict().items()
+    ]
