@@ -197,7 +197,7 @@ def test_import_and_compact(capsys, tmp_path):
         (["train", "sst2", "--block_size", "4", "1"], "block_size is for structure blocks"),
         (["train", "sst2", "--stride", "128"], "stride is for questions"),
         (
-            ["export", "nowhere", "--onnx", "--sequence_length", "8"],
+            ["export", ".", "--onnx", "--sequence_length", "8"],
             "sequence_length is for tflite",
         ),
         (["train", "mnli", "--preset", "paper-qqp-soft"], "preset paper-qqp-soft is for qqp"),
@@ -232,6 +232,16 @@ def test_mistakes_are_told_before_tensorflow_is_loaded(
     files = "--train_file own.csv --validation_file own.csv"
     assert cli.main(f"train own {files} {options}".split()) == 1
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["summarize", "export", "compact", "evaluate"])
+def test_folders_that_are_not_there_are_told_before_tensorflow_is_loaded(
+    command, capsys, monkeypatch
+):
+    for name in ("runs.opened_model", "runs.exporting", "runs.evaluating", "export.sizes"):
+        monkeypatch.setitem(sys.modules, f"tf_movprune.{name}", None)
+    assert cli.main([command, "nowhere", *(["out"] if command == "compact" else [])]) == 1
+    assert re.search("no folder or file nowhere|nowhere has no run.json", capsys.readouterr().err)
 
 
 def test_early_checks_load_no_tensorflow():

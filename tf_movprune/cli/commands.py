@@ -10,6 +10,8 @@ import sys
 from typing import Any
 
 from tf_movprune.cli.train_arguments import settings_from
+from tf_movprune.runs.inputs import check_inputs
+from tf_movprune.runs.record import RunPaths, check_folder, model_folder
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -17,9 +19,6 @@ def train(arguments: argparse.Namespace) -> None:
 
     What can be found wrong without TensorFlow is, before it is loaded.
     """
-    from tf_movprune.runs.inputs import check_inputs
-    from tf_movprune.runs.record import RunPaths, check_folder
-
     settings = settings_from(arguments)
     record = {}
     if not arguments.dry_run:
@@ -49,6 +48,7 @@ def _summary(record: dict[str, Any], folder: str) -> str:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Evaluates the model of a run."""
+    RunPaths(arguments.folder).settings()  # raises before TensorFlow is loaded
     from tf_movprune.runs.evaluating import evaluate as evaluate_run
 
     scores = evaluate_run(
@@ -64,6 +64,7 @@ def evaluate(arguments: argparse.Namespace) -> None:
 
 def summarize(arguments: argparse.Namespace) -> None:
     """Prints what remains in a model, and its sizes."""
+    model_folder(pathlib.Path(arguments.folder))  # raises before TensorFlow is loaded
     from tf_movprune.export.sizes import size_report
     from tf_movprune.runs.opened_model import open_model
     from tf_movprune.sparsity import summarize_sparsity
@@ -78,6 +79,7 @@ def summarize(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Writes a model in the formats that were asked for."""
+    model_folder(pathlib.Path(arguments.folder))  # raises before TensorFlow is loaded
     from tf_movprune.runs.exporting import FORMATS, check_options, export_model
     from tf_movprune.runs.opened_model import open_model
 
@@ -103,6 +105,7 @@ def export(arguments: argparse.Namespace) -> None:
 
 def compact(arguments: argparse.Namespace) -> None:
     """Removes the empty heads and neurons of a model."""
+    model_folder(pathlib.Path(arguments.folder))  # raises before TensorFlow is loaded
     from tf_movprune.compaction import compact as compact_model
     from tf_movprune.runs.opened_model import open_model, save_model
 

@@ -7,6 +7,7 @@ import dataclasses
 from typing import Any
 
 from tf_movprune.runs.presets import settings_of
+from tf_movprune.runs.record import RunPaths
 from tf_movprune.runs.settings import TrainSettings, folder_of
 from tf_movprune.runs.unused_options import unused_options
 
@@ -104,8 +105,6 @@ def settings_from(arguments: argparse.Namespace) -> TrainSettings:
 
 def _settings_before(arguments: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
     """The settings of the run to go on with; none if there is no run."""
-    from tf_movprune.runs.record import RunPaths
-
     run = RunPaths(folder_of({**_preset(arguments, given), **given}))
     return dataclasses.asdict(run.settings()) if run.record_file.is_file() else {}
 

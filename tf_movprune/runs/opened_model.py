@@ -42,11 +42,9 @@ def open_model(path: str | pathlib.Path, library: str | None = None) -> OpenedMo
       ValueError: it is no model, or one of another kind.
     """
     path = pathlib.Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no folder or file {path}.")
+    folder = model_folder(path)
     if path.is_file():
         return OpenedModel(load_compacted(path), path, None, {})
-    folder = model_folder(path)
     description = description_of(folder)
     if library is None:
         record = RunPaths(path).record_file

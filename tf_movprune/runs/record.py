@@ -225,11 +225,13 @@ def description_of(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def model_folder(path: pathlib.Path) -> pathlib.Path:
-    """The folder of the model in the folder of a run; other folders themselves.
+    """The folder of the model in the folder of a run; other folders, and files, themselves.
 
     Raises:
-      FileNotFoundError: the run has no model yet.
+      FileNotFoundError: there is nothing, or the run has no model yet.
     """
+    if not path.exists():
+        raise FileNotFoundError(f"There is no folder or file {path}.")
     run = RunPaths(path)
     if not run.record_file.is_file():
         return path
