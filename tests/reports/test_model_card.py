@@ -73,6 +73,7 @@ def test_what_is_not_known_is_left_out():
     assert "## Results" not in text and "## Limits" in text and "None" not in text
     front, *_ = parts(model_card({**INFO, "model": "/home/me/models/bert"}, "classification"))
     assert "base_model" not in front and "license" not in front
+    assert "How it was made" not in model_card({**INFO, "commands": [""]}, "classification")
 
 
 def test_text():
@@ -105,7 +106,7 @@ def test_text():
 )
 def test_places_on_a_machine_are_not_published(model, is_local, name):
     known = {} if is_local is None else {"model_is_local": is_local}
-    command = f"tf-movprune train sst2 --data_dir=/home/me/GLUE/SST-2 --model '{model}'"
+    command = f"tf-movprune train sst2 --data_dir='/home/me/my data/SST-2' --model '{model}'"
     card = model_card({**INFO, **known, "model": model, "commands": [command]}, "classification")
     front, text, _ = parts(card)
     assert front.get("base_model") == (name if is_local is False else None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -55,8 +56,8 @@ def model_card(info: Mapping[str, Any], kind: str, *, is_pair: bool = False) -> 
     parts += [_results(info), _pruned(info)]
     parts.append(f"## How to load\n\n{loading_snippet(info, kind, is_pair=is_pair)}")
     parts.append("## Limits\n\n" + "\n".join(f"- {limit}" for limit in _limits(info)))
-    if commands := info.get("commands"):
-        lines = "\n".join(_printable(_without_places(str(command))) for command in commands)
+    commands = [_printable(_without_places(str(c))) for c in info.get("commands") or ()]
+    if lines := "\n".join(filter(None, commands)):
         parts.append(f"## How it was made\n\n```sh\n{lines}\n```")
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -132,7 +133,7 @@ def _is_local(info: Mapping[str, Any]) -> bool:
 def _model(info: Mapping[str, Any]) -> str:
     """The model that training started from; of a folder the last part alone."""
     model = str(info.get("model") or "A model")
-    return re.split(r"[/\\]", model.rstrip("/\\"))[-1] if _is_local(info) else model
+    return _last_part(model) if _is_local(info) else model
 
 
 def _title(info: Mapping[str, Any]) -> str:
@@ -236,7 +237,20 @@ def _cell(text: Any) -> str:
 
 def _without_places(command: str) -> str:
     """A command line without where files were on the machine: of absolute paths the last part."""
-    return re.sub(r"(^|[\s='\"])(?:/|~/|\w:\\)(?:[^\s'\"]*[/\\])?([^\s'\"/\\]+)", r"\1\2", command)
+    try:
+        words = shlex.split(command)
+    except ValueError:  # it was not written by a shell
+        return ""
+    found = []
+    for word in words:
+        option, equals, value = word.rpartition("=")
+        is_place = re.match(r"[/~]|\w:\\", value)
+        found.append(f"{option}{equals}{_last_part(value)}" if is_place else word)
+    return shlex.join(found)
+
+
+def _last_part(path: str) -> str:
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
 def _printable(text: str) -> str:
