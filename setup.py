@@ -18,6 +18,7 @@ EXTRAS = {
     "pytorch": ["safetensors>=0.4.3", "huggingface-hub>=0.23"],
     "reports": ["matplotlib>=3.8", "jinja2>=3.1"],
     "tasks": [
+        "filelock>=3.12",
         "keras-hub>=0.19",
         "matplotlib>=3.8",
         "jinja2>=3.1",
@@ -30,6 +31,7 @@ EXTRAS = {
     ],
     "examples": [
         TRANSFORMERS,
+        "filelock>=3.12",
         "keras-hub>=0.19",
         "matplotlib>=3.8",
         "jinja2>=3.1",

@@ -1,18 +1,25 @@
 """The command line: what it prints, writes and refuses, command by command."""
 
+import dataclasses
 import json
 import pathlib
 import re
 import shlex
+import subprocess
+import sys
 
 import pytest
 import tiny_pretrained
+import transformers
 
 import tf_movprune
 from tf_movprune import cli
 from tf_movprune.cli import train_arguments
 from tf_movprune.cli.main import _parser
+from tf_movprune.runs import training
 from tf_movprune.runs.presets import PRESETS
+from tf_movprune.runs.record import RunPaths, new_record
+from tf_movprune.runs.settings import TrainSettings
 
 ROOT = pathlib.Path(__file__).parents[1]
 COMMANDS = ("train", "evaluate", "summarize", "export", "compact", "import-pytorch", "report")
@@ -67,6 +74,26 @@ def test_documented_commands_are_understood(command):
         assert train_arguments.settings_from(arguments).task == arguments.task
 
 
+def test_options_win_over_those_of_a_preset():
+    def settings(text):
+        return train_arguments.settings_from(_parser().parse_args(["train", *text.split()]))
+
+    dense = settings("sst2 --preset structured --method dense --final_sparsity 0.8")
+    assert dense.recovery_steps == 0 and dense.num_train_steps == 1500 and dense.note
+    epochs = settings("sst2 --preset short --num_train_epochs 2")
+    assert epochs.num_train_steps is None and epochs.num_train_epochs == 2.0
+    steps = settings("squad --preset paper-squad-hard --num_train_steps 100")
+    assert steps.num_train_steps == 100
+
+
+def test_options_of_a_resumed_run_need_not_be_repeated(tmp_path):
+    before = TrainSettings(task="sst2", teacher="fine-tune", temperature=3.0, method="magnitude")
+    RunPaths(tmp_path).write(new_record(before))
+    command = ["train", "sst2", "--resume", "--output_dir", str(tmp_path), "--temperature", "3"]
+    found = train_arguments.settings_from(_parser().parse_args(command))
+    assert found == dataclasses.replace(before, output_dir=str(tmp_path))
+
+
 def test_a_dry_run_trains_nothing(tmp_path, capsys):
     data = tiny_pretrained.write_data("sst2", tmp_path / "data")
     text = printed(
@@ -98,9 +125,18 @@ def test_a_run_from_the_command_line(tmp_path, capsys):
 def test_evaluate(finished, tmp_path, capsys):
     run, data = finished
     target = tmp_path / "predictions.json"
-    text = printed(capsys, "evaluate", run, "--data_dir", data, "--predictions", target)
-    assert '"accuracy"' in text
-    assert set(json.loads(target.read_text())) <= {"negative", "positive"}
+    command = ["evaluate", run, "--data_dir", data, "--predictions", target]
+    assert cli.main(list(map(str, command))) == 0
+    shown = capsys.readouterr()
+    assert set(json.loads(shown.out)) == {"accuracy"} and "validation: 8 of the 8 ex" in shown.err
+    found = json.loads(target.read_text())
+    assert set(found) <= {"negative", "positive"} and len(found) == 8
+    assert cli.main([*map(str, command), "--max-validation-examples", "5"]) == 0
+    said = capsys.readouterr().err
+    assert "validation: 5 of the 8 examples of" in said and "are those of all of them" in said
+    assert len(json.loads(target.read_text())) == 5
+    assert cli.main([*map(str, command), "--file", "x.tsv"]) == 1
+    assert "are both given. Pass one" in capsys.readouterr().err
 
 
 def test_summarize(finished, capsys):
@@ -117,6 +153,25 @@ def test_export(finished, capsys, tmp_path):
     assert len(weights) > 10 and (tmp_path / "pt" / "model.safetensors").exists()
     assert cli.main(["export", str(run)]) == 1
     assert "No format was asked for" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "library", ["keras_hub", pytest.param("transformers", marks=pytest.mark.slow)]
+)
+def test_exports_for_pytorch_have_tokenizer_and_labels(library, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training, "report", lambda *args: None)
+    dense = {"library": library, "method": "dense", "num_train_steps": 1}
+    tiny_pretrained.run("sst2", tmp_path, **dense)
+    assert "and a tokenizer" in printed(capsys, "export", tmp_path / "run", "--pytorch")
+    folder = tmp_path / "run" / "exports" / "pytorch"
+    ids = [
+        transformers.AutoTokenizer.from_pretrained(place)("A Lovely naïve film.")["input_ids"]
+        for place in (folder, tiny_pretrained.folder())
+    ]
+    assert ids[0] == ids[1]
+    config = transformers.AutoConfig.from_pretrained(folder)
+    assert config.id2label == {0: "negative", 1: "positive"}
+    assert transformers.TFAutoModelForSequenceClassification.from_pretrained(folder).config.label2id
 
 
 def test_import_and_compact(capsys, tmp_path):
@@ -140,6 +195,12 @@ def test_import_and_compact(capsys, tmp_path):
             ["train", "sst2", "--final_sparsity", "1.5"],
             r"final_sparsity must be in \[0, 1\), got 1.5",
         ),
+        (["train", "sst2", "--block_size", "4", "1"], "block_size is for structure blocks"),
+        (["train", "sst2", "--stride", "128"], "stride is for questions"),
+        (
+            ["export", ".", "--onnx", "--sequence_length", "8"],
+            "sequence_length is for tflite",
+        ),
         (["train", "mnli", "--preset", "paper-qqp-soft"], "preset paper-qqp-soft is for qqp"),
         (["train", "sst2", "--data_dir", "nowhere"], "nowhere does not exist"),
     ],
@@ -148,6 +209,46 @@ def test_mistakes_are_told(arguments, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert cli.main(arguments) == 1
     assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ("--text_column txet", "no column 'txet'"),
+        ("--train_file nowhere.csv", "nowhere.csv is not a file"),
+        ("--teacher nowhere", "There is no folder nowhere"),
+        ("--model /nowhere", "There is no folder of a model /nowhere"),
+        ("--output_dir there", "there has a run already"),
+    ],
+)
+def test_mistakes_are_told_before_tensorflow_is_loaded(
+    options, message, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("own.csv").write_text("text,label\na,x\nb,y\n")
+    pathlib.Path("there").mkdir()
+    pathlib.Path("there", "run.json").write_text("{}")
+    # Importing it, and TensorFlow with it, is an error.
+    monkeypatch.setitem(sys.modules, "tf_movprune.runs.training", None)
+    files = "--train_file own.csv --validation_file own.csv"
+    assert cli.main(f"train own {files} {options}".split()) == 1
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["summarize", "export", "compact", "evaluate"])
+def test_folders_that_are_not_there_are_told_before_tensorflow_is_loaded(
+    command, capsys, monkeypatch
+):
+    for name in ("runs.opened_model", "runs.exporting", "runs.evaluating", "export.sizes"):
+        monkeypatch.setitem(sys.modules, f"tf_movprune.{name}", None)
+    assert cli.main([command, "nowhere", *(["out"] if command == "compact" else [])]) == 1
+    assert re.search("no folder or file nowhere|nowhere has no run.json", capsys.readouterr().err)
+
+
+def test_early_checks_load_no_tensorflow():
+    code = "import sys, tf_movprune.cli.commands, tf_movprune.runs.inputs, tf_movprune.runs.record"
+    code += "; assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_unknown_options_are_usage_errors(capsys):

@@ -156,6 +156,19 @@ def test_blocks_are_shown_by_their_mean_magnitude():
     assert (group["pieces"], group["entries"]) == ("blocks of 2 × 3", 4)
 
 
+@pytest.mark.parametrize(
+    "start, told",
+    [
+        ("zeros", "zeros"),
+        (tf_movprune.MagnitudeScores(1e-3), "magnitudes"),
+        ("ones", "an initializer"),
+    ],
+)
+def test_where_scores_start_is_told(start, told):
+    kernel = matrix(4, 4, method=tf_movprune.HardMovement(start))
+    assert score_statistics([kernel], ["one"])["scores_start_from"] == told
+
+
 def test_nothing_is_ranked_by_fixed_masks():
     kernel = matrix(4, 4, method=tf_movprune.KeepZeros(), schedule=None)
     assert score_statistics([kernel], ["one"]) == {}

@@ -73,6 +73,7 @@ def test_what_is_not_known_is_left_out():
     assert "## Results" not in text and "## Limits" in text and "None" not in text
     front, *_ = parts(model_card({**INFO, "model": "/home/me/models/bert"}, "classification"))
     assert "base_model" not in front and "license" not in front
+    assert "How it was made" not in model_card({**INFO, "commands": [""]}, "classification")
 
 
 def test_text():
@@ -81,7 +82,7 @@ def test_text():
     text = text.replace("\u202f", " ")
     for line in (
         "# bert-base-uncased for SST-2, its encoder pruned to 10 %",
-        "| accuracy | 87.3 % |",
+        "| accuracy on validation data | 87.3 % |",
         "| prunable weights that remain | 10 % |",
         "| size, compressed int8 | 31.0 MB |",
         "| latency, TFLite int8 | 12.5 ms |",
@@ -91,6 +92,57 @@ def test_text():
     ):
         assert line in text, line
     assert "hard movement pruning" in text and "dense teacher" in text and "bound" not in text
+
+
+@pytest.mark.parametrize(
+    "model, is_local, name",
+    [
+        ("/home/me/models/bert", None, "bert"),
+        ("runs/bert", True, "bert"),
+        ("./bert/", None, "bert"),
+        ("C:\\models\\bert", None, "bert"),
+        ("google/bert", False, "google/bert"),
+    ],
+)
+def test_places_on_a_machine_are_not_published(model, is_local, name):
+    known = {} if is_local is None else {"model_is_local": is_local}
+    command = f"tf-movprune train sst2 --data_dir='/home/me/my data/SST-2' --model '{model}'"
+    card = model_card({**INFO, **known, "model": model, "commands": [command]}, "classification")
+    front, text, _ = parts(card)
+    assert front.get("base_model") == (name if is_local is False else None)
+    assert f"`{name}`" in text and "# bert for SST-2" in text and "home" not in card
+    assert "--data_dir=SST-2" in text and "models" not in card
+
+
+def test_which_examples_results_are_of():
+    data = {
+        "train": {"examples": 500},
+        "validation_matched": {"examples": 100},
+        "validation_mismatched": {"examples": 9832},
+        "held_out": {"examples": 80},
+    }
+    info = {
+        **INFO,
+        "task": "mnli",
+        "title": "MNLI",
+        "data": data,
+        "settings": {"max_validation_examples": 100, "max_train_examples": 500},
+        "metrics": {
+            "accuracy_matched": 0.5,
+            "accuracy_mismatched": 0.6,
+            "held_out_accuracy": 0.7,
+        },
+    }
+    front, text, _ = parts(model_card(info, "classification"))
+    found = [result["dataset"] for result in front["model-index"][0]["results"]]
+    assert [(x["split"], x["name"]) for x in found] == [
+        ("validation_matched", "MNLI, the first 100 validation examples"),
+        ("validation_mismatched", "MNLI"),
+        ("train", "MNLI, 80 training examples held out"),
+    ]
+    assert front["metrics"] == ["accuracy_matched", "accuracy_mismatched", "accuracy"]
+    assert "| accuracy on 80 training examples held out | 70\u202f% |" in text
+    assert "fine-tuned on 500 examples, chosen at random, of MNLI" in text
 
 
 def test_names_with_odd_characters():

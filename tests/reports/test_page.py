@@ -10,7 +10,7 @@ import pytest
 from recorded_runs import pruning, write_run
 
 import tf_movprune
-from tf_movprune.reports import curves
+from tf_movprune.reports import curves, sections
 from tf_movprune.reports.drawing import style
 from tf_movprune.reports.formats import labels
 from tf_movprune.reports.runs import load_run
@@ -231,6 +231,19 @@ def test_other_models_and_methods(tmp_path):
 
 
 EVIL = "</text></style><script>alert(1)</script>\"'><img src=x onerror=alert(2)> $\\frac{$ & ]]>"
+
+
+@pytest.mark.parametrize(
+    "start, said",
+    [
+        ("magnitudes", "Scores start from the magnitude of each weight, rise where training"),
+        ("zeros", "Scores start at zero for each weight, whatever its size, rise where training"),
+        ("an initializer", "Scores rise where training"),
+    ],
+)
+def test_captions_say_where_scores_start(start, said):
+    picture, _ = sections._scores({**pruning()["groups"][0], "scores_start_from": start}, "")
+    assert said in picture.text
 
 
 def test_text_of_files_is_escaped(tmp_path):

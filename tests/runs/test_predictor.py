@@ -40,6 +40,12 @@ def test_pairs_of_texts(library, tmp_path):
         predict("The film is superb.")
     with pytest.raises(ValueError, match=r"as many other texts as texts, got 1"):
         predict(data.texts, data.pairs[:1])
+    with pytest.raises(ValueError, match=r"reads pairs of texts. Pass predict\(texts, others\)"):
+        predict(data.texts)
+    description = run.model / "tf_movprune.json"
+    description.write_text(description.read_text().replace('"is_pair": true', '"is_pair": false'))
+    with pytest.raises(ValueError, match=r"reads single texts, got pairs. Pass predict\(texts\)"):
+        tf_movprune.load_predictor(run.path)(data.texts, data.pairs)
 
 
 def test_scores(tmp_path):
@@ -55,6 +61,7 @@ def test_answers(tmp_path):
     contexts = [data.contexts[i] for i in data.context_of]
     predict = tf_movprune.load_predictor(run.path)
     assert predict(data.questions, contexts) == list(predictions.values())
+    assert predict([], []) == []
     with pytest.raises(ValueError, match=r"Questions need a context each"):
         predict(data.questions)
 

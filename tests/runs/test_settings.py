@@ -32,8 +32,10 @@ def settings(**changes):
         ({"head_sparsity": 0.5}, r"head_sparsity is for structure heads\+neurons"),
         ({"recovery_steps": 10}, r"nothing is removed"),
         ({"method": "l0", "recipe": "paper", "structure": "heads"}, r"needs method hard or magnit"),
+        ({"final_threshold": 0.1, "method": "soft", "penalty": 1}, r"is for recipe paper"),
+        ({"teacher": "x", "alpha_distil": 0}, r"alpha_distil and alpha_hidden are 0.*Leave it out"),
         ({"teacher": "x", "alpha_ce": 0, "alpha_distil": 0}, r"nothing to learn from"),
-        ({"alpha_hidden": 1.0}, r"hidden states, and there is no teacher\. Pass teacher"),
+        ({"alpha_hidden": 1.0}, r"alpha_hidden is for distillation, and there is no teacher"),
         ({"train_file": "a.csv"}, r"belong together"),
         ({"num_train_steps": 9}, r"at least 10 to prune, got 9"),
         ({"lengths": (1,)}, r"lengths must be whole numbers of at least 2"),
@@ -57,6 +59,54 @@ def test_values_that_are_refused(changes, message):
 def test_types_that_are_refused(changes, message):
     with pytest.raises(TypeError, match=message):
         settings(**changes)
+
+
+@pytest.mark.parametrize(
+    "name, value, others",
+    [
+        ("label_column", "stars", {}),
+        ("stride", 64, {}),
+        ("block_size", (2, 2), {}),
+        ("head_sparsity", 0.5, {"structure": "heads"}),
+        ("scope", "global", {"method": "soft"}),
+        ("final_threshold", 0.1, {}),
+        ("penalty", 100.0, {"method": "magnitude"}),
+        ("score_learning_rate", 0.1, {}),
+        ("score_learning_rate", 0.1, {"method": "magnitude", "recipe": "paper"}),
+        ("final_sparsity", 0.5, {"method": "l0", "recipe": "paper"}),
+        ("end", 0.9, {"method": "l0", "recipe": "paper"}),
+        ("recovery_steps", 10, {"method": "dense", "structure": "heads"}),
+        ("num_train_epochs", 1.0, {"num_train_steps": 20}),
+        ("alpha_distil", 0.5, {}),
+        ("alpha_ce", 0.5, {}),
+        ("temperature", 1.0, {}),
+    ],
+)
+def test_options_without_effect_are_refused(name, value, others):
+    settings(**others)
+    with pytest.raises(ValueError, match=rf"^{name} (is|are) .*\. [A-Z]"):
+        settings(**others, **{name: value})
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("method", ["dense", "magnitude", "hard"])
+def test_presets_serve_the_methods_that_are_compared(name, method):
+    task, other = PRESETS[name].task or "sst2", {"method": method}
+    found = TrainSettings(task=task, **settings_of(name, task, other) | other)
+    assert found.penalty is None and (found.recovery_steps > 0) == found.is_structured
+
+
+def test_baselines_take_the_options_of_what_they_are_compared_with():
+    common = {"final_sparsity": 0.8, "begin": 0.2, "structure": "blocks", "block_size": (2, 2)}
+    for method in ("dense", "magnitude", "hard", "soft"):
+        found = settings(method=method, **common)
+        assert found.note == (
+            "Method dense has no use for final_sparsity, structure, block_size, begin: other "
+            "methods have."
+            if method == "dense"
+            else ""
+        )
+    assert "recipe" in settings(method="magnitude", recipe="paper").note
 
 
 def test_settings_survive_json():

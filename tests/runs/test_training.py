@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -207,6 +209,45 @@ def test_a_run_is_not_overwritten(tmp_path, without_page):
     assert again["metrics"] == record["metrics"]  # it was finished, and nothing is trained
     with pytest.raises(FileNotFoundError, match=r"no run to go on with"):
         tiny_pretrained.run("sst2", tmp_path / "new", resume=True)
+
+
+_HOLD = """
+import sys, time
+from tf_movprune.runs.record import RunPaths
+with RunPaths(sys.argv[1]).locked():
+    print("locked", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_two_processes_do_not_train_in_one_folder(tmp_path, monkeypatch, without_page):
+    dense = {"method": "dense", "num_train_steps": 2, "save_every": 1}
+    with monkeypatch.context() as patched:
+        killed_at(patched, 1)
+        with pytest.raises(_KilledError):
+            tiny_pretrained.run("sst2", tmp_path, **dense)
+    command = [sys.executable, "-c", _HOLD, str(tmp_path / "run")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout.readline() == "locked\n"
+        with pytest.raises(RuntimeError, match=r"Another process is training in .*--output_dir"):
+            tiny_pretrained.run("sst2", tmp_path, resume=True, **dense)
+        other.kill()
+    assert tiny_pretrained.run("sst2", tmp_path, resume=True, **dense)["finished"]
+
+
+def test_a_folder_that_another_process_trained_in_meanwhile(tmp_path, monkeypatch, without_page):
+    dense = {"method": "dense", "num_train_steps": 1}
+    prepare = training.prepare
+
+    def prepare_slowly(settings, say):
+        with monkeypatch.context() as patched:
+            patched.setattr(training, "prepare", prepare)
+            training.train(settings, verbose=0)
+        return prepare(settings, say)
+
+    monkeypatch.setattr(training, "prepare", prepare_slowly)
+    with pytest.raises(FileExistsError, match=r"has a run already"):
+        tiny_pretrained.run("sst2", tmp_path, **dense)
 
 
 def test_scores_have_no_teacher(tmp_path):

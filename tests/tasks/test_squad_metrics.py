@@ -3,10 +3,8 @@
 import numpy as np
 import pytest
 
-from tf_movprune.tasks.answers import Candidate, PredictedAnswers
 from tf_movprune.tasks.examples import Answer, Questions
 from tf_movprune.tasks.squad_metrics import (
-    best_thresholds,
     exact_match,
     f1,
     normalized,
@@ -114,29 +112,3 @@ def test_right_answers_without_words_do_not_count_in_v2():
 def test_every_question_needs_a_prediction():
     with pytest.raises(ValueError, match=r"for each of 2 questions, but 1 have none: q1\. Predict"):
         squad_metrics(asked(["a"], ["b"]), {"q0": "a"})
-
-
-def with_odds(texts, odds):
-    n_best = {f"q{i}": [Candidate(text, 0.0, 1.0)] for i, text in enumerate(texts)}
-    return PredictedAnswers(n_best, {f"q{i}": value for i, value in enumerate(odds)})
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_the_best_threshold_is_the_best(seed):
-    random = np.random.RandomState(seed)
-    right = [[] if random.rand() < 0.5 else ["cat sat"] for _ in range(12)]
-    texts = [["cat sat", "cat", "dog"][i] for i in random.randint(0, 3, 12)]
-    odds = np.round(random.standard_normal(12), 1)
-    questions, answers = asked(*right, version=2), with_odds(texts, odds)
-    found = best_thresholds(questions, answers)
-    for name, short in (("exact_match", "exact"), ("f1", "f1")):
-        totals = [
-            squad_metrics(questions, answers.texts(threshold))[name]
-            for threshold in [-9, *odds, found[f"best_{short}_thresh"]]
-        ]
-        assert found[f"best_{short}"] == pytest.approx(max(totals)) == pytest.approx(totals[-1])
-
-
-def test_no_threshold_answers_if_nothing_is_right():
-    found = best_thresholds(asked([], [], version=2), with_odds(["a b", "c"], [-3.0, 2.0]))
-    assert found["best_f1"] == 1 and found["best_f1_thresh"] < -3

@@ -10,13 +10,21 @@ import sys
 from typing import Any
 
 from tf_movprune.cli.train_arguments import settings_from
+from tf_movprune.runs.inputs import check_inputs
+from tf_movprune.runs.record import RunPaths, check_folder, model_folder
 
 
 def train(arguments: argparse.Namespace) -> None:
-    """Trains a model, or prints what it would do."""
+    """Trains a model, or prints what it would do.
+
+    What can be found wrong without TensorFlow is, before it is loaded.
+    """
     settings = settings_from(arguments)
-    if arguments.resume:
-        settings = _resumed(arguments, settings)
+    record = {}
+    if not arguments.dry_run:
+        record = check_folder(RunPaths(settings.folder), settings, resume=arguments.resume)
+    if not record.get("finished"):
+        check_inputs(settings)
     if arguments.dry_run:
         from tf_movprune.runs.dry_run import describe
 
@@ -30,16 +38,6 @@ def train(arguments: argparse.Namespace) -> None:
     print("\n" + _summary(record, settings.folder))
 
 
-def _resumed(arguments: argparse.Namespace, settings: Any) -> Any:
-    """The settings of the run to go on with, and those that were given besides."""
-    from tf_movprune.runs.record import RunPaths
-
-    run = RunPaths(settings.folder)
-    if not run.record_file.is_file():
-        return settings
-    return settings_from(arguments, run.settings())
-
-
 def _summary(record: dict[str, Any], folder: str) -> str:
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items())
     return (
@@ -50,19 +48,23 @@ def _summary(record: dict[str, Any], folder: str) -> str:
 
 def evaluate(arguments: argparse.Namespace) -> None:
     """Evaluates the model of a run."""
+    RunPaths(arguments.folder).settings()  # raises before TensorFlow is loaded
     from tf_movprune.runs.evaluating import evaluate as evaluate_run
 
     scores = evaluate_run(
         arguments.folder,
         data_dir=arguments.data_dir,
         file=arguments.file,
+        max_validation_examples=arguments.max_validation_examples,
         predictions=arguments.predictions,
+        say=lambda text: print(text, file=sys.stderr),
     )
     print(json.dumps(scores, indent=1))
 
 
 def summarize(arguments: argparse.Namespace) -> None:
     """Prints what remains in a model, and its sizes."""
+    model_folder(pathlib.Path(arguments.folder))  # raises before TensorFlow is loaded
     from tf_movprune.export.sizes import size_report
     from tf_movprune.runs.opened_model import open_model
     from tf_movprune.sparsity import summarize_sparsity
@@ -77,7 +79,8 @@ def summarize(arguments: argparse.Namespace) -> None:
 
 def export(arguments: argparse.Namespace) -> None:
     """Writes a model in the formats that were asked for."""
-    from tf_movprune.runs.exporting import FORMATS, export_model
+    model_folder(pathlib.Path(arguments.folder))  # raises before TensorFlow is loaded
+    from tf_movprune.runs.exporting import FORMATS, check_options, export_model
     from tf_movprune.runs.opened_model import open_model
 
     wanted = {name: getattr(arguments, name) for name in FORMATS}
@@ -86,6 +89,7 @@ def export(arguments: argparse.Namespace) -> None:
         raise ValueError(
             f"No format was asked for. Pass one or several of --{', --'.join(FORMATS)}."
         )
+    check_options(wanted, arguments.sequence_length, arguments.quantization)
     opened = open_model(arguments.folder, arguments.library)
     for name, path in wanted.items():
         print(
@@ -101,6 +105,7 @@ def export(arguments: argparse.Namespace) -> None:
 
 def compact(arguments: argparse.Namespace) -> None:
     """Removes the empty heads and neurons of a model."""
+    model_folder(pathlib.Path(arguments.folder))  # raises before TensorFlow is loaded
     from tf_movprune.compaction import compact as compact_model
     from tf_movprune.runs.opened_model import open_model, save_model
 

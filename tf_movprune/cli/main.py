@@ -116,12 +116,17 @@ def _parser() -> argparse.ArgumentParser:
         commands,
         "evaluate",
         "metrics of a run's model on a split or file",
-        "Computes the metrics of the model of a run, and writes its predictions.\n\nexample:\n"
+        "Computes the metrics of the model of a run, and writes its predictions. All examples are\n"
+        "evaluated on unless --max_validation_examples is given, also if the run took fewer.\n\n"
+        "example:\n"
         "  tf-movprune evaluate runs/sst2-hard --data_dir GLUE/SST-2",
     )
     evaluate.add_argument("folder", metavar="FOLDER", help="folder of a run")
     evaluate.add_argument("--data_dir", help="folder with the task's own files")
     evaluate.add_argument("--file", help="a file of your own, like the one it was trained on")
+    evaluate.add_argument(
+        "--max_validation_examples", type=int, metavar="N", help="evaluate on the first so many"
+    )
     evaluate.add_argument(
         "--predictions", help="file to write; predictions.* in FOLDER unless given"
     )
@@ -202,7 +207,7 @@ _FORMATS = {
     "onnx": "an ONNX file",
     "saved_model": "a SavedModel, for servers",
     "compressed": "a .movprune file, for downloads",
-    "pytorch": "a folder for PyTorch",
+    "pytorch": "a folder for PyTorch, with the tokenizer",
 }
 
 

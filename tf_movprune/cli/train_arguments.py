@@ -7,7 +7,9 @@ import dataclasses
 from typing import Any
 
 from tf_movprune.runs.presets import settings_of
-from tf_movprune.runs.settings import TrainSettings
+from tf_movprune.runs.record import RunPaths
+from tf_movprune.runs.settings import TrainSettings, folder_of
+from tf_movprune.runs.unused_options import unused_options
 
 GROUPS = ("data", "model", "pruning", "training", "distillation", "run")
 
@@ -78,20 +80,36 @@ _KINDS: dict[str, Any] = {"int": int, "float": float, "str": str, "float | int":
 _METAVARS = {int: "N", float: "X", str: "NAME", _step: "STEP"}
 
 
-def settings_from(
-    arguments: argparse.Namespace, before: TrainSettings | None = None
-) -> TrainSettings:
+def settings_from(arguments: argparse.Namespace) -> TrainSettings:
     """The settings of a preset, if one is named, and of the options that were given.
 
-    Args:
-      arguments: parsed options.
-      before: settings that hold where no option is given, of a run that is resumed.
+    In a run that is resumed, its own settings hold if no option is given.
+
+    Raises:
+      TypeError, ValueError: see `TrainSettings`; an option has no effect beside the others.
     """
     names = {field.name for field in dataclasses.fields(TrainSettings)}
     given = {k: v for k, v in vars(arguments).items() if k in names}
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
-    preset = {}
-    if arguments.preset is not None:
-        preset = settings_of(arguments.preset, arguments.task)
-    rest = {} if before is None else dataclasses.asdict(before)
-    return TrainSettings(**{**rest, **preset, **given})
+    rest = _settings_before(arguments, given) if arguments.resume else {}
+    preset = _preset(arguments, {**rest, **given})
+    if "num_train_epochs" in given:
+        preset.pop("num_train_steps", None)
+    settings = TrainSettings(**{**rest, **preset, **given})
+    unused = unused_options(vars(settings))
+    for name in given:
+        if name in unused:  # with its default, which the settings cannot tell from no option
+            raise ValueError(unused[name])
+    return settings
+
+
+def _settings_before(arguments: argparse.Namespace, given: dict[str, Any]) -> dict[str, Any]:
+    """The settings of the run to go on with; none if there is no run."""
+    run = RunPaths(folder_of({**_preset(arguments, given), **given}))
+    return dataclasses.asdict(run.settings()) if run.record_file.is_file() else {}
+
+
+def _preset(arguments: argparse.Namespace, others: dict[str, Any]) -> dict[str, Any]:
+    if arguments.preset is None:
+        return {}
+    return settings_of(arguments.preset, arguments.task, others)

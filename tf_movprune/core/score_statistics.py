@@ -13,6 +13,7 @@ from tf_movprune.core.granularity import WEIGHTS
 from tf_movprune.core.magnitude_agreement import magnitudes
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.methods import SoftMovement
+from tf_movprune.core.scores import MagnitudeScores
 
 _POINTS = 1500
 _SAMPLE = 300_000  # entries in a histogram
@@ -35,6 +36,7 @@ def score_statistics(kernels: Sequence[MaskedKernel], titles: Sequence[str]) -> 
 
       - `shown`: the title of the one kernel, or None for all;
       - `quantity`: what decides, "score", "sigmoid of the score" or "magnitude";
+      - `scores_start_from`: "magnitudes", "zeros" or "an initializer"; None without scores;
       - `threshold`: the cut on it, or None if nothing was cut;
       - `histogram`: `edges` of bins, and how many sampled entries in each are `kept` and `pruned`;
         the outermost bins hold all that lies beyond them;
@@ -61,6 +63,7 @@ def score_statistics(kernels: Sequence[MaskedKernel], titles: Sequence[str]) -> 
     return {
         "shown": title,
         "quantity": _quantity(kernels[0]),
+        "scores_start_from": _start(kernels[0]) if has_scores else None,
         "threshold": threshold if math.isfinite(threshold) else None,
         "histogram": _histogram(scores, kept),
         "points": _points(weights, scores, kept, kernels[0]) if has_scores else None,
@@ -71,6 +74,13 @@ def _quantity(kernel: MaskedKernel) -> str:
     if not kernel.method.has_scores:
         return "magnitude"
     return "sigmoid of the score" if isinstance(kernel.method, SoftMovement) else "score"
+
+
+def _start(kernel: MaskedKernel) -> str:
+    initializer = getattr(kernel.method, "score_initializer", None)
+    if isinstance(initializer, MagnitudeScores):
+        return "magnitudes"
+    return "zeros" if initializer == "zeros" else "an initializer"
 
 
 def _sample(

@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_movprune.core.encoder_families import task_of
-from tf_movprune.core.wording import counted
+from tf_movprune.core.wording import counted, listed
 from tf_movprune.keras2.compat import Layer, keras
 
 PACKAGE = "transformers."
@@ -196,6 +196,68 @@ def encoder_layer(layer: Layer) -> EncoderLayer | None:
         return None
     is_gated = found.output.kernel.shape[0] != found.intermediate.units  # neurons act in pairs
     return None if is_gated else found
+
+
+# ---- loading
+
+
+def load_pretrained(
+    cls: Any, source: str | os.PathLike[str], *, with_new_head: bool, **arguments: Any
+) -> keras.Model:
+    """Loads a model, all of whose weights but those of a new head must be the source's.
+
+    The pooler counts as part of the head, as many sources have none. One that is left over, and
+    lists of numbers that PyTorch keeps with the embeddings, do not matter.
+
+    Args:
+      cls: TF class, or one of transformers' classes that choose it.
+      source: folder, or name on the hub.
+      with_new_head: whether weights of the head may be missing, or of other shapes.
+      **arguments: more arguments for `from_pretrained`.
+
+    Raises:
+      ValueError: weights are missing, left over, or of another shape.
+    """
+    model, found = cls.from_pretrained(
+        source, ignore_mismatched_sizes=True, output_loading_info=True, **arguments
+    )
+    encoder = getattr(model, model.base_model_prefix)
+    inside = {_parts(w.name.partition(f"/{encoder.name}/")[2])[0] for w in encoder.weights}
+    new = {layer.name for layer in model.layers if not layer.weights}
+    if with_new_head:
+        new |= {"pooler", *(layer.name for layer in model.layers if layer is not encoder)}
+
+    def may_be_new(name: str) -> bool:
+        return not new.isdisjoint(_parts(name))
+
+    def is_needless(name: str) -> bool:
+        parts = _parts(name)
+        return inside.isdisjoint(parts) or "pooler" in parts or parts[-1] in _NUMBERS
+
+    problems = {
+        "missing": [name for name in found["missing_keys"] if not may_be_new(name)],
+        "left over": [name for name in found["unexpected_keys"] if not is_needless(name)],
+        "of another shape": [
+            f"{name} {tuple(there)} instead of {tuple(wanted)}"
+            for name, there, wanted in found["mismatched_keys"]
+            if not may_be_new(name)
+        ],
+    }
+    told = [f"{what}: {listed(sorted(names))}" for what, names in problems.items() if names]
+    if told:
+        raise ValueError(
+            f"The weights in {source} are not those of the {type(model).__name__} that its "
+            f"config.json describes: {'; '.join(told)}. Correct its config.json, or get it again."
+        )
+    return model
+
+
+_NUMBERS = ("position_ids", "token_type_ids")
+
+
+def _parts(name: str) -> list[str]:
+    """The layers in the name of a weight, as TensorFlow or PyTorch has it."""
+    return re.split(r"[/.]", name.partition(":")[0])
 
 
 # ---- saving

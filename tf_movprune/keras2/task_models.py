@@ -29,7 +29,8 @@ def load(
 ) -> tuple[keras.Model, bool]:
     """A model with a head for a task, and whether that head is new.
 
-    The head that is there is kept if it is one of that kind and size.
+    The head that is there is kept if it is one of that kind and size. All other weights must be
+    those of the source; see `hugging_face.load_pretrained`.
 
     Args:
       source: folder that `save` or `save_pretrained` wrote, or a name on the hub.
@@ -38,7 +39,7 @@ def load(
       load_pytorch: not needed, as the TF classes read PyTorch's weights themselves.
 
     Raises:
-      ValueError: transformers can load nothing from there.
+      ValueError: transformers can load nothing from there, or not all of the encoder.
     """
     transformers = _transformers()
     head = _HEADS[kind]
@@ -55,9 +56,8 @@ def load(
                     )
                 return load_compacted(source), False
             sizes = {} if kind == "questions" else {"num_labels": outputs}
-            model = getattr(transformers, f"TFAutoModel{head}").from_pretrained(
-                source, ignore_mismatched_sizes=not is_same, **sizes
-            )
+            cls = getattr(transformers, f"TFAutoModel{head}")
+            model = hugging_face.load_pretrained(cls, source, with_new_head=not is_same, **sizes)
     except (OSError, ValueError, KeyError) as error:
         raise ValueError(
             f"transformers cannot load {str(source)!r} as a TF model {head}. Pass a folder or a "
@@ -77,7 +77,8 @@ def load_saved(source: str | os.PathLike[str], load_pytorch: Callable[..., Any])
     config = transformers.AutoConfig.from_pretrained(source)
     if hugging_face.is_compacted(config):
         return load_compacted(source)
-    return hugging_face.tf_class(config.to_dict(), ()).from_pretrained(source)
+    cls = hugging_face.tf_class(config.to_dict(), ())
+    return hugging_face.load_pretrained(cls, source, with_new_head=False)
 
 
 def tokenizer_of(source: str | os.PathLike[str], model: keras.Model) -> Tokenizer:

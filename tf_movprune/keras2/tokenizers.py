@@ -49,6 +49,11 @@ class Tokenizer(JoinsTokens):
             )
 
     @property
+    def original(self) -> Any:
+        """The tokenizer of transformers."""
+        return self._tokenizer
+
+    @property
     def fingerprint(self) -> str:
         """A hash of everything that decides on the ids."""
         text = f"{self._tokenizer.backend_tokenizer.to_str()} {self._special}"

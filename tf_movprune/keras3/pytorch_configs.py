@@ -148,5 +148,6 @@ def write_assets(tokenizer: Any, folder: pathlib.Path) -> None:
     settings = {"tokenizer_class": name}
     if hasattr(tokenizer, "lowercase"):
         settings["do_lower_case"] = tokenizer.lowercase
+        settings["strip_accents"] = tokenizer.strip_accents
     text = json.dumps(settings, indent=2)
     (folder / "tokenizer_config.json").write_text(text + "\n", encoding="utf-8")

@@ -82,10 +82,11 @@ def _from_preset(folder: pathlib.Path, source: str) -> Any:
     hub = _hub()
     if (folder / _FILE).is_file():
         return load_compacted(folder / _FILE)
-    if register_classes([_json(folder / "task.json"), _json(folder / "config.json")]):
-        return load_compacted(folder)
-    has_head = (folder / "task.json").is_file()
+    # A task without weights of its own would have those of a new head, and not tell.
+    has_head = all((folder / name).is_file() for name in ("task.json", "task.weights.h5"))
     cls = hub.models.TextClassifier if has_head else hub.models.Backbone
+    if register_classes([_json(folder / "task.json"), _json(folder / "config.json")]):
+        return load_compacted(folder, None if has_head else cls)
     arguments = {"preprocessor": None} if has_head else {}
     try:
         return cls.from_preset(source, **arguments)

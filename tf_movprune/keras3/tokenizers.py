@@ -41,6 +41,11 @@ class Tokenizer(JoinsTokens):
         )
 
     @property
+    def original(self) -> Any:
+        """The tokenizer of KerasHub."""
+        return self.preprocessor.tokenizer
+
+    @property
     def fingerprint(self) -> str:
         """A hash of the vocabulary and the configuration."""
         tokenizer = self.preprocessor.tokenizer

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from tf_movprune.core.arguments import check_choice
 from tf_movprune.core.matrix_places import MATRIX_TITLES, place_of
+from tf_movprune.reports.evaluated_on import evaluated_on
 from tf_movprune.reports.formats import (
     byte_count,
     method_title,
@@ -54,8 +56,8 @@ def model_card(info: Mapping[str, Any], kind: str, *, is_pair: bool = False) -> 
     parts += [_results(info), _pruned(info)]
     parts.append(f"## How to load\n\n{loading_snippet(info, kind, is_pair=is_pair)}")
     parts.append("## Limits\n\n" + "\n".join(f"- {limit}" for limit in _limits(info)))
-    if commands := info.get("commands"):
-        lines = "\n".join(_printable(str(command)) for command in commands)
+    commands = [_printable(_without_places(str(c))) for c in info.get("commands") or ()]
+    if lines := "\n".join(filter(None, commands)):
         parts.append(f"## How it was made\n\n```sh\n{lines}\n```")
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -66,7 +68,7 @@ def _metadata(info: Mapping[str, Any], kind: str) -> dict[str, Any]:
     library = info.get("library")
     is_pruned = info.get("method") not in (None, "dense")
     tags = ["movement-pruning", "pruned", "sparse"] if is_pruned else ["fine-tuned"]
-    base = model.removeprefix("hf://")
+    base = "" if _is_local(info) else model.removeprefix("hf://")
     found = {
         "language": info.get("language") or ("en" if task in _DATASETS else None),
         "license": info.get("license"),
@@ -75,7 +77,12 @@ def _metadata(info: Mapping[str, Any], kind: str) -> dict[str, Any]:
         "tags": [*tags, "tf_movprune"],
         "base_model": base if _HUB_NAME.fullmatch(base) else None,
         "datasets": [_DATASETS[task]] if task in _DATASETS else None,
-        "metrics": [_METRICS.get(name, name) for name in _metrics(info)],
+        "metrics": list(
+            dict.fromkeys(
+                _METRICS.get(metric, metric)
+                for metric in (evaluated_on(info, name).metric for name in _metrics(info))
+            )
+        ),
         "model-index": _index(info, kind),
     }
     return {key: value for key, value in found.items() if value}
@@ -88,16 +95,23 @@ def _index(info: Mapping[str, Any], kind: str) -> list[dict[str, Any]]:
     dataset = {"name": str(info.get("title") or task), "type": _DATASETS.get(task, str(task))}
     if task in _GLUE:
         dataset["config"] = task
-    results = [
-        {"type": _METRICS.get(name, name), "name": metric_name(name), "value": round(value, 5)}
-        for name, value in metrics.items()
-    ]
-    result = {
-        "task": {"type": _PIPELINES[kind], "name": _PIPELINES[kind].replace("-", " ")},
-        "dataset": {**dataset, "split": "validation"},
-        "metrics": results,
-    }
-    return [{"name": _title(info), "results": [result]}]
+    results: dict[str, dict[str, Any]] = {}
+    for name, value in metrics.items():
+        on = evaluated_on(info, name)
+        title = dataset["name"] if on.is_whole else f"{dataset['name']}, {on.text}"
+        result = {
+            "task": {"type": _PIPELINES[kind], "name": _PIPELINES[kind].replace("-", " ")},
+            "dataset": {**dataset, "name": title, "split": on.split},
+            "metrics": [],
+        }
+        results.setdefault(on.text, result)["metrics"].append(
+            {
+                "type": _METRICS.get(on.metric, on.metric),
+                "name": metric_name(on.metric),
+                "value": round(value, 5),
+            }
+        )
+    return [{"name": _title(info), "results": list(results.values())}]
 
 
 def _metrics(info: Mapping[str, Any]) -> dict[str, float]:
@@ -110,8 +124,20 @@ def _metrics(info: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
+def _is_local(info: Mapping[str, Any]) -> bool:
+    """Whether a model started from a folder on the machine that it was trained on."""
+    model = str(info.get("model") or "")
+    return info.get("model_is_local", bool(re.match(r"[/~.\\]|\w:", model)))
+
+
+def _model(info: Mapping[str, Any]) -> str:
+    """The model that training started from; of a folder the last part alone."""
+    model = str(info.get("model") or "A model")
+    return _last_part(model) if _is_local(info) else model
+
+
 def _title(info: Mapping[str, Any]) -> str:
-    model = str(info.get("model") or "A model").rstrip("/").split("/")[-1]
+    model = _model(info).split("/")[-1]
     task = info.get("title") or info.get("task")
     remaining = info.get("remaining")
     text = f"{model} for {task}" if task else model
@@ -122,8 +148,8 @@ def _title(info: Mapping[str, Any]) -> str:
 
 def _introduction(info: Mapping[str, Any]) -> str:
     method, task = info.get("method"), info.get("title") or info.get("task")
-    text = f"`{info.get('model') or 'A model'}`"
-    text += f", fine-tuned on {task}" if task else ", fine-tuned"
+    text = f"`{_model(info)}`" + (", a local model," if _is_local(info) else ",")
+    text += f" fine-tuned on {_part_of_training_data(info)}{task}" if task else " fine-tuned"
     if method not in (None, "dense"):
         text += f" while {method_title(str(method))} chose which of its weights stay"
     if info.get("distilled"):
@@ -131,10 +157,18 @@ def _introduction(info: Mapping[str, Any]) -> str:
     return _printable(f"{text}. Made with `tf_movprune`.")
 
 
+def _part_of_training_data(info: Mapping[str, Any]) -> str:
+    """How many examples were chosen to train on; empty for all of them."""
+    count = ((info.get("data") or {}).get("train") or {}).get("examples")
+    most = (info.get("settings") or {}).get("max_train_examples")
+    return f"{count:,} examples, chosen at random, of " if count and count == most else ""
+
+
 def _results(info: Mapping[str, Any]) -> str:
-    rows = [
-        (metric_name(name), metric_value(name, value)) for name, value in _metrics(info).items()
-    ]
+    rows = []
+    for name, value in _metrics(info).items():
+        on = evaluated_on(info, name)
+        rows.append((f"{metric_name(on.metric)} on {on.text}", metric_value(on.metric, value)))
     if info.get("remaining") is not None:
         rows.append(("prunable weights that remain", percent(info["remaining"])))
     for size in info.get("sizes") or ():
@@ -148,7 +182,7 @@ def _results(info: Mapping[str, Any]) -> str:
     if not rows:
         return ""
     machine = f"\n\nMeasured on {_cell(info['machine'])}." if info.get("machine") else ""
-    return f"## Results\n\n{_table(('', 'on validation data'), rows)}{machine}"
+    return f"## Results\n\n{_table(('', 'result'), rows)}{machine}"
 
 
 def _pruned(info: Mapping[str, Any]) -> str:
@@ -199,6 +233,24 @@ def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 def _cell(text: Any) -> str:
     return _printable(str(text)).replace("|", "\\|")
+
+
+def _without_places(command: str) -> str:
+    """A command line without where files were on the machine: of absolute paths the last part."""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # it was not written by a shell
+        return ""
+    found = []
+    for word in words:
+        option, equals, value = word.rpartition("=")
+        is_place = re.match(r"[/~]|\w:\\", value)
+        found.append(f"{option}{equals}{_last_part(value)}" if is_place else word)
+    return shlex.join(found)
+
+
+def _last_part(path: str) -> str:
+    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
 
 
 def _printable(text: str) -> str:

@@ -40,6 +40,7 @@ _HEADS = {"layer": _NUMBER, "remaining": _LIST}
 _NEURONS = dict.fromkeys(("layer", "kept", "total"), _NUMBER)
 _GROUP = {
     **dict.fromkeys(("name", "method", "pieces", "quantity", "shown"), _TEXT),
+    "scores_start_from": _TEXT,
     **dict.fromkeys(("kernels", "entries", "kept", "threshold"), _NUMBER),
     **dict.fromkeys(("histogram", "points"), _OBJECT),
 }

@@ -173,9 +173,14 @@ def _scores(group: Mapping[str, Any], name: str) -> list[Picture]:
     )
     of = f", {name}" if name else ""
     if group.get("method") in _MOVEMENT:
+        start = {
+            "magnitudes": f"start from the magnitude of each {one}, rise",
+            "zeros": f"start at zero for each {one}, whatever its size, rise",
+        }.get(str(group.get("scores_start_from")), "rise")
         text = (
-            f"Each dot is a {one}. Scores rise for weights that training moves away from zero, "
-            f"whatever their size, and the {pieces.split(' ')[0]} with the highest scores stay."
+            f"Each dot is a {one}. Scores {start} where training moves weights away from zero, and "
+            f"fall where it moves them towards it. The {pieces.split(' ')[0]} with the highest "
+            "scores stay."
         )
     else:
         text = f"Each dot is a {one}, which is kept if its score is high enough."

@@ -49,7 +49,7 @@ def describe(settings: TrainSettings) -> str:
         f"memory     {memory / 1e9:.2f} GB for weights, gradients, slots, scores and masks, "
         "without activations"
     )
-    return "\n".join(lines)
+    return "\n".join([*lines, *filter(None, [settings.note])])
 
 
 def _phases(settings: TrainSettings, prepared: Prepared) -> list[str]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pathlib
+from collections.abc import Collection
 from typing import Any
 
 from tf_movprune.export.compressed import export_compressed
@@ -10,7 +12,8 @@ from tf_movprune.export.onnx import export_onnx
 from tf_movprune.export.saved_model import export_saved_model
 from tf_movprune.export.tflite import export_tflite
 from tf_movprune.pytorch.save import save_pytorch
-from tf_movprune.runs.opened_model import OpenedModel
+from tf_movprune.reports.run_folder import write_json
+from tf_movprune.runs.opened_model import OpenedModel, tokenizer_in
 
 FORMATS = {
     "tflite": "model.tflite",
@@ -22,6 +25,23 @@ FORMATS = {
 """Formats, and the names of their files."""
 
 _DEFAULT = {"tflite": "int8", "onnx": "none", "compressed": "int8"}
+
+
+def check_options(
+    names: Collection[str], sequence_length: int | None, quantization: str | None
+) -> None:
+    """Raises ValueError for an option that one of the formats, or all of them, cannot heed."""
+    if sequence_length is not None and "tflite" not in names:
+        raise ValueError(
+            f"sequence_length is for tflite, got {', '.join(names)}, whose inputs take any length. "
+            "Leave it out."
+        )
+    others = [name for name in names if name not in _DEFAULT]
+    if quantization is not None and others:
+        raise ValueError(
+            f"quantization is for {', '.join(_DEFAULT)}, not for {', '.join(others)}. Export these "
+            "by themselves."
+        )
 
 
 def export_model(
@@ -46,10 +66,9 @@ def export_model(
       What there is to say about the file.
 
     Raises:
-      ValueError: the format has no such quantization.
+      ValueError: the format has no such quantization, or takes no length.
     """
-    if quantization is not None and name not in _DEFAULT:
-        raise ValueError(f"quantization is for {', '.join(_DEFAULT)}, not for {name}.")
+    check_options([name], sequence_length, quantization)
     is_of_run = opened.folder.name == "model" or opened.folder.is_file()
     beside = opened.folder.parent if is_of_run else opened.folder
     target = pathlib.Path(path or beside / "exports" / FORMATS[name])
@@ -66,5 +85,17 @@ def export_model(
         return export_saved_model(opened.model, target)
     if name == "compressed":
         return export_compressed(opened.model, target, **numbers)
-    save_pytorch(opened.model, target)
-    return f"{target}: model.safetensors and config.json for PyTorch."
+    return _export_pytorch(opened, target)
+
+
+def _export_pytorch(opened: OpenedModel, target: pathlib.Path) -> str:
+    """Writes a folder for PyTorch, with the tokenizer and the names of the labels."""
+    tokenizer = tokenizer_in(opened.folder, opened.library, opened.model)
+    save_pytorch(opened.model, target, tokenizer=tokenizer and tokenizer.original)
+    if names := opened.description.get("label_names"):
+        config = json.loads((target / "config.json").read_text(encoding="utf-8"))
+        config["id2label"] = dict(enumerate(names))
+        config["label2id"] = {name: i for i, name in enumerate(names)}
+        write_json(target / "config.json", config)
+    also = " and a tokenizer" if tokenizer else ""
+    return f"{target}: model.safetensors and config.json{also} for PyTorch."

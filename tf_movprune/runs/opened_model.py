@@ -42,11 +42,9 @@ def open_model(path: str | pathlib.Path, library: str | None = None) -> OpenedMo
       ValueError: it is no model, or one of another kind.
     """
     path = pathlib.Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"There is no folder or file {path}.")
+    folder = model_folder(path)
     if path.is_file():
         return OpenedModel(load_compacted(path), path, None, {})
-    folder = model_folder(path)
     description = description_of(folder)
     if library is None:
         record = RunPaths(path).record_file
@@ -97,12 +95,18 @@ def import_checkpoint(
     shell = shell_of(library)
     place = local_folder(folder, "auto")
     model = shell.load_checkpoint(place, functools.partial(load_pytorch, threshold=threshold))
-    has_tokenizer = any((place / name).is_file() for name in TOKENIZER_FILES)
-    tokenizer = shell.tokenizer_of(str(place), model) if has_tokenizer else None
+    tokenizer = tokenizer_in(place, library, model)
     if tokenizer is None:
         warn(f"{place} has no tokenizer, and {output} gets none.")
     shell.save(model, tokenizer, str(output))
     return model
+
+
+def tokenizer_in(folder: pathlib.Path, library: str | None, model: Any) -> Any:
+    """The tokenizer of a model in its folder; None if it has none."""
+    if library is None or not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        return None
+    return shell_of(library).tokenizer_of(str(folder), model)
 
 
 def _check_free(output: pathlib.Path) -> None:

@@ -51,6 +51,7 @@ class Predictor:
         self.max_length: int = opened.description["max_length"]
         self._stride: int = opened.description["stride"]
         self._has_unanswerable: bool = opened.description.get("has_unanswerable", False)
+        self._is_pair: bool | None = opened.description.get("is_pair")  # None: written before
         self._tokenizer = shell.tokenizer_of(str(opened.folder), opened.model)
         self._outputs = Outputs(shell, opened.model, jit_compile=False)
 
@@ -75,7 +76,8 @@ class Predictor:
 
         Raises:
           TypeError: a single text is given and no list.
-          ValueError: the two lists are not of the same length, or one is missing.
+          ValueError: the two lists are not of the same length, one is missing, or the model reads
+            single texts.
         """
         if isinstance(texts, str) or isinstance(others, str):
             raise TypeError("texts must be a list of texts, got a single one. Pass [text].")
@@ -83,10 +85,14 @@ class Predictor:
             raise ValueError(
                 f"Expected as many other texts as texts, got {len(others)}, and {len(texts)} texts."
             )
-        if not texts:
-            return []
         if self.kind == "questions":
             return self._answers(texts, others, batch_size)
+        if self._is_pair and others is None:
+            raise ValueError("The model reads pairs of texts. Pass predict(texts, others).")
+        if self._is_pair is False and others is not None:
+            raise ValueError("The model reads single texts, got pairs. Pass predict(texts).")
+        if not texts:
+            return []
         examples = Examples(list(texts), None if others is None else list(others), None)
         features = text_features(examples, self._tokenizer, self.max_length)
         logits = np.stack(self._outputs(features, batch_size)["logits"])
@@ -97,6 +103,8 @@ class Predictor:
     ) -> list[str]:
         if contexts is None:
             raise ValueError("Questions need a context each. Pass predict(questions, contexts).")
+        if not questions:
+            return []
         different = list(dict.fromkeys(contexts))
         asked = Questions(
             contexts=different,

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from tf_movprune.pytorch.load import load_pytorch
+from tf_movprune.runs.inputs import check_model, check_places, files_of, task_for
 from tf_movprune.runs.libraries import shell_of
 from tf_movprune.runs.record import description_of, model_folder
-from tf_movprune.runs.settings import FINE_TUNE, TrainSettings
+from tf_movprune.runs.settings import TrainSettings
 from tf_movprune.tasks.batches import BatchPlan, length_buckets
-from tf_movprune.tasks.catalog import task as task_of
 from tf_movprune.tasks.examples import Examples, held_out
 from tf_movprune.tasks.feature_types import Features
 from tf_movprune.tasks.scored_data import ScoredData, features_of
@@ -50,6 +50,11 @@ class Prepared(ScoredData):
         return bool(getattr(self.data["train"], "has_unanswerable", False))
 
     @property
+    def is_pair(self) -> bool:
+        """Whether the model reads two texts at a time."""
+        return getattr(self.data["train"], "pairs", None) is not None
+
+    @property
     def splits_while_training(self) -> list[str]:
         """The splits that are evaluated on the way: the held-out one, or those of the task."""
         return [HELD_OUT] if HELD_OUT in self.data else self.evaluation_splits
@@ -60,39 +65,13 @@ class Prepared(ScoredData):
         return BatchPlan(lengths, self.plan.batch_size, self.plan.buckets, seed)
 
 
-def task_for(settings: TrainSettings, label_names: Sequence[str] = ()) -> Task:
-    """The task that settings name.
-
-    Args:
-      settings: settings of a run.
-      label_names: the labels of its model, if it has one already.
-    """
-    columns = {
-        "text": settings.text_column,
-        "text_pair": settings.pair_column,
-        "label": settings.label_column,
-        "kind": settings.kind,
-    }
-    task = task_of(settings.task, **{k: v for k, v in columns.items() if v is not None})
-    if label_names and not task.label_names:
-        task = dataclasses.replace(task, label_names=tuple(label_names))
-    return task
-
-
-def files_of(settings: TrainSettings) -> dict[str, str]:
-    """The files of the user's own, by split."""
-    named = {"train": settings.train_file, "validation": settings.validation_file}
-    return {split: path for split, path in named.items() if path is not None}
-
-
 def prepare(settings: TrainSettings, say: Callable[[str], None] = print) -> tuple[Prepared, Any]:
     """Reads data, and makes features and batches for a model, which is returned too.
 
     With `held_out`, the split to evaluate on while training is "held_out", and those of the task
     are evaluated at the end.
     """
-    if settings.teacher not in (None, FINE_TUNE):
-        _check_folder(str(settings.teacher))
+    check_places(settings)
     task = task_for(settings)
     data = _chosen(task.load(settings.data_dir, files_of(settings) or None), settings)
     if task.kind == "regression" and settings.teacher is not None:
@@ -123,6 +102,8 @@ def prepare_evaluation(
     description: Mapping[str, Any],
     data_dir: str | None,
     file: str | None,
+    max_examples: int | None = None,
+    say: Callable[[str], None] = print,
 ) -> ScoredData:
     """Reads the data to evaluate a model on, and makes their features.
 
@@ -133,6 +114,9 @@ def prepare_evaluation(
       description: what the run wrote about the model.
       data_dir: folder with the task's own files; that of the run if None.
       file: a file to evaluate on, in place of those of the run.
+      max_examples: evaluate on the first so many of each split; on all if None, as a run's own
+        limit is one of the run.
+      say: is called with what is evaluated on.
     """
     label_names = tuple(description.get("label_names", ()))
     task = task_for(settings, label_names)
@@ -151,10 +135,14 @@ def prepare_evaluation(
             split: found.with_label_names(label_names) if isinstance(found, Examples) else found
             for split, found in data.items()
         }
+    totals = {split: len(found) for split, found in data.items()}
+    data = {split: _first(found, max_examples) for split, found in data.items()}
+    for split, found in data.items():
+        say(f"{split}: {len(found):,} of the {totals[split]:,} examples of {found.source}")
     tokenizer = shell_of(settings.library).tokenizer_of(str(source), model)
     max_length = description["max_length"]
     features = features_of(
-        data, tokenizer, max_length, settings.stride, cache_folder(settings), say=print
+        data, tokenizer, max_length, settings.stride, cache_folder(settings), say
     )
     return ScoredData(task, label_names, tokenizer, max_length, data, features)
 
@@ -170,17 +158,20 @@ def _chosen(data: dict[str, Data], settings: TrainSettings) -> dict[str, Data]:
         whole: Any = data["train"]
         train, held = held_out(whole, settings.held_out, settings.seed)
         data = {**data, "train": train, HELD_OUT: held}
-    chosen = {}
-    for split, found in data.items():
-        rows: Sequence[int] | np.ndarray
-        if split == "train":
-            most = settings.max_train_examples or len(found)
-            random = np.random.RandomState(settings.seed)
-            rows = np.sort(random.permutation(len(found))[:most])
-        else:
-            rows = range(min(settings.max_validation_examples or len(found), len(found)))
-        chosen[split] = found if len(rows) == len(found) else found.select(rows)
-    return chosen
+    most = settings.max_train_examples or len(data["train"])
+    random = np.random.RandomState(settings.seed)
+    rows = np.sort(random.permutation(len(data["train"]))[:most])
+    return {
+        split: found.select(rows)
+        if split == "train"
+        else _first(found, settings.max_validation_examples)
+        for split, found in data.items()
+    }
+
+
+def _first(data: Data, most: int | None) -> Data:
+    """The first examples, as many as there may be at most; all if that is None."""
+    return data if most is None or most >= len(data) else data.select(range(most))
 
 
 def _plan(features: Features, settings: TrainSettings, max_length: int) -> BatchPlan:
@@ -243,19 +234,10 @@ def _model(
     return model, is_new
 
 
-def _check_folder(teacher: str) -> None:
-    if not pathlib.Path(teacher).is_dir():
-        raise FileNotFoundError(
-            f"There is no folder {teacher}. teacher must be the folder of a fine-tuned model or of "
-            f"a run, or {FINE_TUNE}."
-        )
-
-
 def _place(source: str) -> str:
     """A name or folder of a model; in the folder of a run that of its model."""
+    check_model(source)
     path = pathlib.Path(source)
-    if path.is_absolute() and not path.is_dir():
-        raise FileNotFoundError(f"There is no folder of a model {source}.")
     return str(model_folder(path)) if path.is_dir() else source
 
 

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from tf_movprune.runs.settings import DEFAULTS
+from tf_movprune.runs.unused_options import unused_options
 from tf_movprune.tasks.catalog import task as task_of
 
 
@@ -95,8 +97,15 @@ PRESETS: Mapping[str, Preset] = {
 }
 
 
-def settings_of(name: str, task: str) -> dict[str, Any]:
-    """The settings of a preset.
+def settings_of(name: str, task: str, others: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """The settings of a preset, without those that have no effect beside others.
+
+    So a preset for pruning is one for other methods too, and for dense baselines.
+
+    Args:
+      name: the preset.
+      task: the task of the run.
+      others: settings that are given besides, and win over the preset's.
 
     Raises:
       ValueError: there is no such preset, or it is for another task.
@@ -109,7 +118,9 @@ def settings_of(name: str, task: str) -> dict[str, Any]:
             f"The preset {name} is for {preset.task}, got {task}: its steps are those of that "
             "task's training data. Use the preset short, or settings of your own."
         )
-    return dict(preset.settings)
+    values = {**DEFAULTS, **preset.settings, **(others or {}), "task": task}
+    unused = unused_options(values)
+    return {name: value for name, value in preset.settings.items() if name not in unused}
 
 
 def table() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import importlib.util
@@ -9,9 +10,9 @@ import json
 import os
 import pathlib
 import platform
+from collections.abc import Iterator
 from typing import Any
 
-from tf_movprune.export.sizes import size_report
 from tf_movprune.reports.run_folder import FORMAT, RUN, write_json
 from tf_movprune.runs.settings import TrainSettings
 
@@ -40,6 +41,7 @@ class RunPaths:
         self.model = self.path / "model"
         self.teacher = self.path / "teacher"
         self.report = self.path / "report.html"
+        self.lock = self.path / "run.lock"
 
     def history(self, phase: str) -> pathlib.Path:
         """The folder that the history of a phase is recorded in; of "train" that of the run."""
@@ -57,6 +59,31 @@ class RunPaths:
     def predictions(self, split: str) -> pathlib.Path:
         """The file of the predictions on a split."""
         return self.path / f"predictions-{split}.json"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """A scope in which no other process writes into the folder.
+
+        The operating system ends a lock with its process, so that one that was killed leaves none.
+
+        Raises:
+          RuntimeError: another process is in such a scope.
+        """
+        import filelock
+
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.lock, timeout=0)
+        try:
+            lock.acquire()
+        except filelock.Timeout as error:
+            raise RuntimeError(
+                f"Another process is training in {self.path}. Wait for its end, or pass another "
+                "--output_dir."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
 
     def read(self) -> dict[str, Any]:
         """The record of the run.
@@ -136,6 +163,7 @@ def new_record(settings: TrainSettings) -> dict[str, Any]:
         "format": FORMAT,
         "task": settings.task,
         "model": settings.model_or_default,
+        "model_is_local": pathlib.Path(settings.model_or_default).exists(),
         "library": settings.library,
         "method": settings.method,
         "structure": settings.structure,
@@ -172,7 +200,7 @@ def check_same_data(before: dict[str, Any], now: dict[str, Any], run: RunPaths) 
 
 _PLACES = ("output_dir", "cache_dir", "data_dir", "train_file", "validation_file", "save_every")
 """Settings that may be others when a run is resumed: they change no numbers."""
-_NEEDED = ("jinja2", "matplotlib", "sklearn", "zstandard")
+_NEEDED = ("filelock", "jinja2", "matplotlib", "sklearn", "zstandard")
 
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], run: RunPaths) -> None:
@@ -197,25 +225,19 @@ def description_of(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def model_folder(path: pathlib.Path) -> pathlib.Path:
-    """The folder of the model in the folder of a run; other folders themselves.
+    """The folder of the model in the folder of a run; other folders, and files, themselves.
 
     Raises:
-      FileNotFoundError: the run has no model yet.
+      FileNotFoundError: there is nothing, or the run has no model yet.
     """
+    if not path.exists():
+        raise FileNotFoundError(f"There is no folder or file {path}.")
     run = RunPaths(path)
     if not run.record_file.is_file():
         return path
     if not run.model.is_dir():
         raise FileNotFoundError(f"{path} is a run without a model yet: resume it first.")
     return run.model
-
-
-def sizes_of(model: Any) -> list[dict[str, Any]]:
-    """Bytes that a model takes in float32 and in int8, by part; see `tf_movprune.size_report`."""
-    return [
-        {"format": name, "bytes": parts.pop("all"), "parts": parts}
-        for name, parts in size_report(model, quantizations=["int8"]).as_dict().items()
-    ]
 
 
 def now() -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from tf_movprune.core.arguments import check_fraction, check_integer, check_number
+from tf_movprune.runs import unused_options
 
 METHODS = ("hard", "soft", "l0", "magnitude", "dense")
 STRUCTURES = ("weights", "blocks", "heads", "neurons", "heads+neurons")
@@ -35,7 +37,8 @@ class TrainSettings:
 
     Raises:
       TypeError: a value is not of its type.
-      ValueError: a value is out of its range, or two of them contradict each other.
+      ValueError: a value is out of its range, two of them contradict each other, or one has no
+        effect beside the others.
     """
 
     task: str
@@ -140,20 +143,22 @@ class TrainSettings:
     @property
     def folder(self) -> str:
         """The folder of the run."""
-        own = self.task.replace("/", "-")
-        return self.output_dir or f"runs/{own}-{self.method}"
+        return folder_of(vars(self))
 
     @property
     def is_structured(self) -> bool:
         """True if heads or neurons go."""
-        return self.method != "dense" and self.structure in ("heads", "neurons", "heads+neurons")
+        return unused_options.is_structured(self)
 
     @property
     def prunes_to_target(self) -> bool:
         """True if the run ends at `final_sparsity`."""
-        return self.method in ("hard", "magnitude") or (
-            self.method == "soft" and self.final_threshold is None
-        )
+        return unused_options.prunes_to_target(self)
+
+    @property
+    def note(self) -> str:
+        """A line on options that are set and that only other methods have a use for; or ""."""
+        return unused_options.note_on_other_methods(vars(self), DEFAULTS)
 
     def as_dict(self) -> dict[str, Any]:
         """Values by name, as JSON has them."""
@@ -167,6 +172,18 @@ class TrainSettings:
             k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
         }
         return cls(**arguments)
+
+
+DEFAULTS: dict[str, Any] = {
+    field.name: field.default for field in dataclasses.fields(TrainSettings) if field.name != "task"
+}
+"""Default of each option."""
+
+
+def folder_of(values: Mapping[str, Any]) -> str:
+    """The folder of the run with some settings, those without an entry being defaults."""
+    task, method = values["task"].replace("/", "-"), values.get("method", DEFAULTS["method"])
+    return values.get("output_dir") or f"runs/{task}-{method}"
 
 
 def step_of(value: float | int, steps: int) -> int:
@@ -233,10 +250,9 @@ def _check(s: TrainSettings) -> None:
 
 
 def _check_combinations(s: TrainSettings) -> None:
-    if s.final_threshold is not None and s.method != "soft":
-        raise ValueError(
-            f"final_threshold is for method soft, got method {s.method}. Use final_sparsity."
-        )
+    for name, reason in unused_options.unused_options(vars(s)).items():
+        if getattr(s, name) != DEFAULTS[name]:
+            raise ValueError(reason)
     if s.method == "soft" and s.final_threshold is None and s.recipe == "paper":
         raise ValueError(
             "Soft movement as in the paper needs final_threshold, such as 0.1, and penalty. Or use "
@@ -246,31 +262,20 @@ def _check_combinations(s: TrainSettings) -> None:
         raise ValueError(f"num_train_steps must be at least 10 to prune, got {s.num_train_steps}.")
     if s.final_threshold is not None and s.penalty is None:
         raise ValueError("final_threshold needs penalty, such as 400: without it nothing goes.")
+    if s.final_threshold is not None and s.recipe == "short":
+        raise ValueError(
+            "final_threshold is for recipe paper; a short run ends at final_sparsity. Pass recipe "
+            "paper, or leave final_threshold out."
+        )
     if s.method == "l0" and s.recipe == "short":
         raise ValueError("l0 has no target sparsity. Pass recipe paper, and penalty, such as 125.")
     if s.method in ("soft", "l0") and s.structure != "weights" and s.structure != "blocks":
         raise ValueError(f"structure {s.structure} needs method hard or magnitude, got {s.method}.")
-    if s.scope == "global" and s.method not in ("hard", "magnitude"):
-        raise ValueError(f"scope global is for methods hard and magnitude, got {s.method}.")
-    if s.penalty is not None and s.method not in ("soft", "l0"):
-        raise ValueError(f"penalty is for methods soft and l0, got {s.method}.")
-    if s.score_learning_rate is not None and s.recipe == "short":
-        raise ValueError("score_learning_rate is for recipe paper; that of short is its own.")
-    if s.head_sparsity is not None and s.structure != "heads+neurons":
-        raise ValueError(
-            f"head_sparsity is for structure heads+neurons, got {s.structure}. Use final_sparsity."
-        )
-    if s.recovery_steps and not s.is_structured:
-        raise ValueError(
-            f"recovery_steps are for a model without heads or neurons, got structure {s.structure} "
-            f"and method {s.method}: nothing is removed. Train longer with num_train_steps."
-        )
     if s.teacher is not None and s.alpha_distil == s.alpha_ce == 0:
         raise ValueError("alpha_distil and alpha_ce are both 0: there is nothing to learn from.")
-    if s.alpha_hidden and s.teacher is None:
+    if s.teacher is not None and s.alpha_distil == s.alpha_hidden == 0:
         raise ValueError(
-            "alpha_hidden is the weight of a teacher's hidden states, and there is no teacher. "
-            f"Pass teacher, a folder or {FINE_TUNE}."
+            "alpha_distil and alpha_hidden are 0: the teacher would teach nothing. Leave it out."
         )
     sums_batches = s.gradient_accumulation_steps > 1
     if s.library == "transformers" and s.precision == "mixed_float16" and sums_batches:

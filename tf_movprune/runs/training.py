@@ -15,6 +15,7 @@ from tf_movprune.callbacks import UpdatePruningStep
 from tf_movprune.compaction import compact
 from tf_movprune.distillation import Distiller
 from tf_movprune.export.files import replacing
+from tf_movprune.export.sizes import size_report
 from tf_movprune.pruning import strip_pruning
 from tf_movprune.reports.model_card import model_card
 from tf_movprune.reports.page import report
@@ -31,13 +32,12 @@ from tf_movprune.runs.record import (
     check_same_data,
     new_record,
     now,
-    sizes_of,
     write_description,
 )
 from tf_movprune.runs.settings import FINE_TUNE, TrainSettings
+from tf_movprune.runs.teacher_check import check_teacher
 from tf_movprune.sparsity import summarize_sparsity
 from tf_movprune.tasks.batches import training_dataset
-from tf_movprune.tasks.examples import Examples
 
 
 def train(
@@ -58,6 +58,7 @@ def train(
     Raises:
       FileNotFoundError: data or a model are missing.
       FileExistsError: there is a run in the folder, and it is not to be resumed.
+      RuntimeError: another process is training in the folder.
       ValueError: data are malformed, or do not fit the model or the settings.
     """
     return _Training(settings, resume, command, verbose).run()
@@ -67,28 +68,36 @@ class _Training:
     """A run on its way through its phases: its teacher, the pruning, and the recovery after it."""
 
     def __init__(self, settings: TrainSettings, resume: bool, command: str, verbose: int):
-        self.settings, self.verbose = settings, verbose
+        check_packages()
+        self.settings, self.resume, self.verbose = settings, resume, verbose
         self.shell = shell_of(settings.library)
         self.command = command
         self.run_folder = RunPaths(settings.folder)
         self.record = check_folder(self.run_folder, settings, resume=resume)
+        if self.record and not self.record["finished"]:
+            with self.run_folder.locked():  # raises now, and not after minutes of preparation
+                pass
         self.seconds, self.began = self.record.get("seconds", 0.0), time.monotonic()
 
     def _say(self, text: str) -> None:
-        if self.verbose:
+        if self.verbose and text:
             print(text, flush=True)
 
     def run(self) -> dict[str, Any]:
         if self.record.get("finished"):
             self._say(f"The run in {self.run_folder.path} is finished.")
             return self.record
-        check_packages()
+        self._say(self.settings.note)
         self.prepared, model = prepare(self.settings, self._say)
-        steps = self.prepared.num_train_steps
-        is_pruned = self.settings.method != "dense"
-        if is_pruned:
-            model = prune(model, self.settings, steps)
+        if self.settings.method != "dense":
+            model = prune(model, self.settings, self.prepared.num_train_steps)
         teacher = self._given_teacher()
+        with self.run_folder.locked():
+            return self._train(model, teacher)
+
+    def _train(self, model: Any, teacher: Any) -> dict[str, Any]:
+        """The phases of the run, in its folder."""
+        steps, is_pruned = self.prepared.num_train_steps, self.settings.method != "dense"
         self._begin()
         if self.settings.teacher == FINE_TUNE:
             teacher = self._fine_tuned_teacher()
@@ -108,6 +117,11 @@ class _Training:
     def _begin(self) -> None:
         """Writes the record, now that nothing more can be found wrong before a step is taken."""
         data = self.prepared.as_record()
+        if check_folder(self.run_folder, self.settings, resume=self.resume) != self.record:
+            raise RuntimeError(
+                f"Another process has trained in {self.run_folder.path} since this one began. "
+                "Pass --resume again."
+            )
         if self.record:
             check_same_data(self.record["data"], data, self.run_folder)
         self.record = self.run_folder.write(
@@ -127,7 +141,11 @@ class _Training:
         wanted = self.settings.teacher
         if wanted in (None, FINE_TUNE):
             return None
-        return load_teacher(self.settings, self.prepared, pathlib.Path(wanted))
+        teacher = load_teacher(self.settings, self.prepared, pathlib.Path(wanted))
+        outputs = Outputs(self.shell, teacher, jit_compile=False)
+        batch_size = self.settings.evaluation_batch_size
+        self._say(check_teacher(self.prepared, outputs, wanted, batch_size))
+        return teacher
 
     def _fine_tuned_teacher(self) -> Any:
         """A model to learn from that is fine-tuned first, as long as this run."""
@@ -219,7 +237,7 @@ class _Training:
         remaining = 1 - self.record.get("sparsity", {"sparsity": 0.0})["sparsity"]
         self._update(metrics=metrics, remaining=remaining)
         self._save(model, self.run_folder.model)
-        record = self._update(sizes=sizes_of(model), seconds=self._seconds())
+        record = self._update(sizes=_sizes_of(model), seconds=self._seconds())
         self._write_card(record)
         report(self.run_folder.path, self.run_folder.report)
         record = self._update(finished=now(), seconds=self._seconds())
@@ -232,9 +250,7 @@ class _Training:
 
     def _write_card(self, record: dict[str, Any]) -> None:
         """Writes the card of the model beside it."""
-        train_data = self.prepared.data["train"]
-        is_pair = isinstance(train_data, Examples) and train_data.pairs is not None
-        card = model_card(record, self.prepared.task.kind, is_pair=is_pair)
+        card = model_card(record, self.prepared.task.kind, is_pair=self.prepared.is_pair)
         (self.run_folder.model / "README.md").write_text(card, encoding="utf-8")
 
     def _save(self, model: Any, folder: pathlib.Path) -> None:
@@ -249,6 +265,7 @@ class _Training:
                 max_length=self.prepared.max_length,
                 stride=self.settings.stride,
                 has_unanswerable=self.prepared.has_unanswerable,
+                is_pair=self.prepared.is_pair,
             )
 
     def _update(self, **values: Any) -> dict[str, Any]:
@@ -266,3 +283,11 @@ def stops(steps: int, settings: TrainSettings) -> list[int]:
     """0, the steps after which a run is evaluated or saved, and the last one, in their order."""
     saves = range(0, steps, settings.save_every) if settings.save_every else ()
     return sorted({0, *saves, *evaluation_steps(steps, settings)})
+
+
+def _sizes_of(model: Any) -> list[dict[str, Any]]:
+    """Bytes that a model takes in float32 and in int8, by part; see `tf_movprune.size_report`."""
+    return [
+        {"format": name, "bytes": parts.pop("all"), "parts": parts}
+        for name, parts in size_report(model, quantizations=["int8"]).as_dict().items()
+    ]

@@ -49,8 +49,7 @@ class PredictedAnswers:
         """The answer to each question; "" if `null_odds` exceed the threshold.
 
         Args:
-          null_threshold: usually 0, or the best one on other data; None if every question has an
-            answer, as in SQuAD v1.1.
+          null_threshold: usually 0; None if every question has an answer, as in SQuAD v1.1.
         """
         found = self.best()
         if null_threshold is None:

@@ -27,6 +27,17 @@ _OTHER_NAMES = {"squadv11": "squad", "squad11": "squad", "squadv1": "squad", "sq
 _OTHER_NAMES |= {"squadv20": "squad_v2", "squad20": "squad_v2", "squad2": "squad_v2"}
 
 
+def named_task(name: str) -> Task | None:
+    """The task of `TASKS` that a name means; None if it is another one."""
+    plain = _plain(name)
+    known = {found.name.replace("_", ""): found for found in TASKS}
+    return known.get(_OTHER_NAMES.get(plain, plain).replace("_", ""))
+
+
+def _plain(name: str) -> str:
+    return "".join(c for c in name.lower().removeprefix("glue/") if c.isalnum())
+
+
 def task(
     name: str,
     *,
@@ -55,9 +66,7 @@ def task(
     Raises:
       ValueError: there is no task of that name, or it has columns of its own.
     """
-    plain = "".join(c for c in name.lower().removeprefix("glue/") if c.isalnum())
-    known = {found.name.replace("_", ""): found for found in TASKS}
-    found = known.get(_OTHER_NAMES.get(plain, plain).replace("_", ""))
+    found = named_task(name)
     if found is not None:
         if text is not None or text_pair is not None:
             raise ValueError(
@@ -67,7 +76,7 @@ def task(
         return found
     if text is None and name != OWN:
         names = [OWN, *(found.name for found in TASKS)]
-        nearest = difflib.get_close_matches(plain, names, n=1)
+        nearest = difflib.get_close_matches(_plain(name), names, n=1)
         raise ValueError(
             f"There is no task {name!r}."
             + (f" Did you mean {nearest[0]!r}?" if nearest else "")

@@ -9,7 +9,6 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from tf_movprune.tasks.answers import PredictedAnswers
 from tf_movprune.tasks.examples import Questions, listed
 
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
@@ -94,29 +93,4 @@ def squad_metrics(questions: Questions, texts: Mapping[str, str]) -> dict[str, f
             if rows.any():
                 metrics[f"{group}_exact"] = float(scores["exact_match"][rows].mean())
                 metrics[f"{group}_f1"] = float(scores["f1"][rows].mean())
-    return metrics
-
-
-def best_thresholds(questions: Questions, answers: PredictedAnswers) -> dict[str, float]:
-    """The thresholds of `null_odds` that are best for these questions, as v2's script finds them.
-
-    Returns:
-      "best_exact", "best_exact_thresh", "best_f1" and "best_f1_thresh".
-    """
-    best = answers.best()
-    scores = question_scores(questions, best)
-    has_answer = np.array([bool(found) for found in questions.answers])
-    is_answered = np.array([best[id_] != "" for id_ in questions.ids])
-    odds = np.array([answers.null_odds[id_] for id_ in questions.ids])
-    order = np.argsort(odds, kind="stable")
-    thresholds = np.append(odds.min() - 1, odds[order])
-    is_possible = np.append(np.diff(thresholds) > 0, True)  # equal odds fall on the same side
-    metrics = {}
-    for name, short in (("exact_match", "exact"), ("f1", "f1")):
-        # From threshold to threshold one more question is answered; at the lowest, none is.
-        gains = np.where(has_answer, scores[name], -1.0 * is_answered)
-        totals = np.sum(~has_answer) + np.append(0, np.cumsum(gains[order]))
-        chosen = int(np.argmax(np.where(is_possible, totals, -np.inf)))
-        metrics[f"best_{short}"] = float(totals[chosen] / len(questions))
-        metrics[f"best_{short}_thresh"] = float(thresholds[chosen])
     return metrics

@@ -88,6 +88,13 @@ class Task(abc.ABC):
         """Reads splits from files, from a folder, or from tensorflow_datasets."""
 
 
+def check_data_dir(data_dir: pathlib.Path) -> None:
+    """Raises FileNotFoundError if a path is not that of a folder."""
+    if not data_dir.is_dir():
+        kind = "is a file, not a folder" if data_dir.exists() else "does not exist"
+        raise FileNotFoundError(f"{data_dir} {kind}. {_neighbours(data_dir.parent)}")
+
+
 def folder_of(data_dir: pathlib.Path, names: Sequence[str]) -> pathlib.Path:
     """The folder in `data_dir`, or in a folder of it, that has one of these names.
 
@@ -97,9 +104,7 @@ def folder_of(data_dir: pathlib.Path, names: Sequence[str]) -> pathlib.Path:
     Raises:
       FileNotFoundError: `data_dir` is not a folder.
     """
-    if not data_dir.is_dir():
-        kind = "is a file, not a folder" if data_dir.exists() else "does not exist"
-        raise FileNotFoundError(f"{data_dir} {kind}. {_neighbours(data_dir.parent)}")
+    check_data_dir(data_dir)
     wanted = {_plain(name) for name in names}
     if _plain(data_dir.resolve().name) not in wanted:
         for pattern in ("*", "*/*"):

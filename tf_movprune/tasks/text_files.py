@@ -118,9 +118,7 @@ def read_tsv(
             skipped += 1
         else:
             raise _wrong_fields(path, number, columns, fields, "tabs")
-    return Table(
-        path, list(columns), rows, numbers, _other_format(columns, ",", "CSV", ".csv")
-    ), skipped
+    return Table(path, list(columns), rows, numbers, _other_format(columns, "tabs")), skipped
 
 
 def read_csv(path: pathlib.Path) -> Table:
@@ -151,7 +149,7 @@ def read_csv(path: pathlib.Path) -> Table:
             f"{path}, line {reader.line_num}: expected comma-separated values, got: {error}. "
             'Quote fields that contain commas, and double the quotes inside of them ("").'
         ) from None
-    return Table(path, columns, rows, lines, _other_format(columns, "\t", "TSV", ".tsv"))
+    return Table(path, columns, rows, lines, _other_format(columns, "commas"))
 
 
 def read_json_lines(path: pathlib.Path) -> Table:
@@ -212,14 +210,25 @@ def _wrong_fields(
     return ValueError(
         f"{path}, line {line}: expected {len(columns)} fields ({listed(columns, 16)}) separated "
         f"by {separator}, got {len(fields)}: {_start(' | '.join(fields))}. Correct or remove the "
-        "line."
+        f"line.{_other_format(columns, separator)}"
     )
 
 
-def _other_format(columns: Sequence[str], separator: str, kind: str, suffix: str) -> str:
-    """A hint for a header that has the separators of another format."""
-    if len(columns) == 1 and separator in columns[0]:
-        return f" It looks like {kind}: name it {suffix}, or convert it."
+_SEPARATORS = {
+    "tabs": ("\t", "Name it .tsv, or convert it."),
+    "semicolons": (";", "Save it with commas, as spreadsheet programs do on request."),
+    "commas": (",", "Name it .csv, or convert it."),
+}
+
+
+def _other_format(columns: Sequence[str], expected: str) -> str:
+    """A hint for a header that has other separators than those of its format."""
+    for name, (separator, remedy) in _SEPARATORS.items():
+        is_likely = any(separator in column for column in columns)
+        if name == "commas":  # which names of columns may have
+            is_likely &= len(columns) == 1
+        if is_likely and name != expected:
+            return f" Its header has {name}, where {expected} should be. {remedy}"
     return ""
 
 
