@@ -19,7 +19,9 @@ def test_begin_cuts_off_what_comes_after(tmp_path):
     assert not folder.begin(3)
     assert (folder.path / "history.jsonl").read_text() == '{"step": 0}\n{"step": 2}\n'
     assert not (folder.path / "pruning.json").exists()
+    folder.write_pruning({"step": 2})
     assert folder.begin(2)
+    assert (folder.path / "pruning.json").exists()  # of this step: a smaller model goes on
     assert folder.begin(0)
     assert (folder.path / "history.jsonl").read_text() == '{"step": 0}\n'
 

@@ -31,6 +31,8 @@ def settings(**changes):
         ({"method": "l0"}, r"l0 has no target sparsity. Pass recipe paper"),
         ({"head_sparsity": 0.5}, r"head_sparsity is for structure heads\+neurons"),
         ({"recovery_steps": 10}, r"nothing is removed"),
+        ({"compact_at": 0.8}, r"compact_at is for a model without heads.*nothing is removed"),
+        ({"compact_at": 1.5, "structure": "heads"}, r"compact_at must be a whole number of steps"),
         ({"method": "l0", "recipe": "paper", "structure": "heads"}, r"needs method hard or magnit"),
         ({"final_threshold": 0.1, "method": "soft", "penalty": 1}, r"is for recipe paper"),
         ({"teacher": "x", "alpha_distil": 0}, r"alpha_distil and alpha_hidden are 0.*Leave it out"),
@@ -196,3 +198,12 @@ def test_options_of_the_command_line_are_the_settings():
 def test_folders_and_models_have_defaults():
     assert settings().folder == "runs/sst2-hard" and settings().model_or_default
     assert tiny_pretrained.settings("sst2", "x").folder == "x"
+
+
+def test_a_model_is_compacted_between_the_ramp_and_the_end():
+    chosen = settings(structure="neurons", end=0.5, compact_at=0.6)
+    assert pruning_setup.compaction_step(chosen, 100) == 60
+    assert pruning_setup.compaction_step(dataclasses.replace(chosen, compact_at=None), 100) == 100
+    for step in (49, 100, 1.0):
+        with pytest.raises(ValueError, match=r"from end, here 50, on, and before the last one"):
+            pruning_setup.compaction_step(dataclasses.replace(chosen, compact_at=step), 100)

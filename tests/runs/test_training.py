@@ -120,6 +120,14 @@ def final_weights(path):
             "recovery",
             marks=pytest.mark.slow,
         ),
+        *(
+            pytest.param(
+                {"structure": "neurons", "end": 3, "compact_at": 4, "save_every": every},
+                phase,
+                marks=pytest.mark.slow,
+            )
+            for phase, every in (("train", 4), ("compacted", 2))
+        ),
     ],
 )
 def test_a_resumed_run_ends_with_the_same_numbers(
@@ -129,7 +137,7 @@ def test_a_resumed_run_ends_with_the_same_numbers(
     changes = {"library": library, "save_every": 2, **changes}
     straight = tiny_pretrained.run("sst2", tmp_path / "straight", **changes)
     with monkeypatch.context() as patched:
-        killed_at(patched, 4, phase)
+        killed_at(patched, 6 if phase == "compacted" else 4, phase)
         with pytest.raises(_KilledError):
             tiny_pretrained.run("sst2", tmp_path / "killed", **changes)
     assert RunPaths(tmp_path / "killed" / "run").read()["finished"] is None
@@ -144,6 +152,23 @@ def test_a_resumed_run_ends_with_the_same_numbers(
         (tmp_path / which / "run" / "history.jsonl").read_text() for which in ("killed", "straight")
     ]
     assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize(
+    "library", ["keras_hub", pytest.param("transformers", marks=pytest.mark.slow)]
+)
+def test_a_run_goes_on_with_a_compacted_model(library, tmp_path, without_page):
+    changes = {"structure": "neurons", "final_sparsity": 0.75, "end": 4, "compact_at": 5}
+    record = tiny_pretrained.run("sst2", tmp_path, library=library, evaluations=2, **changes)
+    run = tmp_path / "run"
+    assert (32, 16) in {tuple(w.shape) for w in open_model(run).model.weights}  # of 64 neurons
+    assert record["remaining"] == pytest.approx(0.25, abs=1e-3)
+    lines = [json.loads(line) for line in (run / "history.jsonl").read_text().splitlines()]
+    rates = {line["step"]: line["learning_rate"] for line in lines if "learning_rate" in line}
+    assert sorted(rates) == list(range(1, 11))
+    assert rates[10] < rates[6] < rates[5] < rates[4]  # one decay over both parts
+    assert [x["step"] for x in lines if "val_accuracy" in x.get("metrics", {})] == [5, 10]
+    assert json.loads((run / "pruning.json").read_text())["step"] == 5
 
 
 @pytest.mark.slow

@@ -74,11 +74,15 @@ class MovementAdamW(keras.optimizers.AdamW):
         if score_optimizer is not None:
             check_no_average(self.use_ema)
             compat.count_together(score_optimizer, self)
-        self._excluded: tuple[list[Any], list[str]] = [], []
+        self._remember_excluded([], [])
 
     def exclude_from_weight_decay(self, var_list=None, var_names=None):
         super().exclude_from_weight_decay(var_list, var_names)
-        self._excluded = list(var_list or []), list(var_names or [])
+        self._remember_excluded(list(var_list or []), list(var_names or []))
+
+    def _remember_excluded(self, variables: list[Any], names: list[str]) -> None:
+        # Not by assigning an attribute: Keras would take them for variables of the optimizer.
+        vars(self)["_excluded"] = variables, names
 
     def build(self, variables):
         if self.built:

@@ -39,7 +39,9 @@ class RunFolder:
         Returns:
           True if there is a line of that step.
         """
-        (self.path / PRUNING).unlink(missing_ok=True)
+        pruning = self.path / PRUNING
+        if pruning.exists() and not _is_of_step(pruning.read_text(encoding="utf-8"), step):
+            pruning.unlink()
         file = self.path / HISTORY
         if not file.exists():
             return False
@@ -63,6 +65,12 @@ class RunFolder:
             lines = file.read_text(encoding="utf-8").splitlines()
             churn = sum(_record(line).get("churn") or 0.0 for line in lines)
         write_json(self.path / PRUNING, {"format": FORMAT, **statistics, "churn": churn})
+
+
+def _is_of_step(text: str, last: int) -> bool:
+    """Returns whether statistics were written at a step, or before it."""
+    step = _record(text).get("step")
+    return isinstance(step, int) and step <= last
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

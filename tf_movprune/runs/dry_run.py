@@ -7,7 +7,7 @@ from typing import Any
 
 from tf_movprune.core.schedules import Ramp
 from tf_movprune.runs.preparation import Prepared, prepare
-from tf_movprune.runs.pruning_setup import prune, schedule_of
+from tf_movprune.runs.pruning_setup import compaction_step, prune, schedule_of
 from tf_movprune.runs.settings import FINE_TUNE, TrainSettings, step_of
 from tf_movprune.sparsity import summarize_sparsity
 
@@ -66,6 +66,8 @@ def _phases(settings: TrainSettings, prepared: Prepared) -> list[str]:
         lines.insert(0, f"teacher    fine-tuned first, {steps:,} steps")
     elif settings.teacher is not None:
         lines.insert(0, f"teacher    {settings.teacher}")
+    if compaction_step(settings, steps) < steps:
+        lines.append(f"compacted  after step {compaction_step(settings, steps):,}")
     if settings.recovery_steps:
         lines.append(f"recovery   {settings.recovery_steps:,} steps of the smaller model")
     return lines

@@ -55,8 +55,26 @@ def block_size_of(settings: TrainSettings) -> Any:
     }[settings.structure]
 
 
+def compaction_step(settings: TrainSettings, num_train_steps: int) -> int:
+    """The step at which a run goes on with a compacted model; its last one if it never does.
+
+    Raises:
+      ValueError: heads and neurons would be removed before all are pruned, or after training.
+    """
+    if settings.compact_at is None or not settings.is_structured:
+        return num_train_steps
+    step, end = (step_of(s, num_train_steps) for s in (settings.compact_at, settings.end))
+    if not end <= step < num_train_steps:
+        raise ValueError(
+            f"compact_at must be a step from end, here {end:,}, on, and before the last one, here "
+            f"{num_train_steps:,}; got {step:,}."
+        )
+    return step
+
+
 def prune(model: Any, settings: TrainSettings, num_train_steps: int) -> Any:
     """Prepares a model for pruning, in place, and returns it."""
+    compaction_step(settings, num_train_steps)  # raises before a step is trained
     recipe = _recipe_of(settings, num_train_steps)
     method = method_of(settings) if recipe is None else recipe.method
     schedule = schedule_of(settings, num_train_steps)

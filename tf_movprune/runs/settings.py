@@ -90,6 +90,9 @@ class TrainSettings:
     )
     begin: float | int = _option("pruning", "step at which the first weights go", 0.1)
     end: float | int = _option("pruning", "step at which final_sparsity is reached", 0.7)
+    compact_at: float | int | None = _option(
+        "pruning", "step at which empty heads and neurons are removed; once trained if not given"
+    )
     final_threshold: float | None = _option(
         "pruning", "of soft movement, which then has no final_sparsity; 0.1 in the paper"
     )
@@ -238,7 +241,7 @@ def _check(s: TrainSettings) -> None:
         value = getattr(s, name)
         if value is not None:
             check_fraction(name, value)
-    for name in ("begin", "end", "warmup"):
+    for name in ("begin", "end", "warmup", "compact_at"):
         value = getattr(s, name)
         if isinstance(value, float) and not -1 < value <= 1:
             raise ValueError(

@@ -12,7 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune.callbacks import UpdatePruningStep
-from tf_movprune.compaction import compact
+from tf_movprune.compaction import compact, compact_in_training
 from tf_movprune.distillation import Distiller
 from tf_movprune.export.files import replacing
 from tf_movprune.export.sizes import size_report
@@ -24,7 +24,7 @@ from tf_movprune.runs.checkpoints import Checkpoints
 from tf_movprune.runs.evaluation import Outputs, evaluate_splits, predictions_of
 from tf_movprune.runs.libraries import shell_of
 from tf_movprune.runs.preparation import PREFIX, load_model, load_teacher, prepare
-from tf_movprune.runs.pruning_setup import optimizer_of, prune
+from tf_movprune.runs.pruning_setup import compaction_step, optimizer_of, prune
 from tf_movprune.runs.record import (
     RunPaths,
     check_folder,
@@ -104,12 +104,16 @@ class _Training:
         if teacher is not None:  # which has drawn random numbers
             model = load_model(self.settings, self.prepared)
             model = prune(model, self.settings, steps) if is_pruned else model
-        self._phase("train", model, steps, teacher, is_pruned=is_pruned)
+        step = compaction_step(self.settings, steps)
+        trained = self._phase("train", model, steps, teacher, is_pruned=is_pruned, end=step)
         if is_pruned:
             self._update(sparsity=summarize_sparsity(model).as_dict())
+        if step < steps:
+            model, optimizer = compact_in_training(trained)
+            self._phase("compacted", model, steps, teacher, optimizer=optimizer, begin=step)
+        elif is_pruned:
             model = strip_pruning(model)
-        if self.settings.is_structured:
-            model = compact(model)
+            model = compact(model) if self.settings.is_structured else model
         if self.settings.recovery_steps:
             self._phase("recovery", model, self.settings.recovery_steps, teacher)
         return self._finish(model)
@@ -157,9 +161,32 @@ class _Training:
         return load_teacher(self.settings, self.prepared, folder)
 
     def _phase(
-        self, name: str, model: Any, steps: int, teacher: Any, *, is_pruned: bool = False
-    ) -> None:
-        """Trains a model for some steps, from the last checkpoint of this phase on."""
+        self,
+        name: str,
+        model: Any,
+        steps: int,
+        teacher: Any,
+        *,
+        is_pruned: bool = False,
+        optimizer: Any = None,
+        begin: int = 0,
+        end: int | None = None,
+    ) -> Any:
+        """Trains a model from the last checkpoint of a phase on.
+
+        Args:
+          name: name of the phase.
+          model: the model.
+          steps: steps of the training of which the phase may be a part.
+          teacher: model to learn from, or None.
+          is_pruned: whether the model has masks.
+          optimizer: optimizer to go on with; a new one by default.
+          begin: the step after which the phase begins.
+          end: the last step of the phase; that of the training by default.
+
+        Returns:
+          What was trained, compiled: the model, or a Distiller of it.
+        """
         settings, shell = self.settings, self.shell
         trained = model
         if teacher is not None:
@@ -173,17 +200,19 @@ class _Training:
                     hidden_states=settings.alpha_hidden > 0,
                     alpha_hidden=settings.alpha_hidden,
                 )
-        optimizer = optimizer_of(model, settings, steps, is_pruned=is_pruned)
+        if optimizer is None:
+            optimizer = optimizer_of(model, settings, steps, is_pruned=is_pruned)
         shell.compile_for(trained, self.prepared.task.kind, optimizer, settings.xla)
         folder = self.run_folder.checkpoints(name)
         checkpoints = Checkpoints(folder, shell.state(model, trained.optimizer))
-        first = checkpoints.restore()
-        if first:
+        first = checkpoints.restore() or begin
+        if first > begin:
             self._say(f"{name}: goes on after step {first:,} of {steps:,}.")
         outputs = Outputs(shell, model, jit_compile=settings.xla)
-        recorded = self.run_folder.history(name)
+        recorded = self.run_folder.history("train" if begin else name)
         refresh = [UpdatePruningStep(num_train_steps=steps)] if is_pruned else []
-        ahead = [step for step in stops(steps, settings) if step > first]
+        last = steps if end is None else end
+        ahead = [step for step in sorted({*stops(steps, settings), last}) if first < step <= last]
         for begin, end in itertools.pairwise([first, *ahead]):
             self._say(f"{name}: steps {begin + 1:,} to {end:,} of {steps:,}")
             callbacks: list[Any] = [*refresh]
@@ -199,6 +228,7 @@ class _Training:
             )
             checkpoints.save(end)
             self._update(seconds=self._seconds())
+        return trained
 
     def _batches(self, model: Any, step: int, phase: str) -> tf.data.Dataset:
         """The batches of a phase from a step on; recovery sees them in another order."""

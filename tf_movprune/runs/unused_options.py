@@ -108,8 +108,8 @@ def _reasons(s: Any) -> Iterator[tuple[str, str]]:
         yield "begin end", f"is for schedules, and method {s.method} has none. Leave it out."
     if not is_structured(s):
         yield (
-            "recovery_steps",
-            f"are for a model without heads or neurons, got structure {s.structure} and method "
+            "recovery_steps compact_at",
+            f"is for a model without heads or neurons, got structure {s.structure} and method "
             f"{s.method}: nothing is removed. Train longer with num_train_steps.",
         )
     if s.num_train_steps is not None:
