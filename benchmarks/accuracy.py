@@ -192,8 +192,7 @@ def fine_tune(
             bert.load(teacher, 0),
             alpha_distil=0.9,
             alpha_ce=0.1,
-            hidden_states=hidden > 0,
-            alpha_hidden=hidden,
+            **({"hidden_states": True, "alpha_hidden": hidden} if hidden else {}),
         )
     optimizer = optimizer_for(model, settings, score_optimizer=score_optimizer)
     record = fit(

@@ -1,5 +1,7 @@
 """Callbacks of `fit` in either Keras."""
 
+import warnings
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +12,7 @@ from tensorflow_model_optimization.sparsity import keras as tfmot
 
 import tf_movprune
 from tf_movprune import CubicSparsity, HardMovement, Magnitude
+from tf_movprune.core.update_step import CompiledRefresh
 
 
 def kept(model):
@@ -89,6 +92,28 @@ def test_refreshing_is_compiled_once_and_before_the_first_batch(keras):
     with pytest.warns(UserWarning, match="weights will come back"):
         begin_fit(keras, pruned, update=update)
     assert update._compiled_refresh is not first
+
+
+@pytest.mark.parametrize("begin, meanwhile", [(0, 1), (3, 1), (-1, 0)])
+def test_refreshing_is_compiled_while_the_step_is_traced(keras, begin, meanwhile, monkeypatch):
+    """Unless the first batch needs a refresh; here it comes at a step of the ramp."""
+    calls = []
+    compile_meanwhile = CompiledRefresh.compile_meanwhile
+    monkeypatch.setattr(
+        CompiledRefresh,
+        "compile_meanwhile",
+        lambda self, *args: calls.append(1) or compile_meanwhile(self, *args),
+    )
+    pruned = prune(mlp(keras), CubicSparsity(0.75, max(begin, 0), 7))
+    pruned.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy())
+    if begin < 0:  # amid the ramp
+        pruned.optimizer.iterations.assign(5)
+    update = tf_movprune.UpdatePruningStep(num_train_steps=13)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pruned.fit(X, Y, batch_size=8, epochs=2, verbose=0, callbacks=[update])
+    assert len(calls) == meanwhile
+    assert sparsities(pruned) == [0.75, 0.75]
 
 
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])

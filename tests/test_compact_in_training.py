@@ -135,6 +135,77 @@ def test_scaled_losses_and_excluded_weights(keras):
     assert type(optimizer) is type(masked.optimizer)
 
 
+def test_frozen_layers(keras):
+    def frozen():
+        model = mlp(keras)
+        model.get_layer("hidden_0").trainable = False
+        return model
+
+    optimizer, method = OPTIMIZERS["adam"](keras), tf_movprune.Magnitude()
+    masked = trained(keras, frozen(), method, optimizer)
+    fit(masked, X[HALF:], Y[HALF:], tf_movprune.UpdatePruningStep(2 * STEPS))
+    small, _ = goes_on(keras, trained(keras, frozen(), method, optimizer))
+    np.testing.assert_allclose(small.predict(X, verbose=0), masked.predict(X, verbose=0), atol=2e-5)
+
+
+@pytest.mark.parametrize("by", ["variable", "name"])
+def test_variables_that_users_exclude_from_decay(keras, by):
+    def excluding(model):
+        made = keras.optimizers.AdamW(1e-2, weight_decay=0.5)
+        names = [getattr(v, "path", v.name) for v in model.trainable_variables]
+        those = [v for v, n in zip(model.trainable_variables, names) if "hidden_0" in n]
+        if by == "variable":
+            made.exclude_from_weight_decay(those)
+        else:
+            made.exclude_from_weight_decay(var_names=["hidden_0"])
+        return made
+
+    method, after = tf_movprune.Magnitude(), []
+    for goes_small in (True, False):
+        model = trained(keras, mlp(keras), method, excluding)
+        if goes_small:
+            model, _ = goes_on(keras, model)
+        else:
+            fit(model, X[HALF:], Y[HALF:], tf_movprune.UpdatePruningStep(2 * STEPS))
+        after.append(model.predict(X, verbose=0))
+    np.testing.assert_allclose(*after, atol=2e-5)
+
+
+def test_optimizers_that_cannot_be_made_anew(keras):
+    class Halves(keras.optimizers.SGD):
+        def __init__(self, rate):
+            super().__init__(rate)
+
+    model = trained(keras, mlp(keras), tf_movprune.Magnitude(), lambda model: Halves(0.1))
+    with pytest.raises(ValueError, match=r"Halves cannot be made anew from its get_config\(\)"):
+        tf_movprune.compact_in_training(model)
+    assert tf_movprune.pruned_layers(model)
+    fit(model, X[HALF:], Y[HALF:], tf_movprune.UpdatePruningStep(2 * STEPS))
+
+
+def test_optimizers_with_hidden_variables():
+    import tf_keras
+
+    def nadam(model):
+        return tf_keras.optimizers.Nadam(1e-2)
+
+    model = trained(tf_keras, mlp(tf_keras), tf_movprune.Magnitude(), nadam)
+    with pytest.raises(ValueError, match=r"Nadam keeps _u_product beside"):
+        tf_movprune.compact_in_training(model)
+    assert tf_movprune.pruned_layers(model)
+
+
+def test_legacy_optimizers():
+    import tf_keras
+
+    def legacy(model):
+        return tf_keras.optimizers.legacy.Adam(1e-2)
+
+    model = trained(tf_keras, mlp(tf_keras), tf_movprune.Magnitude(), legacy)
+    with pytest.raises(ValueError, match=r"legacy.adam.Adam, whose slots are kept in another way"):
+        tf_movprune.compact_in_training(model)
+
+
 def test_what_cannot_go_on_is_left_as_it_is(keras):
     method, plain = tf_movprune.Magnitude(), OPTIMIZERS["adam"](keras)
     weights = trained(keras, mlp(keras), method, plain, block_size=(1, 1))
@@ -147,7 +218,15 @@ def test_what_cannot_go_on_is_left_as_it_is(keras):
         tf_movprune.compact_in_training(fresh)
     assert tf_movprune.pruned_layers(fresh)
     with pytest.raises(ValueError, match="has no pruned layers"):
-        tf_movprune.compact_in_training(mlp(keras))
+        stripped = tf_movprune.strip_pruning(trained(keras, mlp(keras), method, plain))
+        stripped.compile(plain(stripped), loss_of(keras))
+        tf_movprune.compact_in_training(fit(stripped, X, Y))
+    early = tf_movprune.prune_low_movement(mlp(keras), ramp, method, block_size=NEURONS)
+    early.compile(plain(early), loss_of(keras))
+    fit(early, X[:8], Y[:8], tf_movprune.UpdatePruningStep(4))
+    with pytest.raises(ValueError, match=r"hidden_0 is pruned until step 4, and this is step 1"):
+        tf_movprune.compact_in_training(early)
+    assert tf_movprune.pruned_layers(early)
 
     def factored(model):
         return keras.optimizers.Adafactor(1e-2)

@@ -8,11 +8,11 @@ import os
 import pathlib
 import sys
 import zipfile
+from types import ModuleType
 from typing import Any
 
-from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.optimizer_state import read_state, without_scores, write_state
-from tf_movprune.core.optimizer_steps import inner_optimizer
+from tf_movprune.core.optimizer_steps import inner_optimizer, step_of
 from tf_movprune.core.scores import is_scores
 from tf_movprune.distillation import Distiller
 from tf_movprune.pruning import strip_pruning
@@ -71,7 +71,7 @@ def compact(model: Any, *, multiple_of: int = 1) -> Any:
     return module_for(model, "compact").compact(model, multiple_of=multiple_of)
 
 
-def compact_in_training(model: Any, *, multiple_of: int = 1) -> tuple[Any, Any]:
+def compact_in_training(model: Any) -> tuple[Any, Any]:
     """Removes the heads and neurons that were pruned so far, for a training that goes on.
 
     The rest of the run then trains the smaller model alone, and takes less time. Compile it with
@@ -87,20 +87,20 @@ def compact_in_training(model: Any, *, multiple_of: int = 1) -> tuple[Any, Any]:
     as are the scores. Do this where the ramp ends: what is left is not pruned any further.
 
     Args:
-      model: a compiled model that `prune_low_movement` prepared with `block_size` of `HEADS` and
-        `NEURONS`, and of which steps were trained; or a `Distiller` around one. It is stripped and
-        compacted in place where `strip_pruning` and `compact` do so.
-      multiple_of: see `compact`.
+      model: a compiled model that `prune_low_movement` prepared with a `block_size` of `HEADS` or
+        `NEURONS`, and that was trained for some steps; or a `Distiller` around one. It is stripped
+        and compacted in place where `strip_pruning` and `compact` do so.
 
     Returns:
-      The smaller model, not compiled, which of a `Distiller` is the student: make a new `Distiller`
-      around it. And the optimizer.
+      The smaller model, not compiled, and the optimizer. Given a `Distiller`, the model is its
+      student: make a new `Distiller` around it.
 
     Raises:
-      TypeError: `model` is not a Keras model, or `multiple_of` no integer.
-      ValueError: no pruned layers or no steps of an optimizer; single weights or blocks are pruned,
-        which would be trained again; or a slot of the optimizer has another shape than its weight.
-        The model is as it was then. Or what `compact` raises, after pruning was stripped.
+      TypeError: `model` is not a Keras model.
+      ValueError: no pruned layers, or no steps of an optimizer; several replicas; schedules that
+        are not at their ends; single weights or blocks that are pruned, and would be trained again;
+        or an optimizer that keeps slots of other shapes, or cannot be made anew. The model is as it
+        was then. Or what `compact` raises, after pruning was stripped.
 
     Warns as `strip_pruning` and `compact` do.
     """
@@ -109,31 +109,59 @@ def compact_in_training(model: Any, *, multiple_of: int = 1) -> tuple[Any, Any]:
         student = vars(model)["student"]
     compat = module_for(student, "compat")
     tree = module_for(student, "layer_tree")
+    optimizer = getattr(model, "optimizer", None)
+    strategy = getattr(model, "distribute_strategy", None)
+    _check_trained(model.name, optimizer, strategy, compat)
+    step = step_of(model)
     for path, (kernels, _) in tree.named_kernels(tree.built_layers(student)).items():
+        end = max(kernel.settings.ramp.end_step or 0 for kernel in kernels)
+        if step < end:
+            raise ValueError(
+                f"{path} is pruned until step {end}, and this is step {step}: what is left of the "
+                "schedule would be dropped with the masks. Train to its end_step first."
+            )
         if not all(kernel.has_units for kernel in kernels):
             raise ValueError(
                 f"{path} is pruned in single weights or blocks, which would be trained again in a "
                 "model without masks. Prune heads and neurons alone, by block_size=HEADS and "
                 "NEURONS, or train to the end before compacting."
             )
-    optimizer = getattr(model, "optimizer", None)
+    before = [variable for variable in student.trainable_variables if not is_scores(variable)]
+    shapes = {id(variable): tuple(variable.shape) for variable in student.weights}
+    state, new = read_state(optimizer, before, compat), without_scores(optimizer, compat)
+    has_decay = hasattr(inner_optimizer(optimizer), "exclude_from_weight_decay")
+    decayed = [compat.is_decayed(inner_optimizer(optimizer), v) for v in before if has_decay]
+    plain = strip_pruning(student)
+    small, cut = module_for(plain, "compact").compact_and_tell(plain)
+    after = small.trainable_variables
+    pairs = list(zip(before, after, strict=True))
+    if not all(decayed):
+        undecayed = [v for v, is_decayed in zip(after, decayed) if not is_decayed]
+        inner_optimizer(new).exclude_from_weight_decay(undecayed)
+    new.build(after)
+    write_state(state, new, {id(old): made for old, made in pairs}, shapes, cut, compat)
+    return small, new
+
+
+def _check_trained(name: str, optimizer: Any, strategy: Any, compat: ModuleType) -> None:
+    """Raises ValueError if a model has no optimizer whose state can be carried over."""
+    kind = compat.keras.optimizers.Optimizer
+    if strategy is not None and strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            f"{name!r} is trained by {strategy.num_replicas_in_sync} replicas, and a model that "
+            "becomes smaller in training by one. Train to the end, and use tf_movprune.compact."
+        )
+    if optimizer is not None and not isinstance(inner_optimizer(optimizer), kind):
+        cls = type(inner_optimizer(optimizer))
+        raise ValueError(
+            f"{name!r} has the optimizer {cls.__module__}.{cls.__name__}, whose slots are kept "
+            f"in another way. Train with one of {kind.__module__.split('.')[0]}.optimizers."
+        )
     if optimizer is None or not compat.is_built(optimizer):
         raise ValueError(
-            f"{model.name!r} was not trained: its optimizer has no state to go on with. Train it "
-            "until heads and neurons are pruned, or use tf_movprune.compact."
+            f"{name!r} was not trained: its optimizer has no state to go on with. Train it until "
+            "heads and neurons are pruned, or use tf_movprune.compact."
         )
-    check_integer("multiple_of", multiple_of, example=8, minimum=1)
-    before = [variable for variable in student.trainable_variables if not is_scores(variable)]
-    shapes = {id(variable): tuple(variable.shape) for variable in before}
-    state = read_state(optimizer, before, compat)
-    plain = strip_pruning(student)
-    small, cut = module_for(plain, "compact").compact_and_tell(plain, multiple_of=multiple_of)
-    new = without_scores(optimizer, compat)
-    after = small.trainable_variables
-    compat.exclude_as(inner_optimizer(new), inner_optimizer(optimizer), list(zip(before, after)))
-    new.build(after)
-    write_state(state, new, shapes, after, cut, compat)
-    return small, new
 
 
 def load_compacted(path: str | os.PathLike[str], model_class: Any = None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any, NoReturn
 
+from tf_movprune.core.distillation_checks import DEFAULT_ALPHA_HIDDEN
 from tf_movprune.shells import module_for, shell_name
 
 
@@ -52,17 +53,19 @@ class Distiller(metaclass=_OfEitherKeras):
         from `cache_teacher_logits`.
       temperature: temperature of KL, greater than 0.
       alpha_distil: weight of KL, at least 0.
-      alpha_ce: weight of CE, at least 0. One of the two weights must be above 0.
+      alpha_ce: weight of CE, at least 0. One of the weights must be above 0.
       hidden_states: layers whose outputs the student learns too, of the same width in both models:
         True for the blocks of KerasHub's backbones and of Hugging Face's encoders; a pattern over
         the paths of layers or a list of patterns, such as `"*.transformer_layer_*"`; or a dict from
-        patterns for the student's layers to those for the teacher's. They are compared first with
-        first, at the tokens that `padding_mask` or `attention_mask` among the inputs, or else a
-        Keras mask, leaves. None compares none.
-      alpha_hidden: weight of HS, at least 0.
+        patterns for the student's layers to those for the teacher's. Of layers inside each other
+        that match, the outermost count. They are compared first with first, at the tokens that a
+        Keras mask leaves, or else `padding_mask` or `attention_mask` among the inputs. None
+        compares none.
+      alpha_hidden: weight of HS, at least 0; 1 unless given.
 
     Raises:
-      TypeError: a model is not a Keras model, or the two are of different Kerases.
+      TypeError: a model is not a Keras model, the two are of different Kerases, or `hidden_states`
+        does not choose layers.
       ValueError: a model is not built or ends in a softmax or sigmoid, the teacher is pruned or
         shares weights that the student trains, a number is out of its range, or `hidden_states`
         matches no layers, or not as many of the student as of the teacher. In `compile`: a
@@ -84,7 +87,7 @@ class Distiller(metaclass=_OfEitherKeras):
         alpha_distil: float = 0.5,
         alpha_ce: float = 0.5,
         hidden_states: Any = None,
-        alpha_hidden: float = 1.0,
+        alpha_hidden: float = DEFAULT_ALPHA_HIDDEN,
         **kwargs: Any,
     ) -> Any:
         module = module_for(student, "distiller")
@@ -125,8 +128,8 @@ def cache_teacher_logits(dataset: Any, teacher: Any, hidden_states: Any = None) 
     Raises:
       TypeError: `dataset` is not a dataset of dense tensors, or `teacher` not a Keras model.
       ValueError: the dataset is empty or infinite, or the teacher is pruned, not built, or ends in
-        a softmax or sigmoid; `hidden_states` matches no layer, or what a layer gives is beyond the
-        range of float16.
+        a softmax or sigmoid; `hidden_states` matches no layer, or what a layer gives is not
+        finite in float16.
     """
     module = module_for(teacher, "teacher_cache")
     return module.cache_teacher_logits(dataset, teacher, hidden_states)

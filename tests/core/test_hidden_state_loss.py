@@ -69,10 +69,27 @@ def test_shapes_that_differ():
 
 def test_positions_that_are_no_padding():
     states, mask = tf.zeros([2, 3, 4]), tf.constant([[1, 1, 0], [1, 0, 0]])
+    other = tf.constant([[1, 1, 1], [1, 1, 0]])
     by_keras = tf.cast(mask, tf.bool)
-    assert valid_positions({"padding_mask": mask}, by_keras, states) is mask
-    assert valid_positions({"attention_mask": mask, "input_ids": mask}, None, states) is mask
-    assert valid_positions({"token_ids": mask}, by_keras, states) is by_keras
-    assert valid_positions(mask, None, states) is None
-    pooled = tf.zeros([2, 4])
-    assert valid_positions({"padding_mask": mask}, None, pooled) is None
+    assert valid_positions({"padding_mask": other}, by_keras, states, "block") is by_keras
+    ids = {"attention_mask": mask, "input_ids": mask}
+    assert valid_positions(ids, None, states, "decoder_block_0") is mask
+    assert valid_positions({"token_ids": mask}, None, states, "block") is None
+    assert valid_positions(mask, None, states, "block") is None
+    # A mask of another shape is none of these states.
+    assert valid_positions({"padding_mask": mask}, None, tf.zeros([2, 4]), "pooler") is None
+    assert valid_positions({"padding_mask": mask}, None, tf.zeros([2, 5, 4]), "block") is None
+    given = valid_positions({"padding_mask": mask.numpy()}, None, states, "block")
+    np.testing.assert_array_equal(given, mask)
+
+
+def test_positions_in_an_encoder_and_a_decoder():
+    states, mine = tf.zeros([2, 3, 4]), tf.ones([2, 3], tf.int32)
+    theirs = tf.constant([[1, 1, 0], [1, 0, 0]])
+    of_keras_hub = {"encoder_padding_mask": mine, "decoder_padding_mask": theirs}
+    of_hugging_face = {"attention_mask": mine, "decoder_attention_mask": theirs}
+    for inputs in (of_keras_hub, of_hugging_face):
+        assert valid_positions(inputs, None, states, "encoder.layers.0") is mine
+        assert valid_positions(inputs, None, states, "decoder.layers.0") is theirs
+    no_mask = {"attention_mask": mine, "decoder_input_ids": theirs}
+    assert valid_positions(no_mask, None, states, "decoder.layers.0") is None

@@ -14,6 +14,9 @@ from tf_movprune.core.distillation_batches import LABEL_NAMES
 from tf_movprune.core.nested import named_leaves
 from tf_movprune.core.wording import counted
 
+DEFAULT_ALPHA_HIDDEN = 1.0
+"""The weight of hidden states, if they are compared."""
+
 
 class Numbers(NamedTuple):
     """The numbers that a Distiller is given."""
@@ -24,13 +27,30 @@ class Numbers(NamedTuple):
     alpha_hidden: float
 
 
-def check_numbers(numbers: Numbers) -> None:
-    """Raises TypeError or ValueError if a number of a Distiller is out of its range."""
+def check_numbers(numbers: Numbers, *, has_hidden_states: bool) -> None:
+    """Raises TypeError or ValueError if a number of a Distiller is out of its range.
+
+    Args:
+      numbers: the numbers.
+      has_hidden_states: whether hidden states are compared.
+    """
     check_number("temperature", numbers.temperature, example=2.0, above=0)
     for name in ("alpha_distil", "alpha_ce", "alpha_hidden"):
         check_number(name, getattr(numbers, name), example=0.5, minimum=0)
+    if not has_hidden_states and numbers.alpha_hidden != DEFAULT_ALPHA_HIDDEN:
+        raise ValueError(
+            f"alpha_hidden is the weight of hidden states, got {numbers.alpha_hidden} and none of "
+            "these. Choose layers by hidden_states, or leave alpha_hidden out."
+        )
     if numbers.alpha_distil == numbers.alpha_ce == 0:
-        raise ValueError("alpha_distil and alpha_ce are both 0: there is nothing to learn from.")
+        if not has_hidden_states:
+            raise ValueError(
+                "alpha_distil and alpha_ce are both 0: there is nothing to learn from."
+            )
+        if numbers.alpha_hidden == 0:
+            raise ValueError(
+                "alpha_distil, alpha_ce and alpha_hidden are 0: there is nothing to learn from."
+            )
 
 
 def check_gives_logits(model: Any, role: str, ends_in_probabilities: Callable[[Any], bool]) -> None:

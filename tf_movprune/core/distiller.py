@@ -22,6 +22,7 @@ from tf_movprune.core.distillation_batches import (
 )
 from tf_movprune.core.distillation_checks import (
     Numbers,
+    check_numbers,
     check_takes_logits,
     no_hidden_states,
     no_labels,
@@ -29,7 +30,7 @@ from tf_movprune.core.distillation_checks import (
     not_saved,
 )
 from tf_movprune.core.distillation_loss import distillation_loss
-from tf_movprune.core.hidden_layers import Layers, check_pairs, layers_of_role, paired
+from tf_movprune.core.hidden_layers import Choice, Layers, paired_states
 from tf_movprune.core.hidden_state_loss import hidden_state_loss, valid_positions
 from tf_movprune.core.layer_outputs import recorded_outputs
 
@@ -45,7 +46,7 @@ class Step(NamedTuple):
 
 
 def run_teacher(teacher: Any, layers: Mapping[str, Any], inputs: Any) -> TeacherOutputs:
-    """What a teacher gives on the inputs of a batch.
+    """The outputs of a teacher on the inputs of a batch.
 
     Args:
       teacher: a Keras model, which runs in inference mode.
@@ -55,6 +56,15 @@ def run_teacher(teacher: Any, layers: Mapping[str, Any], inputs: Any) -> Teacher
     with recorded_outputs(layers) as states:
         outputs = teacher(inputs, training=False)
     return TeacherOutputs(logits_of(outputs), states)
+
+
+class _Compared(NamedTuple):
+    """The layers whose hidden states are compared; `pairs` is None without a teacher."""
+
+    choice: Choice
+    student: dict[str, Any]
+    teacher: dict[str, Any]
+    pairs: list[tuple[str, str]] | None
 
 
 class DistillerSteps:
@@ -69,23 +79,25 @@ class DistillerSteps:
 
     built: Any
     _trackers: tuple[Any, ...]
-    _layers_with_states: Callable[[str], dict[str, Any]]
+    _get_compared: Callable[[], _Compared]
     distribute_strategy: Any
     get_metrics_result: Any
 
     def _set_up(self, student: Any, teacher: Any, numbers: Numbers, hidden_states: Any) -> None:
-        layers = {
-            "student": layers_of_role(self._layers_of(student), hidden_states, "student"),
-            "teacher": layers_of_role(self._layers_of(teacher), hidden_states, "teacher")
-            if teacher is not None
-            else {},
-        }
-        if teacher is not None:
-            check_pairs(layers["student"], layers["teacher"])
+        choice = Choice(hidden_states)
+        check_numbers(numbers, has_hidden_states=bool(choice))
+        compared = _Compared(choice, {}, {}, None)
+        if choice:
+            own = self._layers_of(student)
+            compared = compared._replace(student=choice.of_student(own))
+            if teacher is not None:
+                theirs = self._layers_of(teacher)
+                pairs = choice.pairs(own, theirs)
+                compared = compared._replace(teacher=choice.of_teacher(theirs), pairs=pairs)
         self.student = student
         # Hidden from code that walks or tracks attributes.
         self._get_teacher = lambda: teacher
-        self._layers_with_states = layers.__getitem__
+        self._get_compared = lambda: compared
         self.temperature = float(numbers.temperature)
         self.alpha_distil = float(numbers.alpha_distil)
         self.alpha_ce = float(numbers.alpha_ce)
@@ -108,7 +120,7 @@ class DistillerSteps:
 
     def _loss_names(self) -> list[str]:
         """The names of the losses in the logs."""
-        hidden = ["hidden_state_loss"] if self._layers_with_states("student") else []
+        hidden = ["hidden_state_loss"] if self._get_compared().choice else []
         return ["loss", "ce_loss", "distillation_loss", *hidden]
 
     @property
@@ -152,15 +164,15 @@ class DistillerSteps:
 
     def _teacher_outputs(self, batch: Batch) -> TeacherOutputs:
         if batch.teacher is not None:
-            if self._layers_with_states("student") and not batch.teacher.hidden_states:
+            if self._get_compared().choice and not batch.teacher.hidden_states:
                 raise no_hidden_states()
             return batch.teacher
         if self.teacher is None:
             raise no_teacher()
-        return run_teacher(self.teacher, self._layers_with_states("teacher"), batch.inputs)
+        return run_teacher(self.teacher, self._get_compared().teacher, batch.inputs)
 
     def _forward(self, batch: Batch, teacher: TeacherOutputs, training: bool) -> Step:
-        with recorded_outputs(self._layers_with_states("student")) as states:
+        with recorded_outputs(self._get_compared().student) as states:
             outputs = self.student(batch.inputs, training=training)
         logits = logits_of(outputs)
         check_match(logits, teacher.logits)
@@ -192,11 +204,16 @@ class DistillerSteps:
 
     def _hidden_state_loss(self, inputs: Any, states: Any, expected: Any) -> tf.Tensor:
         """The mean over the layers, and over the calls of each."""
+        compared = self._get_compared()
+        pairs = compared.pairs
+        if pairs is None:  # there is no teacher but in the data
+            own = Layers(self.student.name, compared.student, list(compared.student))
+            pairs = compared.choice.pairs(own, Layers.of_cache(expected))
         values = [
             hidden_state_loss(
-                teacher, student, valid_positions(inputs, self._mask_of(student), student)
+                teacher, student, valid_positions(inputs, self._mask_of(student), student, path)
             )
-            for teacher, student in paired(states, expected)
+            for path, student, teacher in paired_states(pairs, states, expected)
         ]
         return tf.add_n(values) / len(values)
 

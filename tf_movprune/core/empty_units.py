@@ -235,30 +235,42 @@ class Cut:
 
     def __init__(self, units: Iterable[KeptUnits]):
         self._units = list(units)
-        groups = [unit.group for unit in self._units]
-        layers = (layer for group in groups for layer in (*group.sources, group.reader))
-        self.variables = {id(v) for layer in layers for v in (layer.kernel, layer.bias)}
 
     def __call__(
-        self, values: Mapping[int, np.ndarray], shapes: Mapping[int, Sequence[int]]
+        self,
+        values: Mapping[int, np.ndarray],
+        before: Mapping[int, Sequence[int]],
+        after: Mapping[int, Sequence[int]],
     ) -> dict[int, np.ndarray]:
         """Cuts values, such as an optimizer's slots, as the weights were cut.
 
         Args:
-          values: an array for each kernel and bias that was cut, by the ids of the variables.
-          shapes: what the shapes of these variables have become, by the same ids.
+          values: arrays of the shapes that kernels and biases had, by the ids of the variables;
+            frozen ones have none.
+          before: the shapes that all variables had, by their ids.
+          after: what the shapes of those with values have become.
+
+        Returns:
+          What is left of those values that were cut, by the same ids.
         """
         groups = [unit.group for unit in self._units]
-        matrices = Matrices(groups, lambda variable: values[id(variable)])
+
+        def read(variable: Any) -> np.ndarray:
+            if id(variable) in values:
+                return values[id(variable)]
+            return np.zeros(before[id(variable)], np.float32)
+
+        matrices = Matrices(groups, read)
         for unit in self._units:
             KeptUnits(unit.group).keep(unit.kept, matrices)
         cut = {}
         for group in groups:
             for layer in (*group.sources, group.reader):
                 matrix = matrices[id(layer)]
-                cut[id(layer.kernel)] = matrix.to_kernel(shapes[id(layer.kernel)])
-                if matrix.bias is not None:
-                    cut[id(layer.bias)] = matrix.bias.reshape(shapes[id(layer.bias)])
+                if id(layer.kernel) in values:
+                    cut[id(layer.kernel)] = matrix.to_kernel(after[id(layer.kernel)])
+                if matrix.bias is not None and id(layer.bias) in values:
+                    cut[id(layer.bias)] = matrix.bias.reshape(after[id(layer.bias)])
         return cut
 
 

@@ -58,18 +58,27 @@ def hidden_state_loss(
     return tf.math.divide_no_nan(distance, tf.reduce_sum(tf.square(teacher)))
 
 
-def valid_positions(inputs: Any, keras_mask: tf.Tensor | None, states: tf.Tensor) -> Any:
+def valid_positions(
+    inputs: Any, keras_mask: tf.Tensor | None, states: tf.Tensor, path: str
+) -> tf.Tensor | None:
     """The positions of hidden states that are no padding; None if that is not known.
 
     Args:
-      inputs: the inputs of the model, whose `padding_mask` or `attention_mask` tells.
-      keras_mask: the Keras mask that the states carry, or None, which tells otherwise.
+      inputs: the inputs of the model, among which there may be a mask.
+      keras_mask: the Keras mask that the states carry, or None; it comes first.
       states: tensor [batch, ..., width].
+      path: path of the layer that gives them: a decoder beside an encoder has masks of its own.
     """
-    masks = (
-        [inputs[name] for name in _MASKS if name in inputs] if isinstance(inputs, Mapping) else []
-    )
-    for mask in [*masks, keras_mask]:
-        if mask is not None and mask.shape.rank == states.shape.rank - 1:
-            return mask
+    masks = [keras_mask]
+    if isinstance(inputs, Mapping):
+        has_both = any(str(name).startswith("decoder_") for name in inputs)
+        prefixes = (
+            ("",) if not has_both else ("decoder_",) if "decoder" in path else ("", "encoder_")
+        )
+        masks += [inputs.get(f"{prefix}{name}") for prefix in prefixes for name in _MASKS]
+    for mask in masks:
+        if mask is not None:
+            mask = tf.convert_to_tensor(mask)
+            if mask.shape.is_compatible_with(states.shape[:-1]):
+                return mask
     return None

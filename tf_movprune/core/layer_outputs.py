@@ -1,4 +1,4 @@
-"""What layers inside a model compute while it is called."""
+"""The outputs of layers inside a model, as it computes them when it is called."""
 
 from __future__ import annotations
 
@@ -22,7 +22,10 @@ class _Watched:
     """A layer that hands its outputs over, and how many contexts want them."""
 
     def __init__(self, layer: Any):
-        self.own_call = vars(layer).get("call")  # that a layer has in place of its class's
+        # Keras 3 calls quantized layers by another method.
+        self.names = [n for n in ("call", "quantized_call") if hasattr(layer, n)]
+        # Those that a layer has in place of its class's.
+        self.own = {name: vars(layer)[name] for name in self.names if name in vars(layer)}
         self.contexts = 0
 
 
@@ -35,7 +38,7 @@ _watched: dict[int, _Watched] = {}
 def recorded_outputs(layers: Mapping[str, Any]) -> Iterator[dict[str, list[tf.Tensor]]]:
     """A context in which the outputs of layers are kept, by path, one for each call.
 
-    Of an output that is a tuple, list or mapping, the first tensor is kept: blocks of transformers
+    The first tensor is kept of an output that is a tuple, list or mapping: blocks of transformers
     give their states first. Layers are as they were once the context ends.
 
     Args:
@@ -67,9 +70,10 @@ def _watch(layer: Any) -> None:
     """Makes a layer hand its outputs over, if it does not do so already."""
     with _lock:
         if id(layer) not in _watched:
-            _watched[id(layer)] = _Watched(layer)
-            # Not by assigning an attribute, which Keras would track.
-            vars(layer)["call"] = _handing_over(layer, layer.call)
+            _watched[id(layer)] = watched = _Watched(layer)
+            for name in watched.names:
+                # Not by assigning an attribute, which Keras would track.
+                vars(layer)[name] = _handing_over(layer, getattr(layer, name))
         _watched[id(layer)].contexts += 1
 
 
@@ -80,10 +84,9 @@ def _unwatch(layer: Any) -> None:
         if watched.contexts:
             return
         del _watched[id(layer)]
-        if watched.own_call is None:
-            del vars(layer)["call"]
-        else:
-            vars(layer)["call"] = watched.own_call
+        for name in watched.names:
+            del vars(layer)[name]
+        vars(layer).update(watched.own)
 
 
 def _handing_over(layer: Any, call: Callable[..., Any]) -> Callable[..., Any]:

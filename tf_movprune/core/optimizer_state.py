@@ -14,7 +14,7 @@ from tf_movprune.core.optimizer_steps import inner_optimizer
 
 
 class OptimizerState(NamedTuple):
-    """What an optimizer remembers.
+    """The memory of an optimizer.
 
     Attributes:
       slots: an array for each variable, by the ids of the variables and by the name of the slot.
@@ -26,16 +26,27 @@ class OptimizerState(NamedTuple):
 
 
 def without_scores(optimizer: Any, compat: ModuleType) -> Any:
-    """A new optimizer with the settings of another, for a model that has no scores any more."""
+    """A new optimizer with the settings of another, for a model that has no scores any more.
+
+    Raises:
+      ValueError: its class or its learning rate cannot be made anew from a configuration.
+    """
     inner = inner_optimizer(optimizer)
-    config = {**inner.get_config(), "learning_rate": compat.learning_rate_of(inner)}
-    if "score_optimizer" in config:
-        config["score_optimizer"] = None
-    made = type(inner).from_config(config)
-    if inner is optimizer:
-        return made
-    serialized = compat.keras.optimizers.serialize(made)
-    return type(optimizer).from_config({**optimizer.get_config(), "inner_optimizer": serialized})
+    try:
+        config = {**inner.get_config(), "learning_rate": compat.learning_rate_of(inner)}
+        if "score_optimizer" in config:
+            config["score_optimizer"] = None
+        made = type(inner).from_config(config)
+        if inner is optimizer:
+            return made
+        serialized = compat.keras.optimizers.serialize(made)
+        config = {**optimizer.get_config(), "inner_optimizer": serialized}
+        return type(optimizer).from_config(config)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{type(inner).__name__} cannot be made anew from its get_config(): {error} Let its "
+            "class, and that of a learning rate schedule, return all arguments there."
+        ) from error
 
 
 def read_state(optimizer: Any, variables: Sequence[Any], compat: ModuleType) -> OptimizerState:
@@ -47,8 +58,14 @@ def read_state(optimizer: Any, variables: Sequence[Any], compat: ModuleType) -> 
       compat: the module of the shell that knows its optimizers.
 
     Raises:
-      ValueError: a slot has another shape than its variable.
+      ValueError: a slot has another shape than its variable, or there is more than it lists.
     """
+    hidden = compat.hidden_variables(inner_optimizer(optimizer))
+    if hidden:
+        raise ValueError(
+            f"{type(inner_optimizer(optimizer)).__name__} keeps {', '.join(hidden)} beside the "
+            "variables that it lists, which would be lost. Use an optimizer such as AdamW."
+        )
     slots: dict[str, dict[int, np.ndarray]] = {}
     inner = inner_optimizer(optimizer)
     for name, members in compat.slots(inner).items():
@@ -71,8 +88,8 @@ def read_state(optimizer: Any, variables: Sequence[Any], compat: ModuleType) -> 
 def write_state(
     state: OptimizerState,
     optimizer: Any,
-    before: Mapping[int, Sequence[int]],
-    after: Sequence[Any],
+    variables: Mapping[int, Any],
+    shapes: Mapping[int, Sequence[int]],
     cut: Cut,
     compat: ModuleType,
 ) -> None:
@@ -80,21 +97,18 @@ def write_state(
 
     Args:
       state: the state.
-      optimizer: an optimizer of the same class and settings, built with the variables `after`.
-      before: shapes of the old optimizer's variables, by their ids.
-      after: variables in the same order, in place of the old ones or the same ones.
+      optimizer: an optimizer of the same class and settings, which is built.
+      variables: its variables, by the ids of those of the old one in whose place they are.
+      shapes: the shapes that all variables of the model had, by their ids.
       cut: how they were made smaller.
       compat: the module of the shell that knows its optimizers.
     """
     inner = inner_optimizer(optimizer)
     new_slots = compat.slots(inner)
-    shapes = {key: tuple(variable.shape) for key, variable in zip(before, after, strict=True)}
+    after = {key: tuple(variable.shape) for key, variable in variables.items()}
     for name, values in state.slots.items():
-        missing = {key: np.zeros(shape, np.float32) for key, shape in before.items()}
-        smaller = cut({**missing, **values}, shapes)
-        for key, variable in zip(before, after):
-            index = compat.slot_index(inner, variable)
-            if key in values and index is not None:
-                new_slots[name][index].assign(smaller.get(key, values[key]))
+        smaller = {**values, **cut(values, shapes, after)}
+        for key, value in smaller.items():
+            new_slots[name][compat.slot_index(inner, variables[key])].assign(value)
     for counter, value in zip(compat.counters(optimizer), state.counters, strict=True):
         counter.assign(value)

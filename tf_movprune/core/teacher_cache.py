@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,7 +32,7 @@ def cached_logits(
 
     Raises:
       TypeError: `dataset` is not a dataset of dense tensors.
-      ValueError: the dataset is empty or infinite, or a hidden state is too large for float16.
+      ValueError: the dataset is empty or infinite, or hidden states are not finite in float16.
     """
     _check_dataset(dataset)
 
@@ -41,7 +41,7 @@ def cached_logits(
         logits, states = run_teacher(teacher, layers, inputs)
         return TeacherOutputs(
             {name: tf.cast(value, tf.float32) for name, value in logits.items()},
-            {path: tuple(_halved(path, x) for x in states[path]) for path in states},
+            {path: tuple(tf.cast(x, tf.float16) for x in states[path]) for path in states},
         )
 
     elements = []
@@ -53,6 +53,8 @@ def cached_logits(
     if not elements:
         raise ValueError("The dataset is empty.")
     arrays = [tf.nest.map_structure(lambda t: t.numpy(), element) for element in elements]
+    for element in arrays:
+        _check_finite(element[0].hidden_states)
 
     def copies() -> Any:  # TensorFlow may compute in place in the arrays it is given
         return (tf.nest.map_structure(np.copy, element) for element in arrays)
@@ -63,15 +65,15 @@ def cached_logits(
     return cached.apply(tf.data.experimental.assert_cardinality(len(arrays)))
 
 
-def _halved(path: str, states: tf.Tensor) -> tf.Tensor:
-    """Hidden states in half of the memory."""
-    half = tf.cast(states, tf.float16)
-    message = (
-        f"The teacher's hidden states of {path!r} have values beyond the range of float16, in "
-        "which they are cached. Distil without a cache: pass the teacher to the Distiller."
-    )
-    with tf.control_dependencies([tf.debugging.assert_all_finite(half, message)]):
-        return tf.identity(half)
+def _check_finite(hidden_states: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """Raises ValueError if states in half of the memory are not those of the teacher any more."""
+    for path, states in hidden_states.items():
+        if not all(np.isfinite(array).all() for array in states):
+            raise ValueError(
+                f"The teacher's hidden states of {path!r} are not finite in float16, in which they "
+                "are cached. If they are in float32, distil without a cache: pass the teacher to "
+                "the Distiller."
+            )
 
 
 def _common_spec(*tensors: tf.Tensor) -> tf.TensorSpec:

@@ -122,7 +122,7 @@ class CompiledRefresh:
         return self._function(sparsity, window, tf.constant(force), tf.constant(True))
 
     def compile_meanwhile(self, sparsity: tf.Tensor, window: int) -> None:
-        """Lets XLA compile in a thread, for calls with such arguments. No mask is refreshed.
+        """Lets XLA compile in a thread, for calls with these types. No mask is refreshed.
 
         It is traced before this returns: two tracings at once would only take turns.
         """

@@ -653,21 +653,19 @@ def slot_index(optimizer: keras.optimizers.Optimizer, variable: tf.Variable) -> 
     return optimizer._index_dict.get(optimizer._var_key(variable))
 
 
-def exclude_as(
-    optimizer: keras.optimizers.Optimizer, other: Any, variables: Sequence[tuple[Any, Any]]
-) -> None:
-    """Excludes from weight decay what another optimizer excludes, before an optimizer is built.
+def hidden_variables(optimizer: keras.optimizers.Optimizer) -> list[str]:
+    """Names of attributes that are variables of an optimizer, but not among those that it lists."""
+    known = {id(v) for v in (*optimizer._variables, getattr(optimizer, "_learning_rate", None))}
+    return [
+        name
+        for name, value in vars(optimizer).items()
+        if isinstance(value, tf.Variable) and id(value) not in known
+    ]
 
-    Args:
-      optimizer: the optimizer.
-      other: the other one.
-      variables: pairs of a variable of the other one, and that in its place.
-    """
-    keys = getattr(other, "_exclude_from_weight_decay", None) or ()
-    optimizer.exclude_from_weight_decay(
-        [new for old, new in variables if other._var_key(old) in keys],
-        list(getattr(other, "_exclude_from_weight_decay_names", None) or ()),
-    )
+
+def is_decayed(optimizer: keras.optimizers.Optimizer, variable: Any) -> bool:
+    """Returns whether weight decay, if there is any, is for a variable too."""
+    return bool(optimizer._use_weight_decay(variable))
 
 
 def counters(optimizer: keras.optimizers.Optimizer) -> list[tf.Variable]:

@@ -7,11 +7,11 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune.core.distillation_checks import (
+    DEFAULT_ALPHA_HIDDEN,
     Numbers,
     check_apart,
     check_gives_logits,
     check_not_pruned,
-    check_numbers,
 )
 from tf_movprune.core.distiller import DistillerSteps, Step
 from tf_movprune.keras2.batches import ends_in_probabilities, keras_arguments
@@ -43,11 +43,10 @@ class Distiller(DistillerSteps, keras.Model):
         alpha_distil: float = 0.5,
         alpha_ce: float = 0.5,
         hidden_states: Any = None,
-        alpha_hidden: float = 1.0,
+        alpha_hidden: float = DEFAULT_ALPHA_HIDDEN,
         **kwargs: Any,
     ):
         numbers = Numbers(temperature, alpha_distil, alpha_ce, alpha_hidden)
-        check_numbers(numbers)
         _check_model(student, "student")
         if teacher is not None:
             check_teacher(teacher)

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune.core.hidden_layers import layers_of_role
+from tf_movprune.core.hidden_layers import Choice
 from tf_movprune.core.teacher_cache import cached_logits
 from tf_movprune.keras2.compat import keras
 from tf_movprune.keras2.distiller import check_teacher
@@ -18,5 +18,6 @@ def cache_teacher_logits(
 ) -> tf.data.Dataset:
     """Runs a tf_keras teacher over a dataset; see `tf_movprune.cache_teacher_logits`."""
     check_teacher(teacher)
-    layers = layers_of_role(layers_with_states(teacher), hidden_states, "teacher")
+    choice = Choice(hidden_states)
+    layers = choice.of_teacher(layers_with_states(teacher)) if choice else {}
     return cached_logits(dataset, teacher, layers)

@@ -10,7 +10,7 @@ import contextlib
 import functools
 import traceback
 import types
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import keras
@@ -544,22 +544,14 @@ def slot_index(optimizer: keras.optimizers.Optimizer, variable: Any) -> int | No
     return optimizer._trainable_variables_indices.get(optimizer._var_key(variable))
 
 
-def exclude_as(
-    optimizer: keras.optimizers.Optimizer, other: Any, variables: Sequence[tuple[Any, Any]]
-) -> None:
-    """Excludes from weight decay what another optimizer excludes, before an optimizer is built.
+def hidden_variables(optimizer: keras.optimizers.Optimizer) -> list[str]:
+    """Names of attributes that are variables of an optimizer, but not among those that it lists."""
+    return []
 
-    Args:
-      optimizer: the optimizer.
-      other: the other one.
-      variables: pairs of a variable of the other one, and that in its place.
-    """
-    keys = getattr(other, "_exclude_from_weight_decay", None) or ()
-    pattern = getattr(other, "_exclude_from_weight_decay_pattern", None)
-    optimizer.exclude_from_weight_decay(
-        [new for old, new in variables if other._var_key(old) in keys],
-        [pattern.pattern] if pattern else [],
-    )
+
+def is_decayed(optimizer: keras.optimizers.Optimizer, variable: Any) -> bool:
+    """Returns whether weight decay, if there is any, is for a variable too."""
+    return bool(optimizer._use_weight_decay(variable))
 
 
 def counters(optimizer: keras.optimizers.Optimizer) -> list[keras.Variable]:

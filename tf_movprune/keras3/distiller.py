@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from tf_movprune.core.distillation_batches import packed
 from tf_movprune.core.distillation_checks import (
+    DEFAULT_ALPHA_HIDDEN,
     Numbers,
     check_apart,
     check_gives_logits,
     check_not_pruned,
-    check_numbers,
 )
 from tf_movprune.core.distiller import DistillerSteps, Step
 from tf_movprune.keras3 import compat
@@ -45,11 +45,10 @@ class Distiller(DistillerSteps, keras.Model):
         alpha_distil: float = 0.5,
         alpha_ce: float = 0.5,
         hidden_states: Any = None,
-        alpha_hidden: float = 1.0,
+        alpha_hidden: float = DEFAULT_ALPHA_HIDDEN,
         **kwargs: Any,
     ):
         numbers = Numbers(temperature, alpha_distil, alpha_ce, alpha_hidden)
-        check_numbers(numbers)
         _check_model(student, "student")
         if teacher is not None:
             check_teacher(teacher)

@@ -82,7 +82,7 @@ class MovementAdamW(keras.optimizers.AdamW):
 
     def _remember_excluded(self, variables: list[Any], names: list[str]) -> None:
         # Not by assigning an attribute: Keras would take them for variables of the optimizer.
-        vars(self)["_excluded"] = variables, names
+        self.__dict__["_excluded"] = variables, names
 
     def build(self, variables):
         if self.built:

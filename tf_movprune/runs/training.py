@@ -190,6 +190,8 @@ class _Training:
         settings, shell = self.settings, self.shell
         trained = model
         if teacher is not None:
+            weight = settings.alpha_hidden
+            hidden = {"hidden_states": True, "alpha_hidden": weight} if weight else {}
             with shell.precision(settings.precision):
                 trained = Distiller(
                     model,
@@ -197,8 +199,7 @@ class _Training:
                     temperature=settings.temperature,
                     alpha_distil=settings.alpha_distil,
                     alpha_ce=settings.alpha_ce,
-                    hidden_states=settings.alpha_hidden > 0,
-                    alpha_hidden=settings.alpha_hidden,
+                    **hidden,
                 )
         if optimizer is None:
             optimizer = optimizer_of(model, settings, steps, is_pruned=is_pruned)
