@@ -11,6 +11,7 @@ import sys
 import pytest
 import tiny_pretrained
 import transformers
+from recorded_runs import write_run
 
 import tf_movprune
 from tf_movprune import cli
@@ -120,6 +121,15 @@ def test_a_run_from_the_command_line(tmp_path, capsys):
     page = printed(capsys, "report", tmp_path / "run", "--output", tmp_path / "page.html")
     assert printed(capsys, "report", tmp_path / "run", "--table").startswith("| method | remaining")
     assert "page.html" in page and "<svg" in (tmp_path / "page.html").read_text()
+
+
+def test_a_table_is_written_where_it_is_wanted(tmp_path, capsys):
+    run, file = write_run(tmp_path / "run"), tmp_path / "table.md"
+    text = printed(capsys, "report", run, "--table")
+    assert printed(capsys, "report", run, "--table", "--output", file) == f"{file}\n"
+    assert file.read_text(encoding="utf-8") == text and "87.3 %" in text
+    assert cli.main(["report", str(run), "--table", "--output", str(tmp_path)]) == 1
+    assert "is a folder" in capsys.readouterr().err
 
 
 def test_evaluate(finished, tmp_path, capsys):
