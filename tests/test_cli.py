@@ -228,6 +228,8 @@ def test_mistakes_are_told(arguments, message, capsys, tmp_path, monkeypatch):
         ("--train_file nowhere.csv", "nowhere.csv is not a file"),
         ("--teacher nowhere", "There is no folder nowhere"),
         ("--model /nowhere", "There is no folder of a model /nowhere"),
+        ("--model ./nowhere", "There is no folder of a model ./nowhere"),
+        ("--model there/nowhere", "There is no folder of a model there/nowhere"),
         ("--output_dir there", "there has a run already"),
     ],
 )
