@@ -11,6 +11,7 @@ import sys
 import pytest
 import tiny_pretrained
 import transformers
+from recorded_runs import write_run
 
 import tf_movprune
 from tf_movprune import cli
@@ -122,6 +123,15 @@ def test_a_run_from_the_command_line(tmp_path, capsys):
     assert "page.html" in page and "<svg" in (tmp_path / "page.html").read_text()
 
 
+def test_a_table_is_written_where_it_is_wanted(tmp_path, capsys):
+    run, file = write_run(tmp_path / "run"), tmp_path / "table.md"
+    text = printed(capsys, "report", run, "--table")
+    assert printed(capsys, "report", run, "--table", "--output", file) == f"{file}\n"
+    assert file.read_text(encoding="utf-8") == text and "87.3 %" in text
+    assert cli.main(["report", str(run), "--table", "--output", str(tmp_path)]) == 1
+    assert "is a folder" in capsys.readouterr().err
+
+
 def test_evaluate(finished, tmp_path, capsys):
     run, data = finished
     target = tmp_path / "predictions.json"
@@ -218,6 +228,8 @@ def test_mistakes_are_told(arguments, message, capsys, tmp_path, monkeypatch):
         ("--train_file nowhere.csv", "nowhere.csv is not a file"),
         ("--teacher nowhere", "There is no folder nowhere"),
         ("--model /nowhere", "There is no folder of a model /nowhere"),
+        ("--model ./nowhere", "There is no folder of a model ./nowhere"),
+        ("--model there/nowhere", "There is no folder of a model there/nowhere"),
         ("--output_dir there", "there has a run already"),
     ],
 )

@@ -43,7 +43,9 @@ def test_several_metrics_and_no_dense_run(tmp_path):
 
 def test_a_run_that_was_cut_short(tmp_path):
     changes = {"metrics": {}, "remaining": None}
-    line = comparison([run(tmp_path, "a", 0.8), run(tmp_path, "b", 0, **changes, seed=1)])
+    line = comparison(
+        [run(tmp_path, "a", 0.8), run(tmp_path, "b", 0, **changes, settings={"seed": 1})]
+    )
     assert line.splitlines()[2:] == ["| hard movement | 10 % | 80 % |"]
 
 
@@ -51,3 +53,40 @@ def test_runs_of_several_tasks(tmp_path):
     runs = [run(tmp_path, "a", 0.8), run(tmp_path, "b", 0.8, title="RTE")]
     with pytest.raises(ValueError, match=r"of one task, got runs of SST-2, RTE"):
         comparison(runs)
+
+
+@pytest.mark.parametrize(
+    "teachers, count",
+    [
+        (["sst2-dense", "sst2-dense", "sst2-dense"], 1),
+        (["sst2-dense-0", "sst2-dense-1", "sst2-dense-2"], 1),
+        (["large", "base", "base"], 2),
+        (["sst2-dense-1", "sst2-dense-1", "sst2-dense-2"], 2),
+        ([None, "fine-tune", "fine-tune"], 2),
+    ],
+)
+def test_teachers_that_differ_in_the_seed_alone(teachers, count, tmp_path):
+    runs = [
+        run(tmp_path, str(i), 0.8, settings={"seed": i, "teacher": teacher})
+        for i, teacher in enumerate(teachers)
+    ]
+    assert len(comparison(runs).splitlines()) == 2 + count
+
+
+def test_runs_of_one_seed_are_no_repetitions(tmp_path):
+    numbers = {"a": (0, 0.8), "b": (0, 0.9), "c": (1, 0.7), "d": (1, 0.6)}
+    runs = [run(tmp_path, x, value, settings={"seed": s}) for x, (s, value) in numbers.items()]
+    lines = comparison(runs).splitlines()[2:]
+    assert [line.split(" | ")[2] for line in lines] == [
+        "75 % (80.0, 70.0) |",
+        "75 % (90.0, 60.0) |",
+    ]
+
+
+def test_several_dense_models(tmp_path):
+    dense = {"method": "dense", "remaining": 1.0}
+    runs = [
+        run(tmp_path, model, 0.9, **dense, settings={"model": model}) for model in ("base", "small")
+    ]
+    lines = comparison([*runs, run(tmp_path, "hard", 0.8)]).splitlines()
+    assert lines[0] == "| method | remaining | accuracy |" and len(lines) == 5

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import numpy as np
 import pytest
@@ -112,6 +113,38 @@ def test_places_on_a_machine_are_not_published(model, is_local, name):
     assert front.get("base_model") == (name if is_local is False else None)
     assert f"`{name}`" in text and "# bert for SST-2" in text and "home" not in card
     assert "--data_dir=SST-2" in text and "models" not in card
+
+
+@pytest.mark.parametrize(
+    "place, shown",
+    [
+        ("../../home/me/x.csv", "x.csv"),
+        ("data/../../me/x.csv", "x.csv"),
+        ("/", "."),
+        ("..", "."),
+        ("~", "."),
+        ("~me", "."),
+        ("C:/me/x.csv", "x.csv"),
+        ("\\\\server\\me\\x.csv", "x.csv"),
+        ("/home/me/x.csv", "x.csv"),
+        ("data/x.csv", "data/x.csv"),
+        ("a..b/x.csv", "a..b/x.csv"),
+        ("hf://google/bert", "hf://google/bert"),
+    ],
+)
+def test_places_in_commands(place, shown):
+    quoted = shlex.quote(place)
+    command = f"tf-movprune train own --train_file {quoted} --validation_file={quoted}"
+    card = model_card({**INFO, "commands": [command]}, "classification")
+    assert f"train own --train_file {shown} --validation_file={shown}\n" in card
+
+
+def test_a_limit_that_is_not_reached():
+    data = {split: {"examples": 8, "available": 8} for split in ("train", "validation")}
+    limits = {"max_validation_examples": 8, "max_train_examples": 8}
+    front, text, _ = parts(model_card({**INFO, "data": data, "settings": limits}, "classification"))
+    assert front["model-index"][0]["results"][0]["dataset"]["name"] == "SST-2"
+    assert "on 8 validation examples" in text and "first" not in text and "random" not in text
 
 
 def test_which_examples_results_are_of():

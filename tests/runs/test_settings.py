@@ -10,7 +10,8 @@ from shells import kernels
 import tf_movprune
 from tf_movprune.runs import pruning_setup
 from tf_movprune.runs.presets import PRESETS, settings_of
-from tf_movprune.runs.settings import TrainSettings, step_of
+from tf_movprune.runs.settings import DEFAULTS, TrainSettings, step_of
+from tf_movprune.runs.unused_options import unused_options
 
 
 def settings(**changes):
@@ -36,7 +37,7 @@ def settings(**changes):
         ({"method": "l0", "recipe": "paper", "structure": "heads"}, r"needs method hard or magnit"),
         ({"final_threshold": 0.1, "method": "soft", "penalty": 1}, r"is for recipe paper"),
         ({"teacher": "x", "alpha_distil": 0}, r"alpha_distil and alpha_hidden are 0.*Leave it out"),
-        ({"teacher": "x", "alpha_ce": 0, "alpha_distil": 0}, r"nothing to learn from"),
+        ({"teacher": "x", "alpha_ce": 0, "alpha_distil": 0}, r"alpha_hidden are 0.*nothing to lea"),
         ({"alpha_hidden": 1.0}, r"alpha_hidden is for distillation, and there is no teacher"),
         ({"train_file": "a.csv"}, r"belong together"),
         ({"num_train_steps": 9}, r"at least 10 to prune, got 9"),
@@ -114,6 +115,20 @@ def test_baselines_take_the_options_of_what_they_are_compared_with():
 def test_settings_survive_json():
     found = settings(lengths=(16, 32), begin=0.25, end=-10, model="x")
     assert TrainSettings.from_dict(json.loads(json.dumps(found.as_dict()))) == found
+
+
+def test_a_student_may_learn_hidden_states_alone():
+    hidden = settings(teacher="x", alpha_ce=0.0, alpha_distil=0.0, alpha_hidden=1.0)
+    assert hidden.alpha_hidden == 1.0
+
+
+def test_options_without_effect_are_told_in_order():
+    values = {**DEFAULTS, "task": "sst2", "method": "dense"}
+    of_teachers = ["alpha_distil", "alpha_ce", "alpha_hidden", "temperature"]
+    assert list(unused_options(values)) == [
+        *("text_column", "pair_column", "label_column", "kind", "stride", "final_threshold"),
+        *("penalty", "score_learning_rate", "recovery_steps", "compact_at", *of_teachers),
+    ]
 
 
 @pytest.mark.parametrize(

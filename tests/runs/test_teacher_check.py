@@ -8,7 +8,7 @@ import tiny_pretrained
 
 from tf_movprune.runs import teacher_check, training
 from tf_movprune.runs.preparation import prepare
-from tf_movprune.runs.teacher_check import check_teacher
+from tf_movprune.runs.teacher_check import _Trial, check_teacher
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +37,47 @@ def test_a_teacher_that_knows_the_task(prepared):
 def test_a_teacher_whose_classes_are_in_another_order(prepared):
     names = prepared.label_names  # the teacher's output 2 means the first of them
     message = (
-        rf"The teacher x is right on 0.0% of 8 .*read as {names[1]}, {names[2]}, {names[0]} it "
-        rf"would be on 100.0%.*classes are {', '.join(names)}, in this order"
+        rf"The teacher x is right on 0.0% of 8 .*where guessing finds 33.3%; with its outputs read "
+        rf"as {names[1]}, {names[2]}, {names[0]} it would find 100.0%.*"
+        rf"classes are {', '.join(names)}, in this order"
     )
     with pytest.raises(ValueError, match=message):
         check_teacher(prepared, outputs([2, 0, 1]), "x", 8)
+
+
+@pytest.mark.parametrize(
+    "counts, is_refused",
+    [
+        ([[4, 0], [0, 4]], False),
+        ([[1, 3], [2, 2]], False),  # 3 of 8 right: one of 70 % is that bad in 6 of 100 trials
+        ([[1, 3], [1, 3]], False),
+        ([[0, 4], [1, 3]], False),
+        ([[0, 4], [3, 1]], True),
+        ([[0, 1], [1, 0]], False),
+        ([[60, 68], [68, 60]], False),
+        ([[50, 78], [78, 50]], True),
+        ([[90, 110], [6, 50]], False),  # it is right on less than half of them, and finds classes
+        ([[0, 3, 0], [0, 0, 3], [2, 0, 0]], True),
+        ([[10, 70, 5], [70, 10, 5], [10, 5, 70]], True),  # two of three are exchanged
+        ([[0, 1, 2], [2, 0, 1], [1, 1, 0]], False),
+        (np.random.RandomState(0).multinomial(13, [0.05] * 20, size=20), False),  # it guesses
+        (np.roll(8 * np.eye(20, dtype=int), 1, axis=1), True),
+        ([[0, 9, 0], [9, 0, 0], [0, 0, 0]], True),  # no example of the third class
+    ],
+)
+def test_teachers_are_not_refused_by_chance(counts, is_refused):
+    trial = _Trial(np.array(counts))
+    assert (trial.is_worse_than_guessing or trial.is_better_in_other_order) == is_refused
+
+
+def test_a_bad_teacher_of_few_examples_is_told(prepared):
+    def logits(features, batch_size):
+        wrong = np.array([0, 1, 2, 1, 2, 1, 2, 1])
+        return {"logits": list(np.eye(3)[(features.targets["labels"] + wrong) % 3])}
+
+    line = check_teacher(prepared, logits, "x", 8)
+    assert line.startswith("teacher: right on 12.5% of 8 examples of validation_matched, which is")
+    assert "not by more than chance: make sure" in line and "neutral" in line
 
 
 def test_other_tasks_have_no_classes(prepared):
@@ -64,6 +100,6 @@ def test_a_run_tries_the_teacher_that_it_is_given(library, tmp_path, monkeypatch
     )
     wrong = 1 - np.arange(8)[np.random.RandomState(0).permutation(8)] % 2  # labels take turns
     monkeypatch.setattr(teacher_check, "predictions_of", lambda kind, logits: wrong)
-    with pytest.raises(ValueError, match=r"is right on 0.0% of 8 .*worse than guessing"):
+    with pytest.raises(ValueError, match=r"is right on 0.0% of 8 .*guessing finds 50.0%"):
         training.train(settings, verbose=0)
     assert not (tmp_path / "student").exists()

@@ -123,6 +123,8 @@ def test_fields_with_line_ends(tmp_path):
         ("t.csv", "text;label\na;x\n", r"no column 'text'.*has semicolons, where commas.*Save it"),
         ("t.csv", "text;label\na, b;x\n", r"line 2: expected 1 fields.*has semicolons, where comm"),
         ("t.tsv", "text;label\na;x\n", r"no column 'text'.*has semicolons, where tabs should"),
+        ("t.csv", 'text,"label;unit"\na,x\nb\n', r"line 3: expected 2 fields.*remove the line\.$"),
+        ("t.csv", "text,label\tunit\na,x\nb\n", r"line 3: expected 2 fields.*remove the line\.$"),
         ("t.csv", "text,label\na,x\nb,\n", r"line 3: expected the name or number of a label"),
         ("t.csv", "text,label\na,1\nb,nan\n", r"line 3: expected the name.* as 'label', got 'nan'"),
         ("t.csv", "text,label\na,0.5\nb,1\n", r"such as '0\.5', .*Pass kind='regression'"),

@@ -128,12 +128,21 @@ def import_pytorch(arguments: argparse.Namespace) -> None:
 
 
 def report(arguments: argparse.Namespace) -> None:
-    """Writes the page about one run or several, or prints a table of them."""
+    """Writes the page about one run or several, or prints or writes a table of them."""
+    from tf_movprune.export.files import check_place, replacing
     from tf_movprune.reports.comparison import comparison
     from tf_movprune.reports.page import report as write_report
     from tf_movprune.reports.runs import load_run
 
-    if arguments.table:
-        print(comparison([load_run(folder) for folder in arguments.folders]))
-    else:
+    if not arguments.table:
         print(write_report(arguments.folders, arguments.output))
+        return
+    table = comparison([load_run(folder) for folder in arguments.folders])
+    if arguments.output is None:
+        print(table)
+        return
+    file = pathlib.Path(arguments.output)
+    check_place(file)
+    with replacing(file) as new:
+        new.write_text(f"{table}\n", encoding="utf-8")
+    print(file)

@@ -192,12 +192,14 @@ def _parser() -> argparse.ArgumentParser:
         "the pictures of one run or several, as one page",
         "Writes one HTML page about one run, or about several beside each other.\n\nexample:\n"
         "  tf-movprune report runs/dense runs/magnitude runs/hard --output comparison.html\n"
-        "  tf-movprune report runs/sst2-* --table",
+        "  tf-movprune report runs/sst2-* --table --output results.md",
     )
     report.add_argument("folders", metavar="FOLDER", nargs="+", help="folders of runs")
-    report.add_argument("--output", help="page to write; report.html in the first folder")
+    report.add_argument("--output", help="file to write; a page is report.html in the first folder")
     report.add_argument(
-        "--table", action="store_true", help="print a table in Markdown, and write no page"
+        "--table",
+        action="store_true",
+        help="print a table in Markdown, or write it to OUTPUT; no page",
     )
     return parser
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from tf_movprune.reports.formats import (
     as_fraction,
@@ -14,13 +15,15 @@ from tf_movprune.reports.formats import (
 )
 from tf_movprune.reports.runs import Run
 
-_SEED_ALONE = ("seed", "output_dir", "teacher", "cache_dir")  # the teacher has the run's seed
+_OF_A_SEED = ("seed", "output_dir", "teacher", "cache_dir")
+"""Settings that may be others in runs that differ in their seed alone."""
 
 
 def comparison(runs: Sequence[Run]) -> str:
     """A Markdown table of several runs.
 
-    The last column is the mean of the main metric over that of the dense runs, if there are any.
+    The last column is the mean of the main metric over that of the dense runs, if these share a
+    line: among several dense models, none is the one to compare with.
 
     Args:
       runs: runs of one task.
@@ -37,8 +40,8 @@ def comparison(runs: Sequence[Run]) -> str:
     known = (name for run in runs for name in run.info.get("metrics") or {})
     names = [name for name in dict.fromkeys([main, *known]) if name and not name.endswith("loss")]
     groups = _groups(runs)
-    dense = [run for run in runs if run.info.get("method") == "dense"]
-    base = _mean(dense, main)
+    dense = [group for group in groups if group[0].info.get("method") == "dense"]
+    base = _mean(dense[0], main) if len(dense) == 1 else None
     lines = [["method", "remaining", *map(metric_name, names), *(["of dense"] if base else [])]]
     lines.append(["---"] * len(lines[0]))
     for group in groups:
@@ -54,15 +57,43 @@ def comparison(runs: Sequence[Run]) -> str:
 
 
 def _groups(runs: Sequence[Run]) -> list[list[Run]]:
-    """Runs with the same settings but for the seed, in the order in which the first ones stand."""
-    found: dict[str, list[Run]] = {}
+    """Runs that differ in their seed alone, in the order in which the first ones stand."""
+    groups: list[list[Run]] = []
     for run in runs:
-        settings = run.info.get("settings") or {"folder": str(run.folder)}
-        # Older runs lack what is off if it is not set.
-        kept = {k: v for k, v in settings.items() if v and k not in _SEED_ALONE}
-        key = repr(sorted(kept.items())) + method_and_structure(run)
-        found.setdefault(key, []).append(run)
-    return list(found.values())
+        group = next((g for g in groups if all(_is_other_seed(run, other) for other in g)), None)
+        if group is None:
+            groups.append([run])
+        else:
+            group.append(run)
+    return groups
+
+
+def _is_other_seed(run: Run, other: Run) -> bool:
+    """Returns True if two runs differ in their seed, and in nothing else that counts.
+
+    The teacher of a run may be that of the other but for the seed in its name.
+    """
+    if _kept(run) != _kept(other) or method_and_structure(run) != method_and_structure(other):
+        return False
+    seeds, teachers = zip(*((_seed(r), _settings(r).get("teacher") or "") for r in (run, other)))
+    if seeds[0] == seeds[1]:
+        return False
+    named = [teachers[i].replace(str(seeds[i]), str(seeds[1 - i])) for i in (0, 1)]
+    return teachers[0] == teachers[1] or named[0] == teachers[1] or named[1] == teachers[0]
+
+
+def _kept(run: Run) -> dict[str, Any]:
+    """The settings that runs have in common if they differ in their seed alone."""
+    # Older runs lack what is off if it is not set.
+    return {k: v for k, v in _settings(run).items() if v and k not in _OF_A_SEED}
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    return run.info.get("settings") or {"folder": str(run.folder)}
+
+
+def _seed(run: Run) -> Any:
+    return _settings(run).get("seed", run.info.get("seed"))
 
 
 def _numbers(group: Sequence[Run], name: str | None) -> list[float]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from tf_movprune.core.arguments import check_choice
 from tf_movprune.core.matrix_places import MATRIX_TITLES, place_of
-from tf_movprune.reports.evaluated_on import evaluated_on
+from tf_movprune.reports.evaluated_on import evaluated_on, is_part
 from tf_movprune.reports.formats import (
     byte_count,
     method_title,
@@ -125,7 +125,7 @@ def _metrics(info: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _is_local(info: Mapping[str, Any]) -> bool:
-    """Whether a model started from a folder on the machine that it was trained on."""
+    """Returns True if a model started from a folder on the machine that it was trained on."""
     model = str(info.get("model") or "")
     return info.get("model_is_local", bool(re.match(r"[/~.\\]|\w:", model)))
 
@@ -158,10 +158,10 @@ def _introduction(info: Mapping[str, Any]) -> str:
 
 
 def _part_of_training_data(info: Mapping[str, Any]) -> str:
-    """How many examples were chosen to train on; empty for all of them."""
-    count = ((info.get("data") or {}).get("train") or {}).get("examples")
-    most = (info.get("settings") or {}).get("max_train_examples")
-    return f"{count:,} examples, chosen at random, of " if count and count == most else ""
+    """The number of examples that were chosen to train on, as text; empty for all of them."""
+    found = (info.get("data") or {}).get("train") or {}
+    is_chosen = is_part(found, (info.get("settings") or {}).get("max_train_examples"))
+    return f"{found['examples']:,} examples, chosen at random, of " if is_chosen else ""
 
 
 def _results(info: Mapping[str, Any]) -> str:
@@ -186,7 +186,7 @@ def _results(info: Mapping[str, Any]) -> str:
 
 
 def _pruned(info: Mapping[str, Any]) -> str:
-    """What remains of each kind of matrix."""
+    """A table of what remains of each kind of matrix."""
     if info.get("method") in (None, "dense"):
         return ""
     text = {
@@ -236,7 +236,10 @@ def _cell(text: Any) -> str:
 
 
 def _without_places(command: str) -> str:
-    """A command line without where files were on the machine: of absolute paths the last part."""
+    """A command line without where files were on the machine.
+
+    Keeps the last part of absolute paths, and of those that leave the folder of the command.
+    """
     try:
         words = shlex.split(command)
     except ValueError:  # it was not written by a shell
@@ -244,13 +247,18 @@ def _without_places(command: str) -> str:
     found = []
     for word in words:
         option, equals, value = word.rpartition("=")
-        is_place = re.match(r"[/~]|\w:\\", value)
-        found.append(f"{option}{equals}{_last_part(value)}" if is_place else word)
+        found.append(f"{option}{equals}{_last_part(value)}" if _PLACE.search(value) else word)
     return shlex.join(found)
 
 
+_PLACE = re.compile(r"^[/\\~]|^\w:[/\\]|(^|[/\\])\.\.([/\\]|$)")
+"""Paths that tell of the machine: absolute ones, those of a home, and those with ".." in them."""
+
+
 def _last_part(path: str) -> str:
-    return re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+    """The last part of a path; "." if it has no name of its own."""
+    last = re.split(r"[/\\]", path.rstrip("/\\"))[-1]
+    return "." if last in ("", "..") or re.fullmatch(r"~.*|\w:", last) else last
 
 
 def _printable(text: str) -> str:

@@ -50,7 +50,7 @@ _POINTS = {**dict.fromkeys(("weight", "score", "kept"), _LIST), "weight_is": _TE
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What was recorded of a run. Whatever is missing in its files is missing here.
+    """Everything that was recorded of a run. Whatever is missing in its files is missing here.
 
     Attributes:
       folder: where it was read from.
@@ -98,7 +98,7 @@ class Run:
 
     @property
     def sizes(self) -> list[Mapping[str, Any]]:
-        """What is known of sizes, without those that `size_report` only computes."""
+        """Known sizes, without those that `size_report` only computes."""
         entries = self.info.get("sizes") or ()
         names = [str(size.get("format")) for size in entries]
         return [s for s, n in zip(entries, names) if s.get("bytes") and not n.startswith(_NO_FILES)]

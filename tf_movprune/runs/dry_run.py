@@ -1,4 +1,4 @@
-"""What a run would do, in words and numbers, without a step of training."""
+"""Description of a run in words and numbers, without a step of training."""
 
 from __future__ import annotations
 

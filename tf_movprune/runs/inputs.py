@@ -1,4 +1,4 @@
-"""What a run reads: its task and files, and checks of them that need no TensorFlow."""
+"""Task and files of a run, and checks of them that need no TensorFlow."""
 
 from __future__ import annotations
 
@@ -69,7 +69,18 @@ def check_places(settings: TrainSettings) -> None:
 
 
 def check_model(source: str) -> None:
-    """Raises FileNotFoundError for a folder that does not exist; other names may be on a hub."""
+    """Raises FileNotFoundError for a folder that does not exist; other names may be on a hub.
+
+    A name means a folder if it is absolute, starts with "." or "~", or with a folder that is here.
+    """
     path = pathlib.Path(source)
-    if path.is_absolute() and not path.is_dir():
+    if path.is_dir():
+        return
+    if path.is_absolute() or source.startswith((".", "~")):
         raise FileNotFoundError(f"There is no folder of a model {source}.")
+    first = path.parts[0] if len(path.parts) > 1 else ""
+    if first and pathlib.Path(first).is_dir():
+        raise FileNotFoundError(
+            f"There is no folder of a model {source}, and {first} is a folder here. If it is a "
+            "name on a hub, start from another folder."
+        )

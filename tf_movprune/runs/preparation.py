@@ -1,4 +1,4 @@
-"""What a run needs before its first step: data, model, features, batches; nothing is trained."""
+"""Data, model, features and batches of a run, before its first step; nothing is trained."""
 
 from __future__ import annotations
 
@@ -33,10 +33,12 @@ class Prepared(ScoredData):
     Attributes:
       plan: the batches of training.
       num_train_steps: optimizer steps of the training.
+      available: examples of each split before some were chosen.
     """
 
     plan: BatchPlan
     num_train_steps: int
+    available: dict[str, int]
 
     @property
     def main_metric(self) -> str:
@@ -46,18 +48,23 @@ class Prepared(ScoredData):
 
     @property
     def has_unanswerable(self) -> bool:
-        """Whether questions may have no answer."""
+        """True if questions may have no answer."""
         return bool(getattr(self.data["train"], "has_unanswerable", False))
 
     @property
     def is_pair(self) -> bool:
-        """Whether the model reads two texts at a time."""
+        """True if the model reads two texts at a time."""
         return getattr(self.data["train"], "pairs", None) is not None
 
     @property
     def splits_while_training(self) -> list[str]:
         """The splits that are evaluated on the way: the held-out one, or those of the task."""
         return [HELD_OUT] if HELD_OUT in self.data else self.evaluation_splits
+
+    def as_record(self) -> dict[str, Any]:
+        """Counts and sources of the data, for the record of a run."""
+        found = super().as_record()
+        return {split: {**found[split], "available": self.available[split]} for split in found}
 
     def plan_of(self, seed: int) -> BatchPlan:
         """The batches in an order of another seed."""
@@ -73,7 +80,8 @@ def prepare(settings: TrainSettings, say: Callable[[str], None] = print) -> tupl
     """
     check_places(settings)
     task = task_for(settings)
-    data = _chosen(task.load(settings.data_dir, files_of(settings) or None), settings)
+    whole = _with_held_out(task.load(settings.data_dir, files_of(settings) or None), settings)
+    data = _chosen(whole, settings)
     if task.kind == "regression" and settings.teacher is not None:
         raise ValueError(
             f"{task.title} has scores and no classes, so that there is nothing to distil. Leave "
@@ -92,7 +100,11 @@ def prepare(settings: TrainSettings, say: Callable[[str], None] = print) -> tupl
     batches = settings.num_train_epochs * plan.steps_per_epoch
     steps = max(1, math.floor(batches / settings.gradient_accumulation_steps))
     steps = settings.num_train_steps or steps
-    return Prepared(task, label_names, tokenizer, max_length, data, features, plan, steps), model
+    available = {split: len(found) for split, found in whole.items()}
+    prepared = Prepared(
+        task, label_names, tokenizer, max_length, data, features, plan, steps, available
+    )
+    return prepared, model
 
 
 def prepare_evaluation(
@@ -152,12 +164,17 @@ def cache_folder(settings: TrainSettings) -> str:
     return settings.cache_dir or str(pathlib.Path(settings.folder).parent / "cache")
 
 
+def _with_held_out(data: dict[str, Data], settings: TrainSettings) -> dict[str, Data]:
+    """The data of a task, with training examples held out if settings ask for that."""
+    if not settings.held_out:
+        return data
+    whole: Any = data["train"]
+    train, held = held_out(whole, settings.held_out, settings.seed)
+    return {**data, "train": train, HELD_OUT: held}
+
+
 def _chosen(data: dict[str, Data], settings: TrainSettings) -> dict[str, Data]:
-    """The examples of each split that settings ask for, and those held out."""
-    if settings.held_out:
-        whole: Any = data["train"]
-        train, held = held_out(whole, settings.held_out, settings.seed)
-        data = {**data, "train": train, HELD_OUT: held}
+    """The examples of each split that settings ask for."""
     most = settings.max_train_examples or len(data["train"])
     random = np.random.RandomState(settings.seed)
     rows = np.sort(random.permutation(len(data["train"]))[:most])

@@ -1,4 +1,4 @@
-"""What settings of a run mean for pruning: methods, schedules, granularity, optimizers."""
+"""Methods, schedules, granularity and optimizers of pruning that settings of a run mean."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class RunPaths:
         """The settings that the run was begun with."""
         try:
             return TrainSettings.from_dict(self.read()["settings"])
-        except (KeyError, TypeError) as error:
+        except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"The settings in {self.record_file} are not those of this version of tf_movprune: "
                 f"{error}"
@@ -153,7 +153,7 @@ def check_folder(run: RunPaths, settings: TrainSettings, *, resume: bool) -> dic
             "--output_dir."
         )
     record = run.read()
-    _check_same(record["settings"], settings.as_dict(), run)
+    _check_same(run.settings().as_dict(), settings.as_dict(), run)
     return record
 
 
@@ -205,7 +205,7 @@ _NEEDED = ("filelock", "jinja2", "matplotlib", "sklearn", "zstandard")
 
 def _check_same(before: dict[str, Any], now: dict[str, Any], run: RunPaths) -> None:
     now = {k: v for k, v in now.items() if k not in _PLACES}
-    changed = [f"{k} {before.get(k)!r} -> {now[k]!r}" for k in now if now[k] != before.get(k)]
+    changed = [f"{k} {before[k]!r} -> {now[k]!r}" for k in now if now[k] != before[k]]
     if changed:
         raise ValueError(
             f"The run in {run.path} has other settings: {', '.join(changed)}. Leave them as they "
@@ -219,7 +219,7 @@ def write_description(folder: pathlib.Path, **values: Any) -> None:
 
 
 def description_of(folder: pathlib.Path) -> dict[str, Any]:
-    """What `write_description` wrote; empty if there is none."""
+    """The values that `write_description` wrote; empty if there are none."""
     file = folder / _DESCRIPTION
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
 

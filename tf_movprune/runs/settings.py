@@ -30,7 +30,7 @@ def _option(group: str, text: str, default: Any = None, choices: tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class TrainSettings:
-    """What a run trains on, what it prunes, and how; each field is an option of the command line.
+    """Settings of training and pruning in a run; each field is an option of the command line.
 
     Steps are optimizer steps: an integer, or a fraction of the run if a number has a point, such
     as 0.1. A negative one counts from the end of the run.
@@ -170,9 +170,14 @@ class TrainSettings:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> TrainSettings:
-        """Settings from what `as_dict` returned."""
+        """Settings from what `as_dict` returned, in this version or an older one.
+
+        Options without effect beside the others, which older versions took, get their defaults, as
+        do those that older versions did not have.
+        """
+        unused = unused_options.unused_options({"task": "", **DEFAULTS, **values})
         arguments: dict[str, Any] = {
-            k: tuple(v) if isinstance(v, list) else v for k, v in values.items()
+            k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k not in unused
         }
         return cls(**arguments)
 
@@ -274,8 +279,10 @@ def _check_combinations(s: TrainSettings) -> None:
         raise ValueError("l0 has no target sparsity. Pass recipe paper, and penalty, such as 125.")
     if s.method in ("soft", "l0") and s.structure != "weights" and s.structure != "blocks":
         raise ValueError(f"structure {s.structure} needs method hard or magnitude, got {s.method}.")
-    if s.teacher is not None and s.alpha_distil == s.alpha_ce == 0:
-        raise ValueError("alpha_distil and alpha_ce are both 0: there is nothing to learn from.")
+    if s.teacher is not None and s.alpha_distil == s.alpha_ce == s.alpha_hidden == 0:
+        raise ValueError(
+            "alpha_distil, alpha_ce and alpha_hidden are 0: there is nothing to learn from."
+        )
     if s.teacher is not None and s.alpha_distil == s.alpha_hidden == 0:
         raise ValueError(
             "alpha_distil and alpha_hidden are 0: the teacher would teach nothing. Leave it out."

@@ -22,8 +22,8 @@ _OF_A_COMPARISON = {
 def unused_options(values: Mapping[str, Any]) -> dict[str, str]:
     """The options without effect in a run: the reason and a remedy by name.
 
-    Options that the run's method has no use for, but others that it is compared with, are not
-    among them; see `note_on_other_methods`.
+    They are in the order in which they are checked. Options that the run's method has no use for,
+    but others that it is compared with, are not among them; see `note_on_other_methods`.
 
     Args:
       values: all settings of a run by name.
@@ -32,8 +32,9 @@ def unused_options(values: Mapping[str, Any]) -> dict[str, str]:
     spared = _OF_A_COMPARISON.get(settings.method, ())
     found: dict[str, str] = {}
     for names, reason in _reasons(settings):
-        for name in set(names.split()) - set(spared):
-            found.setdefault(name, f"{name} {reason}")
+        for name in names.split():
+            if name not in spared:
+                found.setdefault(name, f"{name} {reason}")
     return found
 
 

@@ -137,7 +137,7 @@ def _plain(name: str) -> str:
 
 
 def _neighbours(folder: pathlib.Path) -> str:
-    """What is in a folder, for a message about what is not."""
+    """The contents of a folder, for a message about what is missing."""
     if not folder.is_dir():
         return f"The folder {folder} does not exist."
     return f"{folder} has: {listed(sorted(path.name for path in folder.iterdir()), 20)}."

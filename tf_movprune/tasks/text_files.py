@@ -189,7 +189,7 @@ def read_json_lines(path: pathlib.Path) -> Table:
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """What a JSON file holds.
+    """The value that a JSON file holds.
 
     Raises:
       ValueError: the file is no JSON.
@@ -222,12 +222,11 @@ _SEPARATORS = {
 
 
 def _other_format(columns: Sequence[str], expected: str) -> str:
-    """A hint for a header that has other separators than those of its format."""
+    """A hint for a header of one column that has other separators than those of its format."""
+    if len(columns) != 1:  # names of several columns may have other separators in them
+        return ""
     for name, (separator, remedy) in _SEPARATORS.items():
-        is_likely = any(separator in column for column in columns)
-        if name == "commas":  # which names of columns may have
-            is_likely &= len(columns) == 1
-        if is_likely and name != expected:
+        if separator in columns[0] and name != expected:
             return f" Its header has {name}, where {expected} should be. {remedy}"
     return ""
 
