@@ -70,7 +70,7 @@ def documented_commands():
 
 @pytest.mark.parametrize("command", documented_commands())
 def test_documented_commands_are_understood(command):
-    arguments = _parser().parse_args(shlex.split(command)[1:])
+    arguments = _parser().parse_args(shlex.split(command, comments=True)[1:])
     if arguments.command == "train" and not arguments.list_presets:
         assert train_arguments.settings_from(arguments).task == arguments.task
 

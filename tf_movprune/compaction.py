@@ -8,9 +8,11 @@ import os
 import pathlib
 import sys
 import zipfile
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.optimizer_state import read_state, without_scores, write_state
 from tf_movprune.core.optimizer_steps import inner_optimizer, step_of
 from tf_movprune.core.scores import is_scores
@@ -112,20 +114,8 @@ def compact_in_training(model: Any) -> tuple[Any, Any]:
     optimizer = getattr(model, "optimizer", None)
     strategy = getattr(model, "distribute_strategy", None)
     _check_trained(model.name, optimizer, strategy, compat)
-    step = step_of(model)
     for path, (kernels, _) in tree.named_kernels(tree.built_layers(student)).items():
-        end = max(kernel.settings.ramp.end_step or 0 for kernel in kernels)
-        if step < end:
-            raise ValueError(
-                f"{path} is pruned until step {end}, and this is step {step}: what is left of the "
-                "schedule would be dropped with the masks. Train to its end_step first."
-            )
-        if not all(kernel.has_units for kernel in kernels):
-            raise ValueError(
-                f"{path} is pruned in single weights or blocks, which would be trained again in a "
-                "model without masks. Prune heads and neurons alone, by block_size=HEADS and "
-                "NEURONS, or train to the end before compacting."
-            )
+        _check_done(path, kernels, step_of(model))
     before = [variable for variable in student.trainable_variables if not is_scores(variable)]
     shapes = {id(variable): tuple(variable.shape) for variable in student.weights}
     state, new = read_state(optimizer, before, compat), without_scores(optimizer, compat)
@@ -141,6 +131,22 @@ def compact_in_training(model: Any) -> tuple[Any, Any]:
     new.build(after)
     write_state(state, new, {id(old): made for old, made in pairs}, shapes, cut, compat)
     return small, new
+
+
+def _check_done(path: str, kernels: Sequence[MaskedKernel], step: int) -> None:
+    """Raises ValueError if a layer is pruned further, or in pieces that would come back."""
+    end = max(kernel.settings.ramp.end_step or 0 for kernel in kernels)
+    if step < end:
+        raise ValueError(
+            f"{path} is pruned until step {end}, and this is step {step}: what is left of the "
+            "schedule would be dropped with the masks. Train to its end_step first."
+        )
+    if not all(kernel.has_units for kernel in kernels):
+        raise ValueError(
+            f"{path} is pruned in single weights or blocks, which would be trained again in a "
+            "model without masks. Prune heads and neurons alone, by block_size=HEADS and NEURONS, "
+            "or train to the end before compacting."
+        )
 
 
 def _check_trained(name: str, optimizer: Any, strategy: Any, compat: ModuleType) -> None:

@@ -655,11 +655,12 @@ def slot_index(optimizer: keras.optimizers.Optimizer, variable: tf.Variable) -> 
 
 def hidden_variables(optimizer: keras.optimizers.Optimizer) -> list[str]:
     """Names of attributes that are variables of an optimizer, but not among those that it lists."""
-    known = {id(v) for v in (*optimizer._variables, getattr(optimizer, "_learning_rate", None))}
+    known = {id(variable) for variable in optimizer._variables}
+    rates = ("_learning_rate", "_current_learning_rate")  # of the configuration, and of a step
     return [
         name
         for name, value in vars(optimizer).items()
-        if isinstance(value, tf.Variable) and id(value) not in known
+        if isinstance(value, tf.Variable) and id(value) not in known and name not in rates
     ]
 
 
