@@ -77,7 +77,7 @@ def quick(*some):
     return [pytest.param(x, marks=() if x in some else pytest.mark.slow) for x in OPTIMIZERS]
 
 
-@pytest.mark.parametrize("name", quick("movement", "adam"))
+@pytest.mark.parametrize("name", quick("movement"))
 @pytest.mark.parametrize("make, block_size", [(mlp, NEURONS), (attention, HEADS)])
 def test_training_goes_on_as_that_of_the_masked_model(keras, name, make, block_size):
     """Masked weights get no gradient by magnitude, so that both compute the same."""

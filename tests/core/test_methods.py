@@ -289,10 +289,10 @@ def test_seed_of_l0():
 @pytest.mark.parametrize(
     "schedule, method",
     [
-        (THRESHOLD, tf_movprune.SoftMovement(40.0)),
+        pytest.param(THRESHOLD, tf_movprune.SoftMovement(40.0), marks=pytest.mark.slow),
         (SPARSITY, tf_movprune.SoftMovement(40.0, target=True)),
         (None, tf_movprune.L0(20.0)),
-        (SPARSITY, tf_movprune.HardMovement(scope="global")),
+        pytest.param(SPARSITY, tf_movprune.HardMovement(scope="global"), marks=pytest.mark.slow),
     ],
     ids=["soft", "target", "l0", "global"],
 )

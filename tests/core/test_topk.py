@@ -377,6 +377,7 @@ def test_threshold_where_only_the_minimums_stay():
     assert float(threshold) == np.inf
 
 
+@pytest.mark.slow
 def test_global_count_beyond_float32():
     """Above 2^24 float32 has even numbers only."""
     sizes, sparsity = (2**24 + 2**20, 10), 0.05

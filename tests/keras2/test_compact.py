@@ -459,6 +459,7 @@ def test_configurations_are_those_of_before_if_a_step_fails(step, monkeypatch):
     np.testing.assert_array_equal(outputs_of(model, TOKENS), expected)
 
 
+@pytest.mark.slow
 def test_exports_of_a_model_from_the_hub(tmp_path):
     model = hugging_face_model("Bert", pruned_heads={0: [0, 2], 1: [1]})
     empty_some(model)

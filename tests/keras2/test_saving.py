@@ -649,11 +649,11 @@ WITH_CALLS_OF_THEIR_OWN = {
 
 @pytest.mark.parametrize(
     "name",
-    ["traced", "LSTM"]
+    ["traced"]
     + [
         pytest.param(name, marks=pytest.mark.slow)
         for name in WITH_CALLS_OF_THEIR_OWN
-        if name not in ("traced", "LSTM")
+        if name != "traced"
     ],
 )
 def test_layers_whose_call_is_no_plain_method_in_saved_models(name, tmp_path):

@@ -48,6 +48,7 @@ def test_pairs_of_texts(library, tmp_path):
         tf_movprune.load_predictor(run.path)(data.texts, data.pairs)
 
 
+@pytest.mark.slow
 def test_scores(tmp_path):
     run, predictions, split = trained("stsb", tmp_path)
     data = examples("stsb", tmp_path, split)

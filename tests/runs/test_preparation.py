@@ -12,7 +12,7 @@ from tf_movprune.runs.preparation import prepare
     [
         (5, "the first 5 validation examples", False),
         (8, "8 validation examples", True),
-        (9, "8 validation examples", True),
+        pytest.param(9, "8 validation examples", True, marks=pytest.mark.slow),
     ],
 )
 def test_examples_that_were_there(most, text, is_whole, tmp_path):

@@ -260,6 +260,7 @@ def test_two_processes_do_not_train_in_one_folder(tmp_path, monkeypatch, without
     assert tiny_pretrained.run("sst2", tmp_path, resume=True, **dense)["finished"]
 
 
+@pytest.mark.slow
 def test_a_folder_that_another_process_trained_in_meanwhile(tmp_path, monkeypatch, without_page):
     dense = {"method": "dense", "num_train_steps": 1}
     prepare = training.prepare
@@ -365,6 +366,7 @@ def test_a_file_of_the_users_own(tmp_path, without_page):
     assert training.train(again, verbose=0)["finished"]
 
 
+@pytest.mark.slow
 def test_data_that_changed_are_noticed(tmp_path, monkeypatch, without_page):
     files = {
         "train_file": write_rows(tmp_path / "train.csv", 24),
