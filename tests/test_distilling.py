@@ -83,6 +83,16 @@ def precision(keras, policy):
         keras.mixed_precision.set_global_policy("float32")
 
 
+def test_a_stripped_student_warns_when_it_is_trained(keras):
+    """As it does by itself: its zeros are trained again."""
+    stripped = tf_movprune.prune_low_movement(classifier(keras), RAMP, tf_movprune.Magnitude())
+    tf_movprune.update_masks(stripped, 6)
+    stripped = tf_movprune.strip_pruning(stripped)
+    distiller = compiled(stripped, classifier(keras))
+    with pytest.warns(UserWarning, match="was stripped of pruning, and is about to be trained"):
+        distiller.fit(X, Y, verbose=0)
+
+
 # ---- losses
 
 

@@ -79,7 +79,8 @@ def compact_in_training(model: Any) -> tuple[Any, Any]:
     The rest of the run then trains the smaller model alone, and takes less time. Compile it with
     the optimizer that is returned, and go on with the data where the first part stopped:
 
-        model.fit(data.take(750), callbacks=[tf_movprune.UpdatePruningStep()])
+        update = tf_movprune.UpdatePruningStep(num_train_steps=1500)
+        model.fit(data.take(750), callbacks=[update])
         small, optimizer = tf_movprune.compact_in_training(model)
         small.compile(optimizer, loss, metrics=["accuracy"], jit_compile=True)
         small.fit(data.skip(750))
@@ -95,7 +96,8 @@ def compact_in_training(model: Any) -> tuple[Any, Any]:
 
     Returns:
       The smaller model, not compiled, and the optimizer. Given a `Distiller`, the model is its
-      student: make a new `Distiller` around it.
+      student: make a new `Distiller` around it, with `hidden_states` of layers that kept their
+      width, as blocks do.
 
     Raises:
       TypeError: `model` is not a Keras model.

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import tiny_pretrained
 
@@ -36,6 +37,9 @@ def test_pairs_of_texts(library, tmp_path):
     data = examples("mrpc", tmp_path, split)
     predict = tf_movprune.load_predictor(run.path)
     assert predict(data.texts, data.pairs) == predictions
+    assert predict(np.array(data.texts), iter(data.pairs)) == predictions
+    with pytest.raises(TypeError, match=r"must be a list of texts, got 1 in it"):
+        predict([1, 2], ["a", "b"])
     with pytest.raises(TypeError, match=r"texts must be a list"):
         predict("The film is superb.")
     with pytest.raises(ValueError, match=r"as many other texts as texts, got 1"):

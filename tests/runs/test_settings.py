@@ -32,7 +32,10 @@ def settings(**changes):
         ({"method": "l0"}, r"l0 has no target sparsity. Pass recipe paper"),
         ({"head_sparsity": 0.5}, r"head_sparsity is for structure heads\+neurons"),
         ({"recovery_steps": 10}, r"nothing is removed"),
-        ({"compact_at": 0.8}, r"compact_at is for a model without heads.*nothing is removed"),
+        (
+            {"compact_at": 0.8},
+            r"compact_at is for structure heads, neurons or heads\+neurons, got structure weights",
+        ),
         ({"compact_at": 1.5, "structure": "heads"}, r"compact_at must be a whole number of steps"),
         ({"method": "l0", "recipe": "paper", "structure": "heads"}, r"needs method hard or magnit"),
         ({"final_threshold": 0.1, "method": "soft", "penalty": 1}, r"is for recipe paper"),
@@ -127,7 +130,7 @@ def test_options_without_effect_are_told_in_order():
     of_teachers = ["alpha_distil", "alpha_ce", "alpha_hidden", "temperature"]
     assert list(unused_options(values)) == [
         *("text_column", "pair_column", "label_column", "kind", "stride", "final_threshold"),
-        *("penalty", "score_learning_rate", "recovery_steps", "compact_at", *of_teachers),
+        *("penalty", "score_learning_rate", "compact_at", "recovery_steps", *of_teachers),
     ]
 
 
@@ -222,3 +225,13 @@ def test_a_model_is_compacted_between_the_ramp_and_the_end():
     for step in (49, 100, 1.0):
         with pytest.raises(ValueError, match=r"from end, here 50, on, and before the last one"):
             pruning_setup.compaction_step(dataclasses.replace(chosen, compact_at=step), 100)
+
+
+def test_files_are_for_tasks_that_read_them():
+    files = {"train_file": "a.csv", "validation_file": "b.csv"}
+    with pytest.raises(
+        ValueError, match=r"train_file is for the tasks own and questions, got ownn"
+    ):
+        TrainSettings(task="ownn", text_column="text", **files)
+    for task in ("own", "questions"):
+        assert TrainSettings(task=task, **files).train_file == "a.csv"

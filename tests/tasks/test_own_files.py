@@ -127,7 +127,12 @@ def test_fields_with_line_ends(tmp_path):
         ("t.csv", "text,label\tunit\na,x\nb\n", r"line 3: expected 2 fields.*remove the line\.$"),
         ("t.csv", "text,label\na,x\nb,\n", r"line 3: expected the name or number of a label"),
         ("t.csv", "text,label\na,1\nb,nan\n", r"line 3: expected the name.* as 'label', got 'nan'"),
-        ("t.csv", "text,label\na,0.5\nb,1\n", r"such as '0\.5', .*Pass kind='regression'"),
+        ("t.csv", "text,label\na,0.5\nb,1\n", r"such as '0\.5', .*Pass kind regression"),
+        (
+            "t.csv",
+            "text,label\n" + "".join(f"good,a film number {i}\n" for i in range(60)),
+            r"'label' has 60 different values.*name the column of the labels",
+        ),
         ("t.csv", "text,label\na,x\nb,x\n", r"'label' has one label only, 'x'\. Classification"),
         ("t.csv", "text,label\n", r"The split 'train' of .*t\.csv has no examples"),
         ("t.csv", "", r"t\.csv is empty"),

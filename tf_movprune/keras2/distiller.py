@@ -18,6 +18,7 @@ from tf_movprune.keras2.batches import ends_in_probabilities, keras_arguments
 from tf_movprune.keras2.compat import check_keras_object, keras, keras_mask
 from tf_movprune.keras2.hidden_layers import layers_with_states
 from tf_movprune.keras2.layer_tree import pruned_layers
+from tf_movprune.keras2.training_guard import warn_of_training, warns_of_training
 
 
 class Distiller(DistillerSteps, keras.Model):
@@ -54,6 +55,8 @@ class Distiller(DistillerSteps, keras.Model):
         # Of the student's precision, by which Keras scales the loss.
         super().__init__(autocast=False, **{"dtype": student.dtype_policy, **kwargs})
         self._set_up(student, teacher, numbers, hidden_states)
+        if warns_of_training(student):
+            warn_of_training(self)
 
     @property
     def metrics(self):

@@ -19,7 +19,11 @@ from tf_movprune.core.distiller import DistillerSteps, Step
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.hidden_layers import layers_with_states
 from tf_movprune.keras3.layer_tree import pruned_layers
-from tf_movprune.keras3.training_guard import guard_training
+from tf_movprune.keras3.training_guard import (
+    guard_training,
+    warn_of_training,
+    warns_of_training,
+)
 
 
 class Distiller(DistillerSteps, keras.Model):
@@ -59,6 +63,8 @@ class Distiller(DistillerSteps, keras.Model):
         layers = pruned_layers(student)
         if layers:
             guard_training(self, list(layers.values()))
+        elif warns_of_training(student):
+            warn_of_training(self)
 
     @property
     def metrics(self):

@@ -116,6 +116,11 @@ def warn_of_training(model: Layer) -> None:
         vars(model)[_MAKE] = _WarningMaker(model)
 
 
+def warns_of_training(model: Layer) -> bool:
+    """Returns whether a model was stripped, and was not trained since."""
+    return isinstance(vars(model).get(_MAKE), _WarningMaker)
+
+
 def unguard_training(model: Layer) -> None:
     """Undoes `guard_training` and `warn_of_training`."""
     vars(model).pop(_MAKE, None)

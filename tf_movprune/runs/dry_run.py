@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from tf_movprune.core.schedules import Ramp
+from tf_movprune.core.wording import listed
 from tf_movprune.runs.preparation import Prepared, prepare
 from tf_movprune.runs.pruning_setup import compaction_step, prune, schedule_of
 from tf_movprune.runs.settings import FINE_TUNE, TrainSettings, step_of
@@ -62,6 +63,8 @@ def _phases(settings: TrainSettings, prepared: Prepared) -> list[str]:
         f"rate       {settings.learning_rate:g} after {warmup:,} steps, then falling to 0",
         f"batches    padded to {', '.join(map(str, plan.buckets))} tokens",
     ]
+    if prepared.label_names:
+        lines.append(f"labels     {len(prepared.label_names)}: {listed(prepared.label_names)}")
     if settings.teacher == FINE_TUNE:
         lines.insert(0, f"teacher    fine-tuned first, {steps:,} steps")
     elif settings.teacher is not None:

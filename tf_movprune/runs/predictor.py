@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -75,12 +75,11 @@ class Predictor:
           and empty if there is none.
 
         Raises:
-          TypeError: a single text is given and no list.
+          TypeError: a single text is given and no list, or something else than a text.
           ValueError: the two lists are not of the same length, one is missing, or the model reads
             single texts.
         """
-        if isinstance(texts, str) or isinstance(others, str):
-            raise TypeError("texts must be a list of texts, got a single one. Pass [text].")
+        texts, others = _checked(texts), None if others is None else _checked(others)
         if others is not None and len(texts) != len(others):
             raise ValueError(
                 f"Expected as many other texts as texts, got {len(others)}, and {len(texts)} texts."
@@ -93,7 +92,7 @@ class Predictor:
             raise ValueError("The model reads single texts, got pairs. Pass predict(texts).")
         if not texts:
             return []
-        examples = Examples(list(texts), None if others is None else list(others), None)
+        examples = Examples(texts, others, None)
         features = text_features(examples, self._tokenizer, self.max_length)
         logits = np.stack(self._outputs(features, batch_size)["logits"])
         return named(predictions_of(self.kind, logits), self.label_names)
@@ -116,6 +115,17 @@ class Predictor:
         )
         windows = question_windows(asked, self._tokenizer, self.max_length, self._stride)
         return list(answer_texts(asked, windows, self._outputs(windows, batch_size)).values())
+
+
+def _checked(texts: Iterable[str]) -> list[str]:
+    """Texts as a list: also those of an array, or of a column of a table."""
+    if isinstance(texts, str):
+        raise TypeError("texts must be a list of texts, got a single one. Pass [text].")
+    found = list(texts)
+    for text in found:
+        if not isinstance(text, str):
+            raise TypeError(f"texts must be a list of texts, got {text!r:.60} in it.")
+    return found
 
 
 def load_predictor(folder: str | os.PathLike[str]) -> Predictor:

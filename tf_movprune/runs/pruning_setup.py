@@ -67,7 +67,7 @@ def compaction_step(settings: TrainSettings, num_train_steps: int) -> int:
     if not end <= step < num_train_steps:
         raise ValueError(
             f"compact_at must be a step from end, here {end:,}, on, and before the last one, here "
-            f"{num_train_steps:,}; got {step:,}."
+            f"{num_train_steps:,}; got {step:,}. Lower end too, or pass a later step."
         )
     return step
 

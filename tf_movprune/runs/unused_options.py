@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tf_movprune.core.wording import listed
-from tf_movprune.tasks.catalog import named_task
+from tf_movprune.tasks.catalog import OWN, named_task
 
 _OF_A_COMPARISON = {
     "dense": (
@@ -77,6 +77,12 @@ def _reasons(s: Any) -> Iterator[tuple[str, str]]:
             f"is for files of your own, and {task.title} has columns of its own. Leave it out, or "
             "take the task own.",
         )
+    elif s.task != OWN:
+        yield (
+            "train_file validation_file",
+            f"is for the tasks own and questions, got {s.task}, which may be a name in "
+            "tensorflow_datasets. Correct the name, or leave it out.",
+        )
     if task is None or task.kind != "questions":
         yield "stride", f"is for questions, got task {s.task}. Leave it out."
     if s.structure != "blocks":
@@ -109,8 +115,13 @@ def _reasons(s: Any) -> Iterator[tuple[str, str]]:
         yield "begin end", f"is for schedules, and method {s.method} has none. Leave it out."
     if not is_structured(s):
         yield (
-            "recovery_steps compact_at",
-            f"is for a model without heads or neurons, got structure {s.structure} and method "
+            "compact_at",
+            f"is for structure heads, neurons or heads+neurons, got structure {s.structure} and "
+            f"method {s.method}: nothing else is removed. Pass one of these, or leave it out.",
+        )
+        yield (
+            "recovery_steps",
+            f"are for a model without heads or neurons, got structure {s.structure} and method "
             f"{s.method}: nothing is removed. Train longer with num_train_steps.",
         )
     if s.num_train_steps is not None:

@@ -29,6 +29,7 @@ READERS = {
     ".jsonl": read_json_lines,
 }
 _MOST_LABELS = 1000
+_FEW_ROWS = 50  # in which each label may be there once
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,16 +105,17 @@ class ColumnTask(Task):
                 )
         names = set(labels)
         scores = [name for name in labels if _is_fraction(name)]
-        if scores or len(names) > _MOST_LABELS:
+        are_texts = len(labels) > _FEW_ROWS and len(names) > len(labels) / 2
+        if scores or are_texts or len(names) > _MOST_LABELS:
             raise ValueError(
                 f"{table.path}: {self.label!r} has {len(names)} different values, such as "
                 f"{[*scores, *labels][0]!r}, which do not look like labels. Pass "
-                "kind='regression', name the column of the labels, or pass label_names."
+                "kind regression if they are scores, or name the column of the labels."
             )
         if len(names) == 1:
             raise ValueError(
                 f"{table.path}: {self.label!r} has one label only, {labels[0]!r}. Classification "
-                "needs two or more: pass label_names, or a file with all of them."
+                "needs two or more: pass a file with all of them."
             )
         if all(map(is_whole_number, names)):
             return tuple(sorted(names, key=int))
