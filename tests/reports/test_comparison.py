@@ -35,7 +35,8 @@ def test_seeds_share_a_line(tmp_path):
 
 
 def test_several_metrics_and_no_dense_run(tmp_path):
-    changes = {"main_metric": "f1", "structure": "heads", "metrics": {"exact_match": 65, "f1": 75}}
+    changes = {"main_metric": "f1", "structure": "heads", "metrics": {}}
+    changes["metrics"] = {"exact_match": 65, "f1": 75, "held_out_f1": 80, "loss": 1}
     found = comparison([run(tmp_path, "squad", 0, **changes)])
     assert found.splitlines()[0] == "| method | remaining | F1 | exact match |"
     assert found.splitlines()[2] == "| hard movement heads | 10 % | 75 % | 65 % |"

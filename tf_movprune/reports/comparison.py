@@ -38,7 +38,7 @@ def comparison(runs: Sequence[Run]) -> str:
         )
     main = next((run.main_metric for run in runs if run.main_metric), None)
     known = (name for run in runs for name in run.info.get("metrics") or {})
-    names = [name for name in dict.fromkeys([main, *known]) if name and not name.endswith("loss")]
+    names = [name for name in dict.fromkeys([main, *known]) if name and not _is_minor(name)]
     groups = _groups(runs)
     dense = [group for group in groups if group[0].info.get("method") == "dense"]
     base = _mean(dense[0], main) if len(dense) == 1 else None
@@ -54,6 +54,11 @@ def comparison(runs: Sequence[Run]) -> str:
             line.append("" if mean is None else percent(mean / base))
         lines.append(line)
     return "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("\u202f", " ")
+
+
+def _is_minor(name: str) -> bool:
+    """Returns whether a metric is a loss, or of held-out examples, beside those of validation."""
+    return name.endswith("loss") or name.startswith("held_out_")
 
 
 def _groups(runs: Sequence[Run]) -> list[list[Run]]:
