@@ -84,7 +84,7 @@ def precision(keras, policy):
 
 
 def test_a_stripped_student_warns_when_it_is_trained(keras):
-    """As it does by itself: its zeros are trained again."""
+    """A stripped model warns by itself, too: its zeros are trained again."""
     stripped = tf_movprune.prune_low_movement(classifier(keras), RAMP, tf_movprune.Magnitude())
     tf_movprune.update_masks(stripped, 6)
     stripped = tf_movprune.strip_pruning(stripped)

@@ -24,7 +24,7 @@ def classifier(keras, depth=2, width=16, **kwargs):
 
 
 def states_of(keras, model, *names, inputs=X):
-    """What layers of a model give, each by a model of its own."""
+    """The outputs of layers of a model, each by a model of its own."""
     return [
         np.array(keras.Model(model.inputs[0], model.get_layer(name).output)(inputs))
         for name in names

@@ -121,8 +121,7 @@ def compact_in_training(model: Any) -> tuple[Any, Any]:
     before = [variable for variable in student.trainable_variables if not is_scores(variable)]
     shapes = {id(variable): tuple(variable.shape) for variable in student.weights}
     state, new = read_state(optimizer, before, compat), without_scores(optimizer, compat)
-    has_decay = hasattr(inner_optimizer(optimizer), "exclude_from_weight_decay")
-    decayed = [compat.is_decayed(inner_optimizer(optimizer), v) for v in before if has_decay]
+    decayed = [compat.is_decayed(inner_optimizer(optimizer), v) for v in before]
     plain = strip_pruning(student)
     small, cut = module_for(plain, "compact").compact_and_tell(plain)
     after = small.trainable_variables

@@ -22,7 +22,7 @@ def test_loss_is_that_of_numpy(mode, shape):
     valid = np.resize([1, 0, 1], shape[:-1])
     at = valid.astype(bool)
     expected = np.sum((student[at] - teacher[at]) ** 2) / np.sum(teacher[at] ** 2)
-    # What padding holds is nobody's: not even a NaN counts.
+    # Padding counts for nothing, not even if it holds NaN.
     teacher[~at], student[~at] = np.nan, np.inf
     for mask in (valid, at, valid.astype(np.float32)):
         found = loss(tf.constant(teacher), tf.constant(student), tf.constant(mask))

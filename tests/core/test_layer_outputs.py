@@ -1,4 +1,4 @@
-"""What layers compute while their model is called."""
+"""Outputs of layers, recorded while their model is called."""
 
 import threading
 
@@ -60,7 +60,7 @@ def test_an_error_leaves_the_layer_as_it_was():
 
 
 def test_contexts_in_threads_that_end_in_the_order_of_their_beginning():
-    """As replicas do, which take turns where they wait for one another."""
+    """Replicas do so, which take turns where they wait for one another."""
     layer, found = Double(), {}
     begun, ended = threading.Barrier(2), [threading.Event(), threading.Event()]
 

@@ -15,7 +15,7 @@ LABEL_NAMES = {"logits": "labels", "start_logits": "start_positions", "end_logit
 
 
 class WithTeacherLogits(NamedTuple):
-    """A model's inputs and what the teacher gives on them: `x` in a cached dataset.
+    """A model's inputs and the teacher's outputs on them: `x` in a cached dataset.
 
     Attributes:
       inputs: the model's inputs.
@@ -29,7 +29,7 @@ class WithTeacherLogits(NamedTuple):
 
 
 class TeacherOutputs(NamedTuple):
-    """What a teacher gives on a batch: logits by output, and hidden states by layer."""
+    """The outputs of a teacher on a batch: logits by output, and hidden states by layer."""
 
     logits: dict[str, tf.Tensor]
     hidden_states: Mapping[str, Sequence[tf.Tensor]]

@@ -60,14 +60,14 @@ def read_state(optimizer: Any, variables: Sequence[Any], compat: ModuleType) -> 
     Raises:
       ValueError: a slot has another shape than its variable, or there is more than it lists.
     """
-    hidden = compat.hidden_variables(inner_optimizer(optimizer))
+    inner = inner_optimizer(optimizer)
+    hidden = compat.hidden_variables(inner)
     if hidden:
         raise ValueError(
-            f"{type(inner_optimizer(optimizer)).__name__} keeps {', '.join(hidden)} beside the "
+            f"{type(inner).__name__} keeps {', '.join(hidden)} beside the "
             "variables that it lists, which would be lost. Use an optimizer such as AdamW."
         )
     slots: dict[str, dict[int, np.ndarray]] = {}
-    inner = inner_optimizer(optimizer)
     for name, members in compat.slots(inner).items():
         for variable in variables:
             index = compat.slot_index(inner, variable)

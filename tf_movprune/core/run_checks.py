@@ -241,7 +241,7 @@ def warn_if_ahead(kernels: Iterable[MaskedKernel], step: int) -> None:
         if group[0].method.schedule_value != "sparsity":
             continue
         sparsity, target = 1 - _kept(group) / _total(group), group[0].settings.ramp.value_at(step)
-        # Of few heads or neurons, each mask has up to one more zero than its share.
+        # A mask has up to one zero more than its share, which shows among few heads or neurons.
         if sparsity > target + 0.01 + len(group) / _total(group):
             warn(
                 f"Masks have sparsity {sparsity:.3f}, but training starts at step {step}, where "
