@@ -107,6 +107,27 @@ def test_a_dry_run_trains_nothing(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_dry_run_tells_heads_and_neurons(tmp_path, capsys):
+    data = tiny_pretrained.write_data("sst2", tmp_path / "data")
+    arguments = ["train", "sst2", "--dry-run", "--data_dir", data, "--model"]
+    arguments += [tiny_pretrained.folder(), "--output_dir", tmp_path / "run"]
+    arguments += ["--structure", "heads+neurons", "--num_train_steps", 10, "--batch_size", 8]
+    text = printed(capsys, *arguments, "--final_sparsity", 0.75, "--head_sparsity", 0.5)
+    assert "heads      1 of 2 stay in each layer" in text
+    assert "neurons    16 of 64 stay in each layer" in text
+    text = printed(capsys, *arguments, "--scope", "global", "--final_sparsity", 0.75)
+    assert "neurons    16 of 64 stay, in all layers together" in text
+
+
+def test_a_dry_run_tries_the_teacher(tmp_path, capsys):
+    data = tiny_pretrained.write_data("sst2", tmp_path / "data")
+    arguments = ["train", "sst2", "--dry-run", "--data_dir", data, "--model"]
+    arguments += [tiny_pretrained.folder(), "--output_dir", tmp_path / "run"]
+    arguments += ["--teacher", tiny_pretrained.folder(), "--batch_size", 8]
+    assert cli.main(list(map(str, arguments))) == 1
+    assert "has no head for SST-2" in capsys.readouterr().err
+
+
 def test_a_run_from_the_command_line(tmp_path, capsys):
     data = tiny_pretrained.write_data("sst2", tmp_path / "data")
     arguments = [
@@ -150,7 +171,8 @@ def test_evaluate(finished, tmp_path, capsys):
 
 
 def test_summarize(finished, capsys):
-    assert "compressed int8" in printed(capsys, "summarize", finished[0])
+    text = printed(capsys, "summarize", finished[0])
+    assert "compressed int8" in text and "50.0% of the encoder remains. Heads and n" in text
     found = json.loads(printed(capsys, "summarize", finished[0] / "model", "--json"))
     assert found["sparsity"]["total"] > 0 and "dense float32" in found["sizes"]
 

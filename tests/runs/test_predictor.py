@@ -38,6 +38,13 @@ def test_pairs_of_texts(library, tmp_path):
     predict = tf_movprune.load_predictor(run.path)
     assert predict(data.texts, data.pairs) == predictions
     assert predict(np.array(data.texts), iter(data.pairs)) == predictions
+    found = predict.probabilities(data.texts, data.pairs)
+    assert found.dtype == np.float32 and found.shape == (len(data.texts), 2)
+    np.testing.assert_allclose(found.sum(axis=-1), 1, rtol=1e-6)
+    assert [predict.label_names[i] for i in found.argmax(axis=-1)] == predictions
+    assert predict.probabilities([], []).shape == (0, 2)
+    with pytest.raises(ValueError, match=r"reads pairs of texts"):
+        predict.probabilities(data.texts)
     with pytest.raises(TypeError, match=r"must be a list of texts, got 1 in it"):
         predict([1, 2], ["a", "b"])
     with pytest.raises(TypeError, match=r"texts must be a list"):
@@ -67,6 +74,8 @@ def test_answers(tmp_path):
     predict = tf_movprune.load_predictor(run.path)
     assert predict(data.questions, contexts) == list(predictions.values())
     assert predict([], []) == []
+    with pytest.raises(ValueError, match=r"is for questions and has no classes"):
+        predict.probabilities(data.questions, contexts)
     with pytest.raises(ValueError, match=r"Questions need a context each"):
         predict(data.questions)
 

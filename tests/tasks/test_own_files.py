@@ -121,6 +121,8 @@ def test_fields_with_line_ends(tmp_path):
         ("t.csv", "text\tlabel\na\tx\n", r"no column 'text'.*has tabs, where commas.*\.tsv"),
         ("t.tsv", "text,label\na,x\n", r"no column 'text'.*has commas, where tabs.*\.csv"),
         ("t.csv", "text;label\na;x\n", r"no column 'text'.*has semicolons, where commas.*Save it"),
+        ("t.csv", '"text";"label"\n"a";"x"\n', r"line 1: .*Quote.*has semicolons, where commas"),
+        ("t.csv", 'text;label\n"a, b";x\n', r"line 2: .*Quote.*has semicolons, where commas"),
         ("t.csv", "text;label\na, b;x\n", r"line 2: expected 1 fields.*has semicolons, where comm"),
         ("t.tsv", "text;label\na;x\n", r"no column 'text'.*has semicolons, where tabs should"),
         ("t.csv", 'text,"label;unit"\na,x\nb\n', r"line 3: expected 2 fields.*remove the line\.$"),

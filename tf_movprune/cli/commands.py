@@ -39,11 +39,13 @@ def train(arguments: argparse.Namespace) -> None:
 
 
 def _summary(record: dict[str, Any], folder: str) -> str:
+    return f"{_result(record)}\nThe model is in {folder}/model, the report in {folder}/report.html."
+
+
+def _result(record: dict[str, Any]) -> str:
+    """A line on what a finished run reached, and on what is left of its encoder."""
     metrics = ", ".join(f"{name} {value:.4f}" for name, value in record["metrics"].items())
-    return (
-        f"{record['title']}: {metrics}; {record['remaining']:.1%} of the encoder remains.\n"
-        f"The model is in {folder}/model, the report in {folder}/report.html."
-    )
+    return f"{record['title']}: {metrics}; {record['remaining']:.1%} of the encoder remains."
 
 
 def evaluate(arguments: argparse.Namespace) -> None:
@@ -70,11 +72,19 @@ def summarize(arguments: argparse.Namespace) -> None:
     from tf_movprune.sparsity import summarize_sparsity
 
     model = open_model(arguments.folder, arguments.library).model
-    sparsity, sizes = summarize_sparsity(model), size_report(model)
+    sparsity = summarize_sparsity(model)
+    if not arguments.json:
+        run = RunPaths(arguments.folder)
+        if run.record_file.is_file() and run.read().get("finished"):
+            removed = " Heads and neurons that were removed are in none of the lines below."
+            print(f"{_result(run.read())}{removed if run.settings().is_structured else ''}\n")
+        print(f"{sparsity}\n", flush=True)
+    print("The model is compressed in several formats ...", file=sys.stderr, flush=True)
+    sizes = size_report(model)
     if arguments.json:
         print(json.dumps({"sparsity": sparsity.as_dict(), "sizes": sizes.as_dict()}, indent=1))
     else:
-        print(f"{sparsity}\n\n{sizes}")
+        print(sizes)
 
 
 def export(arguments: argparse.Namespace) -> None:

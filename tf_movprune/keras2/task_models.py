@@ -11,9 +11,11 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_movprune.core.remaining_units import NamedLayers
 from tf_movprune.keras2 import compat, hugging_face
 from tf_movprune.keras2.compact import load_compacted
 from tf_movprune.keras2.compat import keras
+from tf_movprune.keras2.layer_tree import built_layers, named_kernels
 from tf_movprune.keras2.tokenizers import Tokenizer
 
 callbacks = keras.callbacks
@@ -96,6 +98,11 @@ def label_names(model: keras.Model) -> list[str]:
     """The names of a classifier's labels; none if they were never named."""
     names = [str(name) for _, name in sorted(model.config.id2label.items())]
     return [] if all(name.startswith("LABEL_") for name in names) else names
+
+
+def masked_layers(model: keras.Model) -> NamedLayers:
+    """The pruned layers of a model by path, with their masked kernels."""
+    return named_kernels(built_layers(model))
 
 
 def freeze_embeddings(model: keras.Model) -> None:

@@ -13,9 +13,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_movprune.core.remaining_units import NamedLayers
 from tf_movprune.keras3 import compat, keras_hub
 from tf_movprune.keras3.compact import load_compacted
 from tf_movprune.keras3.compacted_layer import register_classes
+from tf_movprune.keras3.layer_tree import built_layers, named_kernels
 from tf_movprune.keras3.pytorch_kinds import KINDS, QUESTIONS, backbone_of, kind_of, with_dense
 from tf_movprune.keras3.tokenizers import Tokenizer
 
@@ -141,6 +143,11 @@ def tokenizer_of(source: str | os.PathLike[str], model: keras.Model) -> Tokenize
 def label_names(model: keras.Model) -> list[str]:
     """The names of a classifier's labels; none, as KerasHub's models have none."""
     return []
+
+
+def masked_layers(model: keras.Model) -> NamedLayers:
+    """The pruned layers of a model by path, with their masked kernels."""
+    return named_kernels(built_layers(model))
 
 
 def freeze_embeddings(model: keras.Model) -> None:

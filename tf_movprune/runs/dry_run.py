@@ -5,27 +5,34 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from tf_movprune.core.granularity import HEADS, NEURONS
+from tf_movprune.core.masks import kept_count
+from tf_movprune.core.remaining_units import chosen_units
 from tf_movprune.core.schedules import Ramp
 from tf_movprune.core.wording import listed
+from tf_movprune.runs.libraries import shell_of
 from tf_movprune.runs.preparation import Prepared, prepare
 from tf_movprune.runs.pruning_setup import compaction_step, prune, schedule_of
 from tf_movprune.runs.settings import FINE_TUNE, TrainSettings, step_of
+from tf_movprune.runs.teacher_check import given_teacher
 from tf_movprune.sparsity import summarize_sparsity
 
 _ADAM = 16  # bytes of a float32 weight, its gradient and its two slots
 
 
 def describe(settings: TrainSettings) -> str:
-    """Reads the data, loads and prunes the model, and says what would be trained.
+    """Reads data, loads and prunes the model, tries the teacher, and says what would be trained.
 
     Args:
       settings: settings of the run.
 
     Raises:
       FileNotFoundError: data or a model are missing.
-      ValueError: data are malformed, or do not fit the model or the settings.
+      ValueError: data are malformed, or do not fit the model or the settings, or the teacher cannot
+        teach the task.
     """
     prepared, model = prepare(settings)
+    given_teacher(settings, prepared, lambda text: print(text) if text else None)
     total = sum(math.prod(v.shape) for v in model.weights)
     trained = sum(math.prod(v.shape) for v in model.trainable_weights)
     lines = [
@@ -43,6 +50,7 @@ def describe(settings: TrainSettings) -> str:
         lines += [
             f"pruned     {masked:,} weights in {len(report.weights)} matrices, "
             f"{settings.structure}, by {settings.method}",
+            *_units(pruned, settings),
             *_ramp(settings, prepared.num_train_steps),
         ]
     memory = total * 4 + trained * (_ADAM - 4) + masked * score_bytes
@@ -73,6 +81,24 @@ def _phases(settings: TrainSettings, prepared: Prepared) -> list[str]:
         lines.append(f"compacted  after step {compaction_step(settings, steps):,}")
     if settings.recovery_steps:
         lines.append(f"recovery   {settings.recovery_steps:,} steps of the smaller model")
+    return lines
+
+
+def _units(model: Any, settings: TrainSettings) -> list[str]:
+    """How many heads and neurons stay in the end, if they are what goes."""
+    layers = shell_of(settings.library).masked_layers(model)
+    lines = []
+    for kind, sparsity in ((HEADS, settings.head_sparsity), (NEURONS, None)):
+        sparsity = settings.final_sparsity if sparsity is None else sparsity
+        found = chosen_units(layers, kind)
+        sizes = [len(u["remaining"]) if kind is HEADS else u["total"] for u in found]
+        if sizes and settings.scope == "global":
+            kept = int(kept_count(sum(sizes), sparsity))
+            lines.append(f"{kind!s:11}{kept:,} of {sum(sizes):,} stay, in all layers together")
+        elif sizes:
+            counts = {size: max(int(kept_count(size, sparsity)), 1) for size in sizes}
+            kinds = listed([f"{kept:,} of {size:,}" for size, kept in counts.items()])
+            lines.append(f"{kind!s:11}{kinds} stay in each layer")
     return lines
 
 

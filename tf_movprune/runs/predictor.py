@@ -7,6 +7,7 @@ import pathlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import scipy.special
 
 from tf_movprune.runs.evaluation import Outputs
 from tf_movprune.runs.libraries import shell_of
@@ -25,6 +26,7 @@ class Predictor:
 
         predict = tf_movprune.load_predictor("runs/sst2-hard")
         predict(["A fine film."])  # ["positive"]
+        predict.probabilities(["A fine film."])  # [[0.02, 0.98]], in the order of label_names
 
     Attributes:
       model: the plain Keras model.
@@ -42,7 +44,7 @@ class Predictor:
         if opened.library is None or missing:
             raise ValueError(
                 f"{folder} does not tell what its model is for: it was not written by "
-                "`tf-movprune train`. Load it with its own library."
+                "`tf-movprune train`. Load it with the library that it is of."
             )
         shell = shell_of(opened.library)
         self.model = opened.model
@@ -79,23 +81,60 @@ class Predictor:
           ValueError: the two lists are not of the same length, one is missing, or the model reads
             single texts.
         """
-        texts, others = _checked(texts), None if others is None else _checked(others)
-        if others is not None and len(texts) != len(others):
-            raise ValueError(
-                f"Expected as many other texts as texts, got {len(others)}, and {len(texts)} texts."
-            )
+        first, second = self._checked(texts, others)
         if self.kind == "questions":
-            return self._answers(texts, others, batch_size)
-        if self._is_pair and others is None:
-            raise ValueError("The model reads pairs of texts. Pass predict(texts, others).")
-        if self._is_pair is False and others is not None:
-            raise ValueError("The model reads single texts, got pairs. Pass predict(texts).")
-        if not texts:
+            return self._answers(first, second, batch_size)
+        if not first:
             return []
-        examples = Examples(texts, others, None)
-        features = text_features(examples, self._tokenizer, self.max_length)
-        logits = np.stack(self._outputs(features, batch_size)["logits"])
+        logits = self._logits(first, second, batch_size)
         return named(predictions_of(self.kind, logits), self.label_names)
+
+    def probabilities(
+        self, texts: Sequence[str], others: Sequence[str] | None = None, *, batch_size: int = 32
+    ) -> np.ndarray:
+        """Probabilities of the classes.
+
+        Args:
+          texts: texts; see `__call__`.
+          others: the second text of each pair; see `__call__`.
+          batch_size: texts that are computed at once.
+
+        Returns:
+          float32 array [texts, classes] in the order of `label_names`; each row sums to 1.
+
+        Raises:
+          TypeError: a single text is given and no list, or something else than a text.
+          ValueError: the model has no classes, or texts are not what it reads; see `__call__`.
+        """
+        if self.kind != "classification":
+            raise ValueError(
+                f"The model is for {self.kind} and has no classes. Call predict(...) for its "
+                "predictions."
+            )
+        first, second = self._checked(texts, others)
+        if not first:
+            return np.zeros([0, len(self.label_names)], np.float32)
+        return scipy.special.softmax(self._logits(first, second, batch_size), axis=-1)
+
+    def _checked(
+        self, texts: Sequence[str], others: Sequence[str] | None
+    ) -> tuple[list[str], list[str] | None]:
+        """Both lists, if they are what the model reads."""
+        first, second = _listed(texts), None if others is None else _listed(others)
+        if second is not None and len(first) != len(second):
+            raise ValueError(
+                f"Expected as many other texts as texts, got {len(second)}, and {len(first)} texts."
+            )
+        if self._is_pair and second is None:
+            raise ValueError("The model reads pairs of texts. Pass predict(texts, others).")
+        if self._is_pair is False and second is not None and self.kind != "questions":
+            raise ValueError("The model reads single texts, got pairs. Pass predict(texts).")
+        return first, second
+
+    def _logits(self, texts: list[str], others: list[str] | None, batch_size: int) -> np.ndarray:
+        """float32 [texts, outputs]."""
+        features = text_features(Examples(texts, others, None), self._tokenizer, self.max_length)
+        return np.stack(self._outputs(features, batch_size)["logits"]).astype(np.float32)
 
     def _answers(
         self, questions: Sequence[str], contexts: Sequence[str] | None, batch_size: int
@@ -117,7 +156,7 @@ class Predictor:
         return list(answer_texts(asked, windows, self._outputs(windows, batch_size)).values())
 
 
-def _checked(texts: Iterable[str]) -> list[str]:
+def _listed(texts: Iterable[str]) -> list[str]:
     """Texts as a list: also those of an array, or of a column of a table."""
     if isinstance(texts, str):
         raise TypeError("texts must be a list of texts, got a single one. Pass [text].")

@@ -4,19 +4,44 @@ from __future__ import annotations
 
 import math
 import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import scipy.optimize
 
 from tf_movprune.core.wording import listed
 from tf_movprune.runs.evaluation import Outputs
-from tf_movprune.runs.preparation import Prepared
+from tf_movprune.runs.libraries import shell_of
+from tf_movprune.runs.preparation import Prepared, load_teacher
+from tf_movprune.runs.settings import FINE_TUNE, TrainSettings
 from tf_movprune.tasks.examples import Examples
 from tf_movprune.tasks.features import text_features
 from tf_movprune.tasks.metrics import predictions_of
 
 _MOST = 256
 """Examples that a teacher is tried on; few, as swapped classes show in some tens."""
+
+
+def given_teacher(settings: TrainSettings, prepared: Prepared, say: Callable[[str], None]) -> Any:
+    """The model to learn from that is there already; None if there is none.
+
+    Args:
+      settings: settings of the run.
+      prepared: data of the run.
+      say: is called with what a trial of the teacher found.
+
+    Raises:
+      ValueError: it cannot teach the task; see `load_teacher` and `check_teacher`.
+    """
+    wanted = settings.teacher
+    if wanted in (None, FINE_TUNE):
+        return None
+    teacher = load_teacher(settings, prepared, pathlib.Path(wanted))
+    outputs = Outputs(shell_of(settings.library), teacher, jit_compile=False)
+    say(check_teacher(prepared, outputs, wanted, settings.evaluation_batch_size))
+    return teacher
 
 
 def check_teacher(

@@ -35,7 +35,7 @@ from tf_movprune.runs.record import (
     write_description,
 )
 from tf_movprune.runs.settings import FINE_TUNE, TrainSettings
-from tf_movprune.runs.teacher_check import check_teacher
+from tf_movprune.runs.teacher_check import given_teacher
 from tf_movprune.sparsity import summarize_sparsity
 from tf_movprune.tasks.batches import training_dataset
 
@@ -91,7 +91,7 @@ class _Training:
         self.prepared, model = prepare(self.settings, self._say)
         if self.settings.method != "dense":
             model = prune(model, self.settings, self.prepared.num_train_steps)
-        teacher = self._given_teacher()
+        teacher = given_teacher(self.settings, self.prepared, self._say)
         with self.run_folder.locked():
             return self._train(model, teacher)
 
@@ -139,17 +139,6 @@ class _Training:
         )
 
     # ---- phases
-
-    def _given_teacher(self) -> Any:
-        """The model to learn from that is there already; None if there is none."""
-        wanted = self.settings.teacher
-        if wanted in (None, FINE_TUNE):
-            return None
-        teacher = load_teacher(self.settings, self.prepared, pathlib.Path(wanted))
-        outputs = Outputs(self.shell, teacher, jit_compile=False)
-        batch_size = self.settings.evaluation_batch_size
-        self._say(check_teacher(self.prepared, outputs, wanted, batch_size))
-        return teacher
 
     def _fine_tuned_teacher(self) -> Any:
         """A model to learn from that is fine-tuned first, as long as this run."""

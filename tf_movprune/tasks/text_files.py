@@ -128,7 +128,8 @@ def read_csv(path: pathlib.Path) -> Table:
       ValueError: a row has another number of fields, a quote is never closed, or the text is no
         text.
     """
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    text = read_text(path)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     csv.field_size_limit(2**31 - 1)
     columns: list[str] = []
     rows: list[Sequence[str]] = []
@@ -148,6 +149,7 @@ def read_csv(path: pathlib.Path) -> Table:
         raise ValueError(
             f"{path}, line {reader.line_num}: expected comma-separated values, got: {error}. "
             'Quote fields that contain commas, and double the quotes inside of them ("").'
+            f"{_other_format(columns or text.splitlines()[:1], 'commas')}"
         ) from None
     return Table(path, columns, rows, lines, _other_format(columns, "commas"))
 
