@@ -86,6 +86,7 @@ def test_types_that_are_refused(changes, message):
         ("alpha_distil", 0.5, {}),
         ("alpha_ce", 0.5, {}),
         ("temperature", 1.0, {}),
+        ("teacher_learning_rate", 1e-4, {"teacher": "runs/dense"}),
     ],
 )
 def test_options_without_effect_are_refused(name, value, others):
@@ -131,6 +132,7 @@ def test_options_without_effect_are_told_in_order():
     assert list(unused_options(values)) == [
         *("text_column", "pair_column", "label_column", "kind", "stride", "final_threshold"),
         *("penalty", "score_learning_rate", "compact_at", "recovery_steps", *of_teachers),
+        "teacher_learning_rate",
     ]
 
 

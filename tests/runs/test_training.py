@@ -13,9 +13,11 @@ import tensorflow as tf
 import tiny_pretrained
 
 import tf_movprune
+from tf_movprune.pytorch.load import load_pytorch
 from tf_movprune.runs import training
 from tf_movprune.runs.checkpoints import Checkpoints
 from tf_movprune.runs.evaluating import evaluate
+from tf_movprune.runs.libraries import shell_of
 from tf_movprune.runs.opened_model import open_model
 from tf_movprune.runs.record import RunPaths
 from tf_movprune.tasks.catalog import task as task_of
@@ -208,12 +210,37 @@ def test_heads_and_neurons_are_removed_and_recovered(library, tmp_path, without_
     assert (tmp_path / "run" / "phases" / "recovery" / "history.jsonl").exists()
 
 
+@every_library
+def test_a_model_without_dropout(library):
+    shell = shell_of(library)
+    model, _ = shell.load(tiny_pretrained.folder(), "classification", 2, load_pytorch)
+    ids = np.tile(np.arange(1, 9, dtype=np.int32), [4, 1])
+    batch = {"ids": ids, "mask": np.ones_like(ids), "segments": np.zeros_like(ids)}
+
+    def logits(training):
+        found = model(shell.inputs(model, batch), training=training)
+        return np.array(getattr(found, "logits", found))
+
+    assert np.abs(logits(True) - logits(False)).max() > 1e-3
+    shell.set_dropout(model, 0.0)
+    np.testing.assert_allclose(logits(True), logits(False), atol=1e-6)
+
+
 @pytest.mark.slow
 @every_library
 def test_the_teacher_of_a_run_teaches_the_next(library, tmp_path, without_page):
     record = tiny_pretrained.run(
-        "sst2", tmp_path, library=library, teacher="fine-tune", alpha_hidden=1.0
+        "sst2",
+        tmp_path,
+        library=library,
+        teacher="fine-tune",
+        alpha_hidden=1.0,
+        dropout=0.0,
+        teacher_learning_rate=1e-5,
     )
+    for phase, peak in (("phases/teacher", 1e-5), (".", 8e-5)):
+        lines = (tmp_path / "run" / phase / "history.jsonl").read_text().splitlines()
+        assert max(json.loads(x).get("learning_rate", 0) for x in lines) == pytest.approx(peak)
     assert record["distilled"] and (tmp_path / "run" / "teacher" / "config.json").is_file()
     teacher = str(tmp_path / "run" / "teacher")
     other = tiny_pretrained.settings(

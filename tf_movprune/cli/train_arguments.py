@@ -11,6 +11,7 @@ from tf_movprune.runs.record import RunPaths
 from tf_movprune.runs.settings import TrainSettings, folder_of
 from tf_movprune.runs.unused_options import unused_options
 
+_NO_TEACHER = "none"
 GROUPS = ("data", "model", "pruning", "training", "distillation", "run")
 
 
@@ -91,6 +92,8 @@ def settings_from(arguments: argparse.Namespace) -> TrainSettings:
     names = {field.name for field in dataclasses.fields(TrainSettings)}
     given = {k: v for k, v in vars(arguments).items() if k in names}
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    if given.get("teacher") == _NO_TEACHER:
+        given["teacher"] = None
     rest = _settings_before(arguments, given) if arguments.resume else {}
     preset = _preset(arguments, {**rest, **given})
     if "num_train_epochs" in given:

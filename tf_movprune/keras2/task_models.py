@@ -116,6 +116,13 @@ def freeze_embeddings(model: keras.Model) -> None:
     embeddings.trainable = False
 
 
+def set_dropout(model: keras.Model, rate: float) -> None:
+    """Sets the rate of all layers that drop out. Configurations keep that of before."""
+    for layer in model.submodules:
+        if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
+            layer.rate = rate
+
+
 def inputs(model: keras.Model, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
     """The model's inputs for a batch with int32 `ids`, `mask` and `segments` [batch, length]."""
     names = {"input_ids": "ids", "attention_mask": "mask", "token_type_ids": "segments"}

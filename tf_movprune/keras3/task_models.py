@@ -157,6 +157,13 @@ def freeze_embeddings(model: keras.Model) -> None:
             layer.trainable = False
 
 
+def set_dropout(model: keras.Model, rate: float) -> None:
+    """Sets the rate of all layers that drop out. Configurations keep that of before."""
+    for layer in compat.all_layers(model):
+        if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
+            layer.rate = rate
+
+
 def inputs(model: keras.Model, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:
     """The model's inputs for a batch with int32 `ids`, `mask` and `segments` [batch, length]."""
     names = {"token_ids": "ids", "padding_mask": "mask", "segment_ids": "segments"}

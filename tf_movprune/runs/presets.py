@@ -8,6 +8,7 @@ from typing import Any
 
 from tf_movprune.runs.settings import DEFAULTS
 from tf_movprune.runs.unused_options import unused_options
+from tf_movprune.tasks.catalog import named_task
 from tf_movprune.tasks.catalog import task as task_of
 
 
@@ -19,11 +20,14 @@ class Preset:
       task: the task that it is for; None if it is for any.
       settings: settings that differ from the defaults.
       reported: what the run reaches, and who says so.
+      pruned: settings for methods that prune, and not for the dense runs that they are compared
+        with.
     """
 
     task: str | None
     settings: Mapping[str, Any]
     reported: str
+    pruned: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 _PAPER = {
@@ -118,16 +122,26 @@ def settings_of(name: str, task: str, others: Mapping[str, Any] | None = None) -
             f"The preset {name} is for {preset.task}, got {task}: its steps are those of that "
             "task's training data. Use the preset short, or settings of your own."
         )
-    values = {**DEFAULTS, **preset.settings, **(others or {}), "task": task}
-    unused = unused_options(values)
-    return {name: value for name, value in preset.settings.items() if name not in unused}
+    settings, others = dict(preset.settings), others or {}
+    if others.get("method", DEFAULTS["method"]) != "dense":
+        settings |= preset.pruned
+    if _has_scores(task, others):  # and no classes, whose logits a teacher could teach
+        settings.pop("teacher", None)
+    unused = unused_options({**DEFAULTS, **settings, **others, "task": task})
+    return {name: value for name, value in settings.items() if name not in unused}
+
+
+def _has_scores(task: str, others: Mapping[str, Any]) -> bool:
+    known = named_task(task)
+    return (others.get("kind") if known is None else known.kind) == "regression"
 
 
 def table() -> str:
     """The presets, with what is known of each and the settings in full."""
     lines = []
     for name, preset in PRESETS.items():
-        values = ", ".join(f"{key}={value}" for key, value in preset.settings.items())
+        settings = {**preset.settings, **preset.pruned}
+        values = ", ".join(f"{key}={value}" for key, value in settings.items())
         lines += [
             f"{name}",
             f"  for       {preset.task or 'any task'}",

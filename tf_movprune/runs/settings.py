@@ -9,6 +9,7 @@ from typing import Any
 
 from tf_movprune.core.arguments import check_fraction, check_integer, check_number
 from tf_movprune.runs import unused_options
+from tf_movprune.runs.unused_options import FINE_TUNE
 
 METHODS = ("hard", "soft", "l0", "magnitude", "dense")
 STRUCTURES = ("weights", "blocks", "heads", "neurons", "heads+neurons")
@@ -16,8 +17,6 @@ RECIPES = ("short", "paper")
 KINDS = ("classification", "regression")
 LIBRARIES = ("keras_hub", "transformers")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-FINE_TUNE = "fine-tune"
-"""The `teacher` that is fine-tuned in the same run."""
 
 _DEFAULT_MODELS = {"keras_hub": "bert_base_en_uncased", "transformers": "bert-base-uncased"}
 
@@ -69,6 +68,9 @@ class TrainSettings:
     )
     library: str = _option("model", "whose model classes", "keras_hub", LIBRARIES)
     freeze_embeddings: bool = _option("model", "do not train embeddings, as in the paper", True)
+    dropout: float | None = _option(
+        "model", "rate of dropout, but in a teacher that is trained first; its own if not given"
+    )
     # ---- pruning
     method: str = _option(
         "pruning", "how to choose what stays; dense prunes nothing", "hard", METHODS
@@ -117,7 +119,12 @@ class TrainSettings:
     seed: int = _option("training", "of everything random", 0)
     # ---- distillation
     teacher: str | None = _option(
-        "distillation", f"folder of a fine-tuned model, or {FINE_TUNE}: one as long as this run"
+        "distillation",
+        f"folder of a fine-tuned model, or {FINE_TUNE}: one as long as this run; none: that of a "
+        "preset is left out",
+    )
+    teacher_learning_rate: float | None = _option(
+        "distillation", "peak rate of a teacher that is trained first; learning_rate if not given"
     )
     alpha_distil: float = _option("distillation", "weight of the teacher's outputs", 0.9)
     alpha_ce: float = _option("distillation", "weight of the labels", 0.1)
@@ -238,11 +245,11 @@ def _check(s: TrainSettings) -> None:
     ):
         check_number(name, getattr(s, name), example=0, minimum=0)
     above_0 = ("learning_rate", "clipnorm", "temperature", "num_train_epochs", "penalty")
-    for name in (*above_0, "score_learning_rate", "final_threshold"):
+    for name in (*above_0, "score_learning_rate", "teacher_learning_rate", "final_threshold"):
         value = getattr(s, name)
         if value is not None:
             check_number(name, value, example=1, above=0)
-    for name in ("final_sparsity", "head_sparsity"):
+    for name in ("final_sparsity", "head_sparsity", "dropout"):
         value = getattr(s, name)
         if value is not None:
             check_fraction(name, value)

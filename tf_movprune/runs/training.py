@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 import pathlib
@@ -89,8 +90,7 @@ class _Training:
             return self.record
         self._say(self.settings.note)
         self.prepared, model = prepare(self.settings, self._say)
-        if self.settings.method != "dense":
-            model = prune(model, self.settings, self.prepared.num_train_steps)
+        model = self._student(model)
         teacher = given_teacher(self.settings, self.prepared, self._say)
         with self.run_folder.locked():
             return self._train(model, teacher)
@@ -102,8 +102,7 @@ class _Training:
         if self.settings.teacher == FINE_TUNE:
             teacher = self._fine_tuned_teacher()
         if teacher is not None:  # which has drawn random numbers
-            model = load_model(self.settings, self.prepared)
-            model = prune(model, self.settings, steps) if is_pruned else model
+            model = self._student(load_model(self.settings, self.prepared))
         step = compaction_step(self.settings, steps)
         trained = self._phase("train", model, steps, teacher, is_pruned=is_pruned, end=step)
         if is_pruned:
@@ -140,12 +139,23 @@ class _Training:
 
     # ---- phases
 
+    def _student(self, model: Any) -> Any:
+        """The model with the dropout of the run, and pruned unless its method is dense."""
+        if self.settings.dropout is not None:
+            self.shell.set_dropout(model, self.settings.dropout)
+        if self.settings.method == "dense":
+            return model
+        return prune(model, self.settings, self.prepared.num_train_steps)
+
     def _fine_tuned_teacher(self) -> Any:
         """A model to learn from that is fine-tuned first, as long as this run."""
-        folder = self.run_folder.teacher
+        folder, steps = self.run_folder.teacher, self.prepared.num_train_steps
         if not folder.is_dir():
             teacher = load_model(self.settings, self.prepared)
-            self._phase("teacher", teacher, self.prepared.num_train_steps, None)
+            rate = self.settings.teacher_learning_rate or self.settings.learning_rate
+            settings = dataclasses.replace(self.settings, learning_rate=rate)
+            optimizer = optimizer_of(teacher, settings, steps, is_pruned=False)
+            self._phase("teacher", teacher, steps, None, optimizer=optimizer)
             self._save(teacher, folder)
         return load_teacher(self.settings, self.prepared, folder)
 

@@ -9,6 +9,8 @@ from typing import Any
 from tf_movprune.core.wording import listed
 from tf_movprune.tasks.catalog import OWN, named_task
 
+FINE_TUNE = "fine-tune"
+"""The `teacher` that is fine-tuned in the same run."""
 _OF_A_COMPARISON = {
     "dense": (
         *("final_sparsity", "structure", "block_size", "head_sparsity", "scope", "recipe"),
@@ -130,4 +132,10 @@ def _reasons(s: Any) -> Iterator[tuple[str, str]]:
         yield (
             "alpha_distil alpha_ce alpha_hidden temperature",
             "is for distillation, and there is no teacher. Pass teacher, or leave it out.",
+        )
+    if s.teacher != FINE_TUNE:
+        yield (
+            "teacher_learning_rate",
+            f"is for a teacher that is trained first, got teacher {s.teacher}. Pass teacher "
+            f"{FINE_TUNE}, or leave it out.",
         )
