@@ -6,8 +6,8 @@ python -m examples.movie_sentiment --keras 2             # Hugging Face's BERT i
 python -m examples.movie_sentiment --task glue/sst2      # tensorflow-datasets, online
 python -m examples.movie_sentiment --data_dir GLUE/SST-2 # GLUE's own TSV files
 
-The runs are those of `tf-movprune train`, each in a folder of its own. A demo that was interrupted
-goes on where it was.
+The runs are those of `tf-movprune train --preset short`, each in a folder of its own; the dense
+model teaches the pruned ones. A demo that was interrupted goes on where it was.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import tf_movprune
 from examples.downloads import minilm_folder, movie_review_files
 from tf_movprune.runs.exporting import export_model
 from tf_movprune.runs.opened_model import open_model
+from tf_movprune.runs.presets import settings_of as preset_settings
 from tf_movprune.runs.record import RunPaths
 from tf_movprune.runs.settings import TrainSettings
 from tf_movprune.runs.training import train
@@ -80,15 +81,20 @@ def settings_of(method: str, args: argparse.Namespace) -> TrainSettings:
             "train_file": str(files["train"]),
             "validation_file": str(files["test"]),
         }
+    others = {"method": method}
+    if method != "dense":
+        others["teacher"] = str(pathlib.Path(args.output_dir) / "dense")
+    recipe = preset_settings("short", data["task"], others) | others
+    recipe["num_train_steps"] = args.num_train_steps
+    if method == "dense":
+        recipe["learning_rate"] = args.learning_rate
     return TrainSettings(
         **data,
+        **recipe,
         model=str(args.model or minilm_folder(cache)),
         library=LIBRARIES[args.keras],
-        method=method,
         final_sparsity=args.final_sparsity,
-        num_train_steps=args.num_train_steps,
         batch_size=args.batch_size,
-        learning_rate=args.learning_rate,
         lengths=args.lengths,
         max_length=args.lengths[-1],
         held_out=HELD_OUT,
@@ -130,7 +136,7 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--final_sparsity", type=float, default=0.9)
     parser.add_argument("--num_train_steps", type=int)
     parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--learning_rate", type=float, default=1.6e-4)
+    parser.add_argument("--learning_rate", type=float, default=1.6e-4, help="of the dense model")
     parser.add_argument("--evaluations", type=int, help="validations during each run")
     parser.add_argument(
         "--max_examples", type=int, help="sentences of each split; all unless given"
@@ -140,12 +146,10 @@ def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--cache_dir", default="runs/cache", help="where MiniLM is kept")
     args = parser.parse_args(argv)
     args.task = args.task or ("sst2" if args.data_dir else MOVIE_REVIEWS)
-    steps, evaluations = (10, 2) if args.quick else (400, 10)
+    steps, evaluations = (120, 2) if args.quick else (400, 10)
     args.lengths = (32,) if args.quick else (16, 24, 32, 48, 64)
     args.num_train_steps = args.num_train_steps or steps
     args.evaluations = args.evaluations or evaluations
-    if args.quick and args.max_examples is None:
-        args.max_examples = 200
     return args
 
 

@@ -54,7 +54,8 @@ def test_presets_are_listed_in_full(capsys):
     text = printed(capsys, "train", "--list-presets")
     for name, preset in PRESETS.items():
         assert name in text and preset.reported in text
-        assert all(f"{key}={value}" in text for key, value in preset.settings.items())
+        chosen = {**preset.settings, **preset.distilled}
+        assert all(f"{key}={value}" in text for key, value in chosen.items())
 
 
 def test_options_are_documented():
@@ -80,7 +81,9 @@ def test_options_win_over_those_of_a_preset():
         return train_arguments.settings_from(_parser().parse_args(["train", *text.split()]))
 
     dense = settings("sst2 --preset structured --method dense --final_sparsity 0.8")
-    assert dense.recovery_steps == 0 and dense.num_train_steps == 1500 and dense.note
+    assert dense.compact_at is None and dense.num_train_steps == 1500 and dense.note
+    assert settings("sst2 --preset short").teacher == "fine-tune"
+    assert settings("sst2 --preset short --teacher none").teacher is None
     epochs = settings("sst2 --preset short --num_train_epochs 2")
     assert epochs.num_train_steps is None and epochs.num_train_epochs == 2.0
     steps = settings("squad --preset paper-squad-hard --num_train_steps 100")

@@ -120,13 +120,16 @@ def test_the_demo_trains_on_movie_reviews_unless_told_otherwise(files, tmp_path,
     found = settings()
     assert (found.task, found.train_file) == ("own", str(files["train"]))
     assert found.validation_file == str(files["test"]) and found.held_out == 700
-    assert (found.num_train_steps, found.batch_size, found.learning_rate) == (400, 32, 1.6e-4)
+    assert (found.num_train_steps, found.batch_size, found.learning_rate) == (400, 32, 3.2e-4)
+    assert found.teacher == "runs/movie_sentiment/dense" and found.alpha_hidden == 1.0
+    dense = movie_sentiment.settings_of("dense", movie_sentiment.parse_arguments([]))
+    assert (dense.learning_rate, dense.teacher, dense.dropout) == (1.6e-4, None, None)
     assert found.lengths == (16, 24, 32, 48, 64) and found.max_length == 64
     assert found.folder == "runs/movie_sentiment/hard" and found.library == "keras_hub"
     assert found.model == str(tmp_path / "minilm")
     found = settings("--data_dir", "GLUE", "--quick", "--keras", "2")
     assert (found.task, found.data_dir, found.train_file) == ("sst2", "GLUE", None)
-    assert (found.num_train_steps, found.library) == (10, "transformers")
+    assert (found.num_train_steps, found.library) == (120, "transformers")
     assert settings("--task", "glue/sst2").task == "glue/sst2"
 
 

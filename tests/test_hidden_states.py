@@ -7,7 +7,12 @@ from keras_hub_families import BLOCKS, quick
 from shells import gradients
 
 import tf_movprune
-from tf_movprune import Distiller, cache_teacher_logits, hidden_state_loss
+from tf_movprune import (
+    Distiller,
+    UpdatePruningStep,
+    cache_teacher_logits,
+    hidden_state_loss,
+)
 from tf_movprune.shells import module_for
 
 RANDOM = np.random.RandomState(0)
@@ -45,6 +50,21 @@ def evaluate(distiller, *data):
     return distiller.evaluate(
         *data, batch_size=None if len(data) == 1 else 24, verbose=0, return_dict=True
     )
+
+
+@pytest.mark.parametrize("hidden_states", ["block_*", None])
+def test_the_distiller_of_a_recipe(keras, hidden_states):
+    recipe = tf_movprune.ShortRun(12, 0.75)
+    student, teacher = recipe.prune(classifier(keras)), classifier(keras)
+    distiller = recipe.distiller(student, teacher, hidden_states=hidden_states)
+    distiller.compile(recipe.create_optimizer(1e-3, model=distiller))
+    distiller.fit(X, Y, batch_size=6, epochs=3, verbose=0, callbacks=[UpdatePruningStep()])
+    assert tf_movprune.summarize_sparsity(student).sparsity == pytest.approx(0.75)
+    logs = evaluate(distiller, X, Y)
+    hidden = logs.get("hidden_state_loss", 0.0)
+    assert (hidden > 0) == (hidden_states is not None)
+    total = 0.9 * logs["distillation_loss"] + 0.1 * logs["ce_loss"] + hidden
+    assert logs["loss"] == pytest.approx(total, rel=1e-5)
 
 
 @pytest.mark.parametrize("hidden_states", ["block_*", ["block_0", "block_1"]])

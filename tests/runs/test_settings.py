@@ -100,7 +100,28 @@ def test_options_without_effect_are_refused(name, value, others):
 def test_presets_serve_the_methods_that_are_compared(name, method):
     task, other = PRESETS[name].task or "sst2", {"method": method}
     found = TrainSettings(task=task, **settings_of(name, task, other) | other)
-    assert found.penalty is None and (found.recovery_steps > 0) == found.is_structured
+    assert found.penalty is None and (found.compact_at is not None) == found.is_structured
+    is_distilled = bool(PRESETS[name].distilled) and method != "dense"
+    assert (found.teacher is not None) == is_distilled and (found.dropout == 0.0) == is_distilled
+    alone = settings_of(name, task, {**other, "teacher": None})
+    assert "dropout" not in alone and "teacher" not in alone
+
+
+@pytest.mark.parametrize(
+    "task, others, rate",
+    [
+        ("stsb", {}, 8e-5),
+        ("own", {"kind": "regression"}, 8e-5),
+        ("own", {}, 3.2e-4),
+        ("sst2", {"teacher": "runs/dense"}, 3.2e-4),
+        ("sst2", {"teacher": None}, 8e-5),
+        ("sst2", {"method": "dense"}, 8e-5),
+    ],
+)
+def test_a_preset_is_distilled_where_there_is_a_teacher(task, others, rate):
+    found = TrainSettings(task=task, **settings_of("short", task, others) | others)
+    assert found.learning_rate == rate and (found.teacher is not None) == (rate == 3.2e-4)
+    assert (found.teacher_learning_rate is not None) == (found.teacher == "fine-tune")
 
 
 def test_baselines_take_the_options_of_what_they_are_compared_with():
