@@ -54,6 +54,8 @@ class Recipe:
     """Weight of the teacher's hidden states."""
     start_at_teacher: bool = False
     """Whether the teacher's weights are pruned, and not those of MiniLM."""
+    dropout: bool = True
+    """Whether the pruned model drops out what it does in dense training, a tenth."""
     heads: float | None = None
     """Fraction of the heads that go. Then the sparsity is that of the neurons."""
     recovery: float = 0.0
@@ -74,6 +76,8 @@ def changed(recipe: Recipe, **changes) -> Recipe:
 
 
 HIDDEN = {"distil": True, "hidden": 1.0}
+DISTILLED = changed(MOVEMENT, **HIDDEN, learning_rate=3.2e-4)
+FROM_TEACHER = changed(DISTILLED, start_at_teacher=True, dropout=False)
 STRUCTURE = changed(MOVEMENT, heads=0.5, distil=True, end=0.5, learning_rate=1.6e-4)
 
 RECIPES = {
@@ -88,14 +92,18 @@ RECIPES = {
     "movement-soft-distil": changed(TARGET, distil=True),
     # the teacher's hidden states too
     "movement-hidden": changed(MOVEMENT, **HIDDEN),
-    "movement-hidden-lr-3.2e-4": changed(MOVEMENT, **HIDDEN, learning_rate=3.2e-4),
-    "movement-hidden-lr-6.4e-4": changed(MOVEMENT, **HIDDEN, learning_rate=6.4e-4),
-    "movement-hidden-10-lr-3.2e-4": changed(
-        MOVEMENT, distil=True, hidden=10.0, learning_rate=3.2e-4
-    ),
-    "movement-hidden-from-teacher-lr-3.2e-4": changed(
-        MOVEMENT, **HIDDEN, learning_rate=3.2e-4, start_at_teacher=True
-    ),
+    "movement-hidden-lr-3.2e-4": DISTILLED,
+    "movement-hidden-lr-6.4e-4": changed(DISTILLED, learning_rate=6.4e-4),
+    "movement-hidden-10-lr-3.2e-4": changed(DISTILLED, hidden=10.0),
+    "movement-hidden-from-teacher-lr-3.2e-4": changed(DISTILLED, start_at_teacher=True),
+    "movement-hidden-no-dropout-lr-3.2e-4": changed(DISTILLED, dropout=False),
+    "movement-from-teacher": FROM_TEACHER,
+    "movement-from-teacher-lr-6.4e-4": changed(FROM_TEACHER, learning_rate=6.4e-4),
+    "movement-from-teacher-lr-1.28e-3": changed(FROM_TEACHER, learning_rate=1.28e-3),
+    "movement-from-teacher-hidden-10": changed(FROM_TEACHER, hidden=10.0),
+    "movement-from-teacher-global": changed(FROM_TEACHER, method=GLOBAL.method),
+    "movement-from-teacher-end-0.5": changed(FROM_TEACHER, end=0.5),
+    "magnitude-from-teacher": changed(FROM_TEACHER, method=tf_movprune.Magnitude(), score_sgd=None),
     "movement-soft-hidden-lr-3.2e-4": changed(TARGET, **HIDDEN, learning_rate=3.2e-4),
     "magnitude-hidden-lr-3.2e-4": Recipe(tf_movprune.Magnitude(), **HIDDEN, learning_rate=3.2e-4),
     "movement-structure-hidden-lr-3.2e-4": changed(STRUCTURE, **HIDDEN, learning_rate=3.2e-4),
@@ -155,9 +163,11 @@ def block_size_of(recipe: Recipe):
     return {HEADS: tf_movprune.HEADS, "*": tf_movprune.NEURONS}
 
 
-def classifier(folder: str, seed: int, layers: int) -> transformers.TFPreTrainedModel:
+def classifier(
+    folder: str, seed: int, layers: int, dropout: bool = True
+) -> transformers.TFPreTrainedModel:
     """MiniLM with its first layers only, or with each of its layers several times in a row."""
-    model = bert.load(folder, seed)
+    model = bert.load(folder, seed, **({} if dropout else bert.NO_DROPOUT))
     original = model.config.num_hidden_layers
     if layers == original:
         return model
@@ -216,7 +226,7 @@ def run(
 ) -> dict:
     settings = dataclasses.replace(settings, learning_rate=recipe.learning_rate)
     start = teacher if recipe.start_at_teacher else folder
-    model = classifier(start, settings.seed, layers)
+    model = classifier(start, settings.seed, layers, recipe.dropout)
     pruning = {}
     if recipe.method is not None:
         multiplier = recipe.score_adam and recipe.score_adam / recipe.learning_rate

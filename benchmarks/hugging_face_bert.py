@@ -14,12 +14,17 @@ import tf_movprune
 transformers.logging.set_verbosity_error()
 
 
-def load(folder: str, seed: int = 0) -> keras.Model:
+NO_DROPOUT = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+
+
+def load(folder: str, seed: int = 0, **config) -> keras.Model:
     """A classifier of two classes with frozen embeddings; a compacted one if the folder has it."""
     keras.utils.set_random_seed(seed)
     if hasattr(transformers.AutoConfig.from_pretrained(folder), "intermediate_sizes"):
         return tf_movprune.load_compacted(folder)
-    model = transformers.TFAutoModelForSequenceClassification.from_pretrained(folder, num_labels=2)
+    model = transformers.TFAutoModelForSequenceClassification.from_pretrained(
+        folder, num_labels=2, **config
+    )
     model.layers[0].embeddings.trainable = False
     return model
 
