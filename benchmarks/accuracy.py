@@ -77,7 +77,8 @@ def changed(recipe: Recipe, **changes) -> Recipe:
 
 HIDDEN = {"distil": True, "hidden": 1.0}
 DISTILLED = changed(MOVEMENT, **HIDDEN, learning_rate=3.2e-4)
-FROM_TEACHER = changed(DISTILLED, start_at_teacher=True, dropout=False)
+SHORT = changed(DISTILLED, dropout=False)  # as the preset short has it
+FROM_TEACHER = changed(SHORT, start_at_teacher=True)
 STRUCTURE = changed(MOVEMENT, heads=0.5, distil=True, end=0.5, learning_rate=1.6e-4)
 
 RECIPES = {
@@ -96,7 +97,10 @@ RECIPES = {
     "movement-hidden-lr-6.4e-4": changed(DISTILLED, learning_rate=6.4e-4),
     "movement-hidden-10-lr-3.2e-4": changed(DISTILLED, hidden=10.0),
     "movement-hidden-from-teacher-lr-3.2e-4": changed(DISTILLED, start_at_teacher=True),
-    "movement-hidden-no-dropout-lr-3.2e-4": changed(DISTILLED, dropout=False),
+    "movement-hidden-no-dropout-lr-3.2e-4": SHORT,
+    "magnitude-hidden-no-dropout-lr-3.2e-4": changed(
+        SHORT, method=tf_movprune.Magnitude(), score_sgd=None
+    ),
     "movement-from-teacher": FROM_TEACHER,
     "movement-from-teacher-lr-6.4e-4": changed(FROM_TEACHER, learning_rate=6.4e-4),
     "movement-from-teacher-lr-1.28e-3": changed(FROM_TEACHER, learning_rate=1.28e-3),

@@ -136,6 +136,25 @@ def test_settings():
     assert len(names.schedules) == 2
 
 
+def test_if_training_is_interrupted(tmp_path, monkeypatch):
+    def trained(folder, *replacements):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        monkeypatch.chdir(tmp_path / folder)
+        keras.utils.set_random_seed(0)
+        recipe = tf_movprune.ShortRun(num_train_steps=40, final_sparsity=0.75)
+        given = {"recipe": recipe, "model": recipe.prune(mlp()), "dataset": data(4)}
+        given |= {"steps_per_epoch": len(data(4)), "epochs": 2}
+        model = run("guides/interrupted.md", given, replacements).model
+        return [np.array(v) for v in [*model.weights, *model.optimizer.variables]], model
+
+    straight, model = trained("straight")
+    assert sparsity(model) == pytest.approx(0.75, abs=0.01)
+    _, model = trained("interrupted", ("epochs=epochs,", "epochs=1,"))
+    assert int(model.optimizer.iterations) == len(data(4))
+    for value, expected in zip(trained("interrupted")[0], straight, strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
 def test_your_own_model(capsys):
     run("guides/your_own_model.md", {})
     printed = capsys.readouterr().out.split()
