@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tf_movprune.keras2 import compat, hugging_face
+from tf_movprune.keras2 import compat, hugging_face, layer_tree
 from tf_movprune.keras2.compact import load_compacted
 from tf_movprune.keras2.compat import keras
 from tf_movprune.keras2.tokenizers import Tokenizer
@@ -151,6 +151,11 @@ def state(model: keras.Model, optimizer: Any) -> list[tf.Variable]:
     found = [*mine, *compat.dropout_states(model), *variables]
     found += compat.loss_scale_variables(optimizer)
     return list({id(v): v for v in found}.values())
+
+
+def trainable_weights(model: keras.Model) -> dict[str, list[tf.Variable]]:
+    """The trainable weights of a model, by the path of their layer."""
+    return layer_tree.trainable_weights(model)
 
 
 def save(

@@ -13,7 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tf_movprune.keras3 import compat, keras_hub
+from tf_movprune.keras3 import compat, keras_hub, layer_tree
 from tf_movprune.keras3.compact import load_compacted
 from tf_movprune.keras3.compacted_layer import register_classes
 from tf_movprune.keras3.pytorch_kinds import KINDS, QUESTIONS, backbone_of, kind_of, with_dense
@@ -188,6 +188,11 @@ def state(model: keras.Model, optimizer: Any) -> list[tf.Variable]:
     metrics = {id(v) for metric in model.metrics for v in metric.variables}
     mine = [v for v in model.variables if id(v) not in metrics]
     return [v.value for v in [*mine, *optimizer.variables]]
+
+
+def trainable_weights(model: keras.Model) -> dict[str, list[tf.Variable]]:
+    """The trainable weights of a model, by the path of their layer."""
+    return layer_tree.trainable_weights(model)
 
 
 def save(

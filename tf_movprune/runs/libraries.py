@@ -1,8 +1,8 @@
 """The modules that know the models of a library.
 
 Each has the functions `load`, `load_saved`, `load_checkpoint`, `tokenizer_of`, `label_names`,
-`freeze_embeddings`, `inputs`, `labels`, `logits`, `compile_for`, `state`, `save`, `precision` and
-`seed`, and the module `callbacks` of its Keras.
+`freeze_embeddings`, `inputs`, `labels`, `logits`, `compile_for`, `state`, `trainable_weights`,
+`save`, `precision` and `seed`, and the module `callbacks` of its Keras.
 """
 
 from __future__ import annotations
