@@ -37,7 +37,7 @@ from benchmarks.training import Trainer
 from examples.downloads import minilm_folder
 from tf_movprune.core import masks
 
-PARTS = ("step", "keras3", "refresh", "memory", "scaling", "batches", "others")
+PARTS = ("step", "keras3", "nan", "refresh", "memory", "scaling", "batches", "others")
 STEPS = 10_000  # of the schedules: more than are run
 BATCH = 32
 
@@ -119,6 +119,17 @@ def measure_steps(table: Table, shape: str, lengths: list[int], rounds: int) -> 
             name = f"{variant}: first step at {BATCH} × {length}, compilation, / dense"
             target = 1.5 if variant == "hard" else None
             table.add(name, first[variant] / first["dense"], target)
+
+
+def measure_checks(table: Table, shape: str, lengths: list[int], rounds: int) -> None:
+    """What it takes to look for NaN, which is done before a refresh and after a step."""
+    for length in lengths:
+        trained = trainer(shape, length, "hard")
+        trained.step()
+        (update,) = (x for x in trained.callbacks.callbacks if hasattr(x, "_check_finite"))
+        times = interleaved({"step": trained.step, "check": update._check_finite}, rounds)
+        name = f"hard: both looks for NaN / step at {BATCH} × {length}"
+        table.add(name, 2 * times["check"] / times["step"], 0.02)
 
 
 def refreshes(shape: str) -> tuple[dict[str, Callable], list[np.ndarray]]:
@@ -381,6 +392,8 @@ def main() -> int:
     if "keras3" in args.only:
         in_tf_keras = {kind: trainer(args.shape, longest, kind).step for kind in ("dense", "hard")}
         keras3_speed.measure(table, args.shape, BATCH, longest, STEPS, args.rounds, in_tf_keras)
+    if "nan" in args.only:
+        measure_checks(table, args.shape, args.lengths, args.rounds)
     if "memory" in args.only:
         measure_memory(table, args.shape, longest)
     if "scaling" in args.only:

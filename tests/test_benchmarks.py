@@ -158,6 +158,7 @@ def test_speed_of_a_tiny_model(tmp_path):
         "memory of a masked weight",
         "tfmot",
         "Keras 3, hard: step",
+        "looks for NaN",
     ):
         assert what in table
     assert (tmp_path / "scaling.png").exists()

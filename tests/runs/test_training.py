@@ -189,6 +189,39 @@ def test_a_run_may_be_saved_at_other_steps_once_resumed(tmp_path, monkeypatch, w
 
 
 @pytest.mark.parametrize(
+    "library, method",
+    [
+        ("keras_hub", "hard"),
+        ("transformers", "dense"),
+        pytest.param("keras_hub", "dense", marks=pytest.mark.slow),
+        pytest.param("transformers", "magnitude", marks=pytest.mark.slow),
+    ],
+)
+def test_a_run_that_comes_to_nan_keeps_the_checkpoint_before(
+    library, method, tmp_path, monkeypatch, without_page
+):
+    save = Checkpoints.save
+
+    def save_and_spoil(self, at):
+        save(self, at)
+        if at == 4:
+            table = next(v for v in self._variables.values() if v.shape.rank == 2)  # embeddings
+            table.assign(tf.fill(table.shape, np.nan))
+
+    monkeypatch.setattr(Checkpoints, "save", save_and_spoil)
+    message = r"^NaN or infinity at step 5 in .*The last checkpoint is .*ckpt-4\. --resume would"
+    with pytest.raises(ValueError, match=message):
+        tiny_pretrained.run("sst2", tmp_path, library=library, method=method, save_every=2)
+    run = RunPaths(tmp_path / "run")
+    assert run.read()["finished"] is None and not run.model.exists()
+    last = tf.train.load_checkpoint(tf.train.latest_checkpoint(run.checkpoints("train")))
+    assert last.get_tensor("step/.ATTRIBUTES/VARIABLE_VALUE") == 4
+    values = map(last.get_tensor, last.get_variable_to_shape_map())
+    floats = [value for value in values if getattr(value, "dtype", None) == np.float32]
+    assert len(floats) > 20 and not any(np.isnan(value).any() for value in floats)
+
+
+@pytest.mark.parametrize(
     "library", ["keras_hub", pytest.param("transformers", marks=pytest.mark.slow)]
 )
 def test_heads_and_neurons_are_removed_and_recovered(library, tmp_path, without_page):

@@ -108,17 +108,6 @@ def scores_by_path(kernels: Mapping[str, Sequence[MaskedKernel]]) -> dict[str, t
     return found
 
 
-def check_scores(scores: Mapping[str, tf.Variable], step: int) -> None:
-    """Raises ValueError if scores, given by the path of their layer, are not finite."""
-    for path, variable in scores.items():
-        if not np.all(tf.math.is_finite(variable)):
-            raise ValueError(
-                f"The movement scores of {path} contain NaN or infinity at step {step}. "
-                "Go back to the last checkpoint, and lower the learning rate, clip gradients, "
-                "or use a LossScaleOptimizer under mixed_float16."
-            )
-
-
 def sums_of_scores(scores: Mapping[str, tf.Variable]) -> list[tuple[float, float]]:
     """Two sums over each score variable, which change if the scores do."""
     sums = []

@@ -8,6 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_movprune.core.finite_check import FiniteCheck, Weights, joined, weights_of
 from tf_movprune.core.first_scores import warn_if_kernels_were_replaced
 from tf_movprune.core.kept_zeros import check_anything_is_masked, warn_if_zeros_are_elsewhere
 from tf_movprune.core.masked_kernel import MaskedKernel, each_once, overall_sparsity
@@ -16,7 +17,6 @@ from tf_movprune.core.refresh import groups, is_idle
 from tf_movprune.core.run_checks import (
     Run,
     check_schedule,
-    check_scores,
     describe_ramp,
     scores_by_path,
     sums_of_scores,
@@ -50,6 +50,7 @@ class UpdateHooks:
         self.num_train_steps = num_train_steps
         self._is_training = False
         self._compiled_for: tuple = ()
+        self._checked: list[int] = []
         self._is_idle = False
         self._described: set[str] = set()
         self._step_check: StepCheck | None = None
@@ -62,6 +63,10 @@ class UpdateHooks:
 
     def _kernels_by_path(self) -> Mapping[str, Sequence[MaskedKernel]]:
         """The masked kernels of the layers, by the path of their layer."""
+        raise NotImplementedError
+
+    def _trainable_weights(self) -> Weights:
+        """The trainable weights of the model, by the path of their layer."""
         raise NotImplementedError
 
     def _guards(self) -> Iterable[TrainingGuard]:
@@ -115,7 +120,6 @@ class UpdateHooks:
                 "before each step in place of this callback."
             )
         self._check_compiled(self._scores)
-        check_scores(self._scores, step_of(self.model))
         self._is_training, self._window = False, 1
         self._accumulated = accumulation_steps(self.model.optimizer)
         self._sparsity = overall_sparsity(self._kernels)
@@ -124,6 +128,7 @@ class UpdateHooks:
         if self._compiled_for != compile_for:
             self._compiled_for = compile_for
             self._compiled_refresh = self._compile_refresh()
+        self._prepare_finite_check(kernels)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._window = -(-self._steps_per_execution() // self._accumulated)
@@ -141,6 +146,7 @@ class UpdateHooks:
 
     def on_train_batch_end(self, batch, logs=None):
         self._allow_training(False)
+        self._check_finite(batch)  # before other callbacks save what the step made
         if self._step_check.is_due:
             self._check_steps()
         # A train step of one's own, and Python code, may take turns between layers.
@@ -156,7 +162,7 @@ class UpdateHooks:
         # Loops that are written as the documentation of tfmot says pass `batch` by name, and do not
         # say that a batch ends.
         self._allow_training(False)
-        check_scores(self._scores, step_of(self.model))
+        self._check_finite()
         if not self._steps_may_be_late():
             self._check_steps()
         if not self._is_used:
@@ -167,7 +173,6 @@ class UpdateHooks:
             logs["sparsity"] = float(self._sparsity)
 
     def on_train_end(self, logs=None):
-        check_scores(self._scores, step_of(self.model))
         # Without a forced refresh, a run that goes on later does so as if it had never stopped.
         self._refresh(force=step_of(self.model) >= (self.num_train_steps or 0))
         self._is_training = False
@@ -180,6 +185,7 @@ class UpdateHooks:
     def _begin_training(self, epoch: int) -> None:
         """Begins training, at the first point at which the length of the run is known."""
         step = step_of(self.model)
+        self._check_finite()
         self._check_schedules(step, epoch)
         check_anything_is_masked(self._kernels)
         warn_if_ahead(self._kernels, step)
@@ -198,13 +204,27 @@ class UpdateHooks:
         else:
             self._refresh()
 
+    def _is_mirrored(self) -> bool:
+        """Returns whether replicas mirror the variables, which XLA cannot compile then."""
+        strategy = self.model.distribute_strategy
+        return strategy is not None and strategy.num_replicas_in_sync > 1
+
     def _compile_refresh(self) -> CompiledRefresh:
-        strategy = self.model.distribute_strategy  # XLA cannot compile mirrored variables
-        is_alone = strategy is None or strategy.num_replicas_in_sync == 1
-        optimizer = inner_optimizer(self.model.optimizer)
-        return CompiledRefresh(self._kernels, lambda: optimizer.iterations, jit_compile=is_alone)
+        optimizer, jit_compile = inner_optimizer(self.model.optimizer), not self._is_mirrored()
+        return CompiledRefresh(self._kernels, lambda: optimizer.iterations, jit_compile=jit_compile)
+
+    def _prepare_finite_check(self, kernels: Mapping[str, Sequence[MaskedKernel]]) -> None:
+        weights = joined(self._trainable_weights(), weights_of(kernels))
+        checked = [id(variable) for members in weights.values() for variable in members]
+        if self._checked != checked:
+            self._checked = checked
+            self._finite_check = FiniteCheck(weights, is_mirrored=self._is_mirrored())
+
+    def _check_finite(self, batch: int | None = None) -> None:
+        self._finite_check(step_of(self.model), batch)
 
     def _refresh(self, force: bool = False) -> None:
+        self._check_finite()
         self._sparsity = self._compiled_refresh(self._sparsity, self._window, force=force)
 
     def _allow_training(self, value: bool) -> None:

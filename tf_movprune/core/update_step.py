@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import concurrent.futures
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tf_movprune.core.finite_check import check_finite, weights_of
 from tf_movprune.core.kernel_usage import KernelUsage
 from tf_movprune.core.masked_kernel import MaskedKernel, each_once, overall_sparsity
 from tf_movprune.core.passed_by import warn_if_not_called
@@ -47,7 +48,7 @@ def check_step(step: Any) -> None:
 
 
 def refresh_for_step(
-    kernels: Iterable[MaskedKernel],
+    kernels: Mapping[str, Sequence[MaskedKernel]],
     guards: Iterable[TrainingGuard],
     step: Any,
     *,
@@ -59,7 +60,7 @@ def refresh_for_step(
     """Refreshes masks, and allows the training step that follows.
 
     Args:
-      kernels: masked kernels, of which several layers may share one.
+      kernels: masked kernels by the path of their layer; several layers may share one.
       guards: guards of their layers.
       step: the number of optimizer steps taken so far.
       force: whether to refresh what is not due too.
@@ -70,14 +71,20 @@ def refresh_for_step(
     Returns:
       The overall sparsity, a float32 scalar.
     """
-    kernels = each_once(kernels)
+    all_kernels = each_once(kernel for members in kernels.values() for kernel in members)
     check_step(step)
     if tf.executing_eagerly():
         warn_if_not_called(name, list(usages), weight)
+    step = tf.cast(tf.convert_to_tensor(step), tf.int64)
+    are_finite = check_finite(weights_of(kernels), step)
     for guard in guards:
         guard.allow(True, once=True)
-    refresh_masks(kernels, tf.cast(tf.convert_to_tensor(step), tf.int64), force=force)
-    return overall_sparsity(kernels)
+    tf.cond(
+        are_finite,
+        lambda: refresh_masks(all_kernels, step, force=force),
+        lambda: tf.constant(False),
+    )
+    return overall_sparsity(all_kernels)
 
 
 class CompiledRefresh:

@@ -6,21 +6,23 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import tensorflow as tf
 
+from tf_movprune.core.finite_check import Weights
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.core.update_callback import UpdateHooks
 from tf_movprune.core.update_step import refresh_for_step
 from tf_movprune.keras2 import compat, optimizer_checks
 from tf_movprune.keras2.compat import Layer, keras
-from tf_movprune.keras2.layer_tree import LayerTree, built_layers
+from tf_movprune.keras2.layer_tree import LayerTree, built_layers, trainable_weights
 from tf_movprune.keras2.training_guard import guard_training, has_known_train_step, is_guarded
 
 
 def update_masks(model: Layer, step: tf.Tensor | int, *, force: bool = False) -> tf.Tensor:
     """Refreshes the masks of a tf_keras model; see `tf_movprune.update_masks`."""
-    wrappers = list(built_layers(model).values())
+    layers = built_layers(model)
+    wrappers = list(layers.values())
     return refresh_for_step(
-        [kernel for wrapper in wrappers for kernel in wrapper.kernels],
+        {path: wrapper.kernels for path, wrapper in layers.items()},
         [wrapper.guard for wrapper in wrappers],
         step,
         force=force,
@@ -42,6 +44,9 @@ class UpdatePruningStep(UpdateHooks, keras.callbacks.Callback):
 
     def _kernels_by_path(self) -> Mapping[str, Sequence[MaskedKernel]]:
         return {path: layer.kernels for path, layer in self._layers.items()}
+
+    def _trainable_weights(self) -> Weights:
+        return trainable_weights(self.model)
 
     def _guards(self) -> Iterable[TrainingGuard]:
         return (layer.guard for layer in self._layers.values())

@@ -149,6 +149,19 @@ def named_kernels(
     }
 
 
+def trainable_weights(model: Layer) -> dict[str, list[tf.Variable]]:
+    """The trainable weights of a model, by the path of the innermost layer that has them."""
+    places = {id(weight): (model.name, weight) for weight in model.trainable_weights}
+    for path, layer in LayerTree(model).walk(is_wrapper):
+        for weight in layer.trainable_weights:
+            if id(weight) in places:
+                places[id(weight)] = path, weight
+    found: dict[str, list[tf.Variable]] = {}
+    for path, weight in places.values():
+        found.setdefault(path, []).append(weight)
+    return found
+
+
 def built_layers(model: Layer) -> dict[str, PruneLowMovement]:
     """The pruning wrappers of a model by path.
 

@@ -12,10 +12,9 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune.core.remaining_units import NamedLayers
-from tf_movprune.keras2 import compat, hugging_face
+from tf_movprune.keras2 import compat, hugging_face, layer_tree
 from tf_movprune.keras2.compact import load_compacted
 from tf_movprune.keras2.compat import keras
-from tf_movprune.keras2.layer_tree import built_layers, named_kernels
 from tf_movprune.keras2.tokenizers import Tokenizer
 
 callbacks = keras.callbacks
@@ -102,7 +101,7 @@ def label_names(model: keras.Model) -> list[str]:
 
 def masked_layers(model: keras.Model) -> NamedLayers:
     """The pruned layers of a model by path, with their masked kernels."""
-    return named_kernels(built_layers(model))
+    return layer_tree.named_kernels(layer_tree.built_layers(model))
 
 
 def freeze_embeddings(model: keras.Model) -> None:
@@ -165,6 +164,11 @@ def state(model: keras.Model, optimizer: Any) -> list[tf.Variable]:
     found = [*mine, *compat.dropout_states(model), *variables]
     found += compat.loss_scale_variables(optimizer)
     return list({id(v): v for v in found}.values())
+
+
+def trainable_weights(model: keras.Model) -> dict[str, list[tf.Variable]]:
+    """The trainable weights of a model, by the path of their layer."""
+    return layer_tree.trainable_weights(model)
 
 
 def save(

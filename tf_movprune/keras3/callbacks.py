@@ -8,12 +8,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_movprune.core.finite_check import Weights
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.training_guard import TrainingGuard
 from tf_movprune.core.update_callback import UpdateHooks
 from tf_movprune.core.update_step import refresh_for_step
 from tf_movprune.keras3 import compat, optimizer_checks
-from tf_movprune.keras3.layer_tree import built_layers, kernels_by_path
+from tf_movprune.keras3.layer_tree import built_layers, kernels_by_path, trainable_weights
 from tf_movprune.keras3.pruning_state import check_run, state_of
 from tf_movprune.keras3.saving import guard_saving
 from tf_movprune.keras3.training_guard import ensure_guarded, has_known_train_step
@@ -21,9 +22,10 @@ from tf_movprune.keras3.training_guard import ensure_guarded, has_known_train_st
 
 def update_masks(model: Any, step: Any, *, force: bool = False) -> tf.Tensor:
     """Refreshes the masks of a Keras 3 model; see `tf_movprune.update_masks`."""
-    states = [state_of(layer) for layer in built_layers(model).values()]
+    layers = built_layers(model)
+    states = [state_of(layer) for layer in layers.values()]
     return refresh_for_step(
-        [kernel for state in states for kernel in state.kernels],
+        kernels_by_path(layers),
         [state.guard for state in states],
         step,
         force=force,
@@ -43,6 +45,9 @@ class UpdatePruningStep(UpdateHooks, keras.callbacks.Callback):
 
     def _kernels_by_path(self) -> Mapping[str, Sequence[MaskedKernel]]:
         return kernels_by_path(self._layers)
+
+    def _trainable_weights(self) -> Weights:
+        return trainable_weights(self.model)
 
     def _guards(self) -> Iterable[TrainingGuard]:
         return (state_of(layer).guard for layer in self._layers.values())

@@ -75,6 +75,19 @@ def named_weights(layer: Layer) -> list[tuple[str, tf.Variable]]:
     return [(p.short_name, compat.tensorflow_variable(p.variable)) for p in kernel_places(layer)]
 
 
+def trainable_weights(model: Layer) -> dict[str, list[tf.Variable]]:
+    """The trainable weights of a model, by the path of the innermost layer that has them."""
+    places = {id(weight): (model.name, weight) for weight in model.trainable_weights}
+    for path, layer in walk(model, is_pruned).items():
+        for weight in layer.trainable_weights:
+            if id(weight) in places:
+                places[id(weight)] = path, weight
+    found: dict[str, list[tf.Variable]] = {}
+    for path, weight in places.values():
+        found.setdefault(path, []).append(compat.tensorflow_variable(weight))
+    return found
+
+
 def built_layers(model: Layer) -> dict[str, Layer]:
     """The pruned layers of a model by path.
 

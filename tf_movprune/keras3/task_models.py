@@ -14,10 +14,9 @@ import keras
 import tensorflow as tf
 
 from tf_movprune.core.remaining_units import NamedLayers
-from tf_movprune.keras3 import compat, keras_hub
+from tf_movprune.keras3 import compat, keras_hub, layer_tree
 from tf_movprune.keras3.compact import load_compacted
 from tf_movprune.keras3.compacted_layer import register_classes
-from tf_movprune.keras3.layer_tree import built_layers, named_kernels
 from tf_movprune.keras3.pytorch_kinds import KINDS, QUESTIONS, backbone_of, kind_of, with_dense
 from tf_movprune.keras3.tokenizers import Tokenizer
 
@@ -147,7 +146,7 @@ def label_names(model: keras.Model) -> list[str]:
 
 def masked_layers(model: keras.Model) -> NamedLayers:
     """The pruned layers of a model by path, with their masked kernels."""
-    return named_kernels(built_layers(model))
+    return layer_tree.named_kernels(layer_tree.built_layers(model))
 
 
 def freeze_embeddings(model: keras.Model) -> None:
@@ -202,6 +201,11 @@ def state(model: keras.Model, optimizer: Any) -> list[tf.Variable]:
     metrics = {id(v) for metric in model.metrics for v in metric.variables}
     mine = [v for v in model.variables if id(v) not in metrics]
     return [v.value for v in [*mine, *optimizer.variables]]
+
+
+def trainable_weights(model: keras.Model) -> dict[str, list[tf.Variable]]:
+    """The trainable weights of a model, by the path of their layer."""
+    return layer_tree.trainable_weights(model)
 
 
 def save(

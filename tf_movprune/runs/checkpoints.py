@@ -6,10 +6,13 @@ dropout. The position in the data is a function of the step.
 
 from __future__ import annotations
 
+import contextlib
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
+
+from tf_movprune.core.finite_check import NotFiniteError
 
 
 class Checkpoints:
@@ -43,6 +46,20 @@ class Checkpoints:
             raise OSError(
                 f"The checkpoint of step {step} cannot be written into {self._folder}: "
                 f"{error.message} Make room, and go on with --resume: earlier ones are kept."
+            ) from error
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """A scope of training, in which NotFiniteError says which checkpoint there is before it."""
+        try:
+            yield
+        except NotFiniteError as error:
+            last = self._manager.latest_checkpoint
+            kept = f"The last checkpoint is {last}" if last else "There is no checkpoint yet"
+            raise NotFiniteError(
+                f"{error} {kept}. --resume would take the same steps again: begin anew in another "
+                "--output_dir, with a lower --learning_rate or --clipnorm, or in --precision "
+                "float32."
             ) from error
 
     def restore(self) -> int:

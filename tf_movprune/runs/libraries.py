@@ -2,7 +2,8 @@
 
 Each has the functions `load`, `load_saved`, `load_checkpoint`, `tokenizer_of`, `label_names`,
 `masked_layers`, `freeze_embeddings`, `set_dropout`, `inputs`, `labels`, `logits`, `compile_for`,
-`state`, `save`, `precision` and `seed`, and the module `callbacks` of its Keras.
+`state`, `trainable_weights`, `save`, `precision` and `seed`, and the module `callbacks` of its
+Keras.
 """
 
 from __future__ import annotations

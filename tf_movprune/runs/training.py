@@ -14,6 +14,8 @@ import tensorflow as tf
 
 from tf_movprune.callbacks import UpdatePruningStep
 from tf_movprune.compaction import compact, compact_in_training
+from tf_movprune.core.finite_check import FiniteCheck
+from tf_movprune.core.optimizer_steps import step_of
 from tf_movprune.distillation import Distiller
 from tf_movprune.export.files import replacing
 from tf_movprune.export.sizes import size_report
@@ -60,7 +62,8 @@ def train(
       FileNotFoundError: data or a model are missing.
       FileExistsError: there is a run in the folder, and it is not to be resumed.
       RuntimeError: another process is training in the folder.
-      ValueError: data are malformed, or do not fit the model or the settings.
+      ValueError: data are malformed, or do not fit the model or the settings; or a weight or score
+        has become NaN or infinite, and the last checkpoint is the one before.
     """
     return _Training(settings, resume, command, verbose).run()
 
@@ -203,32 +206,40 @@ class _Training:
         if optimizer is None:
             optimizer = optimizer_of(model, settings, steps, is_pruned=is_pruned)
         shell.compile_for(trained, self.prepared.task.kind, optimizer, settings.xla)
-        folder = self.run_folder.checkpoints(name)
-        checkpoints = Checkpoints(folder, shell.state(model, trained.optimizer))
+        state = shell.state(model, trained.optimizer)
+        checkpoints = Checkpoints(self.run_folder.checkpoints(name), state)
         first = checkpoints.restore() or begin
         if first > begin:
             self._say(f"{name}: goes on after step {first:,} of {steps:,}.")
         outputs = Outputs(shell, model, jit_compile=settings.xla)
         recorded = self.run_folder.history("train" if begin else name)
-        refresh = [UpdatePruningStep(num_train_steps=steps)] if is_pruned else []
+        watch = UpdatePruningStep(steps) if is_pruned else self._finite_check(trained)
         last = steps if end is None else end
         ahead = [step for step in sorted({*stops(steps, settings), last}) if first < step <= last]
         for begin, end in itertools.pairwise([first, *ahead]):
             self._say(f"{name}: steps {begin + 1:,} to {end:,} of {steps:,}")
-            callbacks: list[Any] = [*refresh]
+            callbacks: list[Any] = [watch]
             if end in evaluation_steps(steps, settings):
                 callbacks.append(self._evaluation(outputs))
             callbacks.append(RunRecorder(recorded, update_freq=max(1, steps // 100)))
-            trained.fit(
-                self._batches(model, begin, name),
-                steps_per_epoch=(end - begin) * settings.gradient_accumulation_steps,
-                shuffle=False,
-                callbacks=callbacks,
-                verbose=self.verbose,
-            )
+            with checkpoints.kept():
+                trained.fit(
+                    self._batches(model, begin, name),
+                    steps_per_epoch=(end - begin) * settings.gradient_accumulation_steps,
+                    shuffle=False,
+                    callbacks=callbacks,
+                    verbose=self.verbose,
+                )
             checkpoints.save(end)
             self._update(seconds=self._seconds())
         return trained
+
+    def _finite_check(self, trained: Any) -> Any:
+        """A callback that raises NotFiniteError after the step that makes a weight so."""
+        check = FiniteCheck(self.shell.trainable_weights(trained))
+        return self.shell.callbacks.LambdaCallback(
+            on_train_batch_end=lambda batch, logs: check(step_of(trained), batch)
+        )
 
     def _batches(self, model: Any, step: int, phase: str) -> tf.data.Dataset:
         """The batches of a phase from a step on; recovery sees them in another order."""

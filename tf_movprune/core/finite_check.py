@@ -1,0 +1,143 @@
+"""Refusal of NaN and infinity in weights and scores, by the names of the layers that have them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import tensorflow as tf
+
+from tf_movprune.core.masked_kernel import MaskedKernel
+from tf_movprune.core.scores import is_scores
+from tf_movprune.core.variable_names import last_name
+from tf_movprune.core.wording import counted
+
+Weights = Mapping[str, Sequence[tf.Variable]]
+"""Variables by the path of the layer that has them."""
+
+_LAYERS_NAMED = 3  # in a message; one bad batch reaches all layers
+
+
+class NotFiniteError(ValueError):
+    """A weight or a score is NaN or infinite."""
+
+
+class FiniteCheck:
+    """Looks for NaN and infinity in variables, in one function that reads each of them once.
+
+    A variable is taken for finite if the sum of its values is: a sum passes NaN and infinity on,
+    and takes half the time of looking at each value. Values that come near the largest float32 may
+    overflow in it, and are refused too.
+
+    Args:
+      weights: variables by the path of their layer. Only floats are looked at.
+      is_mirrored: whether replicas mirror the variables, which XLA cannot compile.
+    """
+
+    def __init__(self, weights: Weights, *, is_mirrored: bool = False):
+        self._weights = weights
+        # XLA saves GPUs a launch for each variable, and CPUs nothing.
+        has_gpu = bool(tf.config.list_logical_devices("GPU"))
+
+        @tf.function(jit_compile=has_gpu and not is_mirrored, autograph=False)
+        def are_finite():
+            return tf.reduce_all(_are_finite(v for members in weights.values() for v in members))
+
+        self._are_finite = are_finite
+
+    def __call__(self, step: int, batch: int | None = None) -> None:
+        """Raises NotFiniteError if a variable is not finite.
+
+        Args:
+          step: the number of optimizer steps taken so far, for the message.
+          batch: the number of the batch in its epoch that was trained on last, if one was.
+        """
+        if not self._are_finite():
+            raise NotFiniteError(_message(self._weights, step, batch))
+
+
+def weights_of(kernels: Mapping[str, Iterable[MaskedKernel]]) -> dict[str, list[tf.Variable]]:
+    """The scores of masked kernels, and the weights that they decide on, by path."""
+    return {
+        path: [
+            variable
+            for kernel in members
+            for variable in (*(part.weight for part in kernel.parts), kernel.scores)
+            if variable is not None
+        ]
+        for path, members in kernels.items()
+    }
+
+
+def joined(weights: Weights, more: Weights) -> dict[str, list[tf.Variable]]:
+    """Two mappings in one, in which each variable is once, at its place in the first."""
+    found = {path: list(variables) for path, variables in weights.items()}
+    seen = {id(variable) for variables in found.values() for variable in variables}
+    for path, variables in more.items():
+        for variable in variables:
+            if id(variable) not in seen:
+                seen.add(id(variable))
+                found.setdefault(path, []).append(variable)
+    return found
+
+
+def check_finite(weights: Weights, step: int | tf.Tensor) -> tf.Tensor:
+    """Looks for NaN and infinity before masks are made from variables.
+
+    Args:
+      weights: float variables by the path of their layer.
+      step: the number of optimizer steps taken so far, for the message.
+
+    Returns:
+      bool scalar, true if all are finite. In a graph that XLA compiles, which raises nothing, it is
+      all there is.
+
+    Raises:
+      NotFiniteError: eagerly, one is not finite. In a graph, running it raises TensorFlow's
+        InvalidArgumentError.
+    """
+    if tf.executing_eagerly():
+        if not tf.reduce_all(_are_finite(v for members in weights.values() for v in members)):
+            raise NotFiniteError(_message(weights, int(step)))
+        return tf.constant(True)
+    all_finite = tf.constant(True)
+    for path, variables in weights.items():
+        is_finite = tf.reduce_all(_are_finite(variables))
+        tf.debugging.Assert(is_finite, ["NaN or infinity at step", step, f"in {path}. {_REMEDY}"])
+        all_finite &= is_finite
+    return all_finite
+
+
+def _are_finite(variables: Iterable[tf.Variable]) -> tf.Tensor:
+    """Whether each of some variables is finite: bool tensor of rank 1."""
+    sums = [_sum(variable) for variable in variables if variable.dtype.is_floating]
+    return tf.stack([tf.math.is_finite(value) for value in sums] or [tf.constant(True)])
+
+
+def _sum(variable: tf.Variable) -> tf.Tensor:
+    values = tf.convert_to_tensor(variable)
+    return tf.reduce_sum(tf.cast(values, tf.float32) if values.dtype.size < 4 else values)
+
+
+_REMEDY = (
+    "Masks stay as they were. Go back to the last checkpoint of model and optimizer, and lower the "
+    "learning rate, clip gradients (global_clipnorm=1.0), or use a LossScaleOptimizer under "
+    "mixed_float16."
+)
+
+
+def _message(weights: Weights, step: int, batch: int | None = None) -> str:
+    found = [
+        f"{path} ({', '.join(dict.fromkeys(map(_name, faulty)))})"
+        for path, variables in weights.items()
+        if (faulty := [v for v in variables if not tf.reduce_all(_are_finite([v]))])
+    ]
+    more = len(found) - _LAYERS_NAMED
+    named = ", ".join(found[:_LAYERS_NAMED])
+    named += f" and {counted(more, 'more layer')}" if more > 0 else ""
+    after = "" if batch is None else f", after batch {batch} of its epoch, counted from 0"
+    look = "" if batch is None else "Look for NaN in that batch. "
+    return f"NaN or infinity at step {step} in {named}{after}. {look}{_REMEDY}"
+
+
+def _name(variable: tf.Variable) -> str:
+    return "movement scores" if is_scores(variable) else last_name(variable.name)
