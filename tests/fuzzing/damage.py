@@ -8,6 +8,8 @@ import copy
 import json
 import tracemalloc
 
+import pytest
+
 HOSTILE = (
     *(None, True, False, -1, 0, 1, 2, 7, 2**31, 2**63, 2**64, 10**40, 0.5, 1e308, float("nan")),
     *("", "x", "int8", "float16", "float32", "float64", "bool", "U8", "F32", "\ud800", "a" * 9999),
@@ -145,3 +147,21 @@ def refused(function, *names, errors=(ValueError,)):
         assert type(error) in errors, f"{type(error)}: {error}"
         assert any(name in str(error) for name in names), str(error)
         return True, None
+
+
+@contextlib.contextmanager
+def in_little_memory(more=2**32):
+    """Lets allocations fail that would take the process far beyond what it has.
+
+    Args:
+      more: bytes of address space that it may take besides.
+    """
+    resource = pytest.importorskip("resource")  # which Windows lacks
+    with open("/proc/self/statm") as file:
+        size = int(file.read().split()[0]) * resource.getpagesize()
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (size + more, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)

@@ -125,7 +125,7 @@ def folders(folder, count, *, is_quick, is_whole):
             (folder / "config.json").write_bytes(damaged_json(choose, config, keys))
         text = damaged_json(choose, said, [*said]) if kind == 1 else json.dumps(said).encode()
         (folder / "sparse_args.json").write_bytes(text)
-        is_refused, found = refused(read, str(folder), *NAMED)
+        is_refused, _ = refused(read, str(folder), *NAMED)
         seen["refused" if is_refused else "read"] += 1
 
     print(seen)
@@ -134,7 +134,7 @@ def folders(folder, count, *, is_quick, is_whole):
 
 NAMED = (
     *("config.json", "sparse_args.json", "pruned_heads", "The checkpoint", "The pruning method"),
-    *("The scores of", "The weights in", "threshold must be"),
+    *("The scores of", "The weights in", "threshold must be", "transformers 4"),
 )
 
 
