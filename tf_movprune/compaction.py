@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
 import pathlib
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
 from typing import Any
 
+from tf_movprune.core.archives import read_member
+from tf_movprune.core.json_files import parse_object
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.optimizer_state import read_state, without_scores, write_state
 from tf_movprune.core.optimizer_steps import inner_optimizer, step_of
@@ -206,25 +207,32 @@ def load_compacted(path: str | os.PathLike[str], model_class: Any = None) -> Any
         return load_pytorch(path, model_class, weights="pytorch")
     shell = _shell_of(pathlib.Path(path))
     module = importlib.import_module(f"tf_movprune.{shell}.compact")
-    return module.load_compacted(path, model_class)
+    module.check_model_class(model_class)
+    try:
+        return module.load_compacted(path, model_class)
+    except ImportError:
+        raise
+    except Exception as error:  # a configuration can fail anywhere in its model
+        if isinstance(error, ValueError) and str(path) in str(error):
+            raise
+        said = error if isinstance(error, ValueError) else repr(error)
+        raise ValueError(f"{path} makes no model: {said}") from error
 
 
 def _shell_of(path: pathlib.Path) -> str:
     """The shell for a file or folder; if it has no configuration, the one that is in use."""
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            named = "metadata.json" in archive.namelist()
-            metadata = archive.read("metadata.json").decode() if named else "{}"
-        return "keras2" if _value(metadata, "keras_version").startswith("2.") else "keras3"
+        version = _value(lambda: read_member(path, "metadata.json"), "keras_version")
+        return "keras2" if version.startswith("2.") else "keras3"
     if (path / "config.json").is_file():
-        config = (path / "config.json").read_text(encoding="utf-8")
-        return "keras3" if _value(config, "registered_name") else "keras2"
+        name = _value((path / "config.json").read_bytes, "registered_name")
+        return "keras3" if name else "keras2"
     return "keras2" if "tf_keras" in sys.modules and path.suffix != ".keras" else "keras3"
 
 
-def _value(text: str, key: str) -> str:
-    """A value in a JSON object; empty if it has none, or the text is no JSON."""
+def _value(read: Callable[[], bytes], key: str) -> str:
+    """A value in a JSON object; empty if it has none, or there is no such object."""
     try:
-        return str(json.loads(text).get(key) or "")
-    except (ValueError, AttributeError):
+        return str(parse_object(read(), pathlib.Path()).get(key) or "")
+    except ValueError:
         return ""

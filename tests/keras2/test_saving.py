@@ -748,3 +748,19 @@ def test_several_kernels_of_a_layer_come_back_before_it_is_built(way, tmp_path):
     np.testing.assert_array_equal(loaded(x), saved(x))
     for a, b in zip(saved.weights, loaded.weights):
         np.testing.assert_array_equal(a, b)
+
+
+def test_layers_that_others_build_keep_the_names_of_their_weights(tmp_path):
+    inner = keras.layers.Dense(8, name="inner")
+    layers = [keras.layers.TimeDistributed(inner, name="outer"), keras.layers.Dense(3, name="out")]
+    model = keras.Sequential([keras.Input([4, 8]), *layers])
+    expected = [weight.name for weight in model.weights]
+    pruned = tf_movprune.prune_low_movement(
+        model, tf_movprune.CubicSparsity(0.5, 0, 1), tf_movprune.Magnitude()
+    )
+    tf_movprune.update_masks(pruned, 1)
+    pruned.save(tmp_path / "pruned.keras")
+    with tf_movprune.prune_scope():
+        loaded = keras.models.load_model(tmp_path / "pruned.keras")
+    assert [weight.name for weight in loaded.weights] == [w.name for w in pruned.weights]
+    assert [w.name for w in tf_movprune.strip_pruning(loaded).weights] == expected

@@ -96,7 +96,6 @@ def load_compacted(
       The model, as it was saved.
 
     Raises:
-      TypeError: `model_class` is not a class of Hugging Face models.
       ValueError: no compacted TF model is there, its class is not known, or its weights are not
         those that its configuration describes.
     """
@@ -104,6 +103,11 @@ def load_compacted(
     model = resized(model_class(config))
     hugging_face.load_weights(model, weights)
     return model
+
+
+def check_model_class(model_class: Any) -> None:
+    """Raises TypeError if a class is given and is none of Hugging Face's models."""
+    hugging_face.check_compacted_class(model_class)
 
 
 def resized(model: keras.Model) -> keras.Model:

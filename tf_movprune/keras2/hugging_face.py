@@ -474,20 +474,23 @@ class CompactedFolder(NamedTuple):
     model_class: Any
 
 
+def check_compacted_class(model_class: Any) -> None:
+    """Raises TypeError if a class is given and is none of Hugging Face's models."""
+    if model_class is not None and not has_configuration(model_class):
+        raise TypeError(
+            f"model_class must be a class of Hugging Face TF models, got {model_class!r}. "
+            f"{_LOAD_OTHERS}"
+        )
+
+
 def read_compacted(
     path: str | os.PathLike[str], model_class: type[keras.Model] | None
 ) -> CompactedFolder:
     """Reads the configuration of a compacted model, and finds its class and weights.
 
     Raises:
-      TypeError: `model_class` is not a class of Hugging Face models.
       ValueError: no compacted TF model is there, or its class is not known.
     """
-    if model_class is not None and not has_configuration(model_class):
-        raise TypeError(
-            f"model_class must be a class of Hugging Face TF models, got {model_class!r}. "
-            f"{_LOAD_OTHERS}"
-        )
     import transformers
 
     folder = pathlib.Path(path)

@@ -154,8 +154,11 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
     def build(self, input_shape=None):
         if self.built:
             return
+        around = tf.get_current_name_scope()
+        is_built_by_another = around != "" and around.split("/")[-1] != self.name
         with self._scope_around():
-            self._build_layer(input_shape)
+            # A layer that builds the one inside of it, as TimeDistributed does, gives it no scope.
+            self._build_layer(input_shape, "" if is_built_by_another else self.layer.name)
         attributes = attributes_by_weight(self.layer)
         weights = find_kernels(self.layer, attributes)
         if len(weights) > 1:
@@ -181,9 +184,9 @@ class PruneLowMovement(TransparentWrapper, PrunableLayer):
             self.add_loss(self._penalty)  # a bound method: copies of the layer get their own
         super().build(input_shape)
 
-    def _build_layer(self, input_shape: Any) -> None:
+    def _build_layer(self, input_shape: Any, scope: str) -> None:
         if not self.layer.built:
-            with tf.name_scope(self.layer.name):
+            with tf.name_scope(scope) if scope else contextlib.nullcontext():
                 self.layer.build(input_shape)
             self.layer.built = True
         if isinstance(self.layer, keras.layers.MultiHeadAttention) and not self.layer.weights:

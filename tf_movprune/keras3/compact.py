@@ -7,12 +7,12 @@ import importlib
 import json
 import os
 import pathlib
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 
+from tf_movprune.core.archives import read_member
 from tf_movprune.core.arguments import check_integer
 from tf_movprune.core.empty_units import (
     Cut,
@@ -24,6 +24,7 @@ from tf_movprune.core.empty_units import (
     warn_of_nothing_removed,
 )
 from tf_movprune.core.granularity import HEADS
+from tf_movprune.core.json_files import parse_object, read_object
 from tf_movprune.core.user_warnings import warn
 from tf_movprune.core.wording import listed
 from tf_movprune.keras3 import compat, keras_hub
@@ -202,7 +203,6 @@ def load_compacted(
         was saved.
 
     Raises:
-      TypeError: `model_class` has no `from_preset`.
       ValueError: no compacted model is there, or a class that it is made of is not known.
     """
     path = pathlib.Path(path)
@@ -218,23 +218,28 @@ def load_compacted(
         return keras.saving.load_model(path)  # its layers tell their sizes themselves
     if not path.is_dir():
         return keras.saving.load_model(path)
-    cls: Any = model_class or compat.registered_class(config[0]["registered_name"])
+    cls: Any = model_class or compat.registered_class(str(config[0].get("registered_name")))
     if not hasattr(cls, "from_preset"):
-        raise TypeError(f"model_class must be a class of KerasHub's models, got {model_class!r}.")
+        raise ValueError(f"{what} names {cls!r}, which is no class of KerasHub's models.")
     return keras_hub.load_preset(path, cls)
+
+
+def check_model_class(model_class: Any) -> None:
+    """Raises TypeError if a class is given and is none of KerasHub's."""
+    if model_class is not None and not hasattr(model_class, "from_preset"):
+        raise TypeError(f"model_class must be a class of KerasHub's models, got {model_class!r}.")
 
 
 def _configuration(path: pathlib.Path) -> tuple[list[Any], str]:
     """The configurations in a file or folder, that of the whole model first, and their name."""
+    what = f"The configuration in {path}"
     if path.is_dir():
         files = [path / "task.json", path / "config.json"]
-        texts = [file.read_text(encoding="utf-8") for file in files if file.is_file()]
-        return [json.loads(text) for text in texts], f"The configuration in {path}"
+        return [read_object(file) for file in files if file.is_file()], what
     try:
-        with zipfile.ZipFile(path) as archive:
-            return [json.loads(archive.read("config.json"))], f"The configuration in {path}"
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        return [parse_object(read_member(path, "config.json"), path)], what
+    except ValueError as error:
         raise ValueError(
-            f"{path} is no .keras file and no folder of a model. Pass what save or save_to_preset "
-            "of a compacted Keras 3 model wrote."
+            f"{path} is no .keras file and no folder of a model, or damaged. Pass what save or "
+            "save_to_preset of a compacted Keras 3 model wrote."
         ) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_movprune.core.json_files import read_object
 from tf_movprune.core.remaining_units import NamedLayers
 from tf_movprune.keras3 import compat, keras_hub, layer_tree
 from tf_movprune.keras3.compact import load_compacted
@@ -68,7 +68,7 @@ def _config(source: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _json(file: pathlib.Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return read_object(file) if file.is_file() else {}
 
 
 def _pytorch_class(config: Mapping[str, Any]) -> Any:

@@ -143,14 +143,25 @@ class PruningSaid:
         return self.sparse_args.get(key, self.config.get("pruning_method"))
 
     def method_of(self, weight: str) -> Any:
-        minimum = self.sparse_args.get("linear_min_parameters")
+        minimum = self._fraction("linear_min_parameters")
         minimum = MINIMUM if minimum is None else minimum
         return self.method or method_of(self.method_name(weight), minimum)
+
+    def _fraction(self, key: str) -> Any:
+        """A number in [0, 1] among the arguments of nn_pruning; None if it is not there."""
+        value = self.sparse_args.get(key)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if value is not None and not (is_number and 0 <= value <= 1):
+            raise ValueError(
+                f"{key} in sparse_args.json must be a number from 0 to 1, got {value!r:.60}. "
+                "Correct it, or pass method and threshold."
+            )
+        return value
 
     def final_threshold(self) -> float:
         threshold = self.threshold
         if threshold is None:
-            threshold = self.sparse_args.get("final_threshold")
+            threshold = self._fraction("final_threshold")
         if threshold is None:
             raise ValueError(
                 "The checkpoint has scores and does not say its final threshold: that is in its "

@@ -86,7 +86,9 @@ def found_sizes(
     width, heads = family.size(config, "width"), family.size(config, "head_count")
     layers = family.size(config, "layer_count")
     if width % heads:
-        raise ValueError(f"{family.width} {width} is no multiple of {family.head_count} {heads}.")
+        raise ValueError(
+            f"{family.width} {width} in config.json is no multiple of {family.head_count} {heads}."
+        )
     removed = _removed_heads(config, heads, layers)
     found = []
     for index in range(layers):

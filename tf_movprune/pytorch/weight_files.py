@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +11,7 @@ import h5py
 import ml_dtypes
 import numpy as np
 
+from tf_movprune.core.json_files import read_object
 from tf_movprune.core.stored_tensor import StoredTensor
 from tf_movprune.pytorch.bin_files import read_bin
 
@@ -72,7 +72,7 @@ def read_weights(path: pathlib.Path) -> dict[str, StoredTensor]:
 
 
 def _read_shards(index: pathlib.Path) -> dict[str, StoredTensor]:
-    places = _json(index).get("weight_map")
+    places = read_object(index).get("weight_map")
     if not isinstance(places, dict) or not all(isinstance(x, str) for x in places.values()):
         raise ValueError(f"{index} has no weight_map from names of tensors to files.")
     found: dict[str, StoredTensor] = {}
@@ -91,23 +91,13 @@ def _read_shards(index: pathlib.Path) -> dict[str, StoredTensor]:
     return found
 
 
-def _json(path: pathlib.Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is no JSON file: {error}.") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} must hold a JSON object, got a {type(found).__name__}.")
-    return found
-
-
 def read_json(path: pathlib.Path) -> dict[str, Any]:
     """The object in a JSON file; an empty one if there is no file.
 
     Raises:
       ValueError: it is no JSON object.
     """
-    return _json(path) if path.is_file() else {}
+    return read_object(path) if path.is_file() else {}
 
 
 # ---- safetensors

@@ -40,14 +40,14 @@ class RunFolder:
           True if there is a line of that step.
         """
         pruning = self.path / PRUNING
-        if pruning.exists() and not _is_of_step(pruning.read_text(encoding="utf-8"), step):
+        if pruning.exists() and not _is_of_step(_text(pruning), step):
             pruning.unlink()
         file = self.path / HISTORY
         if not file.exists():
             return False
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = _text(file).splitlines()
         steps = [_record(line).get("step") for line in lines]
-        kept = [line for line, at in zip(lines, steps) if at is not None and at <= step]
+        kept = [line for line, at in zip(lines, steps) if isinstance(at, int) and at <= step]
         if kept != lines:
             with replacing(file) as new:
                 new.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
@@ -62,8 +62,8 @@ class RunFolder:
         """Writes `pruning.json`, whole or not at all, with the `churn` of the history added up."""
         file, churn = self.path / HISTORY, 0.0
         if file.exists():
-            lines = file.read_text(encoding="utf-8").splitlines()
-            churn = sum(_record(line).get("churn") or 0.0 for line in lines)
+            found = [_record(line).get("churn") for line in _text(file).splitlines()]
+            churn = sum(value for value in found if isinstance(value, int | float))
         write_json(self.path / PRUNING, {"format": FORMAT, **statistics, "churn": churn})
 
 
@@ -92,10 +92,15 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def _text(file: pathlib.Path) -> str:
+    """The text of a file that may be damaged."""
+    return file.read_text(encoding="utf-8", errors="replace")
+
+
 def _record(line: str) -> dict[str, Any]:
-    """The record on a line; empty if it was not written to its end."""
+    """The record on a line; empty if it was not written to its end, or is damaged."""
     try:
         record = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return record if isinstance(record, dict) else {}

@@ -196,7 +196,7 @@ def _text(file: pathlib.Path) -> str:
 def _parse(file: pathlib.Path, text: str, first_line: int) -> Any:
     try:
         return json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         line = first_line + getattr(error, "lineno", 1) - 1
         raise ValueError(
             f"{str(file)!r}, line {line}: this is not JSON: {getattr(error, 'msg', error)}. "

@@ -9,15 +9,22 @@ Keras.
 from __future__ import annotations
 
 import importlib
-import json
 import pathlib
 from typing import Any
+
+from tf_movprune.core.json_files import read_object
 
 _SHELLS = {"keras_hub": "keras3", "transformers": "keras2"}
 
 
 def shell_of(library: str) -> Any:
-    """The module for the models of a library, "keras_hub" or "transformers"."""
+    """The module for the models of a library, "keras_hub" or "transformers".
+
+    Raises:
+      ValueError: `library` is neither.
+    """
+    if library not in tuple(_SHELLS):
+        raise ValueError(f"library must be one of {', '.join(_SHELLS)}, got {library!r}.")
     return importlib.import_module(f"tf_movprune.{_SHELLS[library]}.task_models")
 
 
@@ -33,5 +40,4 @@ def library_of(folder: pathlib.Path) -> str:
             f"{folder} has no config.json: it is not the folder of a run, of a preset of KerasHub, "
             "or of a Hugging Face model."
         )
-    content = json.loads(config.read_text(encoding="utf-8"))
-    return "keras_hub" if "registered_name" in content else "transformers"
+    return "keras_hub" if "registered_name" in read_object(config) else "transformers"

@@ -48,9 +48,18 @@ def open_model(path: str | pathlib.Path, library: str | None = None) -> OpenedMo
     description = description_of(folder)
     if library is None:
         record = RunPaths(path).record_file
-        library = RunPaths(path).read()["library"] if record.is_file() else library_of(folder)
+        library = RunPaths(path).library() if record.is_file() else library_of(folder)
     shell = shell_of(library)
-    return OpenedModel(shell.load_saved(folder, load_pytorch), folder, library, description)
+    try:
+        model = shell.load_saved(folder, load_pytorch)
+    except ImportError:
+        raise
+    except Exception as error:  # a configuration can fail anywhere in its model
+        if isinstance(error, ValueError) and str(folder) in str(error):
+            raise
+        said = error if isinstance(error, ValueError) else repr(error)
+        raise ValueError(f"{folder} holds no model that can be loaded: {said}") from error
+    return OpenedModel(model, folder, library, description)
 
 
 def save_model(opened: OpenedModel, output: str | pathlib.Path) -> None:

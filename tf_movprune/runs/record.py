@@ -6,17 +6,28 @@ import contextlib
 import datetime
 import importlib.metadata
 import importlib.util
-import json
 import os
 import pathlib
 import platform
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from tf_movprune.core.json_files import read_object
 from tf_movprune.reports.run_folder import FORMAT, RUN, write_json
-from tf_movprune.runs.settings import TrainSettings
+from tf_movprune.runs.settings import KINDS, LIBRARIES, TrainSettings
 
 _DESCRIPTION = "tf_movprune.json"
+_DESCRIBED: dict[str, Callable[[Any], bool]] = {
+    "kind": lambda value: value in (*KINDS, "questions"),
+    "label_names": lambda value: (
+        isinstance(value, list) and all(isinstance(name, str) for name in value)
+    ),
+    **dict.fromkeys(("max_length", "stride"), lambda value: type(value) is int and value > 0),
+    "has_unanswerable": lambda value: isinstance(value, bool),
+    "is_pair": lambda value: value is None or isinstance(value, bool),
+}
+"""Whether the values of a model's description can be such."""
 _PACKAGES = (
     "tensorflow",
     "keras",
@@ -90,21 +101,18 @@ class RunPaths:
 
         Raises:
           FileNotFoundError: there is none.
-          ValueError: it is no JSON, or of another format.
+          ValueError: it is no JSON object, or of another format.
         """
         if not self.record_file.is_file():
             raise FileNotFoundError(
                 f"{self.path} has no run.json: it is not the folder of a run. Pass the "
                 "--output_dir of `tf-movprune train`."
             )
-        try:
-            record = json.loads(self.record_file.read_text(encoding="utf-8"))
-        except (ValueError, UnicodeDecodeError) as error:
-            raise ValueError(f"{self.record_file} is damaged: {error}") from error
-        if not isinstance(record, dict) or record.get("format") != FORMAT:
+        record = read_object(self.record_file)
+        if record.get("format") != FORMAT:
             raise ValueError(
                 f"{self.record_file} must be a record of format {FORMAT}, got "
-                f"{record.get('format') if isinstance(record, dict) else record!r}."
+                f"{reprlib.repr(record.get('format'))}."
             )
         return record
 
@@ -125,14 +133,33 @@ class RunPaths:
         return self.write(self.read(), **values)
 
     def settings(self) -> TrainSettings:
-        """The settings that the run was begun with."""
+        """The settings that the run was begun with.
+
+        Raises:
+          ValueError: they are not those of this version.
+        """
+        record = self.read()
         try:
-            return TrainSettings.from_dict(self.read()["settings"])
-        except (AttributeError, KeyError, TypeError) as error:
+            return TrainSettings.from_dict(record["settings"])
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise ValueError(
                 f"The settings in {self.record_file} are not those of this version of tf_movprune: "
                 f"{error}"
             ) from error
+
+    def library(self) -> str:
+        """The library of the run's model, "keras_hub" or "transformers".
+
+        Raises:
+          ValueError: the record does not tell.
+        """
+        library = self.read().get("library")
+        if library not in LIBRARIES:
+            raise ValueError(
+                f"{self.record_file} must have a library of {', '.join(LIBRARIES)}, got "
+                f"{reprlib.repr(library)}."
+            )
+        return str(library)
 
 
 def check_folder(run: RunPaths, settings: TrainSettings, *, resume: bool) -> dict[str, Any]:
@@ -219,9 +246,20 @@ def write_description(folder: pathlib.Path, **values: Any) -> None:
 
 
 def description_of(folder: pathlib.Path) -> dict[str, Any]:
-    """The values that `write_description` wrote; empty if there are none."""
+    """The values that `write_description` wrote; empty if there are none.
+
+    Raises:
+      ValueError: the file holds something else.
+    """
     file = folder / _DESCRIPTION
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    found = read_object(file) if file.is_file() else {}
+    for name, is_right in _DESCRIBED.items():
+        if name in found and not is_right(found[name]):
+            raise ValueError(
+                f"{file} has {name} {reprlib.repr(found[name])}, which no run wrote. Copy the "
+                "folder of the model again."
+            )
+    return found
 
 
 def model_folder(path: pathlib.Path) -> pathlib.Path:
