@@ -160,7 +160,7 @@ def outermost_training_mode() -> Any:
         return None
     values = frames[-1].f_locals
     return (
-        values["propagated"].get("training") if "propagated" in values else values["training_value"]
+        values["propagated"].get("training") if "propagated" in values else values["training_mode"]
     )
 
 
@@ -176,7 +176,7 @@ def _calls() -> list[types.FrameType]:
 
 
 _CALL = Layer.__call__.__wrapped__.__code__
-_MODES = {"propagated", "training_value"}  # before tf-keras 2.20
+_MODES = {"propagated", "training_mode"}  # the latter before tf-keras 2.20
 
 
 # ---- layers
