@@ -20,6 +20,10 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tf_movprune.core.versions import check_versions
+
+check_versions(tf, keras)  # before anything private is imported
+
 
 @contextlib.contextmanager
 def _unchanged_environment() -> Iterator[None]:

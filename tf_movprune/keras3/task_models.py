@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_movprune.core.versions import check_versions
 from tf_movprune.keras3 import compat, keras_hub
 from tf_movprune.keras3.compact import load_compacted
 from tf_movprune.keras3.compacted_layer import register_classes
@@ -226,9 +227,11 @@ def seed(number: int) -> None:
 
 def _hub() -> Any:
     try:
-        return importlib.import_module("keras_hub")
+        hub = importlib.import_module("keras_hub")
     except ImportError as error:
         raise ImportError(
             "Tasks with KerasHub's models need the package keras-hub. Install it with `pip "
             "install \"tf_movprune[tasks]\"`, or pass library='transformers'."
         ) from error
+    check_versions(hub)
+    return hub
