@@ -116,4 +116,4 @@ def test_the_oldest_are_the_first_of_what_users_install():
     first = {name: found.first for name, found in requirements(users).items()}
     assert len(first) > 15
     for name, version in first.items():
-        assert pinned[name] in (version, f"{version}.0"), name
+        assert f"{pinned[name]}.".startswith(f"{version}."), name  # or a fix of that release
