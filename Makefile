@@ -23,7 +23,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 2
 .venv: .venv/installed
 
 requirements: .venv/installed  # requirements.txt anew, from setup.py; pins stay unless it asks for more
-	$(BIN)/uv pip compile --quiet --python-version 3.11.7 --generate-hashes \
+	$(BIN)/uv pip compile --quiet --no-python-downloads --python-version 3.11.7 --generate-hashes \
 	    --annotation-style line --custom-compile-command "make requirements" \
 	    --extra test --extra lint --extra dist --output-file requirements.txt setup.py $(ARGS)
 
