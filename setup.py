@@ -13,6 +13,9 @@ VERSION = re.search(r'__version__ = "(.+)"', (ROOT / "tf_movprune/__init__.py").
 
 TRANSFORMERS = "transformers>=4.46,<4.55"  # later releases cannot load into, or lack, TF classes
 
+# KerasHub's tokenizers need it, which older releases name in an extra alone.
+TENSORFLOW_TEXT = "tensorflow-text>=2.18; platform_system != 'Windows'"
+
 EXTRAS = {
     "transformers": [TRANSFORMERS],
     "keras-hub": ["keras-hub>=0.19"],
@@ -31,6 +34,7 @@ EXTRAS = {
         "scipy>=1.11.1",
         "tensorflow-datasets>=4.9.6",
         "importlib_resources",  # which tensorflow-datasets needs, and does not name
+        TENSORFLOW_TEXT,
         "safetensors>=0.4.3",
         "zstandard>=0.22",
     ],
@@ -44,6 +48,7 @@ EXTRAS = {
         "scipy>=1.11.1",
         "tensorflow-datasets>=4.9.6",
         "importlib_resources",
+        TENSORFLOW_TEXT,
         "safetensors>=0.4.3",
         "ai-edge-litert>=1.2",
         "zstandard>=0.22",

@@ -88,7 +88,7 @@ def test_transformers_without_tf_classes_is_refused(monkeypatch):
 
 def requirements(text):
     """The ranges in requirements by normalized name; None for the end of those without one."""
-    found = re.findall(r'"([\w.-]+)(?:\[\w+\])?>=([\d.]+)(?:,<([\d.]+))?"', text)
+    found = re.findall(r'"([\w.-]+)(?:\[\w+\])?>=([\d.]+)(?:,<([\d.]+))?["; ]', text)
     return {name.lower().replace("_", "-"): Range(first, end or None) for name, first, end in found}
 
 
