@@ -35,6 +35,7 @@ EXTRAS = {
         "tensorflow-datasets>=4.9.6",
         "importlib_resources",  # which tensorflow-datasets needs, and does not name
         TENSORFLOW_TEXT,
+        "sentencepiece>=0.2",  # KerasHub 0.25 imports it, and does not name it
         "safetensors>=0.4.3",
         "zstandard>=0.22",
     ],
@@ -49,6 +50,7 @@ EXTRAS = {
         "tensorflow-datasets>=4.9.6",
         "importlib_resources",
         TENSORFLOW_TEXT,
+        "sentencepiece>=0.2",  # KerasHub 0.25 imports it, and does not name it
         "safetensors>=0.4.3",
         "ai-edge-litert>=1.2",
         "zstandard>=0.22",
