@@ -9,17 +9,33 @@ PYTHON_3 := {"name": "python3", "display_name": "Python 3", "language": "python"
 KERNEL := {"kernelspec": $(PYTHON_3), "jupytext": null}
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 
-.PHONY: demo deploy docs notebooks test test-all test-oldest test-old-tflite test-torch lint clean \
+.PHONY: demo deploy dist docs notebooks requirements test test-all test-dist test-matrix test-oldest \
+    test-old-tflite test-torch lint clean \
     bench bench-accuracy bench-compressed bench-deploy bench-gpu bench-published bench-tasks
 
 .venv/installed: requirements.txt setup.py
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet -r requirements.txt
-	$(BIN)/python -m pip install --quiet --no-deps -e .
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
 .venv: .venv/installed
+
+requirements: .venv/installed  # requirements.txt anew, from setup.py; pins stay unless it asks for more
+	$(BIN)/uv pip compile --quiet --no-python-downloads --python-version 3.11.7 --generate-hashes \
+	    --annotation-style line --custom-compile-command "make requirements" \
+	    --extra test --extra lint --extra dist --output-file requirements.txt setup.py $(ARGS)
+
+dist: .venv/installed  # a wheel and an sdist; the same commit gives the same bytes
+	rm -rf build dist *.egg-info
+	umask 022 && $(BIN)/python -m build --no-isolation >/dev/null
+	ls -l dist
+
+test-dist: dist
+	TF_MOVPRUNE_DIST=$(CURDIR)/dist $(BIN)/python -m pytest tests/test_dist.py $(ARGS)
+
+dist test-dist: export SOURCE_DATE_EPOCH = $(shell git log -1 --format=%ct)
 
 demo: .venv/installed
 	$(BIN)/python -m examples.movie_sentiment $(ARGS)
@@ -48,13 +64,11 @@ test-all: .venv/installed .venv-tools/installed .venv-old-tflite/installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile --timeout 3600 --xla-refresh \
 	    --cov --cov-report=term --cov-fail-under=95 $(ARGS)
 
-test-oldest:  # the shell for Keras 3 with the oldest releases that setup.py allows
-	$(PYTHON) -m venv .venv-oldest
-	.venv-oldest/bin/python -m pip install --quiet -c requirements-oldest.txt \
-	    ".[keras-hub,tflite,compress]" pytest pytest-xdist pytest-timeout
-	.venv-oldest/bin/python -m pytest -n 2 --dist loadfile -m "not slow" -k "not tf_keras" \
-	    tests/keras3 $(addprefix tests/test_,pruning.py callbacks.py kernel_usage.py \
-	    recomputation.py traced_functions.py training_guard.py training_mode.py) $(ARGS)
+test-oldest:  # the core tests with the oldest releases that setup.py allows
+	$(PYTHON) tests/matrix.py oldest -- $(ARGS)
+
+test-matrix:  # and with others, each in an environment of its own: ROWS="oldest newest", or all
+	$(PYTHON) tests/matrix.py $(ROWS) -- $(ARGS)
 
 .venv-old-tflite/installed:  # a runtime of 2023, in which files of today are run
 	$(PYTHON) -m venv .venv-old-tflite

@@ -138,6 +138,16 @@ def test_files_that_are_named_exist():
             assert (root / path).exists(), f"{page.name} names {path}"
 
 
+def test_tests_that_are_named_exist():
+    """Those that SECURITY.md gives as evidence."""
+    root = DOCS.parent
+    text = (root / "SECURITY.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", text)
+    assert len(named) > 10
+    for path, name in named:
+        assert f"def {name}(" in (root / path).read_text(encoding="utf-8"), f"{path}::{name}"
+
+
 def test_pages_have_no_gaps_that_were_to_be_filled():
     pages = [*DOCS.rglob("*.md"), DOCS.parent / "README.md"]
     assert not [page.name for page in pages if "@@" in page.read_text(encoding="utf-8")]

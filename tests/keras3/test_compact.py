@@ -467,6 +467,14 @@ def test_what_is_no_compacted_model_is_refused(tmp_path):
         tf_movprune.load_compacted(tmp_path / "small", keras.Sequential)
 
 
+def test_code_in_a_file_is_refused(tmp_path):
+    """The bytes of a function are in the file, and Keras's safe mode makes none of them."""
+    layers = [keras.layers.Dense(3), keras.layers.Lambda(lambda x: x + 1)]
+    keras.Sequential([keras.Input([4]), *layers]).save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match=r"lambda.*safe_mode=False"):
+        tf_movprune.load_compacted(tmp_path / "model.keras")
+
+
 @saves_tasks
 def test_presets_of_other_classes_are_refused_or_warned_of(monkeypatch, tmp_path):
     hub = keras_hub.models

@@ -637,7 +637,8 @@ def test_register_as():
 
 def test_input_specs():
     x, ids = keras.Input([4], name="x"), keras.Input([3], dtype="int32", name="ids")
-    model = keras.Model({"x": x, "ids": ids}, [x, ids])
+    outputs = [keras.layers.Identity()(each) for each in (x, ids)]  # Keras 3.12 needs a layer
+    model = keras.Model({"x": x, "ids": ids}, outputs)
     specs, keywords = compat.input_specs(model)
     flat = tf.nest.flatten(specs)
     assert keywords == {} and all(isinstance(spec, tf.TensorSpec) for spec in flat)

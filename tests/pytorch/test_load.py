@@ -2,6 +2,7 @@
 
 import json
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -68,6 +69,29 @@ def test_names_of_a_bare_encoder_and_of_old_normalisations_are_known(tmp_path):
     inputs = {"input_ids": np.arange(10).reshape(2, 5)}
     found = tf_movprune.load_pytorch(folder)(inputs).last_hidden_state
     np.testing.assert_array_equal(found, whole.bert(inputs).last_hidden_state)
+
+
+def test_converters_of_keras_hub_may_name_old_normalisations(monkeypatch):
+    """That of BERT did so in KerasHub 0.19."""
+    from tf_movprune.keras3 import pytorch_weights
+
+    def converter_of(kind):
+        def convert_weights(backbone, loader, config):
+            def port_weight(keras_variable, hf_weight_key, hook_fn=None):
+                start, norm, end = hf_weight_key.rpartition("LayerNorm.")
+                end = {"weight": "gamma", "bias": "beta"}[end] if norm else end
+                loader.port_weight(keras_variable, start + norm + end, hook_fn)
+
+            old = types.SimpleNamespace(get_tensor=loader.get_tensor, port_weight=port_weight)
+            original(kind).convert_weights(backbone, old, config)
+
+        return types.SimpleNamespace(convert_weights=convert_weights)
+
+    original = pytorch_weights.converter_of
+    monkeypatch.setattr(pytorch_weights, "converter_of", converter_of)
+    model = load("bert_texts", "keras_hub")
+    expected = checkpoints.expected("bert_texts")
+    np.testing.assert_allclose(checkpoints.logits(model), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])

@@ -11,6 +11,14 @@ _BUFFERS = re.compile(r".*\.embeddings\.(position_ids|token_type_ids)")
 _OLD_ENDS = {".LayerNorm.gamma": ".LayerNorm.weight", ".LayerNorm.beta": ".LayerNorm.bias"}
 
 
+def todays_name(name: str) -> str:
+    """The name that today's classes have for a weight; old ones had gamma and beta."""
+    for old, today in _OLD_ENDS.items():
+        if name.endswith(old):
+            return name.removesuffix(old) + today
+    return name
+
+
 @dataclasses.dataclass(frozen=True)
 class Family:
     """A family of encoders.
@@ -74,9 +82,7 @@ class Family:
         first_parts = {self.blocks.split(".")[0], "embeddings", "embeddings_project", "pooler"}
         found = {}
         for name in names:
-            new = f".{name}"
-            for old, today in _OLD_ENDS.items():
-                new = new.removesuffix(old) + today if new.endswith(old) else new
+            new = f".{todays_name(name)}"
             if is_bare and name.split(".")[0] in first_parts:
                 new = f".{self.prefix}{new}"
             if not _BUFFERS.fullmatch(new):

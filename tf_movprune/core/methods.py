@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import tensorflow as tf
@@ -36,7 +37,9 @@ class _TopK(PruningMethod):
         if self.minimum_remaining is not None:
             check_fraction("minimum_remaining", self.minimum_remaining)
 
-    def select(self, importances, value):
+    def select(
+        self, importances: Sequence[tf.Tensor], value: tf.Tensor
+    ) -> list[tuple[tf.Tensor, tf.Tensor]]:
         sizes = [importance.shape.num_elements() for importance in importances]
         if self.minimum_remaining is None:
             minimums = [1] * len(sizes)
@@ -78,10 +81,18 @@ class HardMovement(_TopK):
 
     has_scores: ClassVar[bool] = True
 
-    def importance(self, kernel, scores, block_size):
+    def importance(
+        self, kernel: tf.Tensor, scores: tf.Tensor | None, block_size: tuple[int, int]
+    ) -> tf.Tensor:
         return scores
 
-    def mask_kernel(self, kernel, scores, mask, seed=None):
+    def mask_kernel(
+        self,
+        kernel: tf.Tensor,
+        scores: tf.Tensor | None,
+        mask: tf.Tensor,
+        seed: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         return straight_through(kernel, scores, mask)
 
 
@@ -108,10 +119,18 @@ class Magnitude(_TopK):
 
     has_scores: ClassVar[bool] = False
 
-    def importance(self, kernel, scores, block_size):
+    def importance(
+        self, kernel: tf.Tensor, scores: tf.Tensor | None, block_size: tuple[int, int]
+    ) -> tf.Tensor:
         return mean_blocks(tf.abs(kernel), block_size)
 
-    def mask_kernel(self, kernel, scores, mask, seed=None):
+    def mask_kernel(
+        self,
+        kernel: tf.Tensor,
+        scores: tf.Tensor | None,
+        mask: tf.Tensor,
+        seed: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         return apply_mask(kernel, mask)
 
 
@@ -141,14 +160,24 @@ class KeepZeros(PruningMethod):
     def schedule_value(self) -> None:
         return None
 
-    def importance(self, kernel, scores, block_size):
+    def importance(
+        self, kernel: tf.Tensor, scores: tf.Tensor | None, block_size: tuple[int, int]
+    ) -> tf.Tensor:
         """1 for blocks with a weight that is not zero, and 0 for others."""
         return tf.cast(any_in_blocks(~is_zero(kernel), block_size), tf.float32)
 
-    def select(self, importances, value):
+    def select(
+        self, importances: Sequence[tf.Tensor], value: tf.Tensor
+    ) -> list[tuple[tf.Tensor, tf.Tensor]]:
         return [(importance > 0, tf.ones([])) for importance in importances]
 
-    def mask_kernel(self, kernel, scores, mask, seed=None):
+    def mask_kernel(
+        self,
+        kernel: tf.Tensor,
+        scores: tf.Tensor | None,
+        mask: tf.Tensor,
+        seed: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         return apply_mask(kernel, mask)
 
 
@@ -199,10 +228,14 @@ class SoftMovement(PruningMethod):
     def schedule_value(self) -> str:
         return "sparsity" if self.target else "threshold"
 
-    def importance(self, kernel, scores, block_size):
+    def importance(
+        self, kernel: tf.Tensor, scores: tf.Tensor | None, block_size: tuple[int, int]
+    ) -> tf.Tensor:
         return scores
 
-    def select(self, importances, value):
+    def select(
+        self, importances: Sequence[tf.Tensor], value: tf.Tensor
+    ) -> list[tuple[tf.Tensor, tf.Tensor]]:
         sizes = [importance.shape.num_elements() for importance in importances]
         minimums = [int(self.minimum_remaining * size) + 1 for size in sizes]
         if self.target:
@@ -213,13 +246,19 @@ class SoftMovement(PruningMethod):
         chosen = masks.threshold_masks(importances, threshold, minimums)
         return [(mask, threshold) for mask in chosen]
 
-    def mask_kernel(self, kernel, scores, mask, seed=None):
+    def mask_kernel(
+        self,
+        kernel: tf.Tensor,
+        scores: tf.Tensor | None,
+        mask: tf.Tensor,
+        seed: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         return straight_through(kernel, scores, mask)
 
-    def penalty(self, scores):
+    def penalty(self, scores: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(tf.sigmoid(scores))
 
-    def penalty_weight(self, progress):
+    def penalty_weight(self, progress: tf.Tensor) -> tf.Tensor:
         return self.final_lambda * progress
 
 
@@ -263,20 +302,30 @@ class L0(PruningMethod):
     def schedule_value(self) -> None:
         return None
 
-    def importance(self, kernel, scores, block_size):
+    def importance(
+        self, kernel: tf.Tensor, scores: tf.Tensor | None, block_size: tuple[int, int]
+    ) -> tf.Tensor:
         return scores
 
-    def select(self, importances, value):
+    def select(
+        self, importances: Sequence[tf.Tensor], value: tf.Tensor
+    ) -> list[tuple[tf.Tensor, tf.Tensor]]:
         threshold = tf.constant(GATE_THRESHOLD, tf.float32)
         return [(hard_concrete_gate(scores) > 0, threshold) for scores in importances]
 
-    def mask_kernel(self, kernel, scores, mask, seed=None):
+    def mask_kernel(
+        self,
+        kernel: tf.Tensor,
+        scores: tf.Tensor | None,
+        mask: tf.Tensor,
+        seed: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         if seed is not None:
             seed = tf.random.experimental.stateless_fold_in(seed, self.seed)
         return kernel * tf.cast(hard_concrete_gate(scores, seed), kernel.dtype)
 
-    def penalty(self, scores):
+    def penalty(self, scores: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(open_gate_probability(scores))
 
-    def penalty_weight(self, progress):
+    def penalty_weight(self, progress: tf.Tensor) -> tf.Tensor:
         return tf.constant(self.final_lambda)

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def named_leaves(
-    structure: Any, name: str = "", order: Callable[[Mapping], Iterable] = list
+    structure: Any, name: str = "", order: Callable[[Mapping[Any, Any]], Iterable[Any]] = list
 ) -> Iterator[tuple[str, Any]]:
     """The leaves of nested mappings, lists and tuples, with their keys joined by underscores.
 

@@ -51,7 +51,7 @@ class ScoreScale:
         """The scores that a variable stands for."""
 
         @tf.custom_gradient
-        def scaled(value: tf.Tensor):
+        def scaled(value: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
             return self.multiplier * value, lambda upstream: upstream
 
         return scaled(tf.convert_to_tensor(variable))

@@ -49,7 +49,7 @@ class UpdateHooks:
         super().__init__()
         self.num_train_steps = num_train_steps
         self._is_training = False
-        self._compiled_for: tuple = ()
+        self._compiled_for: tuple[Any, ...] = ()
         self._checked: list[int] = []
         self._is_idle = False
         self._described: set[str] = set()

@@ -112,7 +112,7 @@ class CompiledRefresh:
 
         self._function = refresh
         self._jit_compile = jit_compile
-        self._compilation: concurrent.futures.Future | None = None
+        self._compilation: concurrent.futures.Future[Any] | None = None
 
     def __call__(self, sparsity: tf.Tensor, window: int, *, force: bool = False) -> tf.Tensor:
         """Refreshes.

@@ -29,10 +29,11 @@ from tf_movprune.keras2.compat import Layer, forget_compilation, keras
 from tf_movprune.keras2.encoder_configs import keep_recorded, record_sizes, replace_config
 from tf_movprune.keras2.kernel_attributes import build_attention
 from tf_movprune.keras2.layer_tree import LayerTree
+from tf_movprune.keras2.neurons import Neurons
 from tf_movprune.keras2.replacement import replace_layers, unchanged, undone_on_error
 from tf_movprune.keras2.saving import check_stripped
 from tf_movprune.keras2.training_guard import unguard_training
-from tf_movprune.keras2.units import Heads, Neurons, find_units, heads_of
+from tf_movprune.keras2.units import Heads, find_units, heads_of
 
 
 def compact(model: keras.Model, *, multiple_of: int = 1) -> keras.Model:

@@ -20,6 +20,10 @@ from typing import Any
 import tensorflow as tf
 import tf_keras as keras
 
+from tf_movprune.core.versions import check_versions
+
+check_versions(tf, keras)  # before anything private is imported
+
 
 @contextlib.contextmanager
 def _unchanged_environment() -> Iterator[None]:
@@ -160,7 +164,7 @@ def outermost_training_mode() -> Any:
         return None
     values = frames[-1].f_locals
     return (
-        values["propagated"].get("training") if "propagated" in values else values["training_value"]
+        values["propagated"].get("training") if "propagated" in values else values["training_mode"]
     )
 
 
@@ -176,7 +180,7 @@ def _calls() -> list[types.FrameType]:
 
 
 _CALL = Layer.__call__.__wrapped__.__code__
-_MODES = {"propagated", "training_value"}  # before tf-keras 2.20
+_MODES = {"propagated", "training_mode"}  # the latter before tf-keras 2.20
 
 
 # ---- layers
@@ -318,12 +322,12 @@ def reorder_tracked_items(layer: Layer, items: Sequence[Any]) -> None:
     vars(layer)["_self_tracked_trackables"] = list(items)  # metrics would be tracked once more
 
 
-def declared_input_shape(layer: Layer) -> tuple | None:
+def declared_input_shape(layer: Layer) -> tuple[int | None, ...] | None:
     """The `batch_input_shape` that a layer was given when it was made."""
     return getattr(layer, "_batch_input_shape", None)
 
 
-def declare_input_shape(layer: Layer, shape: tuple | None) -> None:
+def declare_input_shape(layer: Layer, shape: tuple[int | None, ...] | None) -> None:
     """Gives a layer a `batch_input_shape`, from which Sequential models make their input."""
     if shape is not None:
         layer._batch_input_shape = shape
@@ -483,7 +487,7 @@ def call_nodes(layer: Layer) -> list[Any]:
     return list(layer._inbound_nodes)
 
 
-def sequential_input_shape(model: keras.Sequential) -> tuple:
+def sequential_input_shape(model: keras.Sequential) -> tuple[Any, ...]:
     """The shape of the inputs on which a Sequential model was built."""
     return model._build_input_shape
 
@@ -705,7 +709,7 @@ class OpenAdamW(keras.optimizers.AdamW):
         """Returns whether a variable is decayed, unless it is excluded by name."""
         return True
 
-    def apply_clipped(self, grads_and_vars: list, apply: Callable[[list], Any]) -> Any:
+    def apply_clipped(self, grads_and_vars: list[Any], apply: Callable[[list[Any]], Any]) -> Any:
         """Applies the gradients, already clipped, through `apply`."""
         return apply(grads_and_vars)
 

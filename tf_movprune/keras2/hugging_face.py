@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_movprune.core.encoder_families import task_of
+from tf_movprune.core.versions import check_versions
 from tf_movprune.core.wording import counted, listed
 from tf_movprune.keras2.compat import Layer, keras
 
@@ -489,10 +490,12 @@ def read_compacted(
     """Reads the configuration of a compacted model, and finds its class and weights.
 
     Raises:
+      ImportError: transformers is of a release that is not supported.
       ValueError: no compacted TF model is there, or its class is not known.
     """
     import transformers
 
+    check_versions(transformers)
     folder = pathlib.Path(path)
     files = [folder / name for name in ("tf_model.h5", "model.safetensors")]
     weights = next((file for file in files if file.is_file()), None)
@@ -567,7 +570,7 @@ def tf_class(config: Mapping[str, Any], names: Collection[str]) -> Any:
       names: names of its weights, which tell the head if the configuration does not.
 
     Raises:
-      ImportError: transformers is not installed, or has no TF classes.
+      ImportError: transformers is not installed, or of a release that is not supported.
       ValueError: no class is known.
     """
     try:
@@ -577,6 +580,7 @@ def tf_class(config: Mapping[str, Any], names: Collection[str]) -> Any:
             "Loading into Hugging Face's TF classes needs transformers from 4.46 to 4.54. Install "
             "it, or pass a class of KerasHub as model_class."
         ) from error
+    check_versions(transformers)
     architecture = next(iter(config.get("architectures") or ()), None)
     if architecture is None:
         architecture = _TF_NAMES[config["model_type"]] + task_of(config, names)

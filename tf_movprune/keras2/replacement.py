@@ -120,7 +120,7 @@ def _state(layer: Layer) -> dict[str, Any]:
     }
 
 
-def _set_attribute(layer: Layer, name: str, value: Any, olds: list) -> None:
+def _set_attribute(layer: Layer, name: str, value: Any, olds: list[Any]) -> None:
     """Assigns an attribute, which keeps its place, as do the items that Keras tracks for it."""
     later_names = list(vars(layer))[list(vars(layer)).index(name) + 1 :]
     order = {id(item): i for i, item in enumerate(compat.tracked_items(layer))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tf_movprune.core import methods, schedules, scores
+from tf_movprune.core.pruning_method import PruningMethod
 from tf_movprune.core.schedules import PruningSchedule
 from tf_movprune.keras2.compat import (
     ConstantSparsity,
@@ -57,7 +58,7 @@ def deserialize_schedule(config: dict[str, Any] | PruningSchedule) -> PruningSch
     return cls.from_config(config["config"])
 
 
-def serialize_method(method: methods.PruningMethod) -> dict[str, Any]:
+def serialize_method(method: PruningMethod) -> dict[str, Any]:
     """Configuration of a method, and of the objects in it."""
     return {
         "class_name": registered_name(type(method)),
@@ -65,13 +66,13 @@ def serialize_method(method: methods.PruningMethod) -> dict[str, Any]:
     }
 
 
-def deserialize_method(config: dict[str, Any] | methods.PruningMethod) -> methods.PruningMethod:
+def deserialize_method(config: dict[str, Any] | PruningMethod) -> PruningMethod:
     """The method of a configuration.
 
     Raises:
       ValueError: its class is not known.
     """
-    if isinstance(config, methods.PruningMethod):
+    if isinstance(config, PruningMethod):
         return config
     cls = _registered_class(config["class_name"], "method")
     values = {name: _deserialize_value(value) for name, value in config["config"].items()}

@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from tf_movprune.core.remaining_units import NamedLayers
+from tf_movprune.core.versions import check_versions
 from tf_movprune.keras2 import compat, hugging_face, layer_tree
 from tf_movprune.keras2.compact import load_compacted
 from tf_movprune.keras2.compat import keras
@@ -210,5 +211,6 @@ def _transformers() -> ModuleType:
             'with `pip install "tf_movprune[tasks,transformers]"`, or pass '
             "library='keras_hub'."
         ) from error
+    check_versions(transformers)
     transformers.logging.set_verbosity_error()
     return transformers

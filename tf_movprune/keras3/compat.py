@@ -16,6 +16,11 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 import tensorflow as tf
+
+from tf_movprune.core.versions import check_versions
+
+check_versions(tf, keras)  # before anything private is imported
+
 from keras.layers import Layer as Layer
 from keras.src.backend.common import global_state
 from keras.src.export import export_utils

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tf_movprune.core.encoder_families import family_of
+from tf_movprune.core.encoder_families import family_of, todays_name
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.matrix_layout import layout_of
 from tf_movprune.core.ported_weight import PortedWeight
@@ -87,7 +87,7 @@ def ported_weights(model: keras.Model) -> list[PortedWeight]:
     converter_of(KINDS[model_type]).convert_weights(backbone, recorder, {})
     prefix = f"{model_type}."
     names = {
-        key: name if name.startswith(prefix) else prefix + name
+        key: todays_name(name if name.startswith(prefix) else prefix + name)
         for key, (_, name) in recorder.names.items()
     }
     for layer, name in head_layers(model, backbone, model_type):

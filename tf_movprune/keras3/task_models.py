@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from tf_movprune.core.json_files import read_object
 from tf_movprune.core.remaining_units import NamedLayers
+from tf_movprune.core.versions import check_versions
 from tf_movprune.keras3 import compat, keras_hub, layer_tree
 from tf_movprune.keras3.compact import load_compacted
 from tf_movprune.keras3.compacted_layer import register_classes
@@ -244,9 +245,11 @@ def seed(number: int) -> None:
 
 def _hub() -> Any:
     try:
-        return importlib.import_module("keras_hub")
+        hub = importlib.import_module("keras_hub")
     except ImportError as error:
         raise ImportError(
             "Tasks with KerasHub's models need the package keras-hub. Install it with `pip "
             "install \"tf_movprune[tasks]\"`, or pass library='transformers'."
         ) from error
+    check_versions(hub)
+    return hub

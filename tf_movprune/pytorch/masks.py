@@ -102,7 +102,7 @@ class Masks:
         """
         importances = [tf.constant(self._importance(name)) for name in names]
         total = sum(importance.shape.num_elements() for importance in importances)
-        count = min(int(self.threshold * total) + 1, total)  # type: ignore[operator]
+        count = min(int(self.threshold * total) + 1, total)
         chosen, _ = global_topk_masks(importances, tf.constant(count, tf.int64))
         found = {}
         for name, mask, importance in zip(names, chosen, importances):
@@ -129,7 +129,7 @@ class Masks:
         if isinstance(method, SoftMovement):
             minimum = min(int(method.minimum_remaining * size) + 1, size)
             return threshold_masks([importance], self.threshold, [minimum])[0].numpy()
-        count = int(self.threshold * size)  # type: ignore[operator]
+        count = int(self.threshold * size)
         if method.minimum_remaining is not None:
             count = max(count, minimum_count(size, method.minimum_remaining))
         return topk_mask(importance, tf.constant(count, tf.int64))[0].numpy()

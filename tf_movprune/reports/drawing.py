@@ -107,7 +107,7 @@ def _plain_tag(tag: str) -> str:
     return re.sub(r"\s+", " ", tag)
 
 
-def _only_size(font: re.Match) -> str:
+def _only_size(font: re.Match[str]) -> str:
     """The weight and the size of a font."""
     size = re.search(r"([\d.]+)px", font[0])
     weight = "font-weight: 700; " if re.search(r"bold|700", font[0]) else ""

@@ -152,7 +152,7 @@ def _cell(axes: Axes, x: int, y: int, opacity: float) -> None:
     )
 
 
-def _bars(named: Sequence[tuple], description: str, label: str = "") -> str:
+def _bars(named: Sequence[tuple[Any, ...]], description: str, label: str = "") -> str:
     rows = named[:_MOST_ROWS]
     figure = new_figure(21 * len(rows) + (34 if label else 22))
     axes = figure.subplots()

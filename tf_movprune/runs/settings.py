@@ -9,7 +9,7 @@ from typing import Any
 
 from tf_movprune.core.arguments import check_fraction, check_integer, check_number
 from tf_movprune.runs import unused_options
-from tf_movprune.runs.unused_options import FINE_TUNE
+from tf_movprune.runs.unused_options import FINE_TUNE as FINE_TUNE
 
 METHODS = ("hard", "soft", "l0", "magnitude", "dense")
 STRUCTURES = ("weights", "blocks", "heads", "neurons", "heads+neurons")

@@ -253,7 +253,7 @@ class _Training:
     def _evaluation(self, outputs: Outputs) -> Any:
         """A callback that adds metrics to the logs at the end of an epoch."""
 
-        def on_epoch_end(epoch, logs):
+        def on_epoch_end(epoch: int, logs: dict[str, float]) -> None:
             batch_size = self.settings.evaluation_batch_size
             for split in self.prepared.splits_while_training:
                 predicted = predictions_of(self.prepared, split, outputs, batch_size)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import scipy.stats
@@ -117,7 +118,9 @@ def _check_predictions(split: str, examples: Examples, predictions: np.ndarray) 
         )
 
 
-def _correlation(function: Callable, predictions: np.ndarray, targets: np.ndarray) -> float:
+def _correlation(
+    function: Callable[..., Any], predictions: np.ndarray, targets: np.ndarray
+) -> float:
     if len(targets) < 2:
         return 0.0
     with warnings.catch_warnings():
