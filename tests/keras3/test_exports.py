@@ -183,6 +183,25 @@ def test_parts_of_a_bert():
     assert len(parts["layers"]) == 2 * 6 * 2 and "logits/kernel" in parts["other"]
 
 
+def test_names_without_the_layers_around_them(tmp_path):
+    """Keras leaves them out if it builds layers by a file, before those around them."""
+    inner = [keras.layers.Dense(4, name=f"inner_{i}") for i in range(2)]
+    outer = [keras.layers.TimeDistributed(layer, name=f"{layer.name}_outer") for layer in inner]
+    model = keras.Sequential([keras.Input([3, 4]), *outer])
+    model.save(tmp_path / "x.keras")
+    other = keras.saving.load_model(tmp_path / "x.keras")
+    for weight in other.weights:
+        weight.assign(0 * weight)
+    assert other.weights[0].path != model.weights[0].path
+    tf_movprune.export_compressed(model, tmp_path / "x", quantization=None)
+    tf_movprune.load_compressed(tmp_path / "x", other)
+    for weight, expected in zip(other.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(weight, expected)
+    swapped = keras.Sequential([keras.Input([3, 4]), *reversed(other.layers)])
+    with pytest.raises(ValueError, match=r"are not those of 'sequential"):
+        tf_movprune.load_compressed(tmp_path / "x", swapped)
+
+
 def test_a_model_may_be_built_in_another_way_and_have_another_name(tmp_path):
     model = keras.Sequential([keras.Input([4]), keras.layers.Dense(3)], name="one")
     tf_movprune.export_compressed(model, tmp_path / "x", quantization=None)

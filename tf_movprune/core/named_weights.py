@@ -96,7 +96,8 @@ def matching(
 ) -> dict[str, _Weight]:
     """The weights of a model by their names in a file.
 
-    Names may differ in the numbers that Keras gives to layers, if their order is the same.
+    Names may differ in the numbers that Keras gives to layers, if their order is the same; and in
+    the layers around them, which Keras 3 leaves out of the names in models from whole files.
 
     Args:
       model_name: name of the model, for messages.
@@ -110,7 +111,10 @@ def matching(
     """
     in_file, in_model = list(specs), list(weights)
     if set(in_file) != set(in_model):
-        in_file, in_model = renumbered(in_file), renumbered(in_model)
+        if not _differ_around(in_file, in_model):
+            in_file, in_model = renumbered(in_file), renumbered(in_model)
+        if _differ_around(in_file, in_model):
+            in_model = in_file
     places = {name: i for i, name in enumerate(in_model)}
     missing = [name for name in in_model if name not in set(in_file)]
     extra = [name for name in in_file if name not in places]
@@ -134,6 +138,14 @@ def matching(
                 f"{kind.capitalize()}s in {path} are not those of {model_name!r}: {_listed(wrong)}."
             )
     return found
+
+
+def _differ_around(names: Sequence[str], others: Sequence[str]) -> bool:
+    """Returns whether names are in the same order, each the end of the other or its equal."""
+    pairs = [(f"/{name}", f"/{other}") for name, other in zip(names, others)]
+    return len(names) == len(others) == len(set(names)) and all(
+        one.endswith(other) or other.endswith(one) for one, other in pairs
+    )
 
 
 def assign(
