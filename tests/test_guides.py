@@ -192,8 +192,11 @@ def test_tasks(tmp_path, capsys):
 
 
 def test_distillation():
-    given = {"dataset": data(), "student": mlp(), "teacher": mlp()}
-    names = run("guides/distillation.md", given, [("hidden_states=True", "hidden_states='dense*'")])
+    given = {"dataset": data(), "student": mlp(), "make_student": mlp, "teacher": mlp()}
+    known = ("distiller(pruned, teacher)", "distiller(pruned, teacher, hidden_states='dense*')")
+    named = ("hidden_states=True", "hidden_states='dense*'")
+    names = run("guides/distillation.md", given, [known, named])
+    assert sparsity(names.pruned) == pytest.approx(0.9, abs=0.01)
     assert sparsity(names.plain) == pytest.approx(0.9, abs=0.01)
     assert names.plain is not names.teacher
     assert np.isfinite(names.distiller.evaluate(names.cached.take(2), verbose=0)).all()

@@ -228,7 +228,7 @@ POSITIONS = "bert.embeddings.position_embeddings.weight"
         ({"config": {"pruned_heads": {"7": [1]}}}, r"pruned_heads .*layers below 2"),
         ({"config": {"pruned_heads": {"0": [4]}}}, r"heads below 4"),
         ({"config": {"pruned_heads": [1]}}, r"must map layers"),
-        ({"config": {"num_attention_heads": 3}}, r"hidden_size 16 is no multiple"),
+        ({"config": {"num_attention_heads": 3}}, r"hidden_size 16 in config.json is no multiple"),
         ({"config": {"hidden_size": "16"}}, r"hidden_size .*positive integer, got '16'"),
         (
             {"config": {"vocab_size": 10**12}},
