@@ -27,7 +27,7 @@ import tf_movprune
 from tf_movprune import CubicSparsity, HardMovement, Magnitude, SoftMovement
 from tf_movprune.runs import training
 
-EPOCHS, STEPS = 10, 4
+EPOCHS, STEPS, TASK_STEPS = 30, 4, 60
 START = tf_movprune.MagnitudeScores(0.01)
 METHODS = {
     "hard": (HardMovement(START), "sgd"),
@@ -44,11 +44,13 @@ class Killed:
     Args:
       kills: number of processes to kill.
       seed: seed of the moments.
+      most_steps: most steps that a process takes before it is killed at one: few enough that a run
+        does not end before all kills.
     """
 
-    def __init__(self, kills: int, seed: int):
+    def __init__(self, kills: int, seed: int, most_steps: int):
         self._random = random.Random(seed)
-        self._left = kills
+        self._left, self._most_steps = kills, most_steps
         self.killed = self.while_writing = 0
 
     def __call__(self, program) -> None:
@@ -84,7 +86,7 @@ class Killed:
     def _kill(self, child: int, reader: int) -> bool:
         """Kills a process some steps on, or while it writes its next checkpoint."""
         wanted = self._random.choice("sw")  # a step, or a write
-        count = self._random.randint(1, 3 * STEPS) if wanted == "s" else 1
+        count = self._random.randint(1, self._most_steps) if wanted == "s" else 1
         while count:
             what = os.read(reader, 1).decode()
             if not what:
@@ -102,8 +104,6 @@ def fit(keras, method, folder, tell, *, backup):
     keras.utils.set_random_seed(3)
     pruning, score_optimizer = METHODS[method]
     layers = mlp(keras).layers
-    if keras is keras3:  # tf_keras keeps the state of dropout nowhere
-        layers.insert(2, keras.layers.Dropout(0.2))
     pruned = tf_movprune.prune_low_movement(
         keras.Sequential([keras.Input([8]), *layers]),
         CubicSparsity(0.75, 2, EPOCHS * STEPS - 6, frequency=3),
@@ -151,8 +151,8 @@ def by_manager(keras, pruned, folder, tell):
 def task_run(library, folder, tell):
     """A run of `tf_movprune.train`, which goes on by itself."""
 
-    def telling_update(**kwargs):
-        callback = update(**kwargs)
+    def telling_update(steps):
+        callback = update(steps)
         then = callback.on_train_batch_end
         callback.on_train_batch_end = lambda batch, logs=None: (then(batch, logs), tell("s"))
         return callback
@@ -173,7 +173,7 @@ def task_run(library, folder, tell):
         folder / "run",
         data_dir=str(data),
         library=library,
-        num_train_steps=30,
+        num_train_steps=TASK_STEPS,
         save_every=2,
         evaluations=2,
     )
@@ -199,8 +199,9 @@ def main() -> None:
     straight.mkdir(parents=True), killed.mkdir()
     if scenario == "task":
         tiny_pretrained.folder()  # once for all processes
-    Killed(0, 0)(program_of(scenario, keras_name, straight))
-    killing = Killed(int(kills), int(seed))
+    most_steps = 3 if scenario == "task" else STEPS + 2
+    Killed(0, 0, most_steps)(program_of(scenario, keras_name, straight))
+    killing = Killed(int(kills), int(seed), most_steps)
     killing(program_of(scenario, keras_name, killed))
     with np.load(straight / "state.npz") as one, np.load(killed / "state.npz") as other:
         is_same = one.files == other.files and all(
