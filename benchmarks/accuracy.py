@@ -55,7 +55,7 @@ class Recipe:
     start_at_teacher: bool = False
     """Whether the teacher's weights are pruned, and not those of MiniLM."""
     dropout: bool = True
-    """Whether the pruned model drops out what it does in dense training, a tenth."""
+    """If false, the pruned model is trained without the dropout of dense training, a tenth."""
     heads: float | None = None
     """Fraction of the heads that go. Then the sparsity is that of the neurons."""
     recovery: float = 0.0

@@ -122,7 +122,7 @@ def measure_steps(table: Table, shape: str, lengths: list[int], rounds: int) -> 
 
 
 def measure_checks(table: Table, shape: str, lengths: list[int], rounds: int) -> None:
-    """What it takes to look for NaN, which is done before a refresh and after a step."""
+    """Measures the looks for NaN before a refresh and after a step, as a part of the step."""
     for length in lengths:
         trained = trainer(shape, length, "hard")
         trained.step()

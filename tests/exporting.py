@@ -12,6 +12,14 @@ from tf_movprune.export.compressed_files import coding, decoding
 QUANTIZATIONS = ("int8", "float16", None)
 
 
+def compressed_files(model, folder):
+    """Writes a model with values of each type, and returns the files."""
+    paths = [folder / f"{quantization}.movprune" for quantization in QUANTIZATIONS]
+    for path, quantization in zip(paths, QUANTIZATIONS):
+        tf_movprune.export_compressed(model, path, quantization=quantization)
+    return paths
+
+
 def network(seed=0, name=None, width=48):
     """An embedding and three layers, two of them with 10 % of their weights."""
     keras.utils.set_random_seed(seed)

@@ -99,23 +99,19 @@ class Killed:
         return True
 
 
-def fit(keras, method, folder, tell, *, backup):
+def fit(keras, method, folder, tell):
     """A training by `fit`, which goes on from its last checkpoint."""
     keras.utils.set_random_seed(3)
     pruning, score_optimizer = METHODS[method]
-    layers = mlp(keras).layers
-    pruned = tf_movprune.prune_low_movement(
-        keras.Sequential([keras.Input([8]), *layers]),
-        CubicSparsity(0.75, 2, EPOCHS * STEPS - 6, frequency=3),
-        pruning,
-    )
+    schedule = CubicSparsity(0.75, 2, EPOCHS * STEPS - 6, frequency=3)
+    pruned = tf_movprune.prune_low_movement(mlp(keras), schedule, pruning)
     if score_optimizer is not None:
         score_optimizer = keras.optimizers.SGD(1.0, momentum=0.5)
     optimizer = tf_movprune.create_optimizer(
         0.05, EPOCHS * STEPS, 2, score_optimizer=score_optimizer, model=pruned
     )
     pruned.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    first, callbacks = backup(keras, pruned, folder, tell)
+    first, save = checkpoints(keras, pruned, folder, tell)
     pruned.fit(
         *(X, Y),
         batch_size=len(X) // STEPS,
@@ -125,7 +121,7 @@ def fit(keras, method, folder, tell, *, backup):
         verbose=0,
         callbacks=[
             tf_movprune.UpdatePruningStep(num_train_steps=EPOCHS * STEPS),
-            *callbacks,
+            save,
             keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: tell("s")),
         ],
     )
@@ -133,8 +129,8 @@ def fit(keras, method, folder, tell, *, backup):
     np.savez(folder / "state.npz", *(np.array(array) for array in arrays))
 
 
-def by_manager(keras, pruned, folder, tell):
-    """A checkpoint at the end of each epoch, with everything that training changes."""
+def checkpoints(keras, pruned, folder, tell):
+    """The epochs before the last checkpoint, and a callback that makes one after each epoch."""
     pruned.optimizer.build(pruned.trainable_variables)
     checkpoint = tf.train.Checkpoint(model=pruned, optimizer=pruned.optimizer)
     manager = tf.train.CheckpointManager(checkpoint, str(folder / "checkpoints"), max_to_keep=2)
@@ -145,7 +141,7 @@ def by_manager(keras, pruned, folder, tell):
         manager.save(checkpoint_number=epoch + 1)
 
     done = int(pruned.optimizer.iterations) // STEPS
-    return done, [keras.callbacks.LambdaCallback(on_epoch_end=save)]
+    return done, keras.callbacks.LambdaCallback(on_epoch_end=save)
 
 
 def task_run(library, folder, tell):
@@ -190,7 +186,7 @@ def program_of(scenario: str, keras_name: str, folder: pathlib.Path):
     if scenario == "task":
         library = {"keras": "keras_hub", "tf_keras": "transformers"}[keras_name]
         return lambda tell: task_run(library, folder, tell)
-    return lambda tell: fit(keras, scenario, folder, tell, backup=by_manager)
+    return lambda tell: fit(keras, scenario, folder, tell)
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """What tests of both shells need to know of a model of either Keras."""
 
+import contextlib
 import importlib
 
 import numpy as np
@@ -59,6 +60,16 @@ def backup(keras, folder):
     """A new callback that keeps a backup in a folder, and goes on from one."""
     name = "backup.weights.h5" if keras.__name__ == "keras" else "backup"
     return keras.callbacks.BackupAndRestore(str(folder / name))
+
+
+@contextlib.contextmanager
+def precision(keras, policy):
+    """A scope in which layers are made in a policy."""
+    keras.mixed_precision.set_global_policy(policy)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
 
 
 def refresh(model, step):

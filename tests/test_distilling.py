@@ -1,13 +1,12 @@
 """Tests of distillation on models of either Keras."""
 
-import contextlib
 import functools
 
 import numpy as np
 import pytest
 import reference
 import tensorflow as tf
-from shells import KERASES, gradients, keras_of
+from shells import KERASES, gradients, keras_of, precision
 
 import tf_movprune
 from tf_movprune import Distiller, cache_teacher_logits, distillation_loss
@@ -72,15 +71,6 @@ def last(history):
 
 def evaluate(distiller, *data, **kwargs):
     return distiller.evaluate(*data, verbose=0, return_dict=True, **kwargs)
-
-
-@contextlib.contextmanager
-def precision(keras, policy):
-    keras.mixed_precision.set_global_policy(policy)
-    try:
-        yield
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
 
 
 def test_a_stripped_student_warns_when_it_is_trained(keras):

@@ -17,7 +17,7 @@ KILLS = 20
 @pytest.mark.parametrize("scenario", ["hard", "hard-adam", "global", "soft", "magnitude", "task"])
 @pytest.mark.parametrize("name", KERASES)
 def test_twenty_kills_change_nothing(name, scenario, tmp_path):
-    """By SIGKILL after random steps, or while a checkpoint is being written."""
+    """Processes get SIGKILL after random steps, or while a checkpoint is being written."""
     command = [sys.executable, str(FOLDER / "killed_runs.py"), scenario, name]
     command += [str(tmp_path), str(KILLS), "0"]
     paths = os.pathsep.join([str(FOLDER), str(FOLDER.parent)])

@@ -13,6 +13,7 @@ from typing import Any
 
 from tf_movprune.core.archives import read_member
 from tf_movprune.core.json_files import parse_object
+from tf_movprune.core.load_errors import named_errors
 from tf_movprune.core.masked_kernel import MaskedKernel
 from tf_movprune.core.optimizer_state import read_state, without_scores, write_state
 from tf_movprune.core.optimizer_steps import inner_optimizer, step_of
@@ -208,15 +209,8 @@ def load_compacted(path: str | os.PathLike[str], model_class: Any = None) -> Any
     shell = _shell_of(pathlib.Path(path))
     module = importlib.import_module(f"tf_movprune.{shell}.compact")
     module.check_model_class(model_class)
-    try:
+    with named_errors(path, "makes no model"):
         return module.load_compacted(path, model_class)
-    except ImportError:
-        raise
-    except Exception as error:  # a configuration can fail anywhere in its model
-        if isinstance(error, ValueError) and str(path) in str(error):
-            raise
-        said = error if isinstance(error, ValueError) else repr(error)
-        raise ValueError(f"{path} makes no model: {said}") from error
 
 
 def _shell_of(path: pathlib.Path) -> str:

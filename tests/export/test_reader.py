@@ -10,7 +10,7 @@ import keras as keras_3
 import numpy as np
 import pytest
 import tf_keras as keras
-from exporting import QUANTIZATIONS, network
+from exporting import compressed_files, network
 
 import tf_movprune
 from tf_movprune.export import reader
@@ -66,9 +66,7 @@ def words():
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
-    paths = [folder / f"{quantization}.movprune" for quantization in QUANTIZATIONS]
-    for path, quantization in zip(paths, QUANTIZATIONS):
-        tf_movprune.export_compressed(network(), path, quantization=quantization)
+    paths = compressed_files(network(), folder)
     paths.append(folder / "words.movprune")
     tf_movprune.export_compressed(words(), paths[-1])
     return paths

@@ -5,11 +5,11 @@ Every block reads and gives 8 features, so that blocks can follow each other in 
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 
 import numpy as np
 from hypothesis import strategies as st
+from shells import precision
 from small_models import Block
 
 WIDTH = 8
@@ -214,16 +214,6 @@ def _chain(layers, x):
     for layer in layers:
         x = layer(x, x) if "attention" in layer.name else layer(x)
     return x
-
-
-@contextlib.contextmanager
-def precision(keras, policy):
-    """A scope in which layers are made in a policy."""
-    keras.mixed_precision.set_global_policy(policy)
-    try:
-        yield
-    finally:
-        keras.mixed_precision.set_global_policy("float32")
 
 
 @st.composite

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tf_keras as keras
-from exporting import QUANTIZATIONS
+from exporting import compressed_files
 from fuzzing.damage import change, damaged, memory_of_at_most, refused
 from fuzzing.profiles import each_of
 from hypothesis import strategies as st
@@ -19,9 +19,7 @@ from crafted_files import Parts, are_equal, loader, network
 def files(tmp_path_factory):
     """Files of all kinds of streams; the first is that of `network`."""
     folder = tmp_path_factory.mktemp("files")
-    paths = [folder / f"{quantization}.movprune" for quantization in QUANTIZATIONS]
-    for path, quantization in zip(paths, QUANTIZATIONS):
-        tf_movprune.export_compressed(network(), path, quantization=quantization)
+    paths = compressed_files(network(), folder)
     wide = keras.Sequential([keras.layers.Dense(90, input_shape=(40,), name=n) for n in "a"])
     wide.add(keras.layers.Dense(3, dtype="bfloat16"))
     wide.layers[0].kernel.assign(np.random.RandomState(0).standard_normal([40, 90]))

@@ -75,9 +75,10 @@ def summarize(arguments: argparse.Namespace) -> None:
     sparsity = summarize_sparsity(model)
     if not arguments.json:
         run = RunPaths(arguments.folder)
-        if run.record_file.is_file() and run.read().get("finished"):
+        record = run.read() if run.record_file.is_file() else {}
+        if record.get("finished"):
             removed = " Heads and neurons that were removed are in none of the lines below."
-            print(f"{_result(run.read())}{removed if run.settings().is_structured else ''}\n")
+            print(f"{_result(record)}{removed if run.settings().is_structured else ''}\n")
         print(f"{sparsity}\n", flush=True)
     print("The model is compressed in several formats ...", file=sys.stderr, flush=True)
     sizes = size_report(model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -40,7 +41,7 @@ class FiniteCheck:
 
         @tf.function(jit_compile=has_gpu and not is_mirrored, autograph=False)
         def are_finite():
-            return tf.reduce_all(_are_finite(v for members in weights.values() for v in members))
+            return _all_finite(weights)
 
         self._are_finite = are_finite
 
@@ -66,6 +67,24 @@ def weights_of(kernels: Mapping[str, Iterable[MaskedKernel]]) -> dict[str, list[
         ]
         for path, members in kernels.items()
     }
+
+
+def by_innermost(model: Any, layers: Iterable[tuple[str, Any]]) -> dict[str, list[Any]]:
+    """The trainable weights of a model, by the path of the innermost layer that has them.
+
+    Args:
+      model: a model of either Keras, whose own name is the path of weights that no layer has.
+      layers: its layers with their paths, each after those around it.
+    """
+    places = {id(weight): (model.name, weight) for weight in model.trainable_weights}
+    for path, layer in layers:
+        for weight in layer.trainable_weights:
+            if id(weight) in places:
+                places[id(weight)] = path, weight
+    found: dict[str, list[Any]] = {}
+    for path, weight in places.values():
+        found.setdefault(path, []).append(weight)
+    return found
 
 
 def joined(weights: Weights, more: Weights) -> dict[str, list[tf.Variable]]:
@@ -96,7 +115,7 @@ def check_finite(weights: Weights, step: int | tf.Tensor) -> tf.Tensor:
         InvalidArgumentError.
     """
     if tf.executing_eagerly():
-        if not tf.reduce_all(_are_finite(v for members in weights.values() for v in members)):
+        if not _all_finite(weights):
             raise NotFiniteError(_message(weights, int(step)))
         return tf.constant(True)
     all_finite = tf.constant(True)
@@ -107,8 +126,13 @@ def check_finite(weights: Weights, step: int | tf.Tensor) -> tf.Tensor:
     return all_finite
 
 
+def _all_finite(weights: Weights) -> tf.Tensor:
+    """Returns whether all variables are finite: bool scalar."""
+    return tf.reduce_all(_are_finite(v for members in weights.values() for v in members))
+
+
 def _are_finite(variables: Iterable[tf.Variable]) -> tf.Tensor:
-    """Whether each of some variables is finite: bool tensor of rank 1."""
+    """Returns whether each variable is finite: bool tensor of rank 1."""
     sums = [_sum(variable) for variable in variables if variable.dtype.is_floating]
     return tf.stack([tf.math.is_finite(value) for value in sums] or [tf.constant(True)])
 

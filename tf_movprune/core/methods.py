@@ -24,6 +24,41 @@ from tf_movprune.core.scores import check_initializer
 from tf_movprune.core.straight_through import apply_mask, straight_through
 
 
+class _ByScores(PruningMethod):
+    """Ranks blocks by their scores."""
+
+    def importance(
+        self, kernel: tf.Tensor, scores: tf.Tensor | None, block_size: tuple[int, int]
+    ) -> tf.Tensor:
+        return scores
+
+
+class _Movement(_ByScores):
+    """Trains masked weights and scores by the straight-through gradient."""
+
+    def mask_kernel(
+        self,
+        kernel: tf.Tensor,
+        scores: tf.Tensor | None,
+        mask: tf.Tensor,
+        seed: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        return straight_through(kernel, scores, mask)
+
+
+class _Masked(PruningMethod):
+    """Gives masked weights no gradient."""
+
+    def mask_kernel(
+        self,
+        kernel: tf.Tensor,
+        scores: tf.Tensor | None,
+        mask: tf.Tensor,
+        seed: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        return apply_mask(kernel, mask)
+
+
 class _TopK(PruningMethod):
     """Keeps exactly the share of weights that the schedule asks for."""
 
@@ -55,7 +90,7 @@ class _TopK(PruningMethod):
 
 
 @dataclasses.dataclass(frozen=True)
-class HardMovement(_TopK):
+class HardMovement(_Movement, _TopK):
     """Hard movement pruning: the weights with the highest movement scores stay.
 
     A score gathers `-dL/dW * W` over training: it grows while the weight moves away from zero.
@@ -81,23 +116,9 @@ class HardMovement(_TopK):
 
     has_scores: ClassVar[bool] = True
 
-    def importance(
-        self, kernel: tf.Tensor, scores: tf.Tensor | None, block_size: tuple[int, int]
-    ) -> tf.Tensor:
-        return scores
-
-    def mask_kernel(
-        self,
-        kernel: tf.Tensor,
-        scores: tf.Tensor | None,
-        mask: tf.Tensor,
-        seed: tf.Tensor | None = None,
-    ) -> tf.Tensor:
-        return straight_through(kernel, scores, mask)
-
 
 @dataclasses.dataclass(frozen=True)
-class Magnitude(_TopK):
+class Magnitude(_Masked, _TopK):
     """Magnitude pruning: the weights that are largest in absolute value stay.
 
     This is the baseline in the same harness: masks are chosen anew at each refresh, from weights
@@ -124,18 +145,9 @@ class Magnitude(_TopK):
     ) -> tf.Tensor:
         return mean_blocks(tf.abs(kernel), block_size)
 
-    def mask_kernel(
-        self,
-        kernel: tf.Tensor,
-        scores: tf.Tensor | None,
-        mask: tf.Tensor,
-        seed: tf.Tensor | None = None,
-    ) -> tf.Tensor:
-        return apply_mask(kernel, mask)
-
 
 @dataclasses.dataclass(frozen=True)
-class KeepZeros(PruningMethod):
+class KeepZeros(_Masked):
     """Trains a sparse model and keeps its zeros: those that weights have when it is pruned.
 
         mask = (W != 0) at the time of pruning
@@ -171,18 +183,9 @@ class KeepZeros(PruningMethod):
     ) -> list[tuple[tf.Tensor, tf.Tensor]]:
         return [(importance > 0, tf.ones([])) for importance in importances]
 
-    def mask_kernel(
-        self,
-        kernel: tf.Tensor,
-        scores: tf.Tensor | None,
-        mask: tf.Tensor,
-        seed: tf.Tensor | None = None,
-    ) -> tf.Tensor:
-        return apply_mask(kernel, mask)
-
 
 @dataclasses.dataclass(frozen=True)
-class SoftMovement(PruningMethod):
+class SoftMovement(_Movement):
     """Soft movement pruning: weights stay while their score is above a threshold that rises.
 
         mask    = sigmoid(S) > threshold
@@ -228,11 +231,6 @@ class SoftMovement(PruningMethod):
     def schedule_value(self) -> str:
         return "sparsity" if self.target else "threshold"
 
-    def importance(
-        self, kernel: tf.Tensor, scores: tf.Tensor | None, block_size: tuple[int, int]
-    ) -> tf.Tensor:
-        return scores
-
     def select(
         self, importances: Sequence[tf.Tensor], value: tf.Tensor
     ) -> list[tuple[tf.Tensor, tf.Tensor]]:
@@ -246,15 +244,6 @@ class SoftMovement(PruningMethod):
         chosen = masks.threshold_masks(importances, threshold, minimums)
         return [(mask, threshold) for mask in chosen]
 
-    def mask_kernel(
-        self,
-        kernel: tf.Tensor,
-        scores: tf.Tensor | None,
-        mask: tf.Tensor,
-        seed: tf.Tensor | None = None,
-    ) -> tf.Tensor:
-        return straight_through(kernel, scores, mask)
-
     def penalty(self, scores: tf.Tensor) -> tf.Tensor:
         return tf.reduce_mean(tf.sigmoid(scores))
 
@@ -263,7 +252,7 @@ class SoftMovement(PruningMethod):
 
 
 @dataclasses.dataclass(frozen=True)
-class L0(PruningMethod):
+class L0(_ByScores):
     """L0 regularisation: hard concrete gates, closed by a penalty on their chance of being open.
 
         kernel  = gate * W
@@ -301,11 +290,6 @@ class L0(PruningMethod):
     @property
     def schedule_value(self) -> None:
         return None
-
-    def importance(
-        self, kernel: tf.Tensor, scores: tf.Tensor | None, block_size: tuple[int, int]
-    ) -> tf.Tensor:
-        return scores
 
     def select(
         self, importances: Sequence[tf.Tensor], value: tf.Tensor

@@ -141,7 +141,7 @@ def matching(
 
 
 def _differ_around(names: Sequence[str], others: Sequence[str]) -> bool:
-    """Returns whether names are in the same order, each the end of the other or its equal."""
+    """Returns whether names are in one order, and of each two one is the end of the other."""
     pairs = [(f"/{name}", f"/{other}") for name, other in zip(names, others)]
     return len(names) == len(others) == len(set(names)) and all(
         one.endswith(other) or other.endswith(one) for one, other in pairs

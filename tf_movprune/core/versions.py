@@ -21,7 +21,7 @@ SUPPORTED = {
     "tf_keras": Range("2.18", "2.22"),
     "transformers": Range("4.46", "4.55"),
 }
-"""By the names of modules. `setup.py` asks pip for the same releases."""
+"""The keys are names of modules. `setup.py` asks pip for the same releases."""
 
 
 def check_versions(*modules: ModuleType) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_movprune.core.finite_check import by_innermost
 from tf_movprune.core.masked_kernel import MaskedKernel, each_once
 from tf_movprune.keras2 import compat
 from tf_movprune.keras2.compat import Layer, is_graph_network, keras
@@ -151,15 +152,7 @@ def named_kernels(
 
 def trainable_weights(model: Layer) -> dict[str, list[tf.Variable]]:
     """The trainable weights of a model, by the path of the innermost layer that has them."""
-    places = {id(weight): (model.name, weight) for weight in model.trainable_weights}
-    for path, layer in LayerTree(model).walk(is_wrapper):
-        for weight in layer.trainable_weights:
-            if id(weight) in places:
-                places[id(weight)] = path, weight
-    found: dict[str, list[tf.Variable]] = {}
-    for path, weight in places.values():
-        found.setdefault(path, []).append(weight)
-    return found
+    return by_innermost(model, LayerTree(model).walk(is_wrapper))
 
 
 def built_layers(model: Layer) -> dict[str, PruneLowMovement]:

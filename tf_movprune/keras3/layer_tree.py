@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_movprune.core.finite_check import by_innermost
 from tf_movprune.core.masked_kernel import MaskedKernel, each_once
 from tf_movprune.keras3 import compat
 from tf_movprune.keras3.compat import Layer
@@ -77,15 +78,8 @@ def named_weights(layer: Layer) -> list[tuple[str, tf.Variable]]:
 
 def trainable_weights(model: Layer) -> dict[str, list[tf.Variable]]:
     """The trainable weights of a model, by the path of the innermost layer that has them."""
-    places = {id(weight): (model.name, weight) for weight in model.trainable_weights}
-    for path, layer in walk(model, is_pruned).items():
-        for weight in layer.trainable_weights:
-            if id(weight) in places:
-                places[id(weight)] = path, weight
-    found: dict[str, list[tf.Variable]] = {}
-    for path, weight in places.values():
-        found.setdefault(path, []).append(compat.tensorflow_variable(weight))
-    return found
+    found = by_innermost(model, walk(model, is_pruned).items())
+    return {path: [*map(compat.tensorflow_variable, weights)] for path, weights in found.items()}
 
 
 def built_layers(model: Layer) -> dict[str, Layer]:

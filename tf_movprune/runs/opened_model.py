@@ -7,6 +7,7 @@ import pathlib
 from typing import Any, NamedTuple
 
 from tf_movprune.compaction import load_compacted
+from tf_movprune.core.load_errors import named_errors
 from tf_movprune.core.user_warnings import warn
 from tf_movprune.pytorch.load import load_pytorch, local_folder
 from tf_movprune.pytorch.weight_files import TOKENIZER_FILES
@@ -50,15 +51,8 @@ def open_model(path: str | pathlib.Path, library: str | None = None) -> OpenedMo
         record = RunPaths(path).record_file
         library = RunPaths(path).library() if record.is_file() else library_of(folder)
     shell = shell_of(library)
-    try:
+    with named_errors(folder, "holds no model that can be loaded"):
         model = shell.load_saved(folder, load_pytorch)
-    except ImportError:
-        raise
-    except Exception as error:  # a configuration can fail anywhere in its model
-        if isinstance(error, ValueError) and str(folder) in str(error):
-            raise
-        said = error if isinstance(error, ValueError) else repr(error)
-        raise ValueError(f"{folder} holds no model that can be loaded: {said}") from error
     return OpenedModel(model, folder, library, description)
 
 

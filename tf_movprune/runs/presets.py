@@ -132,16 +132,17 @@ def settings_of(name: str, task: str, others: Mapping[str, Any] | None = None) -
             "task's training data. Use the preset short, or settings of your own."
         )
     settings, others = dict(preset.settings), others or {}
-    if _may_be_distilled({**DEFAULTS, "teacher": "", **others, "task": task}):
+    if _may_be_distilled(task, others):
         settings |= preset.distilled
     unused = unused_options({**DEFAULTS, **settings, **others, "task": task})
     return {name: value for name, value in settings.items() if name not in unused}
 
 
-def _may_be_distilled(values: Mapping[str, Any]) -> bool:
-    task = named_task(values["task"])
-    kind = values["kind"] if task is None else task.kind
-    return values["method"] != "dense" and values["teacher"] is not None and kind != "regression"
+def _may_be_distilled(task: str, others: Mapping[str, Any]) -> bool:
+    known = named_task(task)
+    kind = others.get("kind") if known is None else known.kind
+    has_none = "teacher" in others and others["teacher"] is None
+    return others.get("method") != "dense" and not has_none and kind != "regression"
 
 
 def table() -> str:

@@ -27,7 +27,7 @@ _DESCRIBED: dict[str, Callable[[Any], bool]] = {
     "has_unanswerable": lambda value: isinstance(value, bool),
     "is_pair": lambda value: value is None or isinstance(value, bool),
 }
-"""Whether the values of a model's description can be such."""
+"""These functions tell whether a run can have written a value of a model's description."""
 _PACKAGES = (
     "tensorflow",
     "keras",
