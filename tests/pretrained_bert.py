@@ -7,7 +7,7 @@ import safetensors.numpy
 import transformers
 
 
-def write(folder: pathlib.Path, words: list[str], layers: int = 2) -> str:
+def write(folder: pathlib.Path, words: list[str], layers: int = 2, hidden: int = 32) -> str:
     """Writes a small BERT and its tokenizer, as the package of MiniLM holds them."""
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     (folder / "vocab.txt").write_text("\n".join(vocabulary))
@@ -15,13 +15,13 @@ def write(folder: pathlib.Path, words: list[str], layers: int = 2) -> str:
     transformers.BertConfig(
         architectures=["BertModel"],
         vocab_size=len(vocabulary),
-        hidden_size=32,
+        hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=2,
         intermediate_size=64,
         max_position_embeddings=64,
     ).save_pretrained(folder)
-    weights = random_weights(len(vocabulary), 32, layers, 64, 64)
+    weights = random_weights(len(vocabulary), hidden, layers, 64, 64)
     safetensors.numpy.save_file(weights, folder / "model.safetensors", {"format": "pt"})
     return str(folder)
 

@@ -15,13 +15,13 @@ _CHARACTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 @functools.cache
-def folder():
-    """A BERT of one layer that knows the words of the tasks' files, and single characters."""
+def folder(layers=1, hidden=32):
+    """A BERT that knows the words of the tasks' files, and single characters."""
     path = pathlib.Path(tempfile.mkdtemp()) / "bert"
     path.mkdir()
     words = [*task_files.GOOD, *task_files.BAD, *task_files.NOUNS, *_OTHERS.split()]
     known = dict.fromkeys([*words, *_CHARACTERS, *".,?!'\"-–—()"])
-    return pretrained_bert.write(path, [*known, *(f"##{c}" for c in _CHARACTERS)], layers=1)
+    return pretrained_bert.write(path, [*known, *(f"##{c}" for c in _CHARACTERS)], layers, hidden)
 
 
 def settings(task, output_dir, **changes):

@@ -114,13 +114,17 @@ def test_presets_serve_the_methods_that_are_compared(name, method):
         ("own", {"kind": "regression"}, 8e-5),
         ("own", {}, 3.2e-4),
         ("sst2", {"teacher": "runs/dense"}, 3.2e-4),
+        ("sst2", {"alpha_hidden": 0.5}, 3.2e-4),
+        ("sst2", {"alpha_hidden": 0.0}, 8e-5),
         ("sst2", {"teacher": None}, 8e-5),
         ("sst2", {"method": "dense"}, 8e-5),
     ],
 )
 def test_a_preset_is_distilled_where_there_is_a_teacher(task, others, rate):
     found = TrainSettings(task=task, **settings_of("short", task, others) | others)
-    assert found.learning_rate == rate and (found.teacher is not None) == (rate == 3.2e-4)
+    assert found.learning_rate == rate
+    assert found.alpha_hidden == (others.get("alpha_hidden", 1.0) if found.teacher else 0.0)
+    assert (found.teacher is not None) == (rate == 3.2e-4 or "alpha_hidden" in others)
     assert (found.teacher_learning_rate is not None) == (found.teacher == "fine-tune")
 
 

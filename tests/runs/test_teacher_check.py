@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import tiny_pretrained
 
+from tf_movprune.keras3 import hidden_layers
 from tf_movprune.runs import teacher_check, training
+from tf_movprune.runs.libraries import shell_of
 from tf_movprune.runs.preparation import prepare
-from tf_movprune.runs.teacher_check import _Trial, check_teacher
+from tf_movprune.runs.teacher_check import _Trial, check_teacher, given_teacher
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +105,34 @@ def test_a_run_tries_the_teacher_that_it_is_given(library, tmp_path, monkeypatch
     with pytest.raises(ValueError, match=r"is right on 0.0% of 8 .*guessing finds 50.0%"):
         training.train(settings, verbose=0)
     assert not (tmp_path / "student").exists()
+
+
+@pytest.mark.parametrize("library", ["keras_hub", "transformers"])
+@pytest.mark.parametrize(
+    "shape, message",
+    [
+        ({"layers": 2}, "the student has 1 layer .* and the teacher 2 layers"),
+        ({"hidden": 16}, r"\(1, 8, 32\) of the student's .* and \(1, 8, 16\) of the teacher's"),
+    ],
+)
+def test_hidden_states_of_another_kind_of_model(library, shape, message, tmp_path):
+    data = str(tiny_pretrained.write_data("sst2", tmp_path / "data"))
+    common = {"data_dir": data, "library": library}
+    other = tiny_pretrained.settings(
+        "sst2", tmp_path, model=tiny_pretrained.folder(**shape), method="dense", **common
+    )
+    prepared, teacher = prepare(other, say=lambda text: None)
+    shell = shell_of(library)
+    folder = str(tmp_path / "teacher")
+    shell.save(teacher, prepared.tokenizer, folder, prepared.label_names)
+    given = tiny_pretrained.settings("sst2", tmp_path, teacher=folder, alpha_hidden=1.0, **common)
+    prepared, model = prepare(given, say=lambda text: None)
+    with pytest.raises(ValueError, match=f"alpha_hidden is 1.0.*{message}.*pass alpha_hidden 0"):
+        given_teacher(given, prepared, model, print)
+
+
+def test_blocks_that_are_not_known_are_told_before_a_teacher_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(hidden_layers, "blocks", lambda model, layers: {})
+    with pytest.raises(ValueError, match="blocks of the student .* not known.*alpha_hidden 0"):
+        tiny_pretrained.run("sst2", tmp_path, teacher="fine-tune", alpha_hidden=1.0)
+    assert not (tmp_path / "run").exists()

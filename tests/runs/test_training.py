@@ -52,6 +52,21 @@ def without_page(monkeypatch):
     monkeypatch.setattr(training, "report", lambda *args: None)
 
 
+@pytest.fixture
+def rates_of_dropout(monkeypatch):
+    """Filled with the rates of a model's layers of dropout when it is compiled for a phase."""
+    found = []
+    for shell in map(shell_of, ("keras_hub", "transformers")):
+
+        def compile_for(model, *args, compile_for=shell.compile_for):
+            layers = model._flatten_layers()
+            found.append({x.rate for x in layers if type(x).__name__ == "Dropout"})
+            compile_for(model, *args)
+
+        monkeypatch.setattr(shell, "compile_for", compile_for)
+    return found
+
+
 @pytest.mark.parametrize(
     "library, task", [*QUICK, *(pytest.param(*x, marks=pytest.mark.slow) for x in SLOW)]
 )
@@ -159,9 +174,11 @@ def test_a_resumed_run_ends_with_the_same_numbers(
 @pytest.mark.parametrize(
     "library", ["keras_hub", pytest.param("transformers", marks=pytest.mark.slow)]
 )
-def test_a_run_goes_on_with_a_compacted_model(library, tmp_path, without_page):
+def test_a_run_goes_on_with_a_compacted_model(library, tmp_path, without_page, rates_of_dropout):
     changes = {"structure": "neurons", "final_sparsity": 0.75, "end": 4, "compact_at": 5}
-    record = tiny_pretrained.run("sst2", tmp_path, library=library, evaluations=2, **changes)
+    changes |= {"dropout": 0.05, "evaluations": 2}
+    record = tiny_pretrained.run("sst2", tmp_path, library=library, **changes)
+    assert rates_of_dropout == [{0.05}, {0.05}]
     run = tmp_path / "run"
     assert (32, 16) in {tuple(w.shape) for w in open_model(run).model.weights}  # of 64 neurons
     assert record["remaining"] == pytest.approx(0.25, abs=1e-3)
@@ -224,7 +241,9 @@ def test_a_run_that_comes_to_nan_keeps_the_checkpoint_before(
 @pytest.mark.parametrize(
     "library", ["keras_hub", pytest.param("transformers", marks=pytest.mark.slow)]
 )
-def test_heads_and_neurons_are_removed_and_recovered(library, tmp_path, without_page):
+def test_heads_and_neurons_are_removed_and_recovered(
+    library, tmp_path, without_page, rates_of_dropout
+):
     record = tiny_pretrained.run(
         "sst2",
         tmp_path,
@@ -233,7 +252,9 @@ def test_heads_and_neurons_are_removed_and_recovered(library, tmp_path, without_
         head_sparsity=0.5,
         final_sparsity=0.75,
         recovery_steps=2,
+        dropout=0.0,
     )
+    assert rates_of_dropout == [{0.0}, {0.0}]
     groups = record["sparsity"]["groups"]
     assert sorted(round(g["sparsity"], 2) for g in groups.values()) == [0.5, 0.75]
     assert record["remaining"] == pytest.approx(0.375, abs=1e-3)  # before they were removed

@@ -132,6 +132,23 @@ class DistillerSteps:
         # Keras 3 builds metrics on what data have, under a distribution strategy.
         return self.student(without_logits(inputs), training=training)
 
+    def check(self, inputs: Any) -> None:
+        """Runs both models on a batch, without training, to see that one can learn from the other.
+
+        Args:
+          inputs: inputs of a batch, as the models take them.
+
+        Raises:
+          ValueError: there is no teacher; or logits, or hidden states that are compared, do not
+            match.
+        """
+        if self.teacher is None:
+            raise no_teacher()
+        expected = run_teacher(self.teacher, self._get_compared().teacher, inputs)
+        with recorded_outputs(self._get_compared().student) as states:
+            check_match(logits_of(self.student(inputs, training=False)), expected.logits)
+        paired_states(self._get_compared().pairs or [], states, expected.hidden_states)
+
     # ---- what a shell knows
 
     def _layers_of(self, model: Any) -> Layers:

@@ -11,6 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tf_movprune.core import dropout
 from tf_movprune.core.remaining_units import NamedLayers
 from tf_movprune.core.versions import check_versions
 from tf_movprune.keras2 import compat, hugging_face, layer_tree
@@ -117,10 +118,9 @@ def freeze_embeddings(model: keras.Model) -> None:
 
 
 def set_dropout(model: keras.Model, rate: float) -> None:
-    """Sets the rate of all layers that drop out. Configurations keep that of before."""
-    for layer in model.submodules:
-        if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
-            layer.rate = rate
+    """Sets the rate of all layers that drop out; see `tf_movprune.core.dropout`."""
+    layers = (x for x in model.submodules if isinstance(x, keras.layers.Layer))
+    dropout.set_dropout(model.name, layers, rate)
 
 
 def inputs(model: keras.Model, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:

@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from tf_movprune.core import dropout
 from tf_movprune.core.json_files import read_object
 from tf_movprune.core.remaining_units import NamedLayers
 from tf_movprune.core.versions import check_versions
@@ -158,10 +159,8 @@ def freeze_embeddings(model: keras.Model) -> None:
 
 
 def set_dropout(model: keras.Model, rate: float) -> None:
-    """Sets the rate of all layers that drop out. Configurations keep that of before."""
-    for layer in compat.all_layers(model):
-        if isinstance(layer, keras.layers.Dropout) and layer.rate > 0:
-            layer.rate = rate
+    """Sets the rate of all layers that drop out; see `tf_movprune.core.dropout`."""
+    dropout.set_dropout(model.name, compat.all_layers(model), rate)
 
 
 def inputs(model: keras.Model, batch: Mapping[str, Any]) -> dict[str, tf.Tensor]:

@@ -32,7 +32,7 @@ def describe(settings: TrainSettings) -> str:
         teach the task.
     """
     prepared, model = prepare(settings)
-    given_teacher(settings, prepared, lambda text: print(text) if text else None)
+    given_teacher(settings, prepared, model, lambda text: print(text) if text else None)
     total = sum(math.prod(v.shape) for v in model.weights)
     trained = sum(math.prod(v.shape) for v in model.trainable_weights)
     lines = [

@@ -134,6 +134,8 @@ def settings_of(name: str, task: str, others: Mapping[str, Any] | None = None) -
     settings, others = dict(preset.settings), others or {}
     if _may_be_distilled(task, others):
         settings |= preset.distilled
+        if others.get("alpha_hidden") == 0:  # the higher rate is for hidden states
+            settings["learning_rate"] = preset.settings["learning_rate"]
     unused = unused_options({**DEFAULTS, **settings, **others, "task": task})
     return {name: value for name, value in settings.items() if name not in unused}
 

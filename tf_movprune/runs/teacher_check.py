@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import scipy.optimize
+import tensorflow as tf
 
 from tf_movprune.core.wording import listed
+from tf_movprune.distillation import Distiller
 from tf_movprune.runs.evaluation import Outputs
 from tf_movprune.runs.libraries import shell_of
-from tf_movprune.runs.preparation import Prepared, load_teacher
+from tf_movprune.runs.preparation import Prepared, load_model, load_teacher
 from tf_movprune.runs.settings import FINE_TUNE, TrainSettings
 from tf_movprune.tasks.examples import Examples
 from tf_movprune.tasks.features import text_features
@@ -24,24 +26,48 @@ _MOST = 256
 """Examples that a teacher is tried on; few, as swapped classes show in some tens."""
 
 
-def given_teacher(settings: TrainSettings, prepared: Prepared, say: Callable[[str], None]) -> Any:
+def given_teacher(
+    settings: TrainSettings, prepared: Prepared, model: Any, say: Callable[[str], None]
+) -> Any:
     """The model to learn from that is there already; None if there is none.
 
     Args:
       settings: settings of the run.
       prepared: data of the run.
+      model: the model that is to learn from it.
       say: is called with what a trial of the teacher found.
 
     Raises:
-      ValueError: it cannot teach the task; see `load_teacher` and `check_teacher`.
+      ValueError: it cannot teach the task, see `load_teacher` and `check_teacher`; or hidden
+        states are wanted, and cannot be compared.
     """
     wanted = settings.teacher
-    if wanted in (None, FINE_TUNE):
+    if wanted is None:
+        return None
+    if wanted == FINE_TUNE:
+        if settings.alpha_hidden:
+            _check_hidden_states(settings, model, load_model(settings, prepared))
         return None
     teacher = load_teacher(settings, prepared, pathlib.Path(wanted))
     outputs = Outputs(shell_of(settings.library), teacher, jit_compile=False)
+    if settings.alpha_hidden:
+        _check_hidden_states(settings, model, teacher)
     say(check_teacher(prepared, outputs, wanted, settings.evaluation_batch_size))
     return teacher
+
+
+def _check_hidden_states(settings: TrainSettings, model: Any, teacher: Any) -> None:
+    shell = shell_of(settings.library)
+    ids = tf.ones([1, 8], tf.int32)
+    inputs = shell.inputs(model, {"ids": ids, "mask": ids, "segments": tf.zeros_like(ids)})
+    try:
+        Distiller(model, teacher, hidden_states=True).check(inputs)
+    except ValueError as error:
+        raise ValueError(
+            f"alpha_hidden is {settings.alpha_hidden}, and hidden states of the student and of the "
+            f"teacher {settings.teacher} cannot be compared: {error} Or pass alpha_hidden 0, to "
+            "learn from outputs alone."
+        ) from error
 
 
 def check_teacher(

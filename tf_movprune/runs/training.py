@@ -93,8 +93,8 @@ class _Training:
             return self.record
         self._say(self.settings.note)
         self.prepared, model = prepare(self.settings, self._say)
+        teacher = given_teacher(self.settings, self.prepared, model, self._say)
         model = self._student(model)
-        teacher = given_teacher(self.settings, self.prepared, self._say)
         with self.run_folder.locked():
             return self._train(model, teacher)
 
@@ -112,11 +112,13 @@ class _Training:
             self._update(sparsity=summarize_sparsity(model).as_dict())
         if step < steps:
             model, optimizer = compact_in_training(trained)
+            model = self._with_dropout(model)
             self._phase("compacted", model, steps, teacher, optimizer=optimizer, begin=step)
         elif is_pruned:
             model = strip_pruning(model)
             model = compact(model) if self.settings.is_structured else model
         if self.settings.recovery_steps:
+            model = self._with_dropout(model)
             self._phase("recovery", model, self.settings.recovery_steps, teacher)
         return self._finish(model)
 
@@ -144,11 +146,16 @@ class _Training:
 
     def _student(self, model: Any) -> Any:
         """The model with the dropout of the run, and pruned unless its method is dense."""
-        if self.settings.dropout is not None:
-            self.shell.set_dropout(model, self.settings.dropout)
+        model = self._with_dropout(model)
         if self.settings.method == "dense":
             return model
         return prune(model, self.settings, self.prepared.num_train_steps)
+
+    def _with_dropout(self, model: Any) -> Any:
+        """The model with the dropout of the run. Smaller models are made with that of before."""
+        if self.settings.dropout is not None:
+            self.shell.set_dropout(model, self.settings.dropout)
+        return model
 
     def _fine_tuned_teacher(self) -> Any:
         """A model to learn from that is fine-tuned first, as long as this run."""
