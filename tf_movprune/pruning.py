@@ -148,8 +148,8 @@ def update_masks(model: Any, step: Any, *, force: bool = False) -> Any:
       TypeError: `step` is not an integer.
       ValueError: nothing in the model is pruned, the model is not built, or `step` is negative; a
         score, or a weight that masks decide on, is NaN or infinite. For these a `tf.function`
-        raises TensorFlow's InvalidArgumentError when it runs, and one that XLA compiles only
-        leaves the masks as they are.
+        raises TensorFlow's InvalidArgumentError when it runs; one that XLA compiles leaves the
+        masks as they are, and returns NaN.
 
     Warns if the weights of a model were trained before a step called any pruned layer.
     """

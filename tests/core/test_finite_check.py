@@ -1,5 +1,7 @@
 """NaN and infinity among variables, by the names of the layers that have them."""
 
+import pickle
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -65,6 +67,25 @@ def test_the_batch_is_named_and_layers_are_counted():
     )
     with pytest.raises(NotFiniteError, match=message):
         FiniteCheck(weights)(3, 2)
+
+
+def test_batches_that_may_be_at_fault_are_named():
+    check = FiniteCheck({"layer": [variable(NAN)]})
+    for batch, batches in ((7, 3), (1, 3)):
+        first = max(0, batch - 2)
+        message = rf"after batches {first} to {batch} of its epoch.* Look for NaN in those batches"
+        with pytest.raises(NotFiniteError, match=message):
+            check(3, batch, batches)
+    with pytest.raises(NotFiniteError, match="after batch 0 of its"):
+        check(3, 0, 3)
+
+
+def test_the_error_tells_fault_and_remedy_apart():
+    with pytest.raises(NotFiniteError) as caught:
+        FiniteCheck({"layer": [variable(NAN)]})(3)
+    error = pickle.loads(pickle.dumps(caught.value))
+    assert error.fault == "NaN or infinity at step 3 in layer (kernel)."
+    assert str(error) == f"{error.fault} {error.remedy}" == str(caught.value)
 
 
 def test_integers_are_passed_over():

@@ -18,8 +18,27 @@ Weights = Mapping[str, Sequence[tf.Variable]]
 _LAYERS_NAMED = 3  # in a message; one bad batch reaches all layers
 
 
+_REMEDY = (
+    "Masks stay as they were. Go back to the last checkpoint of model and optimizer, and lower the "
+    "learning rate, clip gradients (global_clipnorm=1.0), or use a LossScaleOptimizer under "
+    "mixed_float16."
+)
+
+
 class NotFiniteError(ValueError):
-    """A weight or a score is NaN or infinite."""
+    """A weight or a score is NaN or infinite.
+
+    Attributes:
+      fault: which one, and since when.
+      remedy: what to do.
+    """
+
+    def __init__(self, fault: str, remedy: str = _REMEDY):
+        super().__init__(fault, remedy)
+        self.fault, self.remedy = fault, remedy
+
+    def __str__(self) -> str:
+        return f"{self.fault} {self.remedy}"
 
 
 class FiniteCheck:
@@ -45,15 +64,16 @@ class FiniteCheck:
 
         self._are_finite = are_finite
 
-    def __call__(self, step: int, batch: int | None = None) -> None:
+    def __call__(self, step: int, batch: int | None = None, batches: int = 1) -> None:
         """Raises NotFiniteError if a variable is not finite.
 
         Args:
           step: the number of optimizer steps taken so far, for the message.
           batch: the number of the batch in its epoch that was trained on last, if one was.
+          batches: how many batches up to that one may be at fault.
         """
         if not self._are_finite():
-            raise NotFiniteError(_message(self._weights, step, batch))
+            raise NotFiniteError(_fault(self._weights, step, batch, batches))
 
 
 def weights_of(kernels: Mapping[str, Iterable[MaskedKernel]]) -> dict[str, list[tf.Variable]]:
@@ -107,8 +127,8 @@ def check_finite(weights: Weights, step: int | tf.Tensor) -> tf.Tensor:
       step: the number of optimizer steps taken so far, for the message.
 
     Returns:
-      bool scalar, true if all are finite. In a graph that XLA compiles, which raises nothing, it is
-      all there is.
+      bool scalar, true if all are finite. A graph that XLA compiles raises nothing, so that this
+      alone tells.
 
     Raises:
       NotFiniteError: eagerly, one is not finite. In a graph, running it raises TensorFlow's
@@ -116,7 +136,7 @@ def check_finite(weights: Weights, step: int | tf.Tensor) -> tf.Tensor:
     """
     if tf.executing_eagerly():
         if not _all_finite(weights):
-            raise NotFiniteError(_message(weights, int(step)))
+            raise NotFiniteError(_fault(weights, int(step)))
         return tf.constant(True)
     all_finite = tf.constant(True)
     for path, variables in weights.items():
@@ -142,14 +162,7 @@ def _sum(variable: tf.Variable) -> tf.Tensor:
     return tf.reduce_sum(tf.cast(values, tf.float32) if values.dtype.size < 4 else values)
 
 
-_REMEDY = (
-    "Masks stay as they were. Go back to the last checkpoint of model and optimizer, and lower the "
-    "learning rate, clip gradients (global_clipnorm=1.0), or use a LossScaleOptimizer under "
-    "mixed_float16."
-)
-
-
-def _message(weights: Weights, step: int, batch: int | None = None) -> str:
+def _fault(weights: Weights, step: int, batch: int | None = None, batches: int = 1) -> str:
     found = [
         f"{path} ({', '.join(dict.fromkeys(map(_name, faulty)))})"
         for path, variables in weights.items()
@@ -158,9 +171,13 @@ def _message(weights: Weights, step: int, batch: int | None = None) -> str:
     more = len(found) - _LAYERS_NAMED
     named = ", ".join(found[:_LAYERS_NAMED])
     named += f" and {counted(more, 'more layer')}" if more > 0 else ""
-    after = "" if batch is None else f", after batch {batch} of its epoch, counted from 0"
-    look = "" if batch is None else "Look for NaN in that batch. "
-    return f"NaN or infinity at step {step} in {named}{after}. {look}{_REMEDY}"
+    fault = f"NaN or infinity at step {step} in {named}"
+    if batch is None:
+        return f"{fault}."
+    first = max(0, batch - batches + 1)
+    which = f"batch {batch}" if first == batch else f"batches {first} to {batch}"
+    those = "that batch" if first == batch else "those batches"
+    return f"{fault}, after {which} of its epoch, counted from 0. Look for NaN in {those}."
 
 
 def _name(variable: tf.Variable) -> str:

@@ -141,10 +141,24 @@ def matching(
 
 
 def _differ_around(names: Sequence[str], others: Sequence[str]) -> bool:
-    """Returns whether names are in one order, and of each two one is the end of the other."""
-    pairs = [(f"/{name}", f"/{other}") for name, other in zip(names, others)]
-    return len(names) == len(others) == len(set(names)) and all(
-        one.endswith(other) or other.endswith(one) for one, other in pairs
+    """Returns whether names are in one order, and those of one side are the ends of the other's.
+
+    There is no second way then to pair them so.
+    """
+    if not len(names) == len(others) == len(set(names)):
+        return False
+    return _are_ends(names, others) or _are_ends(others, names)
+
+
+def _are_ends(short: Sequence[str], long: Sequence[str]) -> bool:
+    ends, wholes = [f"/{name}" for name in short], [f"/{name}" for name in long]
+    if not all(whole.endswith(end) for whole, end in zip(wholes, ends)):
+        return False
+    # Ends of one name are ends of each other: if any two could change places, these are two.
+    return not any(
+        wholes[j].endswith(ends[i]) and wholes[i].endswith(ends[j])
+        for i in range(len(ends))
+        for j in range(i)
     )
 
 

@@ -50,7 +50,7 @@ class UpdateHooks:
         self.num_train_steps = num_train_steps
         self._is_training = False
         self._compiled_for: tuple[Any, ...] = ()
-        self._checked: list[int] = []
+        self._checked: list[int] | None = None
         self._is_idle = False
         self._described: set[str] = set()
         self._step_check: StepCheck | None = None
@@ -221,7 +221,9 @@ class UpdateHooks:
             self._finite_check = FiniteCheck(weights, is_mirrored=self._is_mirrored())
 
     def _check_finite(self, batch: int | None = None) -> None:
-        self._finite_check(step_of(self.model), batch)
+        # A batch spoils weights when its execution ends, and the step that sums its gradients.
+        batches = self._steps_per_execution() + self._accumulated - 1
+        self._finite_check(step_of(self.model), batch, batches)
 
     def _refresh(self, force: bool = False) -> None:
         self._check_finite()

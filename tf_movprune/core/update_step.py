@@ -69,7 +69,8 @@ def refresh_for_step(
       weight: the first kernel, for messages.
 
     Returns:
-      The overall sparsity, a float32 scalar.
+      The overall sparsity, a float32 scalar; NaN if masks stay because a score or weight is NaN or
+      infinite, which under XLA nothing else tells.
     """
     all_kernels = each_once(kernel for members in kernels.values() for kernel in members)
     check_step(step)
@@ -84,7 +85,7 @@ def refresh_for_step(
         lambda: refresh_masks(all_kernels, step, force=force),
         lambda: tf.constant(False),
     )
-    return overall_sparsity(all_kernels)
+    return tf.where(are_finite, overall_sparsity(all_kernels), np.nan)
 
 
 class CompiledRefresh:

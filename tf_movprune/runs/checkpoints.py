@@ -56,11 +56,12 @@ class Checkpoints:
         except NotFiniteError as error:
             last = self._manager.latest_checkpoint
             kept = f"The last checkpoint is {last}" if last else "There is no checkpoint yet"
-            raise NotFiniteError(
-                f"{error} {kept}. --resume would take the same steps again: begin anew in another "
+            remedy = (
+                f"{kept}. --resume would take the same steps again: begin anew in another "
                 "--output_dir, with a lower --learning_rate or --clipnorm, or in --precision "
                 "float32."
-            ) from error
+            )
+            raise NotFiniteError(error.fault, remedy) from error
 
     def restore(self) -> int:
         """Restores the last checkpoint that can be read, and returns its step; 0 if there is none.

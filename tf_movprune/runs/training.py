@@ -244,8 +244,9 @@ class _Training:
     def _finite_check(self, trained: Any) -> Any:
         """A callback that raises NotFiniteError after the step that makes a weight so."""
         check = FiniteCheck(self.shell.trainable_weights(trained))
+        batches = self.settings.gradient_accumulation_steps
         return self.shell.callbacks.LambdaCallback(
-            on_train_batch_end=lambda batch, logs: check(step_of(trained), batch)
+            on_train_batch_end=lambda batch, logs: check(step_of(trained), batch, batches)
         )
 
     def _batches(self, model: Any, step: int, phase: str) -> tf.data.Dataset:
