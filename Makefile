@@ -27,10 +27,11 @@ requirements: .venv/installed  # requirements.txt anew, from setup.py; pins stay
 	    --annotation-style line --custom-compile-command "make requirements" \
 	    --extra test --extra lint --extra dist --output-file requirements.txt setup.py $(ARGS)
 
-dist: .venv/installed  # a wheel and an sdist; the same commit gives the same bytes
-	rm -rf build dist *.egg-info
-	umask 022 && $(BIN)/python -m build --no-isolation >/dev/null
-	ls -l dist
+dist: .venv/installed  # a wheel and an sdist of the last commit, which gives the same bytes again
+	rm -rf build dist && mkdir -p build/commit
+	git archive HEAD | tar -x -C build/commit
+	umask 022 && $(BIN)/python -m build --no-isolation --outdir dist build/commit >/dev/null
+	rm -rf build && ls -l dist
 
 test-dist: dist
 	TF_MOVPRUNE_DIST=$(CURDIR)/dist $(BIN)/python -m pytest tests/test_dist.py $(ARGS)

@@ -100,7 +100,7 @@ class ReproducibleSdist(sdist):
         if format != "gztar":
             raise ValueError(f"Expected the format gztar, got {format!r}.")
         path = f"{base_name}.tar.gz"
-        now = int(os.environ.get("SOURCE_DATE_EPOCH", time.time()))
+        now = int(os.environ.get("SOURCE_DATE_EPOCH") or time.time())
 
         def normalized(member):
             member.mtime, member.uid, member.gid, member.uname, member.gname = now, 0, 0, "", ""

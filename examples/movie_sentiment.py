@@ -6,8 +6,9 @@ python -m examples.movie_sentiment --keras 2             # Hugging Face's BERT i
 python -m examples.movie_sentiment --task glue/sst2      # tensorflow-datasets, online
 python -m examples.movie_sentiment --data_dir GLUE/SST-2 # GLUE's own TSV files
 
-The runs are those of `tf-movprune train --preset short`, each in a folder of its own; the dense
-model teaches the pruned ones. A demo that was interrupted goes on where it was.
+The runs are those of `tf-movprune train --preset short` with fewer steps, each in a folder of its
+own; the dense model, at a higher rate than there as these are few, teaches the pruned ones. A demo
+that was interrupted goes on where it was.
 """
 
 from __future__ import annotations

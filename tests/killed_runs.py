@@ -41,11 +41,17 @@ METHODS = {
 class Killed:
     """Runs a program in forked processes that are killed, until one ends by itself.
 
+    A program tells `s` after a step, `w` before it writes a checkpoint, and `d` once that is done.
+
     Args:
       kills: number of processes to kill.
       seed: seed of the moments.
       most_steps: most steps that a process takes before it is killed at one: few enough that a run
         does not end before all kills.
+
+    Attributes:
+      killed: number of processes that SIGKILL has ended.
+      while_writing: number of those that had begun a checkpoint and not told that it was done.
     """
 
     def __init__(self, kills: int, seed: int, most_steps: int):
@@ -71,32 +77,38 @@ class Killed:
             finally:
                 os._exit(code)
         os.close(writer)
-        is_killed = self._left > 0 and self._kill(child, reader)
-        while os.read(reader, 4096):
-            pass
+        told = self._kill(child, reader) if self._left > 0 else ""
+        while more := os.read(reader, 4096):
+            told += more.decode()
         os.close(reader)
         _, status = os.waitpid(child, 0)
-        if is_killed and os.WIFSIGNALED(status):
+        if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
             self._left -= 1
+            self.killed += 1
+            self.while_writing += told.rfind("w") > told.rfind("d")
             return False
         if status != 0:
             raise RuntimeError(f"a process ended with status {status}")
         return True
 
-    def _kill(self, child: int, reader: int) -> bool:
-        """Kills a process some steps on, or while it writes its next checkpoint."""
+    def _kill(self, child: int, reader: int) -> str:
+        """Kills a process some steps on, or while it writes its next checkpoint.
+
+        Returns:
+          What it has told until then.
+        """
         wanted = self._random.choice("sw")  # a step, or a write
         count = self._random.randint(1, self._most_steps) if wanted == "s" else 1
+        told = ""
         while count:
             what = os.read(reader, 1).decode()
             if not what:
-                return False  # it has ended
+                return told  # it has ended
+            told += what
             count -= what == wanted
         time.sleep(self._random.uniform(0, 0.01))
         os.kill(child, signal.SIGKILL)
-        self.killed += 1
-        self.while_writing += wanted == "w"
-        return True
+        return told
 
 
 def fit(keras, method, folder, tell):
@@ -139,6 +151,7 @@ def checkpoints(keras, pruned, folder, tell):
     def save(epoch, logs):
         tell("w")
         manager.save(checkpoint_number=epoch + 1)
+        tell("d")
 
     done = int(pruned.optimizer.iterations) // STEPS
     return done, keras.callbacks.LambdaCallback(on_epoch_end=save)
@@ -156,6 +169,7 @@ def task_run(library, folder, tell):
     def telling_save(self, step):
         tell("w")
         save(self, step)
+        tell("d")
 
     update, save = training.UpdatePruningStep, training.Checkpoints.save
     training.UpdatePruningStep, training.Checkpoints.save = telling_update, telling_save

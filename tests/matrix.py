@@ -83,7 +83,7 @@ def interpreter(version: str) -> str | None:
     if command is None:
         return None
     code = "import sys; print('%d.%d' % sys.version_info[:2])"
-    done = subprocess.run([command, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([command, "-c", code], capture_output=True, text=True, check=False)
     return command if done.stdout.strip() == version else None
 
 
@@ -99,14 +99,16 @@ def run(name: str, combination: Combination, arguments: list[str]) -> Result:
     constraints = ["-c", combination.constraints] if combination.constraints else []
     install = [python, "-m", "pip", "install", "--quiet", *constraints, *combination.pins]
     print(f"Installing {name} ...", flush=True)
-    if subprocess.run([*install, f".[{EXTRAS}]", *TOOLS], cwd=ROOT).returncode:
+    if subprocess.run([*install, f".[{EXTRAS}]", *TOOLS], cwd=ROOT, check=False).returncode:
         return Result(name, combination.python, {}, "not installable", is_failure=True)
     report = folder / "results.xml"
-    tests = [f"tests/{name}" for name in SUITE]
+    tests = [f"tests/{path}" for path in SUITE]
     options = ["-n", "2", "--dist", "loadfile", "-m", "not slow"]
     start = time.perf_counter()
     status = subprocess.run(
-        [python, "-m", "pytest", *options, f"--junitxml={report}", *tests, *arguments], cwd=ROOT
+        [python, "-m", "pytest", *options, f"--junitxml={report}", *tests, *arguments],
+        cwd=ROOT,
+        check=False,
     ).returncode
     minutes = (time.perf_counter() - start) / 60
     outcome = f"{counts(report)} in {minutes:.0f} min"

@@ -136,13 +136,21 @@ def test_settings():
     assert len(names.schedules) == 2
 
 
-def test_if_training_is_interrupted(tmp_path, monkeypatch):
+@pytest.mark.parametrize("dtype", ["float32", "mixed_float16"])
+def test_if_training_is_interrupted(tmp_path, monkeypatch, dtype):
+    """With a loss scale too, which is restored with the optimizer around which it is."""
+
     def trained(folder, *replacements):
         (tmp_path / folder).mkdir(exist_ok=True)
         monkeypatch.chdir(tmp_path / folder)
         keras.utils.set_random_seed(0)
+        keras.config.set_dtype_policy(dtype)
+        try:
+            model = mlp()
+        finally:
+            keras.config.set_dtype_policy("float32")
         recipe = tf_movprune.ShortRun(num_train_steps=40, final_sparsity=0.75)
-        given = {"recipe": recipe, "model": recipe.prune(mlp()), "dataset": data(4)}
+        given = {"recipe": recipe, "model": recipe.prune(model), "dataset": data(4)}
         given |= {"steps_per_epoch": len(data(4)), "epochs": 2}
         model = run("guides/interrupted.md", given, replacements).model
         return [np.array(v) for v in [*model.weights, *model.optimizer.variables]], model

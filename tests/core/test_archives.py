@@ -42,5 +42,5 @@ def test_packings_without_a_bound_are_refused(tmp_path, packing):
 
 
 def test_a_member_that_is_missing_is_named(tmp_path):
-    with pytest.raises(ValueError, match="no archive with metadata.json"):
+    with pytest.raises(ValueError, match=r"no archive with metadata\.json"):
         read_member(written(tmp_path / "x", b"{}"), "metadata.json")

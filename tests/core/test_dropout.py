@@ -28,7 +28,7 @@ def test_dropout_of_deberta_is_known():
 
 @EVERY_KERAS
 def test_a_rate_without_a_layer_that_drops_out_is_refused(keras):
-    with pytest.raises(ValueError, match="dropout is 0.1, and 'model' has no layer"):
+    with pytest.raises(ValueError, match=r"dropout is 0\.1, and 'model' has no layer"):
         set_dropout("model", [keras.layers.Dense(2), keras.layers.Dropout(0.0)], 0.1)
     set_dropout("model", [keras.layers.Dense(2)], 0.0)
 

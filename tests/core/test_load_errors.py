@@ -8,18 +8,18 @@ from tf_movprune.core.load_errors import named_errors
 
 @pytest.mark.parametrize("error", [KeyError("layers"), OSError("truncated"), ValueError("odd")])
 def test_whatever_a_file_causes_is_a_value_error_that_names_it(error):
-    with pytest.raises(ValueError, match=f"^x.h5 holds no model: .*{error.args[0]}"):
-        with named_errors("x.h5", "holds no model"):
-            raise error
+    message = f"^x.h5 holds no model: .*{error.args[0]}"
+    with pytest.raises(ValueError, match=message), named_errors("x.h5", "holds no model"):
+        raise error
 
 
 @pytest.mark.parametrize(
     "error", [MemoryError("8 GB"), tf.errors.ResourceExhaustedError(None, None, "8 GB")]
 )
 def test_what_memory_is_too_small_for_is_told(error):
-    with pytest.raises(ValueError, match=r"^x.h5 asks for more memory than there is: .*8 GB"):
-        with named_errors("x.h5", "holds no model"):
-            raise error
+    message = r"^x.h5 asks for more memory than there is: .*8 GB"
+    with pytest.raises(ValueError, match=message), named_errors("x.h5", "holds no model"):
+        raise error
 
 
 @pytest.mark.parametrize(

@@ -133,6 +133,6 @@ def test_hidden_states_of_another_kind_of_model(library, shape, message, tmp_pat
 
 def test_blocks_that_are_not_known_are_told_before_a_teacher_is_trained(tmp_path, monkeypatch):
     monkeypatch.setattr(hidden_layers, "blocks", lambda model, layers: {})
-    with pytest.raises(ValueError, match="blocks of the student .* not known.*alpha_hidden 0"):
+    with pytest.raises(ValueError, match=r"blocks of the student .* not known.*alpha_hidden 0"):
         tiny_pretrained.run("sst2", tmp_path, teacher="fine-tune", alpha_hidden=1.0)
     assert not (tmp_path / "run").exists()

@@ -44,7 +44,7 @@ class Predictor:
         if opened.library is None or missing:
             raise ValueError(
                 f"{folder} does not tell what its model is for: it was not written by "
-                "`tf-movprune train`. Load it with the library that it is of."
+                "`tf-movprune train`. Load it with the library of its model."
             )
         shell = shell_of(opened.library)
         self.model = opened.model

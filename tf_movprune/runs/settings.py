@@ -69,7 +69,8 @@ class TrainSettings:
     library: str = _option("model", "whose model classes", "keras_hub", LIBRARIES)
     freeze_embeddings: bool = _option("model", "do not train embeddings, as in the paper", True)
     dropout: float | None = _option(
-        "model", "rate of dropout, but in a teacher that is trained first; its own if not given"
+        "model",
+        "rate of dropout; the model's own if not given, as in a teacher that is trained first",
     )
     # ---- pruning
     method: str = _option(
