@@ -94,26 +94,50 @@ def test_refreshing_is_compiled_once_and_before_the_first_batch(keras):
     assert update._compiled_refresh is not first
 
 
-@pytest.mark.parametrize("begin, meanwhile", [(0, 1), (3, 1), (-1, 0)])
-def test_refreshing_is_compiled_while_the_step_is_traced(keras, begin, meanwhile, monkeypatch):
-    """Unless the first batch needs a refresh; here it comes at a step of the ramp."""
-    calls = []
-    compile_meanwhile = CompiledRefresh.compile_meanwhile
-    monkeypatch.setattr(
-        CompiledRefresh,
-        "compile_meanwhile",
-        lambda self, *args: calls.append(1) or compile_meanwhile(self, *args),
-    )
-    pruned = prune(mlp(keras), CubicSparsity(0.75, max(begin, 0), 7))
+@pytest.mark.parametrize(
+    "ramp, first, compiled",
+    [
+        ((0, 9), 0, [0]),  # while Keras traces the training step
+        ((7, 12), 0, [0]),
+        ((8, 12), 0, [8]),  # after the first batches
+        ((13, 15), 3, [11]),
+        ((2, 12), 5, []),  # by the first refresh, which the first batch needs
+    ],
+)
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_refreshing_is_compiled_beside_the_training(
+    keras, ramp, first, compiled, is_slow, monkeypatch
+):
+    """Masks are refreshed at the right steps, however long compiling takes."""
+    steps, compile_meanwhile = [], CompiledRefresh.compile_meanwhile
+    schedule = CubicSparsity(0.75, *ramp)
+    pruned = prune(mlp(keras), schedule)
     pruned.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy())
-    if begin < 0:  # amid the ramp
-        pruned.optimizer.iterations.assign(5)
-    update = tf_movprune.UpdatePruningStep(num_train_steps=13)
+    pruned.optimizer.iterations.assign(first)
+
+    def noted(self, *args):
+        steps.append(int(pruned.optimizer.iterations))
+        compile_meanwhile(self, *args)
+        if is_slow and self._compilation is not None:
+            monkeypatch.setattr(self._compilation, "done", lambda: False)
+
+    monkeypatch.setattr(CompiledRefresh, "compile_meanwhile", noted)
+    seen = {}
+
+    def note(batch, logs):
+        seen[int(pruned.optimizer.iterations)] = sparsities(pruned)[0]
+
+    callbacks = [
+        tf_movprune.UpdatePruningStep(num_train_steps=first + 16),
+        keras.callbacks.LambdaCallback(on_train_batch_begin=note),
+    ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        pruned.fit(X, Y, batch_size=8, epochs=2, verbose=0, callbacks=[update])
-    assert len(calls) == meanwhile
-    assert sparsities(pruned) == [0.75, 0.75]
+        pruned.fit(X, Y, batch_size=8, epochs=4, verbose=0, callbacks=callbacks)
+    assert steps == compiled
+    assert list(seen) == list(range(first, first + 16))
+    expected = [float(schedule(tf.constant(step, tf.int64))[1]) for step in seen]
+    assert list(seen.values()) == pytest.approx(expected, abs=1 / 64)
 
 
 @pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])

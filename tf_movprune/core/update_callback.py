@@ -34,6 +34,9 @@ from tf_movprune.core.update_step import (
 )
 
 
+_BATCHES_BEFORE_COMPILING = 8  # tf_keras calls hooks slow by what they take in the first five
+
+
 class UpdateHooks:
     """Refreshes masks in `fit`, to be mixed into `keras.callbacks.Callback`.
 
@@ -51,7 +54,6 @@ class UpdateHooks:
         self._is_training = False
         self._compiled_for: tuple[Any, ...] = ()
         self._checked: list[int] | None = None
-        self._is_idle = False
         self._described: set[str] = set()
         self._step_check: StepCheck | None = None
 
@@ -139,14 +141,14 @@ class UpdateHooks:
         if not self._is_training:  # a loop of one's own has no epochs
             self._begin_training(0)
         self._step_check.begin_batch()
-        if not self._is_idle:
-            self._refresh()
-        self._is_idle = False
+        self._refresh()
         self._allow_training(True)
 
     def on_train_batch_end(self, batch, logs=None):
         self._allow_training(False)
         self._check_finite(batch)  # before other callbacks save what the step made
+        if self._step_check.batches == _BATCHES_BEFORE_COMPILING:
+            self._compile_meanwhile()
         if self._step_check.is_due:
             self._check_steps()
         # A train step of one's own, and Python code, may take turns between layers.
@@ -196,13 +198,14 @@ class UpdateHooks:
         self._first_scores = sums_of_scores(self._scores)
         self._make_ready()
         self._sparsity = overall_sparsity(self._kernels)  # what was restored, if anything
-        # Compiles early: Keras would call it slow in a batch. If the first batch needs no refresh,
-        # XLA does so while Keras traces the training step.
-        self._is_idle = is_idle(self._kernels, step, self._window, float(self._sparsity))
-        if self._is_idle:
-            self._compiled_refresh.compile_meanwhile(self._sparsity, self._window)
-        else:
-            self._refresh()
+        # Refreshes are compiled beside the training, by the first batches, and before these if one
+        # of them needs a refresh: while Keras traces the training step, if the very first does not.
+        ahead = (step + i * self._window for i in range(_BATCHES_BEFORE_COMPILING + 1))
+        if not all(map(self._is_idle, ahead)):
+            if self._is_idle(step):
+                self._compile_meanwhile()
+            else:
+                self._refresh()
 
     def _is_mirrored(self) -> bool:
         """Returns whether replicas mirror the variables, which XLA cannot compile then."""
@@ -225,8 +228,18 @@ class UpdateHooks:
         batches = self._steps_per_execution() + self._accumulated - 1
         self._finite_check(step_of(self.model), batch, batches)
 
+    def _is_idle(self, step: int) -> bool:
+        return is_idle(self._kernels, step, self._window, float(self._sparsity))
+
+    def _compile_meanwhile(self) -> None:
+        if not self._compiled_refresh.is_begun:
+            self._compiled_refresh.compile_meanwhile(self._sparsity, self._window)
+
     def _refresh(self, force: bool = False) -> None:
         self._check_finite()
+        can_wait = not (force or self._compiled_refresh.is_ready)
+        if can_wait and self._is_idle(step_of(self.model)):
+            return
         self._sparsity = self._compiled_refresh(self._sparsity, self._window, force=force)
 
     def _allow_training(self, value: bool) -> None:
