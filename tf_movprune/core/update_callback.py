@@ -33,7 +33,6 @@ from tf_movprune.core.update_step import (
     warn_if_unfinished,
 )
 
-
 _BATCHES_BEFORE_COMPILING = 8  # tf_keras calls hooks slow by what they take in the first five
 
 
