@@ -79,6 +79,7 @@ HIDDEN = {"distil": True, "hidden": 1.0}
 DISTILLED = changed(MOVEMENT, **HIDDEN, learning_rate=3.2e-4)
 SHORT = changed(DISTILLED, dropout=False)  # as the preset short has it
 FROM_TEACHER = changed(SHORT, start_at_teacher=True)
+EARLY = changed(FROM_TEACHER, end=0.5)
 STRUCTURE = changed(MOVEMENT, heads=0.5, distil=True, end=0.5, learning_rate=1.6e-4)
 
 RECIPES = {
@@ -106,7 +107,13 @@ RECIPES = {
     "movement-from-teacher-lr-1.28e-3": changed(FROM_TEACHER, learning_rate=1.28e-3),
     "movement-from-teacher-hidden-10": changed(FROM_TEACHER, hidden=10.0),
     "movement-from-teacher-global": changed(FROM_TEACHER, method=GLOBAL.method),
-    "movement-from-teacher-end-0.5": changed(FROM_TEACHER, end=0.5),
+    "movement-from-teacher-end-0.5": EARLY,
+    "movement-from-teacher-end-0.3": changed(FROM_TEACHER, end=0.3),
+    "movement-from-teacher-end-0.5-lr-6.4e-4": changed(EARLY, learning_rate=6.4e-4),
+    "movement-from-teacher-end-0.5-global": changed(EARLY, method=GLOBAL.method),
+    "magnitude-from-teacher-end-0.5": changed(
+        EARLY, method=tf_movprune.Magnitude(), score_sgd=None
+    ),
     "magnitude-from-teacher": changed(FROM_TEACHER, method=tf_movprune.Magnitude(), score_sgd=None),
     "movement-soft-hidden-lr-3.2e-4": changed(TARGET, **HIDDEN, learning_rate=3.2e-4),
     "magnitude-hidden-lr-3.2e-4": Recipe(tf_movprune.Magnitude(), **HIDDEN, learning_rate=3.2e-4),

@@ -1,0 +1,111 @@
+"""Pruning by two workers of MultiWorkerMirroredStrategy, in processes that meet on loopback."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+FOLDER = pathlib.Path(__file__).parent
+CASES = ("hard", "global", "soft", "target", "magnitude", "L0", "neurons", "heads", "distilled")
+pytestmark = pytest.mark.slow
+
+
+def started(folder, cases, config=None, death=0):
+    """A process that trains cases, as one of several workers if it has a configuration."""
+    paths = os.pathsep.join([str(FOLDER), str(FOLDER.parent)])
+    environment = {**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""}
+    environment |= {} if config is None else {"TF_CONFIG": json.dumps(config)}
+    command = [sys.executable, str(FOLDER / "workers.py"), str(folder), str(death), *cases]
+    return subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def two_started(folder, cases, death=0):
+    """Two workers, of which the second dies after a step, if one is given."""
+    with socket.socket() as one, socket.socket() as other:
+        one.bind(("127.0.0.1", 0)), other.bind(("127.0.0.1", 0))
+        addresses = ["{}:{}".format(*each.getsockname()) for each in (one, other)]
+    return [
+        started(
+            folder,
+            cases,
+            {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}},
+            death * index,
+        )
+        for index in (0, 1)
+    ]
+
+
+def ended(process, timeout=1000):
+    """The status and the output of a process, which is killed if it takes too long."""
+    try:
+        output, _ = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        output, _ = process.communicate()
+    return process.returncode, output[-4000:]
+
+
+def state(folder, case, name):
+    with np.load(folder / case / f"{name}.npz") as file:
+        return {key: file[key] for key in file.files}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What two workers and one alone have written for all cases."""
+    folder = tmp_path_factory.mktemp("workers")
+    for process in two_started(folder, CASES):
+        status, output = ended(process)
+        assert status == 0, output
+    for case in CASES:
+        (folder / case / "checkpoints").rename(folder / case / "of-workers")
+    status, output = ended(started(folder, CASES))
+    assert status == 0, output
+    return folder
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_workers_are_equal_at_every_step(folder, case):
+    one, other = (state(folder, case, f"worker-{index}") for index in (0, 1))
+    assert len(one["seen"]) == 16 and len(set(one["seen"])) > 4
+    for key, value in one.items():
+        np.testing.assert_array_equal(value, other[key], err_msg=key)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_they_go_the_way_of_one_process_with_the_joint_batch(folder, case):
+    alone, workers = state(folder, case, "alone"), state(folder, case, "worker-0")
+    assert alone.keys() == workers.keys()
+    del alone["seen"]  # its scores differ in their last bits
+    for key, value in alone.items():
+        np.testing.assert_allclose(workers[key], value, rtol=1e-4, atol=1e-5, err_msg=key)
+    if case not in ("soft", "L0"):
+        assert 0.7 < alone["sparsity"] < 0.9  # neurons take the columns of the next layer along
+    assert alone["loss"][-1] < alone["loss"][0]
+
+
+def test_a_worker_that_dies_and_comes_back(folder, tmp_path):
+    """The other one ends by an error; both begin again, and end as if nothing had happened."""
+    survivor, dying = two_started(tmp_path, ["hard"], death=6)
+    assert ended(dying)[0] == -9
+    status, output = ended(survivor, timeout=200)
+    assert status not in (0, -9), output
+    assert not (tmp_path / "hard" / "worker-0.npz").exists()
+    for process in two_started(tmp_path, ["hard"]):
+        status, output = ended(process)
+        assert status == 0, output
+    for index in (0, 1):
+        expected = state(folder, "hard", f"worker-{index}")
+        found = state(tmp_path, "hard", f"worker-{index}")
+        assert list(found.pop("seen")) == list(expected.pop("seen"))[-12:]
+        found.pop("loss"), expected.pop("loss")
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            np.testing.assert_array_equal(found[key], value, err_msg=key)
