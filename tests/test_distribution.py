@@ -182,6 +182,30 @@ GUARD = """
             done.append(name)
 """
 
+KERAS_DISTRIBUTION = """
+    import keras as keras3
+
+    x = np.random.RandomState(0).standard_normal([16, 8]).astype("float32")
+
+    def weights_with(distribution):
+        keras3.distribution.set_distribution(distribution)
+        keras3.utils.set_random_seed(0)
+        layers = [keras3.Input([8]), keras3.layers.Dense(8), keras3.layers.Dense(3)]
+        schedule = tf_movprune.CubicSparsity(0.75, begin_step=0, end_step=2)
+        method = tf_movprune.HardMovement(tf_movprune.MagnitudeScores(0.001))
+        model = tf_movprune.prune_low_movement(keras3.Sequential(layers), schedule, method)
+        model.compile(keras3.optimizers.SGD(0.1), "mse")
+        callbacks = [tf_movprune.UpdatePruningStep()]
+        model.fit(x, x[:, :3], batch_size=4, verbose=0, shuffle=False, callbacks=callbacks)
+        assert {v.value.device[-5:] for v in model.variables} == {"CPU:0"}
+        return model.get_weights()
+
+    both = keras3.distribution.DataParallel(devices=["cpu:0", "cpu:1"])
+    for value, expected in zip(weights_with(both), weights_with(None), strict=True):
+        assert np.array_equal(value, expected)
+    done.append("same")
+"""
+
 CASES = [
     *((name, 2, False) for name in ("hard", "global", "soft", "magnitude", "L0", "neurons")),
     *(("hard", 2, True), ("hard", 1, False), ("L0", 1, True)),
@@ -193,6 +217,7 @@ PROGRAMS = {
     "optimizer": OPTIMIZER,
     "pruning": PRUNING,
     "distillation": DISTILLATION,
+    "keras_distribution": KERAS_DISTRIBUTION,
 }
 MAIN = """
     found = {}
@@ -249,3 +274,10 @@ def test_distillation_on_two_replicas(found):
     done, error = found["distillation"]
     assert error is None, error
     assert done == [list(case) for case in itertools.product(KERASES, REDUCTIONS, (False, True))]
+
+
+def test_keras_distribution_has_no_effect(found):
+    """On the backend TensorFlow, one device trains, and masks are as ever."""
+    done, error = found["keras_distribution"]
+    assert error is None, error
+    assert done == ["same"]

@@ -210,10 +210,16 @@ def test_distillation():
     assert np.isfinite(names.distiller.evaluate(names.cached.take(2), verbose=0)).all()
 
 
+ONE_OF_SEVERAL = types.SimpleNamespace(cluster_resolver=types.SimpleNamespace(task_id=0))
+"""In place of a strategy that has to be made before any operation; see test_multi_worker.py."""
+
+
 @pytest.mark.parametrize("page", ["several_gpus.md", "mixed_precision.md"])
 def test_models_that_are_made_elsewhere(page):
     try:
-        names = run(f"guides/{page}", {"dataset": data(), "make_model": mlp})
+        given = {"dataset": data(), "make_model": mlp, "workers": ONE_OF_SEVERAL}
+        strategy = ("tf.distribute.MultiWorkerMirroredStrategy()", "workers")
+        names = run(f"guides/{page}", given, [strategy] if page == "several_gpus.md" else [])
     finally:
         keras.mixed_precision.set_global_policy("float32")
     assert sparsity(names.plain) == pytest.approx(0.9, abs=0.01)

@@ -6,6 +6,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import textwrap
 
 import numpy as np
 import pytest
@@ -15,30 +16,34 @@ CASES = ("hard", "global", "soft", "target", "magnitude", "L0", "neurons", "head
 pytestmark = pytest.mark.slow
 
 
-def started(folder, cases, config=None, death=0):
-    """A process that trains cases, as one of several workers if it has a configuration."""
+def process_of(command, config=None):
+    """A process, that of one of several workers if it has a configuration."""
     paths = os.pathsep.join([str(FOLDER), str(FOLDER.parent)])
     environment = {**os.environ, "PYTHONPATH": paths, "CUDA_VISIBLE_DEVICES": ""}
     environment |= {} if config is None else {"TF_CONFIG": json.dumps(config)}
-    command = [sys.executable, str(FOLDER / "workers.py"), str(folder), str(death), *cases]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
 
 
-def two_started(folder, cases, death=0):
-    """Two workers, of which the second dies after a step, if one is given."""
+def two_configurations():
+    """The values of TF_CONFIG of two workers, at ports that are free now."""
     with socket.socket() as one, socket.socket() as other:
         one.bind(("127.0.0.1", 0)), other.bind(("127.0.0.1", 0))
-        addresses = ["{}:{}".format(*each.getsockname()) for each in (one, other)]
+        workers = ["{}:{}".format(*each.getsockname()) for each in (one, other)]
+    tasks = [{"type": "worker", "index": index} for index in (0, 1)]
+    return [{"cluster": {"worker": workers}, "task": task} for task in tasks]
+
+
+def command_for(folder, cases, death=0):
+    return [sys.executable, str(FOLDER / "workers.py"), str(folder), str(death), *cases]
+
+
+def two_started(folder, cases, death=0):
+    """Two workers, of which the second dies after a step, if one is given."""
     return [
-        started(
-            folder,
-            cases,
-            {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}},
-            death * index,
-        )
-        for index in (0, 1)
+        process_of(command_for(folder, cases, death * index), config)
+        for index, config in enumerate(two_configurations())
     ]
 
 
@@ -66,7 +71,7 @@ def folder(tmp_path_factory):
         assert status == 0, output
     for case in CASES:
         (folder / case / "checkpoints").rename(folder / case / "of-workers")
-    status, output = ended(started(folder, CASES))
+    status, output = ended(process_of(command_for(folder, CASES)))
     assert status == 0, output
     return folder
 
@@ -88,7 +93,27 @@ def test_they_go_the_way_of_one_process_with_the_joint_batch(folder, case):
         np.testing.assert_allclose(workers[key], value, rtol=1e-4, atol=1e-5, err_msg=key)
     if case not in ("soft", "L0"):
         assert 0.7 < alone["sparsity"] < 0.9  # neurons take the columns of the next layer along
-    assert alone["loss"][-1] < alone["loss"][0]
+
+
+@pytest.mark.parametrize("is_pruned", [False, True])
+def test_fit_of_keras_3_fails_before_a_step_whether_pruned_or_not(is_pruned):
+    """Its fault, keras-team/keras#20585: the documentation says what to use until it is mended."""
+    code = f"""
+        import keras, numpy as np, tensorflow as tf, tf_movprune
+        with tf.distribute.MultiWorkerMirroredStrategy().scope():
+            model = keras.Sequential([keras.Input([8]), keras.layers.Dense(8), keras.layers.Dense(3)])
+            if {is_pruned}:
+                schedule = tf_movprune.CubicSparsity(0.75, 0, 1)
+                tf_movprune.prune_low_movement(model, schedule, tf_movprune.Magnitude())
+            model.compile("sgd", "mse")
+        callbacks = [tf_movprune.UpdatePruningStep()] if {is_pruned} else []
+        model.fit(np.ones([64, 8]), np.ones([64, 3]), batch_size=8, callbacks=callbacks)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    workers = [process_of(command, config) for config in two_configurations()]
+    outputs = [ended(worker, timeout=300) for worker in workers]
+    assert any("Attempt to convert a value (PerReplica" in output for _, output in outputs)
+    assert all(status == 1 for status, _ in outputs)
 
 
 def test_a_worker_that_dies_and_comes_back(folder, tmp_path):
