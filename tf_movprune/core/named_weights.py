@@ -154,7 +154,8 @@ def _are_ends(short: Sequence[str], long: Sequence[str]) -> bool:
     ends, wholes = [f"/{name}" for name in short], [f"/{name}" for name in long]
     if not all(whole.endswith(end) for whole, end in zip(wholes, ends)):
         return False
-    # Ends of one name are ends of each other: if any two could change places, these are two.
+    # Two ways to pair them differ in two names that change places, as the ends of one name are
+    # ends of each other.
     return not any(
         wholes[j].endswith(ends[i]) and wholes[i].endswith(ends[j])
         for i in range(len(ends))
