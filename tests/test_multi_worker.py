@@ -101,7 +101,8 @@ def test_fit_of_keras_3_fails_before_a_step_whether_pruned_or_not(is_pruned):
     code = f"""
         import keras, numpy as np, tensorflow as tf, tf_movprune
         with tf.distribute.MultiWorkerMirroredStrategy().scope():
-            model = keras.Sequential([keras.Input([8]), keras.layers.Dense(8), keras.layers.Dense(3)])
+            layers = [keras.Input([8]), keras.layers.Dense(8), keras.layers.Dense(3)]
+            model = keras.Sequential(layers)
             if {is_pruned}:
                 schedule = tf_movprune.CubicSparsity(0.75, 0, 1)
                 tf_movprune.prune_low_movement(model, schedule, tf_movprune.Magnitude())
