@@ -64,7 +64,7 @@ def state(folder, case, name):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """What two workers and one alone have written for all cases."""
+    """A folder in which two workers, and one process alone, have written all cases."""
     folder = tmp_path_factory.mktemp("workers")
     for process in two_started(folder, CASES):
         status, output = ended(process)

@@ -121,7 +121,7 @@ class UpdateHooks:
                 "before each step in place of this callback."
             )
         self._check_compiled(self._scores)
-        self._is_training, self._window = False, 1
+        self._is_training, self._window, self._execution = False, 1, 1
         self._accumulated = accumulation_steps(self.model.optimizer)
         self._sparsity = overall_sparsity(self._kernels)
         keys = [kernel.settings.key for kernel in self._kernels]
@@ -132,7 +132,8 @@ class UpdateHooks:
         self._prepare_finite_check(kernels)
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._window = -(-self._steps_per_execution() // self._accumulated)
+        self._execution = self._steps_per_execution()
+        self._window = -(-self._execution // self._accumulated)
         if not self._is_training:
             self._begin_training(epoch)
 
@@ -224,7 +225,7 @@ class UpdateHooks:
 
     def _check_finite(self, batch: int | None = None) -> None:
         # A batch spoils weights when its execution ends, and the step that sums its gradients.
-        batches = self._steps_per_execution() + self._accumulated - 1
+        batches = self._execution + self._accumulated - 1
         self._finite_check(step_of(self.model), batch, batches)
 
     def _is_idle(self, step: int) -> bool:

@@ -97,6 +97,9 @@ class CompiledRefresh:
         scalar. It is called inside of the `tf.function`, as optimizers may compute it from a
         count of batches.
       jit_compile: whether XLA compiles the function; it fuses each pass of a selection.
+
+    Attributes:
+      is_begun: true once it was called, or compiled meanwhile.
     """
 
     def __init__(
@@ -114,17 +117,12 @@ class CompiledRefresh:
         self._function = refresh
         self._jit_compile = jit_compile
         self._compilation: concurrent.futures.Future[Any] | None = None
-        self._is_begun = False
-
-    @property
-    def is_begun(self) -> bool:
-        """True once it was called, or compiled meanwhile."""
-        return self._is_begun
+        self.is_begun = False
 
     @property
     def is_ready(self) -> bool:
         """True if a call need not wait until it is traced and compiled."""
-        return self._is_begun and (self._compilation is None or self._compilation.done())
+        return self.is_begun and (self._compilation is None or self._compilation.done())
 
     def __call__(self, sparsity: tf.Tensor, window: int, *, force: bool = False) -> tf.Tensor:
         """Refreshes.
@@ -138,7 +136,7 @@ class CompiledRefresh:
           The overall sparsity.
         """
         self.wait()
-        self._is_begun = True
+        self.is_begun = True
         return self._function(sparsity, window, tf.constant(force), tf.constant(True))
 
     def compile_meanwhile(self, sparsity: tf.Tensor, window: int) -> None:
@@ -146,7 +144,7 @@ class CompiledRefresh:
 
         It is traced before this returns: two tracings at once would only take turns.
         """
-        no, self._is_begun = tf.constant(False), True
+        no, self.is_begun = tf.constant(False), True
         if not self._jit_compile or tf.config.functions_run_eagerly():
             self._function(sparsity, window, no, no)
             return
